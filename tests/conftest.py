@@ -1,0 +1,55 @@
+"""Fixtures of the whole suite: one thread, no network, reference data and real scenes by environment variable."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# These must be set before torch, numba or huggingface_hub are imported by any test.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--run-slow"):
+        return
+    skip = pytest.mark.skip(reason="slow: run with --run-slow")
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _folder_from(variable: str, default: Path, what: str) -> Path:
+    folder = Path(os.environ.get(variable, default)).resolve()
+    if not folder.is_dir():
+        pytest.skip(f"{what} is absent: set {variable} to its folder (looked in {folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reference_data() -> Path:
+    """Outputs of the released code on tiny random weights; tests that use it carry the marker `reference`."""
+    return _folder_from("DIFIX_REFERENCE_DATA", REPOSITORY.parent / "shared" / "golden", "the reference data")
+
+
+@pytest.fixture(scope="session")
+def scenes() -> Path:
+    """Real scenes in COLMAP layout; tests that use it carry the marker `scenes`."""
+    return _folder_from("DIFIX_SCENES", REPOSITORY.parent / "shared" / "scenes", "the folder of real scenes")
