@@ -12,8 +12,23 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 import pytest
+from jaxtyping import install_import_hook
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def _modules_to_check() -> list[str]:
+    """Every module of the libraries whose shapes can be checked: all but those that hold numba kernels."""
+    modules = []
+    for source in sorted(REPOSITORY.glob("packages/*/src")):
+        for path in source.rglob("*.py"):
+            if path.name != "__init__.py" and "numba" not in path.read_text(encoding="utf-8"):
+                modules.append(".".join(path.relative_to(source).with_suffix("").parts))
+    return modules
+
+
+# From here on, every annotated shape in the libraries is checked at each call; users pay nothing for it.
+install_import_hook(_modules_to_check(), "beartype.beartype")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

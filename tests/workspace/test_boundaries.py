@@ -1,0 +1,176 @@
+"""Who may import whom: docs/architecture.md's table, enforced on the syntax trees of every member."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+FIRST_PARTY = {"difix_model", "difix_train", "splat_recon", "difix3d"}
+
+ALLOWED_FIRST_PARTY = {
+    "difix_model": set(),
+    "splat_recon": set(),
+    "difix_train": {"difix_model"},
+    "difix3d": {"difix_model", "splat_recon"},
+    "difix_fix": {"difix_model"},
+    "difix_train_app": {"difix_train"},
+    "splat_recon_app": {"splat_recon"},
+    "difix3d_train_app": {"difix3d"},
+    "difix3d_pairs_app": {"difix3d"},
+}
+
+FORBIDDEN_THIRD_PARTY = {
+    "difix_model": {"accelerate", "tyro", "rich", "gsplat", "pycolmap"},
+    "splat_recon": {"diffusers", "transformers", "accelerate", "tyro", "rich"},
+    "difix_train": {"tyro", "rich", "gsplat", "pycolmap"},
+    "difix3d": {"accelerate", "tyro", "rich"},
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, where it stands, and whether it runs when its file is imported."""
+
+    module: str
+    path: Path
+    line: int
+    at_top: bool
+
+    def __str__(self) -> str:
+        return f"{self.path.relative_to(REPOSITORY)}:{self.line} imports {self.module}"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A package or app of the workspace."""
+
+    folder: Path
+    module: str
+    declared: frozenset[str]
+
+    def imports(self) -> list[Import]:
+        return [found for path in sorted(self.folder.glob("src/**/*.py")) for found in imports_of(path)]
+
+
+def imports_of(path: Path) -> list[Import]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    deferred = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+        for inner in ast.walk(node)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names = [node.module]
+        else:
+            continue
+        found += [Import(name, path, node.lineno, id(node) not in deferred) for name in names]
+    return found
+
+
+def normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@cache
+def members() -> dict[str, Member]:
+    found = {}
+    for pyproject in sorted([*REPOSITORY.glob("packages/*/pyproject.toml"), *REPOSITORY.glob("apps/*/pyproject.toml")]):
+        project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+        requirements = list(project["dependencies"])
+        for extra in project.get("optional-dependencies", {}).values():
+            requirements += extra
+        declared = frozenset(
+            normalized(re.match(r"[A-Za-z0-9._-]+", requirement)[0])  # type: ignore[index]
+            for requirement in requirements
+        )
+        (source,) = [path for path in (pyproject.parent / "src").iterdir() if path.is_dir()]
+        found[source.name] = Member(pyproject.parent, source.name, declared)
+    return found
+
+
+@cache
+def distributions_by_module() -> dict[str, set[str]]:
+    return {module: {normalized(name) for name in names} for module, names in packages_distributions().items()}
+
+
+def test_every_member_stands_in_the_table():
+    assert set(members()) == set(ALLOWED_FIRST_PARTY)
+
+
+@pytest.mark.parametrize("module", sorted(ALLOWED_FIRST_PARTY))
+def test_first_party_imports_point_downward(module: str):
+    allowed = ALLOWED_FIRST_PARTY[module] | {module}
+    wrong = [
+        str(found)
+        for found in members()[module].imports()
+        if found.module.split(".")[0] in (FIRST_PARTY | set(ALLOWED_FIRST_PARTY)) - allowed
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", sorted(FORBIDDEN_THIRD_PARTY))
+def test_libraries_leave_alone_what_is_not_theirs(module: str):
+    wrong = [
+        str(found)
+        for found in members()[module].imports()
+        if found.module.split(".")[0] in FORBIDDEN_THIRD_PARTY[module]
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", sorted(ALLOWED_FIRST_PARTY))
+def test_every_import_is_declared_by_its_member(module: str):
+    member = members()[module]
+    undeclared = []
+    for found in member.imports():
+        top = found.module.split(".")[0]
+        if top == module or top in sys.stdlib_module_names or top == "__future__":
+            continue
+        distributions = distributions_by_module().get(top, {normalized(top)})
+        if not distributions & member.declared:
+            undeclared.append(str(found))
+    assert not undeclared
+
+
+def test_gsplat_rasterizes_in_one_file_only():
+    allowed = {"gsplat_backend.py"}
+    wrong = [
+        str(found)
+        for found in members()["splat_recon"].imports()
+        if found.module.split(".")[0] == "gsplat" and found.path.name not in allowed
+    ]
+    assert not wrong
+
+
+def test_colmap_is_known_in_io_only():
+    wrong = [
+        str(found)
+        for found in members()["splat_recon"].imports()
+        if found.module.split(".")[0] == "pycolmap" and found.path.parent.name != "io"
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", [name for name in sorted(ALLOWED_FIRST_PARTY) if (name not in FIRST_PARTY)])
+def test_apps_import_no_torch_before_arguments_are_parsed(module: str):
+    heavy = {"torch", "numba", "diffusers", "transformers", "gsplat", "pycolmap"}
+    wrong = [
+        str(found) for found in members()[module].imports() if found.at_top and found.module.split(".")[0] in heavy
+    ]
+    assert not wrong
