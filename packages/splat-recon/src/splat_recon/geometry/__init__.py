@@ -1,0 +1,1 @@
+"""Poses, cameras and camera paths: float64 numpy, no images."""

@@ -1,0 +1,125 @@
+"""A captured scene in memory: posed photos and the points that structure from motion found."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, UInt8
+
+from splat_recon.geometry.cameras import Camera
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class View:
+    """One photo and the camera that took it.
+
+    Raises:
+        ValueError: The image or the mask does not have the camera's size.
+    """
+
+    name: str
+    """The photo's name in the scene, with ``/`` between folders; unique."""
+
+    camera: Camera
+    """Where the photo was taken, and through which pinhole."""
+
+    rgb_u8: UInt8[np.ndarray, "h w 3"]
+    """The photo, sRGB bytes, without distortion."""
+
+    mask: Bool[np.ndarray, "h w"] | None = None
+    """True where the photo is valid; None where all of it is."""
+
+    def __post_init__(self) -> None:
+        size = (self.camera.height, self.camera.width)
+        if self.rgb_u8.dtype != np.uint8 or self.rgb_u8.shape != (*size, 3):
+            raise ValueError(
+                f"view {self.name}: expected uint8 image of shape {(*size, 3)} (its camera's size), "
+                f"got {self.rgb_u8.dtype} {self.rgb_u8.shape}"
+            )
+        if self.mask is not None and (self.mask.dtype != np.bool_ or self.mask.shape != size):
+            raise ValueError(f"view {self.name}: expected bool mask of shape {size}, got {self.mask.shape}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Points:
+    """Coloured points, in the frame of the scene that holds them."""
+
+    p_world: Float32[np.ndarray, "n 3"]
+    """Positions."""
+
+    rgb_u8: UInt8[np.ndarray, "n 3"]
+    """Colours, sRGB bytes."""
+
+    def __post_init__(self) -> None:
+        if self.p_world.ndim != 2 or self.p_world.shape[1] != 3 or self.p_world.shape != self.rgb_u8.shape:
+            raise ValueError(f"expected [n 3] positions and colours, got {self.p_world.shape}, {self.rgb_u8.shape}")
+        object.__setattr__(self, "p_world", np.ascontiguousarray(self.p_world, dtype=np.float32))
+        object.__setattr__(self, "rgb_u8", np.ascontiguousarray(self.rgb_u8, dtype=np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.p_world)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scene:
+    """Posed photos and points in one frame, the views sorted by name.
+
+    Raises:
+        ValueError: There is no view, or two views share a name.
+    """
+
+    views: tuple[View, ...]
+    """All photos, sorted by name whatever the order they are given in."""
+
+    points: Points
+    """Structure-from-motion points; may be empty."""
+
+    T_scene_colmap: Float64[np.ndarray, "4 4"] = field(default_factory=lambda: np.eye(4))
+    """Similarity that maps COLMAP's world to this scene's frame: the identity unless the scene was normalized."""
+
+    name: str = "scene"
+    """What to call it in reports."""
+
+    def __post_init__(self) -> None:
+        if not self.views:
+            raise ValueError("a scene needs at least one view")
+        views = tuple(sorted(self.views, key=lambda view: view.name))
+        twice = sorted({a.name for a, b in zip(views, views[1:], strict=False) if a.name == b.name})
+        if twice:
+            raise ValueError(f"view names must be unique, these come twice: {', '.join(twice)}")
+        object.__setattr__(self, "views", views)
+        object.__setattr__(self, "T_scene_colmap", np.array(self.T_scene_colmap, dtype=np.float64))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all views, sorted."""
+        return tuple(view.name for view in self.views)
+
+    def view(self, name: str) -> View:
+        """The view of this name.
+
+        Raises:
+            KeyError: There is none.
+        """
+        for view in self.views:
+            if view.name == name:
+                return view
+        raise KeyError(f"scene {self.name} has no view {name!r}")
+
+    def select(self, names: Iterable[str]) -> tuple[View, ...]:
+        """The views of these names, in the order of the names.
+
+        Raises:
+            KeyError: A name is not in the scene.
+        """
+        by_name = {view.name: view for view in self.views}
+        missing = [name for name in (names := tuple(names)) if name not in by_name]
+        if missing:
+            raise KeyError(f"scene {self.name} has no view {', '.join(map(repr, missing[:10]))}")
+        return tuple(by_name[name] for name in names)
+
+    @property
+    def extent(self) -> float:
+        """Largest distance of a camera centre from the mean of all of them, in scene units (gsplat: scene scale)."""
+        centers = np.stack([view.camera.center_world for view in self.views])
+        return float(np.linalg.norm(centers - centers.mean(axis=0), axis=1).max())

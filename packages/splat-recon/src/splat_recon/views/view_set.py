@@ -1,0 +1,114 @@
+"""A set of posed images to train on, sampled epoch by epoch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splat_recon.geometry.cameras import Camera
+from splat_recon.scene.scene import View
+
+if TYPE_CHECKING:
+    from splat_recon.views.mixture import ViewMixture
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingView:
+    """One image to train on, with its camera and how much it counts.
+
+    Raises:
+        ValueError: Image, pixel weights and camera do not have one size, or the weight is negative or not finite.
+    """
+
+    camera: Camera
+    """Where the image was taken or rendered."""
+
+    rgb: Float[Tensor, "h w 3"]
+    """The image to reach, sRGB in [0, 1]."""
+
+    weight: float = 1.0
+    """Factor of the loss at steps that use this view, >= 0."""
+
+    pixel_weight: Float[Tensor, "h w"] | None = None
+    """Weight of each pixel in the loss, >= 0; 0 leaves a pixel out. None means 1 everywhere."""
+
+    def __post_init__(self) -> None:
+        size = (self.camera.height, self.camera.width)
+        if tuple(self.rgb.shape) != (*size, 3):
+            raise ValueError(
+                f"expected an image of shape {(*size, 3)} (its camera's size), got {tuple(self.rgb.shape)}"
+            )
+        if self.pixel_weight is not None and tuple(self.pixel_weight.shape) != size:
+            raise ValueError(f"expected pixel weights of shape {size}, got {tuple(self.pixel_weight.shape)}")
+        if not 0 <= self.weight < float("inf"):
+            raise ValueError(f"weight must be finite and at least 0, got {self.weight}")
+
+    @classmethod
+    def from_view(cls, view: View, *, weight: float = 1.0) -> "TrainingView":
+        """A photo as a training view: bytes to [0, 1], the mask as pixel weights of 0 and 1."""
+        rgb = torch.tensor(view.rgb_u8, dtype=torch.float32) / 255.0
+        mask = None if view.mask is None else torch.tensor(view.mask, dtype=torch.float32)
+        return cls(camera=view.camera, rgb=rgb, weight=weight, pixel_weight=mask)
+
+
+class ViewSet:
+    """Views that are drawn without replacement: every view once per epoch, each epoch in a new random order.
+
+    The position in the current epoch is state: save it with `state_dict` next to the generator's own state, and the
+    sequence of views continues exactly.
+    """
+
+    def __init__(self, views: Sequence[TrainingView]) -> None:
+        self.views: tuple[TrainingView, ...] = tuple(views)
+        if not self.views:
+            raise ValueError("a view set needs at least one view")
+        self._order: list[int] = []
+        self._position = 0
+
+    @classmethod
+    def from_views(cls, views: Sequence[View], *, weight: float = 1.0) -> "ViewSet":
+        """A set of photos that all count the same."""
+        return cls([TrainingView.from_view(view, weight=weight) for view in views])
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __iter__(self) -> Iterator[TrainingView]:
+        return iter(self.views)
+
+    def sample(self, generator: torch.Generator) -> TrainingView:
+        """The next view of the epoch; at the start of an epoch the generator gives the order of all of it."""
+        if self._position >= len(self._order):
+            self._order = torch.randperm(len(self.views), generator=generator).tolist()
+            self._position = 0
+        view = self.views[self._order[self._position]]
+        self._position += 1
+        return view
+
+    def mixed_with(self, other: "ViewSet", other_prob: float) -> "ViewMixture":
+        """A mixture that takes `other` with this probability and this set otherwise; both keep their positions."""
+        from splat_recon.views.mixture import ViewMixture
+
+        return ViewMixture((self, other), (1.0 - other_prob, other_prob))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The current epoch: its order and the position in it, as lists and numbers."""
+        return {"num_views": len(self.views), "order": list(self._order), "position": self._position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue an epoch that `state_dict` recorded.
+
+        Raises:
+            ValueError: The state is of a set with another number of views, or is not a state at all.
+        """
+        if set(state) != {"num_views", "order", "position"}:
+            raise ValueError(f"not the state of a view set: its entries are {sorted(state)}")
+        if state["num_views"] != len(self.views):
+            raise ValueError(f"the state is of a set of {state['num_views']} views, this set has {len(self.views)}")
+        order, position = [int(index) for index in state["order"]], int(state["position"])
+        if order and sorted(order) != list(range(len(self.views))) or not 0 <= position <= len(order):
+            raise ValueError("the state's order is not a permutation of the views, or its position lies outside")
+        self._order, self._position = order, position
