@@ -1,5 +1,6 @@
 """A captured scene in memory: posed photos and the points that structure from motion found."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -84,7 +85,7 @@ class Scene:
         if not self.views:
             raise ValueError("a scene needs at least one view")
         views = tuple(sorted(self.views, key=lambda view: view.name))
-        twice = sorted({a.name for a, b in zip(views, views[1:], strict=False) if a.name == b.name})
+        twice = sorted({a.name for a, b in itertools.pairwise(views) if a.name == b.name})
         if twice:
             raise ValueError(f"view names must be unique, these come twice: {', '.join(twice)}")
         object.__setattr__(self, "views", views)
@@ -113,7 +114,8 @@ class Scene:
             KeyError: A name is not in the scene.
         """
         by_name = {view.name: view for view in self.views}
-        missing = [name for name in (names := tuple(names)) if name not in by_name]
+        names = tuple(names)
+        missing = [name for name in names if name not in by_name]
         if missing:
             raise KeyError(f"scene {self.name} has no view {', '.join(map(repr, missing[:10]))}")
         return tuple(by_name[name] for name in names)

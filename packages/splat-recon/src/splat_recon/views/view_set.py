@@ -109,6 +109,6 @@ class ViewSet:
         if state["num_views"] != len(self.views):
             raise ValueError(f"the state is of a set of {state['num_views']} views, this set has {len(self.views)}")
         order, position = [int(index) for index in state["order"]], int(state["position"])
-        if order and sorted(order) != list(range(len(self.views))) or not 0 <= position <= len(order):
+        if (order and sorted(order) != list(range(len(self.views)))) or not 0 <= position <= len(order):
             raise ValueError("the state's order is not a permutation of the views, or its position lies outside")
         self._order, self._position = order, position
