@@ -1,0 +1,290 @@
+"""Training configuration. Imports no torch, so command lines can read it at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+RELEASED_STEPS = 30_000
+"""Length of the schedule that the default intervals are written for (gsplat's)."""
+
+MIN_REFINE_EVERY = 25
+"""Density control never runs more often than this: its gradient averages need that many views to mean anything."""
+
+MIN_RESET_EVERY = 300
+"""Opacities are never reset more often than this: recovering from a reset takes a few hundred steps."""
+
+
+def _check_positive(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be positive, got {value}")
+
+
+def _check_not_negative(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"{name} must be zero or more, got {value}")
+
+
+def _check_fraction(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {value}")
+
+
+def _scaled(steps: int, factor: float, at_least: int = 1) -> int:
+    return max(at_least, round(steps * factor))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearningRates:
+    """Adam's learning rate per parameter group. Defaults: gsplat's."""
+
+    means: float = 1.6e-4
+    """Centres, as a fraction of the scene's extent per step; decays to `means_final_ratio` of it."""
+
+    means_final_ratio: float = 0.01
+    """Rate of the centres at `max_steps`, relative to the start; the decay is exponential."""
+
+    scales: float = 5e-3
+    """Log scales."""
+
+    quats: float = 1e-3
+    """Quaternions."""
+
+    opacities: float = 5e-2
+    """Logit opacities."""
+
+    sh0: float = 2.5e-3
+    """Base colour."""
+
+    sh_rest: float = 2.5e-3 / 20
+    """View-dependent colour."""
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "means", "scales", "quats", "opacities", "sh0", "sh_rest")
+        _check_positive(self, "means_final_ratio")
+
+    def divided_by(self, factor: float) -> LearningRates:
+        """All rates divided by `factor`, as fine-tuning from given Gaussians wants it."""
+        rates = {name: getattr(self, name) / factor for name in ("means", "scales", "quats", "opacities")}
+        rates |= {name: getattr(self, name) / factor for name in ("sh0", "sh_rest")}
+        return dataclasses.replace(self, **rates)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdcConfig:
+    """Adaptive density control: duplicate, split, prune, reset opacities. Defaults: gsplat's DefaultStrategy."""
+
+    kind: Literal["adc"] = "adc"
+    """Name of the strategy in a saved config."""
+
+    grow_grad2d: float = 2e-4
+    """Gaussians whose mean image gradient (in units of half an image) exceeds this grow."""
+
+    grow_scale3d: float = 0.01
+    """Growing Gaussians up to this size (fraction of the extent) are duplicated, larger ones split."""
+
+    prune_opacity: float = 0.005
+    """Gaussians below this opacity are removed, in [0, 1]."""
+
+    prune_scale3d: float = 0.1
+    """Gaussians above this size (fraction of the extent) are removed once `reset_every` steps have passed."""
+
+    refine_start: int = 500
+    """First step of density control."""
+
+    refine_stop: int = 15_000
+    """Density control ends at this step."""
+
+    refine_every: int = 100
+    """Steps between two rounds of density control."""
+
+    reset_every: int = 3000
+    """Steps between two opacity resets (to twice `prune_opacity`); 0 never resets."""
+
+    revised_opacity: bool = False
+    """Halves of a split share the opacity so that the sum stays (arXiv:2404.06109)."""
+
+    cap_max: int | None = 1_000_000
+    """Never more Gaussians than this; those with the highest gradients grow first. None: no limit."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "grow_grad2d", "grow_scale3d", "prune_scale3d", "refine_every")
+        _check_not_negative(self, "refine_start", "refine_stop", "reset_every")
+        _check_fraction(self, "prune_opacity")
+        if self.cap_max is not None:
+            _check_positive(self, "cap_max")
+
+    def scaled(self, factor: float) -> AdcConfig:
+        """The same schedule in `factor` times as many steps."""
+        reset_every = _scaled(self.reset_every, factor, MIN_RESET_EVERY) if self.reset_every else 0
+        return dataclasses.replace(
+            self,
+            refine_start=_scaled(self.refine_start, factor),
+            refine_stop=_scaled(self.refine_stop, factor),
+            refine_every=_scaled(self.refine_every, factor, min(MIN_REFINE_EVERY, self.refine_every)),
+            reset_every=reset_every,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class McmcConfig:
+    """Density control as Markov chain Monte Carlo (arXiv:2404.09591). Defaults: gsplat's MCMCStrategy."""
+
+    kind: Literal["mcmc"] = "mcmc"
+    """Name of the strategy in a saved config."""
+
+    cap_max: int = 1_000_000
+    """The number of Gaussians grows up to this and stays there."""
+
+    growth: float = 0.05
+    """Fraction of new Gaussians per round of density control."""
+
+    noise_lr: float = 5e5
+    """Size of the exploration noise, relative to the learning rate of the centres."""
+
+    min_opacity: float = 0.005
+    """Gaussians at or below this opacity are dead and move to living ones, in [0, 1]."""
+
+    refine_start: int = 500
+    """First step of density control."""
+
+    refine_stop: int = 25_000
+    """Density control ends at this step; the noise goes on."""
+
+    refine_every: int = 100
+    """Steps between two rounds of density control."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "cap_max", "refine_every")
+        _check_not_negative(self, "growth", "noise_lr", "refine_start", "refine_stop")
+        _check_fraction(self, "min_opacity")
+
+    def scaled(self, factor: float) -> McmcConfig:
+        """The same schedule in `factor` times as many steps."""
+        return dataclasses.replace(
+            self,
+            refine_start=_scaled(self.refine_start, factor),
+            refine_stop=_scaled(self.refine_stop, factor),
+            refine_every=_scaled(self.refine_every, factor, min(MIN_REFINE_EVERY, self.refine_every)),
+        )
+
+
+StrategyConfig = AdcConfig | McmcConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """How Gaussians are trained. Defaults: gsplat's 30,000-step run; `scaled_to` shortens it."""
+
+    max_steps: int = RELEASED_STEPS
+    """Steps of the whole run; the learning rate of the centres decays over them."""
+
+    sh_degree: int = 3
+    """Highest degree of the view-dependent colour, 0 to 3."""
+
+    sh_degree_every: int = 1000
+    """Steps between two increases of the degree in use, which starts at 0."""
+
+    init_opacity: float = 0.1
+    """Opacity of the first Gaussians, in (0, 1)."""
+
+    init_scale: float = 1.0
+    """Size of the first Gaussians, relative to the distance to their neighbours."""
+
+    learning_rates: LearningRates = field(default_factory=LearningRates)
+    """Adam's learning rates."""
+
+    strategy: AdcConfig | McmcConfig = field(default_factory=AdcConfig)
+    """Density control."""
+
+    ssim_weight: float = 0.2
+    """Weight of 1 - SSIM in the loss, in [0, 1]; L1 has the rest."""
+
+    opacity_reg: float = 0.0
+    """Weight of the mean opacity in the loss."""
+
+    scale_reg: float = 0.0
+    """Weight of the mean scale (scene units) in the loss."""
+
+    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """RGB behind the scene, in [0, 1]."""
+
+    random_background: bool = False
+    """A new random background per training step, which keeps surfaces opaque; photos with full coverage only."""
+
+    antialiased: bool = False
+    """Opacity compensation for small Gaussians, as in Mip-Splatting."""
+
+    near: float = 0.01
+    """Nearest depth that is rendered, in scene units."""
+
+    log_every: int = 50
+    """Steps between two records of the history."""
+
+    seed: int = 42
+    """Seed of all generators."""
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "max_steps", "sh_degree_every", "init_scale", "near", "log_every")
+        _check_not_negative(self, "opacity_reg", "scale_reg", "seed")
+        _check_fraction(self, "ssim_weight")
+        if self.sh_degree not in range(4):
+            raise ValueError(f"sh_degree must be 0, 1, 2 or 3, got {self.sh_degree}")
+        if not 0 < self.init_opacity < 1:
+            raise ValueError(f"init_opacity must be in (0, 1), got {self.init_opacity}")
+        if len(self.background) != 3 or not all(0 <= value <= 1 for value in self.background):
+            raise ValueError(f"background must be three numbers in [0, 1], got {self.background}")
+
+    def scaled_to(self, max_steps: int) -> TrainConfig:
+        """The same schedule squeezed into (or stretched over) `max_steps` steps.
+
+        Start, stop and interval of density control, opacity resets and SH degrees keep their share of the run.
+        Density control stays at least `MIN_REFINE_EVERY` and opacity resets `MIN_RESET_EVERY` steps apart.
+        """
+        factor = max_steps / self.max_steps
+        return dataclasses.replace(
+            self,
+            max_steps=max_steps,
+            sh_degree_every=_scaled(self.sh_degree_every, factor),
+            strategy=self.strategy.scaled(factor),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The inverse of `to_dict`. Raises ValueError on unknown fields or values out of range."""
+        known = {item.name for item in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown training settings: {', '.join(unknown)}")
+        fields = dict(values)
+        try:
+            if "learning_rates" in fields:
+                fields["learning_rates"] = LearningRates(**fields["learning_rates"])
+            if "strategy" in fields:
+                kind = {"adc": AdcConfig, "mcmc": McmcConfig}[fields["strategy"].get("kind")]
+                fields["strategy"] = kind(**fields["strategy"])
+            if "background" in fields:
+                fields["background"] = tuple(fields["background"])
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"unreadable training settings: {error}") from error
+
+
+def mcmc_config(cap_max: int = 1_000_000) -> TrainConfig:
+    """The MCMC preset: gsplat's, with its regularization and initialization."""
+    return TrainConfig(
+        strategy=McmcConfig(cap_max=cap_max), init_opacity=0.5, init_scale=0.1, opacity_reg=0.01, scale_reg=0.01
+    )

@@ -1,0 +1,140 @@
+"""What training minimizes: L1 and SSIM against a photo, per-pixel weights, and regularization.
+
+SSIM here is the common one: Gaussian window of 11 pixels, standard deviation 1.5, values in [0, 1], averaged over the
+pixels whose window lies inside the image ("valid" padding, as gsplat trains).
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from splat_recon import ssim_kernel
+from splat_recon.gaussians.gaussians import Gaussians
+
+
+def l1(
+    rendered: Float[Tensor, "h w 3"],
+    target: Float[Tensor, "h w 3"],
+    pixel_weight: Float[Tensor, "h w"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean absolute difference. `pixel_weight` multiplies each pixel; the mean stays one over all pixels."""
+    difference = (rendered - target).abs()
+    if pixel_weight is not None:
+        difference = difference * pixel_weight[..., None]
+    return difference.mean()
+
+
+def ssim(
+    rendered: Float[Tensor, "h w 3"],
+    target: Float[Tensor, "h w 3"],
+    pixel_weight: Float[Tensor, "h w"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean SSIM, times `pixel_weight` at each window's centre; the mean stays one over all windows.
+
+    Gradients flow to `rendered` only. Images must have at least 11x11 pixels.
+
+    Raises:
+        ValueError: An image is smaller than the window.
+    """
+    ssim_kernel.check_size(*rendered.shape[:2])
+    target = target.detach()
+    weight = _valid_weight(rendered, pixel_weight)
+    if rendered.device.type == "cpu" and rendered.dtype == torch.float32:
+        total: Tensor = _CompiledSsim.apply(rendered, target, weight)  # pyright: ignore[reportAssignmentType]
+        return total / weight.numel()
+    return (ssim_map(rendered, target) * weight).mean()
+
+
+def ssim_map(rendered: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> Float[Tensor, "h_valid w_valid 3"]:
+    """SSIM per window, in plain torch operations on any device: ten pixels smaller than the images."""
+    ssim_kernel.check_size(*rendered.shape[:2])
+    window = torch.from_numpy(ssim_kernel.window_weights()).to(rendered)
+    a, b = rendered.permute(2, 0, 1), target.permute(2, 0, 1)
+    stacked = torch.stack([a, b, a * a, b * b, a * b]).flatten(0, 1)[:, None]
+    filtered = F.conv2d(F.conv2d(stacked, window[None, None, :, None]), window[None, None, None, :])
+    mu_a, mu_b, e_aa, e_bb, e_ab = filtered[:, 0].unflatten(0, (5, 3))
+    luminance = (2 * mu_a * mu_b + ssim_kernel.C1) / (mu_a**2 + mu_b**2 + ssim_kernel.C1)
+    variances = e_aa - mu_a**2 + e_bb - mu_b**2
+    contrast = (2 * (e_ab - mu_a * mu_b) + ssim_kernel.C2) / (variances + ssim_kernel.C2)
+    return (luminance * contrast).permute(1, 2, 0)
+
+
+def photometric(
+    rendered: Float[Tensor, "h w 3"],
+    target: Float[Tensor, "h w 3"],
+    *,
+    ssim_weight: float,
+    pixel_weight: Float[Tensor, "h w"] | None = None,
+) -> Float[Tensor, ""]:
+    """(1 - ssim_weight) L1 + ssim_weight (1 - SSIM), weighted per pixel.
+
+    A pixel of weight zero has no say at all: there the photo takes the render's place, so that it does not leak into
+    the SSIM windows of its neighbours either.
+    """
+    if pixel_weight is not None:
+        rendered = torch.where(pixel_weight[..., None] > 0, rendered, target)
+    loss = (1 - ssim_weight) * l1(rendered, target, pixel_weight)
+    if ssim_weight == 0:
+        return loss
+    best = 1.0 if pixel_weight is None else _crop(pixel_weight).mean()
+    return loss + ssim_weight * (best - ssim(rendered, target, pixel_weight))
+
+
+def regularization(gaussians: Gaussians, *, opacity_reg: float, scale_reg: float) -> Float[Tensor, ""] | float:
+    """Mean opacity and mean scale, weighted; exactly 0.0 when both weights are."""
+    total: Tensor | float = 0.0
+    if opacity_reg > 0:
+        total = total + opacity_reg * gaussians.opacities.mean()
+    if scale_reg > 0:
+        total = total + scale_reg * gaussians.scales.mean()
+    return total
+
+
+def _crop(pixel_weight: Float[Tensor, "h w"]) -> Float[Tensor, "h_valid w_valid"]:
+    border = ssim_kernel.WINDOW // 2
+    return pixel_weight[border:-border, border:-border]
+
+
+def _valid_weight(
+    rendered: Float[Tensor, "h w 3"], pixel_weight: Float[Tensor, "h w"] | None
+) -> Float[Tensor, "h_valid w_valid 3"]:
+    border = 2 * (ssim_kernel.WINDOW // 2)
+    height, width = rendered.shape[0] - border, rendered.shape[1] - border
+    if pixel_weight is None:
+        return rendered.new_ones(height, width, 3)
+    return _crop(pixel_weight)[..., None].expand(height, width, 3).contiguous()
+
+
+class _CompiledSsim(torch.autograd.Function):
+    """The kernels of `ssim_kernel` as one differentiable operation: the weighted sum of SSIM."""
+
+    @staticmethod
+    def forward(ctx: Any, rendered: Tensor, target: Tensor, weight: Tensor) -> Tensor:  # noqa: D102
+        height, width = rendered.shape[:2]
+        image, photo = rendered.detach().contiguous(), target.contiguous()
+        maps = torch.zeros(3, height + 10, 3 * (width + 10))
+        total = ssim_kernel.ssim_forward(
+            image.view(height, -1).numpy(),
+            photo.view(height, -1).numpy(),
+            weight.view(weight.shape[0], -1).numpy(),
+            *maps.numpy(),
+        )
+        ctx.save_for_backward(image, photo, maps)
+        return rendered.new_tensor(total)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
+        image, photo, maps = ctx.saved_tensors
+        height = image.shape[0]
+        gradient = torch.empty_like(image)
+        ssim_kernel.ssim_backward(
+            image.view(height, -1).numpy(),
+            photo.view(height, -1).numpy(),
+            *maps.numpy(),
+            ssim_kernel.np.float32(grad_outputs[0].item()),
+            gradient.view(height, -1).numpy(),
+        )
+        return gradient, None, None
