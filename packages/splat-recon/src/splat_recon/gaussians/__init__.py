@@ -1,0 +1,1 @@
+"""Gaussians: raw parameters, initialization, densification."""

@@ -1,0 +1,1 @@
+"""Rendering Gaussians: one contract, a CUDA backend and a CPU backend."""
