@@ -1,0 +1,1 @@
+"""Loss terms of training, each a pure function or a small module."""
