@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import conv2d
 
 from splat_recon import ssim_kernel
 from splat_recon.gaussians.gaussians import Gaussians
@@ -54,7 +54,7 @@ def ssim_map(rendered: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -
     window = torch.from_numpy(ssim_kernel.window_weights()).to(rendered)
     a, b = rendered.permute(2, 0, 1), target.permute(2, 0, 1)
     stacked = torch.stack([a, b, a * a, b * b, a * b]).flatten(0, 1)[:, None]
-    filtered = F.conv2d(F.conv2d(stacked, window[None, None, :, None]), window[None, None, None, :])
+    filtered = conv2d(conv2d(stacked, window[None, None, :, None]), window[None, None, None, :])
     mu_a, mu_b, e_aa, e_bb, e_ab = filtered[:, 0].unflatten(0, (5, 3))
     luminance = (2 * mu_a * mu_b + ssim_kernel.C1) / (mu_a**2 + mu_b**2 + ssim_kernel.C1)
     variances = e_aa - mu_a**2 + e_bb - mu_b**2
@@ -112,7 +112,7 @@ class _CompiledSsim(torch.autograd.Function):
     """The kernels of `ssim_kernel` as one differentiable operation: the weighted sum of SSIM."""
 
     @staticmethod
-    def forward(ctx: Any, rendered: Tensor, target: Tensor, weight: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, rendered: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         height, width = rendered.shape[:2]
         image, photo = rendered.detach().contiguous(), target.contiguous()
         maps = torch.zeros(3, height + 10, 3 * (width + 10))
@@ -126,7 +126,7 @@ class _CompiledSsim(torch.autograd.Function):
         return rendered.new_tensor(total)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:  # noqa: D102
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         image, photo, maps = ctx.saved_tensors
         height = image.shape[0]
         gradient = torch.empty_like(image)

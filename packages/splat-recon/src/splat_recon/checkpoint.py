@@ -1,0 +1,151 @@
+"""Checkpoints of a training run: folders of plain numbers, written whole or not at all.
+
+A checkpoint holds `state.json`, `tensors.npz` and `checksums.json` (SHA-256 of the other two, written last). It is
+written to a temporary folder, synced to disk and renamed. Nothing in it is pickled.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splat_recon.errors import InputError
+from splat_recon.gaussians.gaussians import Gaussians
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "splat-recon checkpoint 1"
+"""First entry of `state.json`."""
+
+STATE_FILE, TENSORS_FILE, CHECKSUMS_FILE = "state.json", "tensors.npz", "checksums.json"
+
+GAUSSIANS_PREFIX = "gaussians."
+"""Prefix of the raw parameters among the tensors."""
+
+
+def checkpoint_name(step: int) -> str:
+    """Folder name of the checkpoint after `step` steps."""
+    return f"step_{step:06d}"
+
+
+def write_checkpoint(folder: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write a checkpoint; one that is already there is replaced only when the new one is complete.
+
+    Args:
+        folder: The checkpoint's own folder, for example `checkpoints/step_003000`.
+        state: Values that JSON can hold exactly.
+        tensors: By name; brought to the CPU.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    folder = Path(folder)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+        with (temporary / TENSORS_FILE).open("wb") as file:
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+            _sync(file.fileno())
+        _write_json(temporary / STATE_FILE, {"format": FORMAT, **state})
+        checksums = {name: _sha256(temporary / name) for name in (STATE_FILE, TENSORS_FILE)}
+        _write_json(temporary / CHECKSUMS_FILE, checksums)
+        _sync_folder(temporary)
+        if folder.exists():
+            folder.rename(replaced)
+        temporary.rename(folder)
+        _sync_folder(folder.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise InputError(f"cannot write the checkpoint {folder}: {error.strerror or error}") from error
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """State and tensors (on the CPU) of a checkpoint.
+
+    Raises:
+        InputError: There is no whole checkpoint of this format.
+    """
+    folder = Path(folder)
+    try:
+        checksums = json.loads((folder / CHECKSUMS_FILE).read_text(encoding="utf-8"))
+        for name in (STATE_FILE, TENSORS_FILE):
+            if _sha256(folder / name) != checksums[name]:
+                raise InputError(f"checkpoint {folder}: {name} is damaged (its checksum differs); use another one")
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        if state.get("format") != FORMAT:
+            raise InputError(f"checkpoint {folder}: expected format {FORMAT!r}, got {state.get('format')!r}")
+        with np.load(folder / TENSORS_FILE, allow_pickle=False) as arrays:
+            return state, {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except (OSError, KeyError, AttributeError, TypeError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+        raise InputError(f"{folder} is not a whole checkpoint: {error}") from error
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The whole checkpoint of the highest step in a folder of checkpoints; damaged ones are skipped with a warning."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return None
+    found = [(int(match[1]), path) for path in folder.iterdir() if (match := re.fullmatch(r"step_(\d+)", path.name))]
+    for _, path in sorted(found, reverse=True):
+        try:
+            read_checkpoint(path)
+        except InputError as error:
+            logger.warning("skipping a checkpoint: %s", error)
+            continue
+        return path
+    return None
+
+
+def gaussians_from_tensors(tensors: Mapping[str, Tensor]) -> Gaussians:
+    """The Gaussians among a checkpoint's tensors.
+
+    Raises:
+        InputError: A field is missing or misshapen.
+    """
+    fields = {
+        name.removeprefix(GAUSSIANS_PREFIX): t for name, t in tensors.items() if name.startswith(GAUSSIANS_PREFIX)
+    }
+    try:
+        return Gaussians(**fields)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the checkpoint does not hold Gaussians: {error}") from error
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, allow_nan=False)
+        file.flush()
+        _sync(file.fileno())
+
+
+def _sync(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

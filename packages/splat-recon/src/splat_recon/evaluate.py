@@ -1,0 +1,102 @@
+"""Quality of renders over a set of photos, in the form of `metrics.json`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splat_recon import metrics
+from splat_recon.geometry.cameras import Camera
+from splat_recon.metrics import LpipsMetric
+from splat_recon.scene.scene import View
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViewScore:
+    """Scores of one render."""
+
+    psnr: float
+    """In dB."""
+
+    ssim: float
+    """In [-1, 1]."""
+
+    lpips: float | None
+    """Perceptual distance; None where it is not available."""
+
+    def to_dict(self) -> dict[str, float | None]:
+        """As in `metrics.json`."""
+        return {"psnr": self.psnr, "ssim": self.ssim, "lpips": self.lpips}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Scores of a set of renders: each view's, and their means."""
+
+    psnr: float
+    """Mean over the views, in dB."""
+
+    ssim: float
+    """Mean over the views."""
+
+    lpips: float | None
+    """Mean over the views; None where it is not available."""
+
+    per_view: dict[str, ViewScore]
+    """By name of the view."""
+
+    def to_dict(self, *, step: int, split: str, num_gaussians: int) -> dict[str, Any]:
+        """The content of `metrics.json`."""
+        return {
+            "step": step,
+            "split": split,
+            "num_gaussians": num_gaussians,
+            "psnr": self.psnr,
+            "ssim": self.ssim,
+            "lpips": self.lpips,
+            "per_view": {name: score.to_dict() for name, score in self.per_view.items()},
+        }
+
+
+def evaluate(
+    render: Callable[[Camera], Float[Tensor, "h w 3"]],
+    views: Sequence[View],
+    *,
+    lpips: LpipsMetric | None = None,
+    on_view: Callable[[View, Float[Tensor, "h w 3"]], None] | None = None,
+) -> Evaluation:
+    """Render every view's camera and compare with its photo, inside its mask.
+
+    Args:
+        render: From a camera to RGB in [0, 1]; values outside are clamped.
+        views: At least one.
+        lpips: From `metrics.make_lpips`.
+        on_view: Receives each view and its clamped render, for example to write it out.
+
+    Raises:
+        ValueError: There is no view.
+    """
+    if not views:
+        raise ValueError("evaluate needs at least one view, got none; choose another split")
+    scores: dict[str, ViewScore] = {}
+    for view in views:
+        rendered = render(view.camera).detach().cpu().clamp(0, 1)
+        photo = torch.tensor(view.rgb_u8, dtype=torch.float32) / 255
+        mask = None if view.mask is None else torch.tensor(view.mask)
+        scores[view.name] = ViewScore(
+            psnr=metrics.psnr(rendered, photo, mask),
+            ssim=metrics.ssim(rendered, photo, mask),
+            lpips=None if lpips is None else lpips(rendered, photo),
+        )
+        if on_view is not None:
+            on_view(view, rendered)
+    distances = [score.lpips for score in scores.values() if score.lpips is not None]
+    return Evaluation(
+        psnr=sum(score.psnr for score in scores.values()) / len(scores),
+        ssim=sum(score.ssim for score in scores.values()) / len(scores),
+        lpips=sum(distances) / len(distances) if len(distances) == len(scores) else None,
+        per_view=scores,
+    )

@@ -1,0 +1,73 @@
+"""Density control: which Gaussians multiply, move or go while training runs.
+
+`DensityControl` is what the trainer calls after each optimizer step; `make_density_control` chooses between adaptive
+density control (`densify_adc`) and Markov chain Monte Carlo (`densify_mcmc`). Everything random comes from a generator
+on the CPU, so that a seed means the same on every device.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splat_recon.config import AdcConfig, McmcConfig
+from splat_recon.optim import GaussianOptimizer
+from splat_recon.render.output import RenderStats
+
+MIN_GAUSSIANS = 16
+"""Pruning leaves at least this many: the most opaque ones. An empty scene could never recover."""
+
+
+class DensityControl(Protocol):
+    """Changes the Gaussians of an optimizer between two steps."""
+
+    def after_step(self, optimizer: GaussianOptimizer, stats: RenderStats, step: int) -> None:
+        """Look at the gradients of one render and, when it is time, change the Gaussians.
+
+        Args:
+            optimizer: Holds the Gaussians; its step for this render is done.
+            stats: Of the render, after the backward pass.
+            step: Of this render, counted from 0.
+        """
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The running state, for a checkpoint."""
+        ...
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from what `tensors` gave."""
+        ...
+
+
+def make_density_control(
+    config: AdcConfig | McmcConfig, *, extent: float, generator: torch.Generator
+) -> DensityControl:
+    """The strategy that a config asks for.
+
+    Args:
+        config: Which strategy, and its settings.
+        extent: Size of the scene in scene units.
+        generator: On the CPU; the strategy draws from it and never seeds it.
+    """
+    from splat_recon.gaussians.densify_adc import AdaptiveDensityControl
+    from splat_recon.gaussians.densify_mcmc import Mcmc
+
+    if isinstance(config, McmcConfig):
+        return Mcmc(config, generator=generator)
+    return AdaptiveDensityControl(config, extent=extent, generator=generator)
+
+
+def randn(shape: tuple[int, ...], generator: torch.Generator, like: Tensor) -> Tensor:
+    """Standard normal numbers drawn on the CPU, then brought to the device of `like`."""
+    return torch.randn(shape, generator=generator, dtype=torch.float32).to(like.device)
+
+
+def rotated_by_quats(quats_wxyz: Float[Tensor, "n 4"], vectors: Float[Tensor, "*b n 3"]) -> Float[Tensor, "*b n 3"]:
+    """Vectors from each Gaussian's own axes into the world; quaternions of any length."""
+    quats = torch.nn.functional.normalize(quats_wxyz, dim=-1)
+    w, xyz = quats[..., :1], quats[..., 1:].expand_as(vectors)
+    twice_cross = 2 * torch.linalg.cross(xyz, vectors)
+    return vectors + w * twice_cross + torch.linalg.cross(xyz, twice_cross)

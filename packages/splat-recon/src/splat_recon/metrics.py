@@ -1,0 +1,101 @@
+"""How close a render is to a photo: PSNR, SSIM and, where its weights are at hand, LPIPS."""
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from splat_recon import losses, ssim_kernel
+
+logger = logging.getLogger(__name__)
+
+LpipsMetric = Callable[[Tensor, Tensor], float]
+"""(rendered, photo), both [h w 3] in [0, 1], to a distance."""
+
+MAX_PSNR = 100.0
+"""Of two equal images, in dB; JSON has no infinity."""
+
+LPIPS_BACKBONES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
+"""torchvision's file of each backbone, in torch hub's folder of checkpoints."""
+
+
+@torch.no_grad()
+def psnr(
+    rendered: Float[Tensor, "h w 3"], photo: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None = None
+) -> float:
+    """Peak signal-to-noise ratio in dB for values in [0, 1], over the pixels of the mask; at most `MAX_PSNR`."""
+    squared = (rendered.clamp(0, 1) - photo).double() ** 2
+    error = float((squared if mask is None else squared[mask]).mean())
+    return min(MAX_PSNR, -10 * math.log10(error)) if error > 0 else MAX_PSNR
+
+
+@torch.no_grad()
+def ssim(
+    rendered: Float[Tensor, "h w 3"], photo: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None = None
+) -> float:
+    """Mean structural similarity over the windows inside the image whose centre is in the mask; see `losses`."""
+    rendered = rendered.clamp(0, 1)
+    if mask is None:
+        return float(losses.ssim(rendered, photo))
+    border = ssim_kernel.WINDOW // 2
+    centres = mask[border:-border, border:-border]
+    return float(losses.ssim_map(rendered, photo)[centres].mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lpips:
+    """The LPIPS metric, or why there is none."""
+
+    metric: LpipsMetric | None
+    """Distance of a render from a photo, both in [0, 1]; None when it is not available."""
+
+    reason: str | None
+    """Why it is not available, and what would help; None when it is."""
+
+
+def make_lpips(net: str = "alex", device: str = "cpu") -> Lpips:
+    """LPIPS from local files only: this never opens a connection.
+
+    It needs the `lpips` package (extra `lpips`) and torchvision's weights of the backbone in torch hub's folder of
+    checkpoints, where any earlier use of them has left them.
+
+    Raises:
+        ValueError: The backbone is unknown.
+    """
+    if net not in LPIPS_BACKBONES:
+        raise ValueError(f"net must be one of {', '.join(LPIPS_BACKBONES)}, got {net!r}")
+    backbone = Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_BACKBONES[net]
+    if not backbone.is_file():
+        return Lpips(metric=None, reason=f"no LPIPS: its backbone {backbone.name} is not in {backbone.parent}")
+    try:
+        import lpips
+    except ImportError:
+        return Lpips(metric=None, reason="no LPIPS: the package is not installed; install splat-recon[lpips]")
+    try:
+        network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval().requires_grad_(False)
+        _load_backbone(network, backbone)
+    except (OSError, RuntimeError, KeyError) as error:
+        return Lpips(metric=None, reason=f"no LPIPS: {backbone} cannot be loaded ({error})")
+    network = network.to(device)
+
+    @torch.no_grad()
+    def metric(rendered: Tensor, photo: Tensor) -> float:
+        # LPIPS takes CHW; `normalize` brings [0, 1] to its own range.
+        a, b = (image.clamp(0, 1).permute(2, 0, 1)[None].to(device) for image in (rendered, photo))
+        return float(network(a, b, normalize=True))
+
+    return Lpips(metric=metric, reason=None)
+
+
+def _load_backbone(network: torch.nn.Module, path: Path) -> None:
+    """Put torchvision's convolution weights into LPIPS's slices, whose modules keep torchvision's indices as names."""
+    weights = torch.load(path, map_location="cpu", weights_only=True)
+    net: torch.nn.Module = network.net  # pyright: ignore[reportAssignmentType]
+    for key, value in net.state_dict().items():
+        _, index_and_kind = key.split(".", 1)
+        value.copy_(weights[f"features.{index_and_kind}"])

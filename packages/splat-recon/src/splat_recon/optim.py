@@ -1,0 +1,121 @@
+"""Adam over the parameters of Gaussians, whose number changes during training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from splat_recon.config import LearningRates
+from splat_recon.gaussians.gaussians import Gaussians
+
+RATE_NAMES = {
+    "means": "means",
+    "log_scales": "scales",
+    "quats_wxyz": "quats",
+    "logit_opacities": "opacities",
+    "sh0": "sh0",
+    "sh_rest": "sh_rest",
+}
+"""Field of `Gaussians` to field of `LearningRates`."""
+
+EPS = 1e-15
+"""Adam's epsilon, gsplat's: gradients of single Gaussians are tiny."""
+
+NEW = -1
+"""Source index of a Gaussian without a history: its moments start at zero."""
+
+
+class GaussianOptimizer:
+    """The trained Gaussians with Adam's moments, one parameter group per field.
+
+    Args:
+        gaussians: Where to start; copied.
+        rates: Learning rates. The one of the centres is multiplied by the extent.
+        extent: Size of the scene in scene units.
+        max_steps: Steps over which the rate of the centres decays to `rates.means_final_ratio` of itself.
+    """
+
+    def __init__(self, gaussians: Gaussians, rates: LearningRates, *, extent: float, max_steps: int) -> None:
+        self._gaussians = gaussians.mapped(lambda tensor: tensor.detach().clone().requires_grad_())
+        self._means_rate = rates.means * extent
+        self._decay = rates.means_final_ratio ** (1.0 / max_steps)
+        groups = []
+        for name, parameter in self._gaussians.parameters().items():
+            rate = self._means_rate if name == "means" else getattr(rates, RATE_NAMES[name])
+            groups.append({"params": [parameter], "lr": rate, "name": name})
+        self._adam = torch.optim.Adam(groups, betas=(0.9, 0.999), eps=EPS, fused=True)
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """The trained parameters; leaf tensors that require gradients."""
+        return self._gaussians
+
+    def means_rate(self, step: int) -> float:
+        """Learning rate of the centres at a step, in scene units."""
+        return self._means_rate * self._decay**step
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        self._adam.zero_grad(set_to_none=True)
+
+    def step(self, step: int) -> None:
+        """One step of Adam; `step` counts from 0 and sets the rate of the centres."""
+        for group in self._adam.param_groups:
+            if group["name"] == "means":
+                group["lr"] = self.means_rate(step)
+        self._adam.step()
+
+    @torch.no_grad()
+    def replace(self, gaussians: Gaussians, source_idx: Int64[Tensor, " n"]) -> None:
+        """Put other Gaussians in the place of the current ones; each inherits the moments of its source.
+
+        Args:
+            gaussians: The new parameters; detached and copied if they share memory with the current ones.
+            source_idx: Index among the current Gaussians whose moments each new one takes over, or `NEW`.
+        """
+        is_new = source_idx == NEW
+        source_idx = source_idx.clamp_min(0)
+        self._gaussians = gaussians.mapped(lambda tensor: tensor.detach().clone().requires_grad_())
+        for group in self._adam.param_groups:
+            parameter = self._gaussians.parameters()[group["name"]]
+            state = self._adam.state.pop(group["params"][0], {})
+            for key in ("exp_avg", "exp_avg_sq"):
+                if key in state:
+                    moment = state[key][source_idx]
+                    moment[is_new] = 0
+                    state[key] = moment
+            group["params"] = [parameter]
+            if state:
+                self._adam.state[parameter] = state
+
+    @torch.no_grad()
+    def set_opacities(self, logit_opacities: Tensor) -> None:
+        """Overwrite the logit opacities and forget their moments."""
+        self._gaussians.logit_opacities.copy_(logit_opacities)
+        state = self._adam.state.get(self._gaussians.logit_opacities, {})
+        for key in ("exp_avg", "exp_avg_sq"):
+            if key in state:
+                state[key].zero_()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and moments by name, for a checkpoint."""
+        found: dict[str, Tensor] = {}
+        for name, parameter in self._gaussians.parameters().items():
+            found[f"gaussians.{name}"] = parameter.detach()
+            for key, value in self._adam.state.get(parameter, {}).items():
+                found[f"adam.{key}.{name}"] = value
+        return found
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from what `tensors` gave; parameters must have been given to the constructor."""
+        for group in self._adam.param_groups:
+            parameter: Tensor = group["params"][0]
+            state: dict[str, Any] = {}
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                value = tensors.get(f"adam.{key}.{group['name']}")
+                if value is not None:
+                    state[key] = value.to(parameter.device, copy=True)
+            if state:
+                self._adam.state[parameter] = state
