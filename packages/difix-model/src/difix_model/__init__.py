@@ -1,0 +1,64 @@
+"""Difix: a single-step diffusion network that cleans up rendered views, and its pipeline.
+
+Public names are loaded on first use, so that importing a configuration does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from difix_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from difix_model.config import NetworkConfig, UNetConfig, VaeConfig, tiny_config
+    from difix_model.errors import InputError
+    from difix_model.network import DifixNetwork
+    from difix_model.pairs import PairRecord, read_pairs, write_pairs
+    from difix_model.pipeline import DifixPipeline
+    from difix_model.released import load_released
+    from difix_model.released_pipeline import ReleasedPipeline
+    from difix_model.text import embed_prompt
+
+_SUBMODULES = {
+    "Checkpoint": "checkpoint",
+    "load_checkpoint": "checkpoint",
+    "save_checkpoint": "checkpoint",
+    "NetworkConfig": "config",
+    "UNetConfig": "config",
+    "VaeConfig": "config",
+    "tiny_config": "config",
+    "InputError": "errors",
+    "DifixNetwork": "network",
+    "PairRecord": "pairs",
+    "read_pairs": "pairs",
+    "write_pairs": "pairs",
+    "DifixPipeline": "pipeline",
+    "load_released": "released",
+    "ReleasedPipeline": "released_pipeline",
+    "embed_prompt": "text",
+}
+
+__all__ = [
+    "Checkpoint",
+    "DifixNetwork",
+    "DifixPipeline",
+    "InputError",
+    "NetworkConfig",
+    "PairRecord",
+    "ReleasedPipeline",
+    "UNetConfig",
+    "VaeConfig",
+    "embed_prompt",
+    "load_checkpoint",
+    "load_released",
+    "read_pairs",
+    "save_checkpoint",
+    "tiny_config",
+    "write_pairs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SUBMODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_SUBMODULES[name]}"), name)
