@@ -1,0 +1,189 @@
+"""What the progressive method can be told; no torch here, so that command lines answer at once."""
+
+from dataclasses import dataclass, field
+
+from splat_recon.config import TrainConfig
+
+RELEASED_FIX_STEPS = (3000, 6000, *range(8000, 60_001, 2000))
+"""Steps after which the released code fixes novel views, in a run of 60 000 steps."""
+
+
+def _check_fraction(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be in [0, 1], got {value}")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvenRounds:
+    """Rounds spread evenly over a part of the run, whatever its length."""
+
+    num_rounds: int = 5
+    """How often novel views are rendered and fixed. Released code: 29 times in 60 000 steps."""
+
+    first: float = 0.4
+    """Fraction of the run after which the first round comes: before it, plain training. Released code: 0.05, but it
+    starts from a splat that another program has trained."""
+
+    last: float = 0.8
+    """Fraction of the run after which the last round comes; what follows it is learned from that round's views."""
+
+    def __post_init__(self) -> None:
+        if self.num_rounds < 0:
+            raise ValueError(f"num_rounds must be at least 0, got {self.num_rounds}")
+        _check_fraction("first", self.first)
+        _check_fraction("last", self.last)
+        if self.last < self.first:
+            raise ValueError(f"last must not be before first, got {self.last} < {self.first}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepRounds:
+    """Rounds after named steps."""
+
+    steps: tuple[int, ...] = RELEASED_FIX_STEPS
+    """Optimizer steps after which novel views are rendered and fixed, rising. Released code: 3000, 6000, then every
+    2000 from 8000 to 60 000 (the last of which, at the end of the run, can change nothing)."""
+
+    def __post_init__(self) -> None:
+        if any(step < 1 for step in self.steps) or list(self.steps) != sorted(set(self.steps)):
+            raise ValueError(f"steps must be positive and rising, got {self.steps}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AroundTargets:
+    """Novel views go to places between neighbouring captured views: no held-out pose is needed or used."""
+
+    num_views: int = 16
+    """How many targets. Released code: one per held-out view."""
+
+    num_neighbors: int = 2
+    """A target lies between a captured view and one of this many nearest other captured views."""
+
+    jitter: float = 0.1
+    """Spread (standard deviation, per axis) of the targets' centres about the straight line between the two views, as
+    a fraction of the distance between them."""
+
+    def __post_init__(self) -> None:
+        if self.num_views < 1 or self.num_neighbors < 1:
+            raise ValueError(
+                f"num_views and num_neighbors must be at least 1, got {self.num_views} and {self.num_neighbors}"
+            )
+        if not 0 <= self.jitter < float("inf"):
+            raise ValueError(f"jitter must be at least 0 and finite, got {self.jitter}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PathTargets:
+    """Novel views go to an evenly spaced path through the captured views, from neighbour to neighbour."""
+
+    num_views: int = 16
+    """How many targets along the path."""
+
+    def __post_init__(self) -> None:
+        if self.num_views < 1:
+            raise ValueError(f"num_views must be at least 1, got {self.num_views}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldOutTargets:
+    """Novel views go to the poses of the held-out photos, as in the released code.
+
+    The photos stay unseen, their poses do not: figures on the same held-out views then say how good the splat is at
+    places that it was trained for.
+    """
+
+
+Rounds = EvenRounds | StepRounds
+Targets = AroundTargets | PathTargets | HeldOutTargets
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SteppingConfig:
+    """How far novel views move per round."""
+
+    step_distance: float = 0.25
+    """Length of a step, as a fraction of the scene's extent. Released code: 0.5 world units, whatever the scale."""
+
+    rotation_weight: float = 1.0
+    """How many extents count as much as one radian when poses are compared. Released code: 1 world unit."""
+
+    def __post_init__(self) -> None:
+        _check_positive("step_distance", self.step_distance)
+        if not 0 <= self.rotation_weight < float("inf"):
+            raise ValueError(f"rotation_weight must be at least 0 and finite, got {self.rotation_weight}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MixtureConfig:
+    """How captured and fixed views share the training steps."""
+
+    novel_prob: float = 0.3
+    """Probability that a step uses a fixed view, in [0, 1]. Released code: 0.3."""
+
+    novel_weight: float = 0.2
+    """Factor of the loss at steps with a fixed view. Released code: 0.3, beside 1.5 for captured views; ours is the
+    same ratio beside 1, so that thresholds on gradients keep their meaning."""
+
+    captured_weight: float = 1.0
+    """Factor of the loss at steps with a captured view, once fixed views take part. Released code: 1.5."""
+
+    alpha_threshold: float = 0.5
+    """Pixels of a fixed view count where the render's opacity is above this. Released code: 0.5."""
+
+    def __post_init__(self) -> None:
+        _check_fraction("novel_prob", self.novel_prob)
+        _check_fraction("alpha_threshold", self.alpha_threshold)
+        for name, value in (("novel_weight", self.novel_weight), ("captured_weight", self.captured_weight)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProgressiveConfig:
+    """The progressive method: a splat, and rounds in which fixed novel views join its training."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """The splat's own training."""
+
+    rounds: Rounds = field(default_factory=EvenRounds)
+    """When novel views are rendered and fixed."""
+
+    min_remaining: float = 0.05
+    """A round with less than this fraction of the run left is dropped: its views could not be learned from."""
+
+    targets: Targets = field(default_factory=AroundTargets)
+    """Where novel views go."""
+
+    stepping: SteppingConfig = field(default_factory=SteppingConfig)
+    """How far they go per round."""
+
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    """How much they count."""
+
+    fix_batch_size: int = 4
+    """How many views the fixer gets at a time. Released code: 1."""
+
+    seed: int = 42
+    """Seed of the targets. Released code: 42, for everything."""
+
+    def __post_init__(self) -> None:
+        _check_fraction("min_remaining", self.min_remaining)
+        if self.fix_batch_size < 1:
+            raise ValueError(f"fix_batch_size must be at least 1, got {self.fix_batch_size}")
+
+
+def released_config(train: TrainConfig) -> ProgressiveConfig:
+    """The released code's constants around a given training of the splat; its step, 0.5 units, taken as extents."""
+    return ProgressiveConfig(
+        train=train,
+        rounds=StepRounds(),
+        targets=HeldOutTargets(),
+        stepping=SteppingConfig(step_distance=0.5),
+        mixture=MixtureConfig(novel_weight=0.3, captured_weight=1.5),
+        fix_batch_size=1,
+    )

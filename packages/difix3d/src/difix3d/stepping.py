@@ -1,0 +1,79 @@
+"""How novel poses move toward their targets, a limited distance per round."""
+
+import numpy as np
+from jaxtyping import Float64
+
+from difix3d.references import nearest_poses, pose_distances
+from splat_recon.geometry.poses import slerp
+
+SAME_PLACE = 1e-6
+"""Distance of two camera centres, in scene extents, below which only their rotations differ."""
+
+
+def interpolated_pose(
+    T_world_a: Float64[np.ndarray, "4 4"], T_world_b: Float64[np.ndarray, "4 4"], fraction: float
+) -> Float64[np.ndarray, "4 4"]:
+    """The pose at a fraction of the way from a to b: straight line of the centres, slerp of the rotations."""
+    T_world_cam = np.eye(4)
+    T_world_cam[:3, :3] = slerp(T_world_a[:3, :3], T_world_b[:3, :3], fraction)
+    T_world_cam[:3, 3] = (1 - fraction) * T_world_a[:3, 3] + fraction * T_world_b[:3, 3]
+    return T_world_cam
+
+
+def stepped_poses(
+    T_world_current: Float64[np.ndarray, "n 4 4"],
+    T_world_target: Float64[np.ndarray, "m 4 4"],
+    distance: float,
+    *,
+    extent: float = 1.0,
+    rotation_weight: float = 1.0,
+) -> Float64[np.ndarray, "m 4 4"]:
+    """One step toward every target, each from the current pose that is nearest to it.
+
+    A target closer than `distance` (by `pose_distances`) is taken as it is. Otherwise the centre moves `distance`
+    extents along the straight line, and snaps to the target's when what is left is no longer than one step; the
+    rotation turns by the same fraction of the way. Two poses at one place differ by rotation only: the target's is
+    taken at once. So poses walk from the captured views to the targets and then stay there.
+
+    Args:
+        T_world_current: Poses reached so far; captured poses at first.
+        T_world_target: Where to go; one pose per target comes back.
+        distance: Length of a step, in extents. The released code takes 0.5 world units whatever the scene's scale.
+        extent: The scene's extent in world units; 1 gives the released code's numbers.
+        rotation_weight: Extents that count as much as one radian.
+
+    Raises:
+        ValueError: The distance or the extent is not positive.
+    """
+    if distance <= 0 or extent <= 0:
+        raise ValueError(f"distance and extent must be positive, got {distance} and {extent}")
+    nearest = nearest_poses(T_world_target, T_world_current, extent=extent, rotation_weight=rotation_weight)
+    steps = [
+        _one_step(T_world_current[current], target, distance, extent, rotation_weight)
+        for current, target in zip(nearest, T_world_target, strict=True)
+    ]
+    return np.stack(steps) if steps else np.empty((0, 4, 4))
+
+
+def _one_step(
+    T_world_current: Float64[np.ndarray, "4 4"],
+    T_world_target: Float64[np.ndarray, "4 4"],
+    distance: float,
+    extent: float,
+    rotation_weight: float,
+) -> Float64[np.ndarray, "4 4"]:
+    left = pose_distances(T_world_current[None], T_world_target[None], extent=extent, rotation_weight=rotation_weight)
+    if left.item() <= distance:
+        return T_world_target.copy()
+    start, goal = T_world_current[:3, 3], T_world_target[:3, 3]
+    length = float(np.linalg.norm(goal - start)) / extent
+    if length <= SAME_PLACE:
+        return T_world_target.copy()
+    fraction = min(distance / length, 1.0)
+    T_world_cam = T_world_target.copy()
+    T_world_cam[:3, :3] = slerp(T_world_current[:3, :3], T_world_target[:3, :3], fraction)
+    # Within one step of the goal (or past it) the centre is the goal, so that no remainder is walked in tiny steps.
+    center = start + distance * extent * (goal - start) / (length * extent)
+    if np.dot(goal - center, goal - start) > 0 and np.linalg.norm(goal - center) > distance * extent:
+        T_world_cam[:3, 3] = center
+    return T_world_cam
