@@ -1,0 +1,167 @@
+"""Which views train and which test."""
+
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from splat_recon.errors import InputError
+
+DEFAULT_TEST_EVERY = 8
+"""Without a splits file, every this-many-th view tests, the first one included (the literature's convention)."""
+
+SPLITS_FILE = "splits.json"
+"""Name of the splits file that a scene folder may hold."""
+
+TRAIN_MARK, EVAL_MARK = "_train_", "_eval_"
+"""What the policy ``names`` looks for in file names."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Names of the views that train and of those that test: disjoint, each sorted, neither empty."""
+
+    train: tuple[str, ...]
+    """Views to train on."""
+
+    test: tuple[str, ...]
+    """Views held out."""
+
+    policy: str
+    """How they were chosen, in words that a report can show."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SplitsFile:
+    path: Path
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    sparse_train: dict[int, tuple[str, ...]]
+
+
+def make_split(
+    names: Iterable[str], policy: str = "auto", *, sparse: int | None = None, scene_folder: Path | None = None
+) -> Split:
+    """Divide the views of a scene.
+
+    Args:
+        names: All views of the scene.
+        policy: ``auto``: the scene folder's splits.json where there is one, else ``every:8``. ``every:N``: of the
+            names in sorted order, those with index 0, N, 2N, ... test and the rest train. ``names``: files with
+            ``_train_`` in their name train, those with ``_eval_`` test. Anything else: the path of a splits file.
+        sparse: Train on this many views only. The list of that length under ``sparse_train`` in the splits file is
+            taken; where there is none, so many evenly spaced training views (the policy's text and a warning say so).
+            The test views stay.
+        scene_folder: Folder that may hold splits.json.
+
+    Raises:
+        InputError: The policy is none of these, the splits file is wrong or names views that the scene lacks, a side
+            is empty, or there are fewer training views than `sparse`.
+    """
+    names = sorted(names)
+    in_folder = None if scene_folder is None else scene_folder / SPLITS_FILE
+    if in_folder is not None and not in_folder.is_file():
+        in_folder = None
+    if policy == "auto":
+        policy = f"every:{DEFAULT_TEST_EVERY}" if in_folder is None else str(in_folder)
+    file = None
+    if policy.startswith("every:"):
+        train, test = _every(names, policy)
+    elif policy == "names":
+        train, test = _by_names(names)
+    else:
+        file = _read_splits_file(Path(policy), names)
+        train, test, policy = list(file.train), list(file.test), f"file {file.path.name}"
+    for side, chosen in (("training", train), ("test", test)):
+        if not chosen:
+            raise InputError(f"split {policy} leaves no {side} views of {len(names)}: choose another split")
+    if sparse is not None:
+        if file is None and in_folder is not None:
+            file = _read_splits_file(in_folder, names)
+        train, how = _sparse(train, test, sparse, file)
+        policy = f"{policy}, {how}"
+    return Split(train=tuple(sorted(train)), test=tuple(sorted(test)), policy=policy)
+
+
+def _every(names: Sequence[str], policy: str) -> tuple[list[str], list[str]]:
+    number = policy.removeprefix("every:")
+    if not (number.isascii() and number.isdigit() and int(number) >= 2):
+        raise InputError(f"split {policy}: expected every:N with a whole number N of at least 2")
+    test_every = int(number)
+    train = [name for index, name in enumerate(names) if index % test_every]
+    return train, list(names[::test_every])
+
+
+def _by_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    train, test, problems = [], [], []
+    for name in names:
+        file_name = PurePosixPath(name).name
+        is_train, is_test = TRAIN_MARK in file_name, EVAL_MARK in file_name
+        if is_train == is_test:
+            problems.append(f"{name} has {'both' if is_train else 'neither'} {TRAIN_MARK} and {EVAL_MARK} in its name")
+        (train if is_train else test).append(name)
+    if problems:
+        raise InputError.from_problems("split names", problems)
+    return train, test
+
+
+def _sparse(train: Sequence[str], test: Sequence[str], sparse: int, file: _SplitsFile | None) -> tuple[list[str], str]:
+    if sparse < 1:
+        raise InputError(f"sparse must be at least 1 view, got {sparse}")
+    if file is not None and sparse in file.sparse_train and not set(file.sparse_train[sparse]) & set(test):
+        return list(file.sparse_train[sparse]), f"sparse list of {sparse}"
+    if sparse > len(train):
+        raise InputError(f"sparse asks for {sparse} training views, but the split has only {len(train)}")
+    last = len(train) - 1
+    positions = [round(index * last / max(sparse - 1, 1)) for index in range(sparse)]
+    _log.warning("no list of %d sparse views is at hand: evenly spaced training views are taken", sparse)
+    return [train[position] for position in positions], f"{sparse} evenly spaced"
+
+
+def _read_splits_file(path: Path, names: Sequence[str]) -> _SplitsFile:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"split {path}: expected auto, every:N, names or the path of a splits file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"splits file {path} cannot be read: {error}") from None
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"splits file {path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f'splits file {path}: expected an object with "train" and "test"')
+    problems: list[str] = []
+    train = _name_list(content.get("train"), '"train"', names, problems)
+    test = _name_list(content.get("test"), '"test"', names, problems)
+    problems += [f"{name} is in both train and test" for name in sorted(set(train) & set(test))]
+    sparse_train = {}
+    lists = content.get("sparse_train", {})
+    if not isinstance(lists, dict):
+        problems.append('"sparse_train" must be an object from numbers of views to lists of names')
+        lists = {}
+    for number, chosen in lists.items():
+        what = f'"sparse_train" of {number}'
+        sparse = _name_list(chosen, what, names, problems)
+        problems += [f"{name} is in both {what} and test" for name in sorted(set(sparse) & set(test))]
+        if number != str(len(sparse)):
+            problems.append(f"{what} lists {len(sparse)} views")
+        else:
+            sparse_train[len(sparse)] = sparse
+    if problems:
+        raise InputError.from_problems(f"splits file {path}", problems)
+    return _SplitsFile(path=path, train=train, test=test, sparse_train=sparse_train)
+
+
+def _name_list(value: Any, what: str, names: Sequence[str], problems: list[str]) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        problems.append(f"{what} must be a list of names")
+        return ()
+    problems += [f"{what} names {name}, which the scene lacks" for name in value if name not in set(names)]
+    if len(set(value)) != len(value):
+        problems.append(f"{what} names a view twice")
+    return tuple(value)
