@@ -1,0 +1,53 @@
+"""What a generated scene looks like: sizes, number of photos, layout, noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Layout = Literal["any", "table", "room", "garden", "street", "shelf"]
+LAYOUTS: tuple[Layout, ...] = ("table", "room", "garden", "street", "shelf")
+"""The layouts that "any" draws from."""
+
+DEMO_SEED = 1
+"""Seed of the scene that a newcomer's first command shows."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SyntheticConfig:
+    """How to generate a scene: ray-cast photos of random solids with procedural textures."""
+
+    layout: Layout = "any"
+    """Solids and cameras: table, garden (orbits), room (from inside), street (forward), shelf (frontal)."""
+    num_views: int = 24
+    """Number of photos, at least 2."""
+    width: int = 192
+    """Width of a photo in pixels, at least 16."""
+    height: int = 144
+    """Height of a photo in pixels, at least 16."""
+    samples_per_axis: int = 2
+    """Rays per pixel along each axis (anti-aliasing), in [1, 8]."""
+    num_points: int = 2000
+    """Number of surface points, as structure from motion would give them, at least 16."""
+    point_noise: float = 0.002
+    """Standard deviation of a point's error as a share of its distance to the camera, at least 0."""
+    outlier_share: float = 0.01
+    """Share of points that lie anywhere along their ray, in [0, 1]."""
+    sensor_noise: float = 0.006
+    """Standard deviation of each photo's noise, on the scale [0, 1], at least 0."""
+    exposure_spread: float = 0.02
+    """Standard deviation of each photo's logarithmic exposure, at least 0."""
+
+    def __post_init__(self) -> None:
+        if self.layout != "any" and self.layout not in LAYOUTS:
+            raise ValueError(f"layout must be any or one of {', '.join(LAYOUTS)}, got {self.layout!r}")
+        for field, low in (("num_views", 2), ("width", 16), ("height", 16), ("num_points", 16)):
+            if getattr(self, field) < low:
+                raise ValueError(f"{field} must be at least {low}, got {getattr(self, field)}")
+        if not 1 <= self.samples_per_axis <= 8:
+            raise ValueError(f"samples_per_axis must be in [1, 8], got {self.samples_per_axis}")
+        for field in ("point_noise", "sensor_noise", "exposure_spread"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field} must be at least 0, got {getattr(self, field)}")
+        if not 0 <= self.outlier_share <= 1:
+            raise ValueError(f"outlier_share must be in [0, 1], got {self.outlier_share}")
