@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from splat_recon.render.output import RenderOutput
 
 
+MAX_SH_DEGREE = 3
+"""Highest degree of spherical harmonics that both backends draw."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderConfig:
     """Numerical conventions of rendering; the defaults are gsplat 1.5.3's."""
@@ -76,6 +80,21 @@ class Rasterizer(Protocol):
             ValueError: If the degree is not available, or the tensors live on a device the backend cannot use.
         """
         ...
+
+
+def check_request(gaussians: Gaussians, camera: Camera, sh_degree: int, *, kind: str) -> None:
+    """Refuse what a backend for devices of this kind cannot draw.
+
+    Raises:
+        ValueError: The degree is not stored, the Gaussians live elsewhere, or the camera's K has a skew.
+    """
+    if not 0 <= sh_degree <= min(gaussians.sh_degree_max, MAX_SH_DEGREE):
+        most = min(gaussians.sh_degree_max, MAX_SH_DEGREE)
+        raise ValueError(f"sh_degree must be in [0, {most}] for these Gaussians, got {sh_degree}")
+    if gaussians.device.type != kind:
+        raise ValueError(f"this rasterizer draws Gaussians on {kind}, got {gaussians.device}; move them with .to()")
+    if camera.K[0, 1] != 0:
+        raise ValueError(f"K must have no skew, got {camera.K[0, 1]}; undistort the images first")
 
 
 def make_rasterizer(device: str, config: RenderConfig = RenderConfig()) -> Rasterizer:

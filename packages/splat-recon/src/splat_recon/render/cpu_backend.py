@@ -1,0 +1,205 @@
+"""The rasterizer for machines without CUDA: numba kernels joined to autograd."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splat_recon.gaussians.gaussians import Gaussians
+from splat_recon.geometry.cameras import Camera
+from splat_recon.render import cpu_layout as layout
+from splat_recon.render.cpu_blend import blend, blend_backward
+from splat_recon.render.cpu_projection import project, project_backward
+from splat_recon.render.cpu_tiles import bin_splats
+from splat_recon.render.output import RenderOutput, RenderStats
+from splat_recon.render.rasterizer import RenderConfig, check_request
+
+
+def camera_values(camera: Camera, config: RenderConfig) -> Float[np.ndarray, " m"]:
+    """The camera and the projection's settings as the flat float32 array that the kernels read."""
+    values = np.zeros(layout.NUM_CAMERA_VALUES, np.float32)
+    values[:9] = camera.T_cam_world[:3, :3].reshape(-1)
+    values[9:12] = camera.T_cam_world[:3, 3]
+    values[layout.CAMERA_FX] = camera.K[0, 0]
+    values[layout.CAMERA_FY] = camera.K[1, 1]
+    values[layout.CAMERA_CX] = camera.K[0, 2]
+    values[layout.CAMERA_CY] = camera.K[1, 2]
+    values[layout.CAMERA_WIDTH] = camera.width
+    values[layout.CAMERA_HEIGHT] = camera.height
+    values[layout.CAMERA_CENTER : layout.CAMERA_CENTER + 3] = camera.T_world_cam[:3, 3]
+    values[layout.CAMERA_NEAR] = config.near
+    values[layout.CAMERA_FAR] = config.far
+    values[layout.CAMERA_EPS2D] = config.eps2d
+    return values
+
+
+class Workers:
+    """Runs a kernel's shares on threads; the kernels let go of the GIL."""
+
+    def __init__(self, num_threads: int) -> None:
+        self.num_threads = num_threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def run(self, share: Callable[[int], object]) -> None:
+        """Call `share(worker)` for every worker and wait for all."""
+        if self.num_threads == 1:
+            share(0)
+            return
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.num_threads - 1, thread_name_prefix="splat-recon-cpu")
+        futures = [self._pool.submit(share, worker) for worker in range(1, self.num_threads)]
+        share(0)
+        for future in futures:
+            future.result()
+
+    def run_ranges(self, count: int, kernel: Callable[[int, int], object]) -> None:
+        """Call `kernel(start, stop)` on consecutive parts of `range(count)`."""
+        step = -(-count // self.num_threads)
+        self.run(lambda worker: kernel(min(worker * step, count), min((worker + 1) * step, count)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Call:
+    """What one render needs besides its tensors."""
+
+    camera: np.ndarray
+    width: int
+    height: int
+    degree: int
+    config: RenderConfig
+    workers: Workers
+    radii: np.ndarray
+
+    @property
+    def tiles_x(self) -> int:
+        return -(-self.width // layout.TILE)
+
+    @property
+    def tiles_y(self) -> int:
+        return -(-self.height // layout.TILE)
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().contiguous().numpy()
+
+
+class _Rasterize(torch.autograd.Function):
+    """From raw parameters to the image, and back. `means2d` is an input to hand its gradient out."""
+
+    @staticmethod
+    def forward(ctx, call: _Call, means2d, background, means, log_scales, quats, logits, sh0, sh_rest):
+        """Project, bin and blend; fills `means2d` and `call.radii`."""
+        parameters = tuple(_array(tensor) for tensor in (means, log_scales, quats, logits, sh0, sh_rest))
+        num = parameters[0].shape[0]
+        splats = np.empty((num, layout.NUM_SPLAT_COLUMNS), np.float32)
+        depths = np.empty(num, np.float32)
+        antialiased = call.config.antialiased
+        call.workers.run_ranges(
+            num,
+            lambda start, stop: project(
+                start, stop, *parameters, call.camera, call.degree, antialiased, splats, depths, call.radii
+            ),
+        )
+        _array(means2d)[:] = splats[:, : layout.Y + 1]
+        bins = bin_splats(splats, depths.view(np.uint32), call.radii, call.tiles_x, call.tiles_y)
+        ids, _, tile_starts, _ = bins
+        shape = (call.height, call.width)
+        rgb = np.empty((*shape, 3), np.float32)
+        alpha, depth, light = (np.empty(shape, np.float32) for _ in range(3))
+        last = np.empty(shape, np.int32)
+        behind = _array(background)
+        max_alpha = np.float32(call.config.max_alpha)
+        call.workers.run(
+            lambda worker: blend(
+                worker, call.workers.num_threads, call.tiles_x, tile_starts, ids, splats, behind, max_alpha,
+                rgb, alpha, depth, light, last,
+            )
+        )  # fmt: skip
+        ctx.call = call
+        ctx.state = (parameters, splats, bins, behind, alpha, depth, light, last)
+        ctx.set_materialize_grads(True)
+        return torch.from_numpy(rgb), torch.from_numpy(alpha)[..., None], torch.from_numpy(depth)[..., None]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, v_rgb, v_alpha, v_depth):
+        """Walk the tiles back to front, then each Gaussian from the image to the world."""
+        call: _Call = ctx.call
+        parameters, splats, (ids, slots, tile_starts, slot_starts), behind, alpha, depth, light, last = ctx.state
+        moments = np.empty((ids.shape[0], layout.NUM_MOMENTS), np.float32)
+        gradients = (_array(v_rgb), _array(v_alpha)[..., 0], _array(v_depth)[..., 0])
+        max_alpha = np.float32(call.config.max_alpha)
+        call.workers.run(
+            lambda worker: blend_backward(
+                worker, call.workers.num_threads, call.tiles_x, tile_starts, ids, slots, splats, behind, max_alpha,
+                alpha, depth, light, last, *gradients, moments,
+            )
+        )  # fmt: skip
+        means, log_scales, quats, logits, _, sh_rest = parameters
+        v_parameters = tuple(np.zeros_like(parameter) for parameter in parameters)
+        v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest = v_parameters
+        v_means2d = np.zeros((means.shape[0], 2), np.float32)
+        call.workers.run_ranges(
+            means.shape[0],
+            lambda start, stop: project_backward(
+                start, stop, means, log_scales, quats, logits, sh_rest, call.camera, call.degree,
+                call.config.antialiased, splats, call.radii, slot_starts, moments,
+                v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest, v_means2d,
+            ),
+        )  # fmt: skip
+        v_background = None
+        if ctx.needs_input_grad[2]:
+            v_background = torch.einsum("hwc,hw->c", v_rgb, torch.from_numpy(light))
+        found = (torch.from_numpy(array) for array in (v_means2d, *v_parameters))
+        v_means2d_tensor, *rest = found
+        return None, v_means2d_tensor, v_background, *rest
+
+
+class CpuRasterizer:
+    """Renders on the CPU with gsplat's conventions; the same bits for any number of threads.
+
+    Safe to call from several Python threads at once.
+    """
+
+    def __init__(self, config: RenderConfig = RenderConfig()) -> None:
+        self.config = config
+        self._workers = Workers(config.threads)
+
+    def __call__(
+        self,
+        gaussians: Gaussians,
+        camera: Camera,
+        *,
+        sh_degree: int,
+        background: Float[Tensor, " c=3"] | None = None,
+    ) -> RenderOutput:
+        """Render one image; see `Rasterizer`."""
+        check_request(gaussians, camera, sh_degree, kind="cpu")
+        num = len(gaussians)
+        parameters = [tensor.float() for tensor in gaussians.parameters().values()]
+        if background is None:
+            background = torch.zeros(3)
+        needs_grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in parameters)
+        means2d = torch.zeros(num, 2, requires_grad=needs_grad)
+        call = _Call(
+            camera=camera_values(camera, self.config),
+            width=camera.width,
+            height=camera.height,
+            degree=sh_degree,
+            config=self.config,
+            workers=self._workers,
+            radii=np.zeros((num, 2), np.int32),
+        )
+        rgb, alpha, depth = _Rasterize.apply(call, means2d, background.float(), *parameters)
+        radii_px = torch.from_numpy(call.radii.max(axis=1).astype(np.float32))
+        stats = RenderStats(means2d=means2d, radii_px=radii_px, width=camera.width, height=camera.height)
+        return RenderOutput(rgb=rgb, alpha=alpha, depth=depth, stats=stats)

@@ -1,0 +1,317 @@
+"""Front-to-back blending of splats, tile by tile, as a numba kernel and its backward.
+
+A tile's pixels lie in one flat float32 buffer, plane after plane of 16 x 16 values: constant distances from one base
+let LLVM see that nothing overlaps, and each row of 16 pixels becomes straight vector code. For that the row loops
+are free of branches, indices are unsigned (numba would otherwise test for negative ones), and exp is a polynomial
+that holds on the range in which a pixel can be reached at all.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from splat_recon.render.cpu_harmonics import FLAGS
+from splat_recon.render.cpu_layout import (
+    BLUE,
+    CONIC_XX,
+    CONIC_XY,
+    CONIC_YY,
+    DEPTH,
+    EXTENT_Y,
+    GREEN,
+    M_00,
+    M_01,
+    M_02,
+    M_10,
+    M_11,
+    M_20,
+    M_BLUE,
+    M_DEPTH,
+    M_GREEN,
+    M_RED,
+    NUM_MOMENTS,
+    OPACITY,
+    RED,
+    TILE,
+    X,
+    Y,
+)
+
+F = np.float32
+U = np.uint64
+
+ZERO = F(0)
+HALF = F(0.5)
+ONE = F(1)
+MIN_ALPHA = F(1 / 255)
+MIN_TRANSMITTANCE = F(1e-4)
+"""A pixel is done when the next splat would leave no more light than this; that splat is not drawn."""
+MIN_WEIGHT = F(1e-10)
+MAX_EXPONENT = F(5.6)
+"""exp(-5.6) is below 1/255: what lies farther out is invisible, and the polynomial need not hold there."""
+# exp(-s) = p(s)^8 on [0, 5.6], relative error 1.3e-6 in float32; fitted for least largest relative error.
+E0, E1, E2 = F(1.0), F(-0.12499997019767761), F(0.007812413387000561)
+E3, E4 = F(-0.0003254314069636166), F(1.0127823770744726e-05)
+E5, E6 = F(-2.4260549480459304e-07), F(3.7193039759131352e-09)
+
+SIDE = U(TILE)
+PLANE = U(TILE * TILE)
+U0 = U(0)
+U1 = U(1)
+CHECK_EVERY = 16
+"""Splats between two looks at whether a tile's rows still let light through."""
+
+# Planes of the forward buffer.
+P_LIGHT = U(0) * PLANE
+P_RED = U(1) * PLANE
+P_GREEN = U(2) * PLANE
+P_BLUE = U(3) * PLANE
+P_DEPTH = U(4) * PLANE
+P_LAST = U(5) * PLANE
+NUM_FORWARD = 6 * TILE * TILE
+
+# Planes of the backward buffer, then rows that sum over the columns of a tile.
+P_BEHIND = U(1) * PLANE
+P_V_RED = U(2) * PLANE
+P_V_GREEN = U(3) * PLANE
+P_V_BLUE = U(4) * PLANE
+P_V_DEPTH = U(5) * PLANE
+P_B_LAST = U(6) * PLANE
+S_0 = U(7) * PLANE
+S_1 = S_0 + SIDE
+S_2 = S_1 + SIDE
+S_RED = S_2 + SIDE
+S_GREEN = S_RED + SIDE
+S_BLUE = S_GREEN + SIDE
+S_DEPTH = S_BLUE + SIDE
+NUM_BACKWARD = 7 * TILE * TILE + 7 * TILE
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+def row_range(y, extent):
+    """First and past-last row of the tile that a splat at height y (in the tile's rows) can reach."""
+    first = max(math.ceil(y - extent), ZERO)
+    last = min(math.floor(y + extent), F(TILE - 1))
+    if last < first:
+        return U0, U0
+    return U(first), U(last) + U1
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+def blend_row(buffer, row, x, y, half_xx, conic_xy, half_yy, opacity, red, green, blue, depth, index, max_alpha):
+    """Blend one splat into one row of the tile."""
+    dy = y - F(row)
+    linear = conic_xy * dy
+    constant = half_yy * dy * dy
+    base = row * SIDE
+    for column in range(SIDE):
+        at = base + column
+        dx = x - F(column)
+        s = (half_xx * dx + linear) * dx + constant
+        e = s if s < MAX_EXPONENT else MAX_EXPONENT
+        e = E0 + e * (E1 + e * (E2 + e * (E3 + e * (E4 + e * (E5 + e * E6)))))
+        e = e * e
+        e = e * e
+        e = e * e
+        alpha = opacity * e
+        alpha = alpha if alpha < max_alpha else max_alpha
+        light = buffer[P_LIGHT + at]
+        left = light - light * alpha
+        seen = (alpha >= MIN_ALPHA) & (s >= ZERO)
+        drawn = seen & (left > MIN_TRANSMITTANCE)
+        weight = light * alpha if drawn else ZERO
+        # A pixel that is done keeps its light with the sign turned, so that nothing passes the test again.
+        stopped = -abs(light) if seen else light
+        buffer[P_LIGHT + at] = left if drawn else stopped
+        buffer[P_RED + at] += weight * red
+        buffer[P_GREEN + at] += weight * green
+        buffer[P_BLUE + at] += weight * blue
+        buffer[P_DEPTH + at] += weight * depth
+        buffer[P_LAST + at] = index if drawn else buffer[P_LAST + at]
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+def live_rows(buffer, live):
+    """Refresh which rows still let light through; returns how many do."""
+    num_live = 0
+    for row in range(SIDE):
+        open_pixels = 0
+        for column in range(SIDE):
+            open_pixels += buffer[P_LIGHT + row * SIDE + column] > ZERO
+        live[row] = open_pixels > 0
+        num_live += open_pixels > 0
+    return num_live
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+def blend(
+    worker, num_workers, tiles_x, tile_starts, ids, splats, background, max_alpha, rgb, alpha, depth, light, last
+):
+    """Blend every `num_workers`-th tile, beginning with number `worker`.
+
+    Writes colour, alpha and expected depth of the image, and what the backward needs: the light left behind the last
+    splat drawn, and that splat's place in the tile's list (-1: none).
+    """
+    height, width = light.shape
+    buffer = np.empty(NUM_FORWARD, np.float32)
+    live = np.empty(TILE, np.bool_)
+    for tile in range(worker, tile_starts.shape[0] - 1, num_workers):
+        top, left = TILE * (tile // tiles_x), TILE * (tile % tiles_x)
+        origin_x, origin_y = F(left) + HALF, F(top) + HALF
+        buffer[: int(P_LAST)] = ZERO
+        buffer[: int(PLANE)] = ONE
+        buffer[int(P_LAST) :] = F(-1)
+        # Pixels beyond the image's edge never hold a tile or a row back.
+        for row in range(TILE):
+            for column in range(TILE):
+                if top + row >= height or left + column >= width:
+                    buffer[row * TILE + column] = -ONE
+        live_rows(buffer, live)
+        start = tile_starts[tile]
+        for k in range(tile_starts[tile + 1] - start):
+            if k % CHECK_EVERY == CHECK_EVERY - 1 and live_rows(buffer, live) == 0:
+                break
+            splat = splats[ids[start + k]]
+            x, y = splat[X] - origin_x, splat[Y] - origin_y
+            first, end = row_range(y, splat[EXTENT_Y])
+            for row in range(first, end):
+                if live[row]:
+                    blend_row(
+                        buffer, row, x, y, HALF * splat[CONIC_XX], splat[CONIC_XY], HALF * splat[CONIC_YY],
+                        splat[OPACITY], splat[RED], splat[GREEN], splat[BLUE], splat[DEPTH], F(k), max_alpha,
+                    )  # fmt: skip
+        for row in range(min(TILE, height - top)):
+            for column in range(min(TILE, width - left)):
+                at = U(row * TILE + column)
+                i, j = top + row, left + column
+                rest = abs(buffer[P_LIGHT + at])
+                covered = ONE - rest
+                rgb[i, j, 0] = buffer[P_RED + at] + rest * background[0]
+                rgb[i, j, 1] = buffer[P_GREEN + at] + rest * background[1]
+                rgb[i, j, 2] = buffer[P_BLUE + at] + rest * background[2]
+                alpha[i, j] = covered
+                depth[i, j] = buffer[P_DEPTH + at] / max(covered, MIN_WEIGHT)
+                light[i, j] = rest
+                last[i, j] = np.int32(buffer[P_LAST + at])
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+def row_backward(buffer, row, x, y, half_xx, conic_xy, half_yy, opacity, red, green, blue, depth, index, max_alpha):
+    """Step back over one splat in one row: restore the light before it, add to the column sums."""
+    dy = y - F(row)
+    linear = conic_xy * dy
+    constant = half_yy * dy * dy
+    base = row * SIDE
+    for column in range(SIDE):
+        at = base + column
+        dx = x - F(column)
+        s = (half_xx * dx + linear) * dx + constant
+        e = s if s < MAX_EXPONENT else MAX_EXPONENT
+        e = E0 + e * (E1 + e * (E2 + e * (E3 + e * (E4 + e * (E5 + e * E6)))))
+        e = e * e
+        e = e * e
+        e = e * e
+        raw = opacity * e
+        alpha = raw if raw < max_alpha else max_alpha
+        drawn = (alpha >= MIN_ALPHA) & (s >= ZERO) & (index <= buffer[P_B_LAST + at])
+        alpha = alpha if drawn else ZERO
+        inverse = ONE / (ONE - alpha)
+        light = buffer[P_LIGHT + at] * inverse
+        weight = light * alpha
+        v_red, v_green = buffer[P_V_RED + at], buffer[P_V_GREEN + at]
+        v_blue, v_depth = buffer[P_V_BLUE + at], buffer[P_V_DEPTH + at]
+        behind = buffer[P_BEHIND + at]
+        value = red * v_red + green * v_green + blue * v_blue + depth * v_depth
+        v_alpha = light * value - behind * inverse
+        v_exponent = -raw * v_alpha if drawn & (raw <= max_alpha) else ZERO
+        buffer[P_LIGHT + at] = light
+        buffer[P_BEHIND + at] = behind + weight * value
+        buffer[S_0 + column] += v_exponent
+        buffer[S_1 + column] += v_exponent * dy
+        buffer[S_2 + column] += v_exponent * (dy * dy)
+        buffer[S_RED + column] += weight * v_red
+        buffer[S_GREEN + column] += weight * v_green
+        buffer[S_BLUE + column] += weight * v_blue
+        buffer[S_DEPTH + column] += weight * v_depth
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+def load_gradients(
+    buffer, top, left, background, alpha, depth, light, last, v_rgb, v_alpha, v_depth
+):  # fmt: skip
+    """Fill the planes of one tile with the image's gradients; returns the last place drawn in it, -1 for none.
+
+    Light that is left counts by what it lets through: the background, and 1 - alpha. The expected depth is a ratio,
+    so its gradient reaches the blended depth and alpha.
+    """
+    height, width = light.shape
+    buffer[: int(P_B_LAST)] = ZERO
+    buffer[int(P_B_LAST) : int(S_0)] = F(-1)
+    deepest = -1
+    for row in range(min(TILE, height - top)):
+        for column in range(min(TILE, width - left)):
+            at = U(row * TILE + column)
+            i, j = top + row, left + column
+            buffer[P_LIGHT + at] = light[i, j]
+            buffer[P_B_LAST + at] = F(last[i, j])
+            deepest = max(deepest, last[i, j])
+            covered = alpha[i, j]
+            weight_gradient = v_depth[i, j] / covered if covered > MIN_WEIGHT else ZERO
+            buffer[P_V_RED + at] = v_rgb[i, j, 0]
+            buffer[P_V_GREEN + at] = v_rgb[i, j, 1]
+            buffer[P_V_BLUE + at] = v_rgb[i, j, 2]
+            buffer[P_V_DEPTH + at] = weight_gradient
+            through = background[0] * v_rgb[i, j, 0] + background[1] * v_rgb[i, j, 1] + background[2] * v_rgb[i, j, 2]
+            v_light = through - v_alpha[i, j] + weight_gradient * depth[i, j]
+            buffer[P_BEHIND + at] = light[i, j] * v_light
+    return deepest
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+def write_moments(buffer, x, opacity_gradients):
+    """Sum the column sums into one row of moments."""
+    for m in range(NUM_MOMENTS):
+        opacity_gradients[m] = ZERO
+    for column in range(SIDE):
+        dx = x - F(column)
+        order_0, order_1 = buffer[S_0 + column], buffer[S_1 + column]
+        opacity_gradients[M_00] += order_0
+        opacity_gradients[M_10] += dx * order_0
+        opacity_gradients[M_01] += order_1
+        opacity_gradients[M_20] += dx * dx * order_0
+        opacity_gradients[M_11] += dx * order_1
+        opacity_gradients[M_02] += buffer[S_2 + column]
+        opacity_gradients[M_RED] += buffer[S_RED + column]
+        opacity_gradients[M_GREEN] += buffer[S_GREEN + column]
+        opacity_gradients[M_BLUE] += buffer[S_BLUE + column]
+        opacity_gradients[M_DEPTH] += buffer[S_DEPTH + column]
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+def blend_backward(
+    worker, num_workers, tiles_x, tile_starts, ids, slots, splats, background, max_alpha,
+    alpha, depth, light, last, v_rgb, v_alpha, v_depth, moments,
+):  # fmt: skip
+    """Walk every `num_workers`-th tile back to front and write each intersection's moments into its slot."""
+    buffer = np.empty(NUM_BACKWARD, np.float32)
+    for tile in range(worker, tile_starts.shape[0] - 1, num_workers):
+        top, left = TILE * (tile // tiles_x), TILE * (tile % tiles_x)
+        origin_x, origin_y = F(left) + HALF, F(top) + HALF
+        start, stop = tile_starts[tile], tile_starts[tile + 1]
+        if start == stop:
+            continue
+        deepest = load_gradients(buffer, top, left, background, alpha, depth, light, last, v_rgb, v_alpha, v_depth)
+        for place in range(start + deepest + 1, stop):
+            moments[slots[place], :] = ZERO
+        for k in range(deepest, -1, -1):
+            splat = splats[ids[start + k]]
+            x, y = splat[X] - origin_x, splat[Y] - origin_y
+            buffer[int(S_0) :] = ZERO
+            first, end = row_range(y, splat[EXTENT_Y])
+            for row in range(first, end):
+                row_backward(
+                    buffer, row, x, y, HALF * splat[CONIC_XX], splat[CONIC_XY], HALF * splat[CONIC_YY],
+                    splat[OPACITY], splat[RED], splat[GREEN], splat[BLUE], splat[DEPTH], F(k), max_alpha,
+                )  # fmt: skip
+            write_moments(buffer, x, moments[slots[start + k]])

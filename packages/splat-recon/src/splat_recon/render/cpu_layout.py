@@ -1,0 +1,63 @@
+"""Names of the columns in the packed arrays that the CPU kernels hand to one another.
+
+One row of `splats` describes one projected Gaussian, float32; one row of `moments` holds what one tile adds to the
+gradient of one projected Gaussian. Plain integers, so that numba freezes them into the kernels.
+"""
+
+TILE = 16
+"""Side of a tile in pixels; gsplat's."""
+
+X = 0
+"""Projected centre, pixels from the left edge of the image."""
+Y = 1
+"""Projected centre, pixels from the top edge of the image."""
+CONIC_XX = 2
+"""Inverse of the blurred 2D covariance, 1/px^2."""
+CONIC_XY = 3
+"""Off-diagonal element of the same."""
+CONIC_YY = 4
+"""Lower right element of the same."""
+OPACITY = 5
+"""Opacity at the centre, after the compensation for blur if there is one."""
+RED = 6
+"""Colour towards this camera, at least 0."""
+GREEN = 7
+"""Second channel of the same."""
+BLUE = 8
+"""Third channel of the same."""
+DEPTH = 9
+"""z-depth of the centre, scene units."""
+EXTENT_Y = 10
+"""Rows farther from the centre than this many pixels see less than 1/255 of the Gaussian."""
+COMPENSATION = 11
+"""Factor in (0, 1] that makes up for the blur; 1 unless antialiased."""
+NUM_SPLAT_COLUMNS = 12
+
+M_00 = 0
+"""Sum over pixels of the gradient with respect to the exponent, d = centre - pixel: moments of order dx^i dy^j."""
+M_10 = 1
+M_01 = 2
+M_20 = 3
+M_11 = 4
+M_02 = 5
+M_RED = 6
+"""Gradient with respect to the colour; green and blue follow."""
+M_GREEN = 7
+M_BLUE = 8
+M_DEPTH = 9
+"""Gradient with respect to the z-depth that is blended."""
+NUM_MOMENTS = 10
+
+CAMERA_FX = 12
+"""The camera array holds R_cam_world row by row (0-8), t_cam_world (9-11), then the intrinsics in pixels."""
+CAMERA_FY = 13
+CAMERA_CX = 14
+CAMERA_CY = 15
+CAMERA_WIDTH = 16
+CAMERA_HEIGHT = 17
+CAMERA_CENTER = 18
+"""First of the three world coordinates of the camera's centre."""
+CAMERA_NEAR = 21
+CAMERA_FAR = 22
+CAMERA_EPS2D = 23
+NUM_CAMERA_VALUES = 24
