@@ -78,14 +78,15 @@ P_V_GREEN = U(3) * PLANE
 P_V_BLUE = U(4) * PLANE
 P_V_DEPTH = U(5) * PLANE
 P_B_LAST = U(6) * PLANE
-S_0 = U(7) * PLANE
+NUM_BACKWARD = 7 * TILE * TILE
+S_0 = U(0)
 S_1 = S_0 + SIDE
 S_2 = S_1 + SIDE
 S_RED = S_2 + SIDE
 S_GREEN = S_RED + SIDE
 S_BLUE = S_GREEN + SIDE
 S_DEPTH = S_BLUE + SIDE
-NUM_BACKWARD = 7 * TILE * TILE + 7 * TILE
+NUM_SUMS = 7 * TILE
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
@@ -197,7 +198,9 @@ def blend(
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
-def row_backward(buffer, row, x, y, half_xx, conic_xy, half_yy, opacity, red, green, blue, depth, index, max_alpha):
+def row_backward(
+    buffer, sums, row, x, y, half_xx, conic_xy, half_yy, opacity, red, green, blue, depth, index, max_alpha
+):
     """Step back over one splat in one row: restore the light before it, add to the column sums."""
     dy = y - F(row)
     linear = conic_xy * dy
@@ -227,13 +230,13 @@ def row_backward(buffer, row, x, y, half_xx, conic_xy, half_yy, opacity, red, gr
         v_exponent = -raw * v_alpha if drawn & (raw <= max_alpha) else ZERO
         buffer[P_LIGHT + at] = light
         buffer[P_BEHIND + at] = behind + weight * value
-        buffer[S_0 + column] += v_exponent
-        buffer[S_1 + column] += v_exponent * dy
-        buffer[S_2 + column] += v_exponent * (dy * dy)
-        buffer[S_RED + column] += weight * v_red
-        buffer[S_GREEN + column] += weight * v_green
-        buffer[S_BLUE + column] += weight * v_blue
-        buffer[S_DEPTH + column] += weight * v_depth
+        sums[S_0 + column] += v_exponent
+        sums[S_1 + column] += v_exponent * dy
+        sums[S_2 + column] += v_exponent * (dy * dy)
+        sums[S_RED + column] += weight * v_red
+        sums[S_GREEN + column] += weight * v_green
+        sums[S_BLUE + column] += weight * v_blue
+        sums[S_DEPTH + column] += weight * v_depth
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
@@ -247,7 +250,7 @@ def load_gradients(
     """
     height, width = light.shape
     buffer[: int(P_B_LAST)] = ZERO
-    buffer[int(P_B_LAST) : int(S_0)] = F(-1)
+    buffer[int(P_B_LAST) :] = F(-1)
     deepest = -1
     for row in range(min(TILE, height - top)):
         for column in range(min(TILE, width - left)):
@@ -269,23 +272,23 @@ def load_gradients(
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
-def write_moments(buffer, x, opacity_gradients):
+def write_moments(sums, x, opacity_gradients):
     """Sum the column sums into one row of moments."""
     for m in range(NUM_MOMENTS):
         opacity_gradients[m] = ZERO
     for column in range(SIDE):
         dx = x - F(column)
-        order_0, order_1 = buffer[S_0 + column], buffer[S_1 + column]
+        order_0, order_1 = sums[S_0 + column], sums[S_1 + column]
         opacity_gradients[M_00] += order_0
         opacity_gradients[M_10] += dx * order_0
         opacity_gradients[M_01] += order_1
         opacity_gradients[M_20] += dx * dx * order_0
         opacity_gradients[M_11] += dx * order_1
-        opacity_gradients[M_02] += buffer[S_2 + column]
-        opacity_gradients[M_RED] += buffer[S_RED + column]
-        opacity_gradients[M_GREEN] += buffer[S_GREEN + column]
-        opacity_gradients[M_BLUE] += buffer[S_BLUE + column]
-        opacity_gradients[M_DEPTH] += buffer[S_DEPTH + column]
+        opacity_gradients[M_02] += sums[S_2 + column]
+        opacity_gradients[M_RED] += sums[S_RED + column]
+        opacity_gradients[M_GREEN] += sums[S_GREEN + column]
+        opacity_gradients[M_BLUE] += sums[S_BLUE + column]
+        opacity_gradients[M_DEPTH] += sums[S_DEPTH + column]
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
@@ -295,6 +298,7 @@ def blend_backward(
 ):  # fmt: skip
     """Walk every `num_workers`-th tile back to front and write each intersection's moments into its slot."""
     buffer = np.empty(NUM_BACKWARD, np.float32)
+    sums = np.empty(NUM_SUMS, np.float32)
     for tile in range(worker, tile_starts.shape[0] - 1, num_workers):
         top, left = TILE * (tile // tiles_x), TILE * (tile % tiles_x)
         origin_x, origin_y = F(left) + HALF, F(top) + HALF
@@ -307,11 +311,11 @@ def blend_backward(
         for k in range(deepest, -1, -1):
             splat = splats[ids[start + k]]
             x, y = splat[X] - origin_x, splat[Y] - origin_y
-            buffer[int(S_0) :] = ZERO
+            sums[:] = ZERO
             first, end = row_range(y, splat[EXTENT_Y])
             for row in range(first, end):
                 row_backward(
-                    buffer, row, x, y, HALF * splat[CONIC_XX], splat[CONIC_XY], HALF * splat[CONIC_YY],
+                    buffer, sums, row, x, y, HALF * splat[CONIC_XX], splat[CONIC_XY], HALF * splat[CONIC_YY],
                     splat[OPACITY], splat[RED], splat[GREEN], splat[BLUE], splat[DEPTH], F(k), max_alpha,
                 )  # fmt: skip
-            write_moments(buffer, x, moments[slots[start + k]])
+            write_moments(sums, x, moments[slots[start + k]])
