@@ -2,8 +2,8 @@
 
 import logging
 import math
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -47,19 +47,8 @@ def ssim(
     return float(losses.ssim_map(rendered, photo)[centres].mean())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lpips:
-    """The LPIPS metric, or why there is none."""
-
-    metric: LpipsMetric | None
-    """Distance of a render from a photo, both in [0, 1]; None when it is not available."""
-
-    reason: str | None
-    """Why it is not available, and what would help; None when it is."""
-
-
-def make_lpips(net: str = "alex", device: str = "cpu") -> Lpips:
-    """LPIPS from local files only: this never opens a connection.
+def make_lpips(net: str = "alex", device: str = "cpu") -> LpipsMetric | None:
+    """LPIPS from local files only, or None and a logged warning that says why: this never opens a connection.
 
     It needs the `lpips` package (extra `lpips`) and torchvision's weights of the backbone in torch hub's folder of
     checkpoints, where any earlier use of them has left them.
@@ -70,18 +59,14 @@ def make_lpips(net: str = "alex", device: str = "cpu") -> Lpips:
     if net not in LPIPS_BACKBONES:
         raise ValueError(f"net must be one of {', '.join(LPIPS_BACKBONES)}, got {net!r}")
     backbone = Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_BACKBONES[net]
-    if not backbone.is_file():
-        return Lpips(metric=None, reason=f"no LPIPS: its backbone {backbone.name} is not in {backbone.parent}")
     try:
-        import lpips
+        network = _lpips_network(net, backbone).to(device)
     except ImportError:
-        return Lpips(metric=None, reason="no LPIPS: the package is not installed; install splat-recon[lpips]")
-    try:
-        network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval().requires_grad_(False)
-        _load_backbone(network, backbone)
+        logger.warning("LPIPS is left out: the package is not installed; install splat-recon[lpips]")
+        return None
     except (OSError, RuntimeError, KeyError) as error:
-        return Lpips(metric=None, reason=f"no LPIPS: {backbone} cannot be loaded ({error})")
-    network = network.to(device)
+        logger.warning("LPIPS is left out: its backbone %s cannot be loaded (%s)", backbone, error)
+        return None
 
     @torch.no_grad()
     def metric(rendered: Tensor, photo: Tensor) -> float:
@@ -89,7 +74,20 @@ def make_lpips(net: str = "alex", device: str = "cpu") -> Lpips:
         a, b = (image.clamp(0, 1).permute(2, 0, 1)[None].to(device) for image in (rendered, photo))
         return float(network(a, b, normalize=True))
 
-    return Lpips(metric=metric, reason=None)
+    return metric
+
+
+def _lpips_network(net: str, backbone: Path) -> torch.nn.Module:
+    """The network with its backbone from a file; `pnet_rand` keeps lpips from downloading one."""
+    if not backbone.is_file():
+        raise FileNotFoundError("no such file; put torchvision's there")
+    import lpips
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lpips calls torchvision in a deprecated way.
+        network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False).eval().requires_grad_(False)
+    _load_backbone(network, backbone)
+    return network
 
 
 def _load_backbone(network: torch.nn.Module, path: Path) -> None:

@@ -6,7 +6,7 @@ on the CPU, so that a seed means the same on every device.
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -20,6 +20,7 @@ MIN_GAUSSIANS = 16
 """Pruning leaves at least this many: the most opaque ones. An empty scene could never recover."""
 
 
+@runtime_checkable
 class DensityControl(Protocol):
     """Changes the Gaussians of an optimizer between two steps."""
 

@@ -1,0 +1,287 @@
+"""The training engine: posed images in, Gaussians out. It owns no schedule of its own and calls nobody back."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splat_recon.checkpoint import gaussians_from_tensors, read_checkpoint, write_checkpoint
+from splat_recon.config import TrainConfig
+from splat_recon.errors import InputError
+from splat_recon.gaussians.densify import make_density_control
+from splat_recon.gaussians.gaussians import Gaussians
+from splat_recon.geometry.cameras import Camera
+from splat_recon.losses import photometric, regularization
+from splat_recon.optim import GaussianOptimizer
+from splat_recon.render.output import RenderOutput
+from splat_recon.render.rasterizer import RenderConfig, make_rasterizer
+from splat_recon.scene.scene import Scene
+from splat_recon.ssim_kernel import WINDOW
+from splat_recon.views.mixture import ViewMixture
+from splat_recon.views.view_set import TrainingView, ViewSet
+
+logger = logging.getLogger(__name__)
+
+EXTENT_MARGIN = 1.1
+"""The extent used for rates and thresholds is the cameras' one times this (gsplat)."""
+
+GENERATORS = ("init", "views", "density", "background")
+"""One generator per purpose, so that drawing more for one leaves the others alone."""
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no longer a finite number; the last optimizer step before it stands."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepRecord:
+    """One line of the training history."""
+
+    step: int
+    """Steps done."""
+
+    loss: float
+    """Mean loss of the steps since the last record."""
+
+    num_gaussians: int
+    """Gaussians after the step."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in `metrics.jsonl`."""
+        return asdict(self)
+
+
+class SplatTrainer:
+    """A resumable engine: `train_until` returns, and may be called again with other views in between.
+
+    The same settings and seed give the same Gaussians on one kind of device, bitwise on a CPU, in however many calls
+    the steps are taken and however often the trainer is saved and loaded on the way.
+
+    Args:
+        scene: Gives the extent, the points to start from and the frame; its photos are not read.
+        views: What to train on; may be replaced between calls of `train_until`.
+        config: The settings, used as they are (see `TrainConfig.scaled_to` for short runs).
+        device: "cpu" or "cuda".
+        gaussians: Where to start instead of the scene's points.
+
+    Raises:
+        InputError: A view is too small, or there are neither points nor Gaussians to start from.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        views: ViewSet | ViewMixture,
+        config: TrainConfig,
+        *,
+        device: str = "cpu",
+        gaussians: Gaussians | None = None,
+    ) -> None:
+        self.scene = scene
+        self.config = config
+        self.device = device
+        self.step = 0
+        self.history: list[StepRecord] = []
+        self.views = views
+        self._generators = _seeded_generators(config.seed)
+        self._extent = scene_extent(scene)
+        self._render_config = RenderConfig(near=config.near, antialiased=config.antialiased)
+        self._rasterize = make_rasterizer(device, self._render_config)
+        if gaussians is None:
+            gaussians = self._initial_gaussians()
+        if len(gaussians) == 0:
+            raise InputError(f"scene {scene.name}: there is no Gaussian to start from")
+        self._optimizer = GaussianOptimizer(
+            gaussians.to(device), config.learning_rates, extent=self._extent, max_steps=config.max_steps
+        )
+        self._density = make_density_control(
+            config.strategy, extent=self._extent, generator=self._generators["density"]
+        )
+        self._background = torch.tensor(config.background, dtype=torch.float32, device=device)
+        self._loss_sum, self._num_summed = 0.0, 0
+
+    @property
+    def views(self) -> ViewSet | ViewMixture:
+        """What the steps draw from."""
+        return self._views
+
+    @views.setter
+    def views(self, views: ViewSet | ViewMixture) -> None:
+        _check_sizes(views)
+        self._views = views
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """The current Gaussians, detached. They share memory with the trainer: `clone` what must not change."""
+        return self._optimizer.gaussians.detach()
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the view-dependent colour in use at this step."""
+        degree = min(self.step // self.config.sh_degree_every, self.config.sh_degree)
+        return min(degree, self._optimizer.gaussians.sh_degree_max)
+
+    def train_until(self, step: int) -> None:
+        """Train until `step` steps are done in all; does nothing where they are.
+
+        Raises:
+            DivergedError: The loss is not finite; nothing was changed by that step.
+        """
+        while self.step < step:
+            self._train_step()
+
+    def render(self, camera: Camera) -> RenderOutput:
+        """The current Gaussians over the configured background, without gradients, at the current SH degree."""
+        with torch.no_grad():
+            return self._rasterize(self.gaussians, camera, sh_degree=self.sh_degree, background=self._background)
+
+    def _train_step(self) -> None:
+        view = self._views.sample(self._generators["views"])
+        self._optimizer.zero_grad()
+        output = self._rasterize(
+            self._optimizer.gaussians, view.camera, sh_degree=self.sh_degree, background=self._step_background()
+        )
+        loss = self._loss(output, view)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise DivergedError(
+                f"the loss became {value} at step {self.step}; the Gaussians of the step before are unharmed: "
+                "resume from the last checkpoint with lower learning rates"
+            )
+        loss.backward()
+        self._optimizer.step(self.step)
+        self._density.after_step(self._optimizer, output.stats, self.step)
+        self.step += 1
+        self._log(value)
+
+    def _loss(self, output: RenderOutput, view: TrainingView) -> Float[Tensor, ""]:
+        config = self.config
+        pixel_weight = None if view.pixel_weight is None else view.pixel_weight.to(self.device)
+        loss = view.weight * photometric(
+            output.rgb, view.rgb.to(self.device), ssim_weight=config.ssim_weight, pixel_weight=pixel_weight
+        )
+        return loss + regularization(
+            self._optimizer.gaussians, opacity_reg=config.opacity_reg, scale_reg=config.scale_reg
+        )
+
+    def _step_background(self) -> Float[Tensor, " c=3"]:
+        if not self.config.random_background:
+            return self._background
+        return torch.rand(3, generator=self._generators["background"]).to(self.device)
+
+    def _log(self, loss: float) -> None:
+        self._loss_sum += loss
+        self._num_summed += 1
+        if self.step % self.config.log_every == 0:
+            mean = self._loss_sum / self._num_summed
+            self.history.append(StepRecord(step=self.step, loss=mean, num_gaussians=len(self._optimizer.gaussians)))
+            self._loss_sum, self._num_summed = 0.0, 0
+
+    def _initial_gaussians(self) -> Gaussians:
+        from splat_recon.gaussians.initialize import InitializeConfig, from_points
+
+        config = InitializeConfig(
+            init_opacity=self.config.init_opacity, init_scale=self.config.init_scale, sh_degree=self.config.sh_degree
+        )
+        return from_points(self.scene.points, self._extent, config, self._generators["init"])
+
+    def save(self, folder: Path) -> None:
+        """Write everything that continuing needs, as one folder (see `checkpoint`).
+
+        Raises:
+            InputError: The folder cannot be written.
+        """
+        tensors = self._optimizer.tensors()
+        tensors |= {f"density.{name}": tensor for name, tensor in self._density.tensors().items()}
+        tensors |= {f"generator.{name}": generator.get_state() for name, generator in self._generators.items()}
+        state = {
+            "step": self.step,
+            "config": self.config.to_dict(),
+            "views": self._views.state_dict(),
+            "loss_sum": self._loss_sum,
+            "num_summed": self._num_summed,
+            "history": [record.to_dict() for record in self.history],
+            "scene": _scene_facts(self.scene),
+        }
+        write_checkpoint(Path(folder), state, tensors)
+
+    @classmethod
+    def load(cls, folder: Path, scene: Scene, views: ViewSet | ViewMixture, *, device: str = "cpu") -> "SplatTrainer":
+        """Continue a run from `save`'s folder.
+
+        Args:
+            folder: The checkpoint.
+            scene: The scene of the run.
+            views: The same views as when it was saved; their position is restored.
+            device: May differ from before; bitwise the same results come from a CPU only.
+
+        Raises:
+            InputError: The checkpoint is damaged, or is of another scene or other views.
+        """
+        state, tensors = read_checkpoint(Path(folder))
+        if state["scene"] != (facts := _scene_facts(scene)):
+            raise InputError(f"checkpoint {folder} is of another scene: expected {state['scene']}, got {facts}")
+        config = TrainConfig.from_dict(state["config"])
+        trainer = cls(scene, views, config, device=device, gaussians=gaussians_from_tensors(tensors))
+        try:
+            views.load_state_dict(state["views"])
+        except ValueError as error:
+            raise InputError(f"checkpoint {folder} is of other views: {error}") from error
+        trainer._optimizer.load_tensors(tensors)
+        trainer._density.load_tensors(
+            {name: tensor.to(device) for name, tensor in _with_prefix(tensors, "density.").items()}
+        )
+        for name, generator_state in _with_prefix(tensors, "generator.").items():
+            trainer._generators[name].set_state(generator_state)
+        trainer.step = state["step"]
+        trainer._loss_sum, trainer._num_summed = state["loss_sum"], state["num_summed"]
+        trainer.history = [StepRecord(**record) for record in state["history"]]
+        return trainer
+
+
+def scene_extent(scene: Scene) -> float:
+    """The scale of rates and thresholds: the cameras' extent and a margin; the points' where all cameras coincide."""
+    extent = scene.extent
+    if extent <= 0 and len(scene.points):
+        p_world = torch.from_numpy(scene.points.p_world)
+        extent = float((p_world - p_world.median(dim=0).values).norm(dim=-1).median())
+    return EXTENT_MARGIN * extent if extent > 0 else 1.0
+
+
+def write_history(path: Path, history: list[StepRecord]) -> None:
+    """Write the history as `metrics.jsonl`, one record per line."""
+    Path(path).write_text("".join(json.dumps(record.to_dict()) + "\n" for record in history), encoding="utf-8")
+
+
+def _seeded_generators(seed: int) -> dict[str, torch.Generator]:
+    # Distinct seeds per purpose; the multiplier keeps neighbouring seeds of different runs apart.
+    return {
+        name: torch.Generator().manual_seed(seed * len(GENERATORS) + index) for index, name in enumerate(GENERATORS)
+    }
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _scene_facts(scene: Scene) -> dict[str, Any]:
+    return {"num_views": len(scene.views), "first_view": scene.views[0].name, "extent": scene.extent}
+
+
+def _check_sizes(views: ViewSet | ViewMixture) -> None:
+    sets = views.sets if isinstance(views, ViewMixture) else (views,)
+    small = [
+        view.camera for view_set in sets for view in view_set if min(view.camera.width, view.camera.height) < WINDOW
+    ]
+    if small:
+        raise InputError(
+            f"training images must have at least {WINDOW}x{WINDOW} pixels, got {small[0].width}x{small[0].height}; "
+            "use a larger maximal size"
+        )

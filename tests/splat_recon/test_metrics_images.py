@@ -1,0 +1,64 @@
+import logging
+import math
+
+import pytest
+import torch
+
+from splat_recon import metrics
+
+
+def test_psnr_of_a_known_error():
+    photo = torch.full((12, 12, 3), 0.5)
+    assert metrics.psnr(photo + 0.1, photo) == pytest.approx(20.0, abs=1e-4)
+    assert metrics.psnr(photo, photo) == metrics.MAX_PSNR
+
+
+def test_psnr_clamps_the_render():
+    photo = torch.ones(12, 12, 3)
+    assert metrics.psnr(photo + 3, photo) == metrics.MAX_PSNR
+
+
+def test_masked_metrics_see_only_the_mask():
+    photo = torch.rand(30, 30, 3, generator=torch.Generator().manual_seed(0))
+    rendered = photo.clone()
+    rendered[:, 20:] = 0
+    mask = torch.ones(30, 30, dtype=torch.bool)
+    mask[:, 10:] = False
+    assert metrics.psnr(rendered, photo, mask) == metrics.MAX_PSNR
+    assert metrics.ssim(rendered, photo, mask) == pytest.approx(1.0, abs=1e-5)
+    assert metrics.psnr(rendered, photo) < 20
+    assert metrics.ssim(rendered, photo) < 0.9
+
+
+def test_lpips_without_its_backbone_is_none_and_says_why(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        assert metrics.make_lpips() is None
+    assert "alexnet-owt-7be5be79.pth" in caplog.text
+    assert str(tmp_path) in caplog.text
+
+
+def test_lpips_reads_the_backbone_from_torch_hubs_folder(tmp_path, monkeypatch):
+    pytest.importorskip("lpips")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    generator = torch.Generator().manual_seed(0)
+    shapes = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
+    weights = {}
+    for index, shape in shapes.items():
+        fan_in = math.prod(shape[1:])
+        weights[f"features.{index}.weight"] = torch.randn(shape, generator=generator) / fan_in**0.5
+        weights[f"features.{index}.bias"] = torch.zeros(shape[0])
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(weights, tmp_path / "hub" / "checkpoints" / metrics.LPIPS_BACKBONES["alex"])
+    lpips = metrics.make_lpips()
+    assert lpips is not None
+    photo = torch.rand(64, 64, 3, generator=generator)
+    noisy = photo + 0.2 * torch.randn(64, 64, 3, generator=generator)
+    assert lpips(photo, photo) == pytest.approx(0.0, abs=1e-7)
+    assert lpips(noisy, photo) > 1e-4
+    assert lpips(noisy, photo) == metrics.make_lpips()(noisy, photo)  # type: ignore[misc]
+
+
+def test_an_unknown_backbone_is_refused():
+    with pytest.raises(ValueError, match="alex, vgg"):
+        metrics.make_lpips("resnet")
