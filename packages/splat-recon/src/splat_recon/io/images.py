@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -102,7 +103,7 @@ def write_mask(path: Path, mask: Bool[np.ndarray, "h w"]) -> None:
     _write(path, Image.fromarray(mask.astype(np.uint8) * 255), {})
 
 
-def _write(path: Path, image: Image.Image, options: dict[str, int]) -> None:
+def _write(path: Path, image: Image.Image, options: dict[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path, **options)
