@@ -19,7 +19,7 @@ from splat_recon.render.cpu_blend import blend, blend_backward
 from splat_recon.render.cpu_projection import project, project_backward
 from splat_recon.render.cpu_tiles import bin_splats
 from splat_recon.render.output import RenderOutput, RenderStats
-from splat_recon.render.rasterizer import RenderConfig, check_request
+from splat_recon.render.rasterizer import DEFAULT_CONFIG, RenderConfig, check_request
 
 
 def camera_values(camera: Camera, config: RenderConfig) -> Float[np.ndarray, " m"]:
@@ -99,16 +99,18 @@ class _Rasterize(torch.autograd.Function):
     def forward(ctx, call: _Call, means2d, background, means, log_scales, quats, logits, sh0, sh_rest):
         """Project, bin and blend; fills `means2d` and `call.radii`."""
         parameters = tuple(_array(tensor) for tensor in (means, log_scales, quats, logits, sh0, sh_rest))
-        num = parameters[0].shape[0]
+        means, log_scales, quats, logits, sh0, sh_rest = parameters
+        num = means.shape[0]
         splats = np.empty((num, layout.NUM_SPLAT_COLUMNS), np.float32)
         depths = np.empty(num, np.float32)
         antialiased = call.config.antialiased
         call.workers.run_ranges(
             num,
             lambda start, stop: project(
-                start, stop, *parameters, call.camera, call.degree, antialiased, splats, depths, call.radii
+                start, stop, means, log_scales, quats, logits, sh0, sh_rest, call.camera, call.degree, antialiased,
+                splats, depths, call.radii,
             ),
-        )
+        )  # fmt: skip
         _array(means2d)[:] = splats[:, : layout.Y + 1]
         bins = bin_splats(splats, depths.view(np.uint32), call.radii, call.tiles_x, call.tiles_y)
         ids, _, tile_starts, _ = bins
@@ -170,7 +172,7 @@ class CpuRasterizer:
     Safe to call from several Python threads at once.
     """
 
-    def __init__(self, config: RenderConfig = RenderConfig()) -> None:
+    def __init__(self, config: RenderConfig = DEFAULT_CONFIG) -> None:
         self.config = config
         self._workers = Workers(config.threads)
 

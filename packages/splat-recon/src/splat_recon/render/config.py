@@ -1,0 +1,43 @@
+"""Settings of rendering; imports no torch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderConfig:
+    """Numerical conventions of rendering; the defaults are gsplat 1.5.3's."""
+
+    near: float = 0.01
+    """Gaussians whose centre is nearer than this z-depth (scene units) are not drawn; above 0."""
+    far: float = 1e10
+    """Gaussians whose centre is farther than this z-depth (scene units) are not drawn."""
+    eps2d: float = 0.3
+    """Variance in square pixels added to every projected Gaussian, so that none is thinner than a pixel."""
+    max_alpha: float = 0.999
+    """Largest opacity one Gaussian may have at a pixel, in (0, 1). gsplat 1.5.3: 0.999; 1.6: 0.99. CPU only."""
+    antialiased: bool = False
+    """Lower the opacity of Gaussians that `eps2d` widened, so that they keep their total weight."""
+    num_threads: int = 0
+    """Threads of the CPU rasterizer; 0 takes every core this process may use. Results do not depend on it."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.near < self.far:
+            raise ValueError(f"near and far must satisfy 0 < near < far, got near={self.near}, far={self.far}")
+        if not self.eps2d >= 0:
+            raise ValueError(f"eps2d must be at least 0, got {self.eps2d}")
+        if not 0 < self.max_alpha < 1:
+            raise ValueError(f"max_alpha must be in (0, 1), got {self.max_alpha}")
+        if self.num_threads < 0:
+            raise ValueError(f"num_threads must be at least 0, got {self.num_threads}")
+
+    @property
+    def threads(self) -> int:
+        """The number of threads that `num_threads` stands for on this machine."""
+        if self.num_threads:
+            return self.num_threads
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1

@@ -1,0 +1,158 @@
+"""The rasterizer for CUDA: gsplat, called through its one stable function."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from splat_recon.gaussians.gaussians import Gaussians
+from splat_recon.geometry.cameras import Camera
+from splat_recon.render.output import RenderOutput, RenderStats
+from splat_recon.render.rasterizer import DEFAULT_CONFIG, RenderConfig, check_request
+
+_ADVICE = (
+    "gsplat compiles its CUDA code at the first call, which needs a CUDA toolkit (nvcc on PATH) that matches "
+    "torch.version.cuda and a C++ compiler; or pass device='cpu'."
+)
+
+
+def _probe(device: str) -> None:
+    """Render one Gaussian at 16 x 16, so that a broken installation shows here and not in the middle of training."""
+    from gsplat import rasterization
+
+    one = torch.ones(1, device=device)
+    rasterization(
+        means=torch.tensor([[0.0, 0.0, 2.0]], device=device),
+        quats=torch.tensor([[1.0, 0.0, 0.0, 0.0]], device=device),
+        scales=one.expand(1, 3).contiguous(),
+        opacities=0.5 * one,
+        colors=torch.zeros(1, 1, 3, device=device),
+        viewmats=torch.eye(4, device=device)[None],
+        Ks=torch.tensor([[[8.0, 0.0, 8.0], [0.0, 8.0, 8.0], [0.0, 0.0, 1.0]]], device=device),
+        width=16,
+        height=16,
+        sh_degree=0,
+        render_mode="RGB+ED",
+        packed=False,
+    )
+    torch.cuda.synchronize(device)
+
+
+def check_gsplat(device: str) -> None:
+    """Make sure that gsplat can render on a CUDA device.
+
+    Raises:
+        RuntimeError: If it cannot; the message and the chained exception hold the reason.
+    """
+    if not torch.cuda.is_available():
+        built_for = torch.version.cuda
+        why = "this torch is built without CUDA" if built_for is None else f"no usable GPU for CUDA {built_for}"
+        raise RuntimeError(f"cannot render on {device}: {why}; pass device='cpu' or install a CUDA build of torch")
+    try:
+        _probe(device)
+    except Exception as error:
+        raise RuntimeError(f"gsplat cannot render on {device}: {real_reason(error)}. {_ADVICE}") from error
+
+
+def real_reason(error: BaseException) -> str:
+    """What lies behind the exception that gsplat let through.
+
+    Without a toolkit its compiled part is None, and the first call fails with an AttributeError on that None. When
+    compiling fails with an OSError, gsplat goes on to load the file that was never built and reports only that it
+    is missing; the first exception is then the context of the last.
+    """
+    if isinstance(error, AttributeError) and "NoneType" in str(error):
+        return "it found no CUDA toolkit, so its CUDA code is not compiled"
+    while (earlier := error.__cause__ or error.__context__) is not None:
+        error = earlier
+    return f"{type(error).__name__}: {error}"
+
+
+class GsplatRasterizer:
+    """Renders on CUDA with gsplat."""
+
+    def __init__(self, config: RenderConfig = DEFAULT_CONFIG, *, device: str = "cuda") -> None:
+        """Check at once that gsplat works on this device.
+
+        Raises:
+            RuntimeError: If it does not; the message holds the reason.
+        """
+        check_gsplat(device)
+        self.config = config
+
+    def __call__(
+        self,
+        gaussians: Gaussians,
+        camera: Camera,
+        *,
+        sh_degree: int,
+        background: Float[Tensor, " c=3"] | None = None,
+    ) -> RenderOutput:
+        """Render one image; see `Rasterizer`."""
+        check_request(gaussians, camera, sh_degree, kind="cuda")
+        return rasterize(gaussians, camera, sh_degree=sh_degree, background=background, config=self.config)
+
+
+def rasterize(
+    gaussians: Gaussians,
+    camera: Camera,
+    *,
+    sh_degree: int,
+    background: Float[Tensor, " c=3"] | None,
+    config: RenderConfig,
+) -> RenderOutput:
+    """Translate one request into gsplat's words, and its answer into ours."""
+    from gsplat import rasterization
+
+    device = gaussians.device
+    viewmat = torch.as_tensor(camera.T_cam_world, dtype=torch.float32, device=device)
+    K = torch.as_tensor(camera.K, dtype=torch.float32, device=device)
+    colors, alphas, meta = rasterization(
+        means=gaussians.means,
+        quats=gaussians.quats_wxyz,
+        scales=gaussians.scales,
+        opacities=gaussians.opacities,
+        colors=torch.cat([gaussians.sh0, gaussians.sh_rest], dim=1),
+        viewmats=viewmat[None],  # gsplat: world to camera.
+        Ks=K[None],
+        width=camera.width,
+        height=camera.height,
+        near_plane=config.near,
+        far_plane=config.far,
+        eps2d=config.eps2d,
+        sh_degree=sh_degree,
+        rasterize_mode="antialiased" if config.antialiased else "classic",
+        render_mode="RGB+ED",
+        packed=False,
+    )
+    rgb, alpha, depth = colors[0, ..., :3], alphas[0], colors[0, ..., 3:]
+    if background is not None:
+        # gsplat would also lay a background under the depth; its releases disagree on how many channels it takes.
+        rgb = rgb + (1 - alpha) * background.to(rgb)
+    stats = RenderStats(
+        means2d=_watched(meta["means2d"]),
+        radii_px=_largest_radii(meta["radii"]),
+        width=camera.width,
+        height=camera.height,
+    )
+    return RenderOutput(rgb=rgb, alpha=alpha, depth=depth, stats=stats)
+
+
+def _watched(means2d: Float[Tensor, "cameras=1 n 2"]) -> Float[Tensor, "n 2"]:
+    """A leaf with the one camera's values, whose `.grad` receives what `backward()` finds for gsplat's tensor."""
+    leaf = means2d[0].detach().clone()
+    if means2d.requires_grad:
+        leaf.requires_grad_()
+
+        def receive(gradient: Tensor) -> None:
+            leaf.grad = gradient[0] if leaf.grad is None else leaf.grad + gradient[0]
+
+        means2d.register_hook(receive)
+    return leaf
+
+
+def _largest_radii(radii: Tensor) -> Float[Tensor, " n"]:
+    """Half the larger side of each box in pixels; gsplat up to 1.4 gave one number, later ones one per axis."""
+    largest = radii[0] if radii.ndim == 2 else radii[0].amax(dim=-1)
+    return largest.float()
