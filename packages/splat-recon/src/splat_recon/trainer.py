@@ -17,6 +17,7 @@ from splat_recon.config import TrainConfig
 from splat_recon.errors import InputError
 from splat_recon.gaussians.densify import make_density_control
 from splat_recon.gaussians.gaussians import Gaussians
+from splat_recon.gaussians.initialize import from_points
 from splat_recon.geometry.cameras import Camera
 from splat_recon.losses import photometric, regularization
 from splat_recon.optim import GaussianOptimizer
@@ -95,7 +96,7 @@ class SplatTrainer:
         self._render_config = RenderConfig(near=config.near, antialiased=config.antialiased)
         self._rasterize = make_rasterizer(device, self._render_config)
         if gaussians is None:
-            gaussians = self._initial_gaussians()
+            gaussians = from_points(scene.points, self._extent, config, self._generators["init"])
         if len(gaussians) == 0:
             raise InputError(f"scene {scene.name}: there is no Gaussian to start from")
         self._optimizer = GaussianOptimizer(
@@ -183,14 +184,6 @@ class SplatTrainer:
             mean = self._loss_sum / self._num_summed
             self.history.append(StepRecord(step=self.step, loss=mean, num_gaussians=len(self._optimizer.gaussians)))
             self._loss_sum, self._num_summed = 0.0, 0
-
-    def _initial_gaussians(self) -> Gaussians:
-        from splat_recon.gaussians.initialize import InitializeConfig, from_points
-
-        config = InitializeConfig(
-            init_opacity=self.config.init_opacity, init_scale=self.config.init_scale, sh_degree=self.config.sh_degree
-        )
-        return from_points(self.scene.points, self._extent, config, self._generators["init"])
 
     def save(self, folder: Path) -> None:
         """Write everything that continuing needs, as one folder (see `checkpoint`).
