@@ -1,0 +1,79 @@
+"""Training of Difix networks from pairs of degraded and clean images.
+
+Public names are loaded on first use, so that importing a configuration does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from difix_train.config import DataConfig, LossConfig, OptimizerConfig, TrainConfig
+    from difix_train.dataset import Batch, Draw, Pair, PairDataset
+    from difix_train.errors import InputError, NonFiniteLossError
+    from difix_train.evaluate import PairEvaluation, evaluate_pairs
+    from difix_train.losses.objective import Objective
+    from difix_train.presets import PRESETS, Preset, preset
+    from difix_train.run import TrainingRun
+    from difix_train.run_folder import RunFolder
+    from difix_train.start import StartingPoint, start_from_model, start_from_preset
+    from difix_train.trainer import DifixTrainer, StepRecord
+
+_SUBMODULES = {
+    "DataConfig": "config",
+    "LossConfig": "config",
+    "OptimizerConfig": "config",
+    "TrainConfig": "config",
+    "Batch": "dataset",
+    "Draw": "dataset",
+    "Pair": "dataset",
+    "PairDataset": "dataset",
+    "InputError": "errors",
+    "NonFiniteLossError": "errors",
+    "PairEvaluation": "evaluate",
+    "evaluate_pairs": "evaluate",
+    "Objective": "losses.objective",
+    "PRESETS": "presets",
+    "Preset": "presets",
+    "preset": "presets",
+    "TrainingRun": "run",
+    "RunFolder": "run_folder",
+    "StartingPoint": "start",
+    "start_from_model": "start",
+    "start_from_preset": "start",
+    "DifixTrainer": "trainer",
+    "StepRecord": "trainer",
+}
+
+__all__ = [
+    "PRESETS",
+    "Batch",
+    "DataConfig",
+    "DifixTrainer",
+    "Draw",
+    "InputError",
+    "LossConfig",
+    "NonFiniteLossError",
+    "Objective",
+    "OptimizerConfig",
+    "Pair",
+    "PairDataset",
+    "PairEvaluation",
+    "Preset",
+    "RunFolder",
+    "StartingPoint",
+    "StepRecord",
+    "TrainConfig",
+    "TrainingRun",
+    "evaluate_pairs",
+    "preset",
+    "start_from_model",
+    "start_from_preset",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SUBMODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_SUBMODULES[name]}"), name)

@@ -28,7 +28,7 @@ class BatchStream:
         self._ahead = BATCHES_AHEAD * num_workers
         self._pool = ThreadPoolExecutor(num_workers, thread_name_prefix="decode") if num_workers else None
         self._pending: deque[tuple[Future[Batch], dict[str, Any]]] = deque()
-        self._state = sampler.state()
+        self._state: dict[str, Any] | None = None
 
     def next(self) -> Batch:
         """The next batch."""

@@ -10,17 +10,17 @@ SIZE_MULTIPLE = 8
 """Training images have sides that are multiples of this, the autoencoder's reduction."""
 
 
-def _check_range(name: str, value: float, low: float, high: float) -> None:
+def _check_range(name: str, value: int | float, low: int | float, high: int | float) -> None:
     if not low <= value <= high:
         raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}")
 
 
-def _check_positive(name: str, value: float) -> None:
+def _check_positive(name: str, value: int | float) -> None:
     if not value > 0:
         raise ValueError(f"{name} must be positive, got {value}")
 
 
-def _check_not_negative(name: str, value: float) -> None:
+def _check_not_negative(name: str, value: int | float) -> None:
     if value < 0:
         raise ValueError(f"{name} must be 0 or more, got {value}")
 
@@ -93,7 +93,7 @@ class LossConfig:
     """The Gram loss starts after this many optimizer steps. Released code: 2000."""
 
     gram_crop: int = 400
-    """Side in pixels of the square window the Gram loss looks at; smaller images are taken whole. Released code: 400."""
+    """Side in pixels of the square window the Gram loss looks at; smaller images are whole. Released code: 400."""
 
     gram_across_batch: bool = False
     """Compute one Gram matrix over all images of a batch, as the released code does, so that unrelated images are
@@ -214,7 +214,7 @@ class TrainConfig:
     """Number of latest checkpoints kept in the run folder."""
 
     validate_every: int = 500
-    """Steps between validations on the test split; 0 for none. The last step is always validated. Released code: 100."""
+    """Steps between validations on the test split; 0 for none. The last step is validated too. Released code: 100."""
 
     validation_samples: int = 100
     """At most this many samples are used by a validation. Released code: 100."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from difix_model.pairs import PairRecord, read_pairs
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from difix_model.pairs import PairRecord, read_pairs
 from difix_train.config import SIZE_MULTIPLE, DataConfig
 from difix_train.errors import InputError, first_problems
 
@@ -130,7 +130,9 @@ class PairDataset:
         """
         if self.config.framing == "resize":
             return self._stacked(draw, self._resized)
-        height, width = (length - length % SIZE_MULTIPLE for length in self._rgb_u8(self.pairs[draw.index].image).shape[:2])
+        height, width = (
+            length - length % SIZE_MULTIPLE for length in self._rgb_u8(self.pairs[draw.index].image).shape[:2]
+        )
 
         def native(rgb_u8: RgbU8) -> Float[Tensor, "c=3 h w"]:
             if rgb_u8.shape[0] - height in range(SIZE_MULTIPLE) and rgb_u8.shape[1] - width in range(SIZE_MULTIPLE):
@@ -195,7 +197,8 @@ class PairDataset:
             ]
         if problems:
             raise InputError(
-                "these pairs cannot be cropped, choose a smaller crop or the framing 'resize': " + first_problems(problems)
+                "these pairs cannot be cropped, choose a smaller crop or the framing 'resize': "
+                + first_problems(problems)
             )
 
 

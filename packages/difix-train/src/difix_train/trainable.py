@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from difix_model.network import DifixNetwork
 from torch import nn
 
+from difix_model.network import DifixNetwork
 from difix_train.config import Trainable
 
 LORA_MARK = ".lora_"

@@ -1,0 +1,83 @@
+"""Architectures for training from scratch, by name. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from difix_model.config import NetworkConfig, tiny_config
+from difix_train.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preset:
+    """An architecture and how its weights begin."""
+
+    network: Callable[[], NetworkConfig]
+    """Gives the architecture; called when it is needed, so that the list of presets costs no import."""
+
+    description: str
+    """One line for people."""
+
+    initialize: str = "random"
+    """Name of the start in :data:`difix_train.initialize.INITIALIZERS`."""
+
+    num_text_tokens: int = 4
+    """Tokens of the fixed random embedding that stands for a prompt: a small network has no text encoder."""
+
+
+def _embedded_network() -> NetworkConfig:
+    from difix_model.identity import small_config
+
+    return small_config()
+
+
+def _embedded_network() -> NetworkConfig:
+    return NetworkConfig(
+        unet=UNetConfig(
+            block_out_channels=(64, 128),
+            layers_per_block=1,
+            num_heads=(2, 4),
+            cross_attention_dim=32,
+            norm_num_groups=8,
+            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        ),
+        vae=VaeConfig(
+            block_out_channels=(16, 24, 32, 64),
+            layers_per_block=1,
+            latent_channels=16,
+            norm_num_groups=2,
+            scaling_factor=1.0,
+            lora_rank=0,
+        ),
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    "embedded": Preset(
+        network=_embedded_network,
+        description="the architecture of the weights that come with difix-model; trains on a CPU",
+        initialize="identity",
+    ),
+    "tiny": Preset(network=tiny_config, description="milliseconds per step on a CPU; for tests"),
+    "embedded": Preset(
+        network=_embedded_network(),
+        description="the embedded weights: 4.9 million parameters, starts by returning its input",
+        initialize="identity",
+    ),
+    "sd-turbo": Preset(
+        network=NetworkConfig, description="the published architecture, 950 million parameters", num_text_tokens=77
+    ),
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset called ``name``.
+
+    Raises:
+        InputError: There is none of that name.
+    """
+    if name not in PRESETS:
+        raise InputError(f"there is no preset '{name}': choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,97 @@
+"""The folder of a run: configuration, checkpoints, metrics. Imports no torch, so it can be checked at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from difix_train.errors import InputError
+
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+CONFIG = "config.json"
+PREFIX = "step_"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths inside a run folder and what may be done to them."""
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        """The finished model, which DifixPipeline opens."""
+        return self.path / "model"
+
+    def checkpoint(self, step: int) -> Path:
+        """The checkpoint of a step."""
+        return self.path / CHECKPOINTS / f"{PREFIX}{step:06d}"
+
+    def checkpoint_steps(self) -> list[int]:
+        """Steps with a checkpoint, ascending."""
+        found = (self.path / CHECKPOINTS).glob(f"{PREFIX}*")
+        return sorted(int(folder.name.removeprefix(PREFIX)) for folder in found if folder.name[len(PREFIX) :].isdigit())
+
+    def open(self, *, resume: bool) -> Path | None:
+        """Make the folder ready to be written.
+
+        Returns:
+            The checkpoint to continue from; None to begin.
+
+        Raises:
+            InputError: The folder cannot be written; it holds a run and ``resume`` is not set; or ``resume`` is set
+                and it holds no checkpoint.
+        """
+        steps = self.checkpoint_steps() if self.path.is_dir() else []
+        started = steps or (self.path / CONFIG).exists()
+        if started and not resume:
+            raise InputError(f"{self.path} already holds a run: add --resume to continue it, or choose another folder")
+        if resume and not steps:
+            raise InputError(f"{self.path} holds no checkpoint to continue from: leave --resume out")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".write-test-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise InputError(f"cannot write to {self.path}: {error.strerror or error}") from error
+        return self.checkpoint(steps[-1]) if steps else None
+
+    def write_json(self, name: str, values: Any) -> Path:
+        """Write a JSON file atomically."""
+        path = self.path / name
+        partial = path.with_name(f".{name}.partial-{os.getpid()}")
+        partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+        return path
+
+    def append_metrics(self, values: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drop the lines of steps that are trained again when a run continues from ``step``."""
+        path = self.path / METRICS
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError):
+                continue  # A line cut off by an interruption.
+        partial = path.with_name(f".{METRICS}.partial-{os.getpid()}")
+        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        partial.replace(path)
+
+    def keep_latest(self, count: int) -> None:
+        """Delete all checkpoints but the latest ``count``."""
+        for step in self.checkpoint_steps()[:-count]:
+            shutil.rmtree(self.checkpoint(step))

@@ -1,0 +1,201 @@
+"""Checkpoints of training on disk: the model folder, the optimizer and every counter; atomic and checksummed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from difix_model.checkpoint import load_checkpoint, save_checkpoint
+from difix_model.network import DifixNetwork
+from difix_train.config import TrainConfig
+from difix_train.errors import InputError, first_problems
+from difix_train.optim import optimizer_tensors
+
+FORMAT_VERSION = 1
+MODEL_FOLDER = "model"
+STATE_JSON = "training.json"
+STATE_TENSORS = "training.safetensors"
+MODEL_WEIGHTS = f"{MODEL_FOLDER}/model.safetensors"
+CHECKSUMMED = (MODEL_WEIGHTS, f"{MODEL_FOLDER}/config.json", STATE_TENSORS)
+
+FREE_FIELDS = (
+    "max_steps",
+    "log_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "validate_every",
+    "validation_samples",
+    "data.num_workers",
+    "data.cache",
+    "loss.vgg16",
+)
+"""Fields that may differ when a run is continued: they do not touch the steps themselves (`max_steps` only through the
+cosine schedule)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EngineState:
+    """Where a run stands, apart from the network and the optimizer."""
+
+    step: int
+    config: TrainConfig | None
+    sampler: dict[str, Any]
+    sums: Mapping[str, tuple[float, int]]
+    generator: Tensor
+    raw_parameters: Mapping[str, Tensor]
+    """Weights in training, where the saved network holds their average; otherwise empty."""
+
+    text_embeddings: Mapping[str, Tensor]
+
+
+def write_state(
+    folder: Path,
+    state: EngineState,
+    network: DifixNetwork,
+    optimizer: torch.optim.Optimizer,
+    names: list[str],
+    metadata: dict[str, Any],
+) -> None:
+    """Write a checkpoint beside its place, then move it there.
+
+    Args:
+        folder: The checkpoint; replaced if it exists.
+        state: Counters and generators.
+        network: What ``folder/model`` holds.
+        optimizer: Whose moments are kept.
+        names: Names of the optimizer's parameters.
+        metadata: For the model.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    prompts = list(state.text_embeddings)
+    tensors = {f"optimizer/{name}": value for name, value in optimizer_tensors(optimizer, names).items()}
+    tensors |= {f"raw/{name}": value.cpu().contiguous() for name, value in state.raw_parameters.items()}
+    tensors |= {f"text/{index}": state.text_embeddings[prompt].cpu() for index, prompt in enumerate(prompts)}
+    tensors["generator"] = state.generator
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        save_checkpoint(
+            partial / MODEL_FOLDER,
+            network,
+            text_embedding=state.text_embeddings[prompts[0]],
+            prompt=prompts[0],
+            metadata=metadata,
+        )
+        save_file(tensors, partial / STATE_TENSORS)
+        values = {
+            "format_version": FORMAT_VERSION,
+            "step": state.step,
+            "config": config_values(state.config) if state.config else {},
+            "sampler": state.sampler,
+            "sums": state.sums,
+            "prompts": prompts,
+            "sha256": {name: sha256_of(partial / name) for name in CHECKSUMMED},
+        }
+        (partial / STATE_JSON).write_text(json.dumps(values) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.replace(folder)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot write the checkpoint {folder}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_state(folder: Path, config: TrainConfig) -> tuple[DifixNetwork, EngineState, dict[str, Tensor]]:
+    """Read a checkpoint to the CPU after checking it.
+
+    Returns:
+        The network, the state, and the optimizer's tensors.
+
+    Raises:
+        InputError: Absent, damaged, or from a run whose configuration differs in a field that matters.
+    """
+    values = read_progress(folder)
+    damaged = [
+        name
+        for name, expected in values["sha256"].items()
+        if not (folder / name).is_file() or sha256_of(folder / name) != expected
+    ]
+    if damaged:
+        raise InputError(f"the checkpoint {folder} is damaged ({', '.join(damaged)}): continue from an earlier one")
+    check_same_run(values["config"], config, folder)
+    checkpoint = load_checkpoint(folder / MODEL_FOLDER)
+    tensors = load_file(folder / STATE_TENSORS)
+    state = EngineState(
+        step=values["step"],
+        config=None,
+        sampler=values["sampler"],
+        sums={name: (total, count) for name, (total, count) in values["sums"].items()},
+        generator=tensors["generator"],
+        raw_parameters=_under("raw/", tensors),
+        text_embeddings={prompt: tensors[f"text/{index}"] for index, prompt in enumerate(values["prompts"])},
+    )
+    return checkpoint.network, state, _under("optimizer/", tensors)
+
+
+def read_progress(folder: Path) -> dict[str, Any]:
+    """The JSON part of a checkpoint.
+
+    Raises:
+        InputError: Absent, not JSON, or of another version.
+    """
+    path = folder / STATE_JSON
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}): {folder} is no training checkpoint") from error
+    if not isinstance(values, dict) or values.get("format_version") != FORMAT_VERSION:
+        raise InputError(f"{path} has another format version than {FORMAT_VERSION}")
+    return values
+
+
+def config_values(config: TrainConfig) -> dict[str, Any]:
+    """A configuration as JSON values."""
+    return json.loads(json.dumps(asdict(config), default=str))
+
+
+def check_same_run(saved: dict[str, Any], config: TrainConfig, folder: Path) -> None:
+    """Compare a saved configuration with the present one.
+
+    Raises:
+        InputError: Fields differ that decide what the steps do.
+    """
+    before, now = _flat(saved), _flat(config_values(config))
+    names = [name for name in sorted(before.keys() | now.keys()) if name not in FREE_FIELDS]
+    changed = [
+        f"{name} was {before.get(name)}, now {now.get(name)}" for name in names if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise InputError(f"{folder} belongs to a run with other settings: {first_problems(changed)}")
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

@@ -1,0 +1,235 @@
+"""The engine: learns, stops on NaN, resumes bitwise, and its checkpoints open in the pipeline."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from difix_model.config import tiny_config
+from difix_train import (
+    DataConfig,
+    DifixTrainer,
+    InputError,
+    LossConfig,
+    NonFiniteLossError,
+    OptimizerConfig,
+    Pair,
+    PairDataset,
+    Preset,
+    RunFolder,
+    TrainConfig,
+    TrainingRun,
+    start_from_preset,
+)
+
+PROMPT = "remove degradation"
+PIXELS = LossConfig(lpips_weight=0.0, gram_weight=0.0)
+SMALL = DataConfig(height=32, width=32)
+TINY = Preset(network=tiny_config, description="tiny")
+
+
+def smooth_image(rng: np.random.Generator, height: int = 32, width: int = 32) -> np.ndarray:
+    coarse = torch.from_numpy(rng.random((1, 3, 4, 4))).float()
+    image = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
+    return (image[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+
+
+def make_pairs(count: int, num_references=(1,), seed: int = 0) -> list[Pair]:
+    rng = np.random.default_rng(seed)
+    pairs = []
+    for index in range(count):
+        target = smooth_image(rng)
+        noisy = np.clip(target + rng.normal(0, 40, target.shape), 0, 255).astype(np.uint8)
+        references = tuple(smooth_image(rng) for _ in range(num_references[index % len(num_references)]))
+        pairs.append(Pair(id=f"pair_{index}", image=noisy, target=target, references=references, prompt=PROMPT))
+    return pairs
+
+
+def make_trainer(config: TrainConfig, pairs: list[Pair]) -> DifixTrainer:
+    start = start_from_preset(TINY, prompts=[PROMPT], seed=3)
+    return DifixTrainer(start.network, start.text_embeddings, PairDataset(pairs, config.data), config)
+
+
+def parameters_of(trainer: DifixTrainer) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.network.state_dict().items()}
+
+
+BUSY = TrainConfig(
+    batch_size=2,
+    gradient_accumulation=2,
+    ema_decay=0.9,
+    trainable="all",
+    log_every=3,
+    loss=PIXELS,
+    optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warmup_steps=2),
+    data=dataclasses.replace(
+        SMALL, drop_reference_prob=0.3, wrong_reference_prob=0.3, horizontal_flip_prob=0.5, vertical_flip_prob=0.5
+    ),
+)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_save_and_load_continue_bitwise(tmp_path: Path, num_workers: int) -> None:
+    pairs = make_pairs(5, num_references=(1, 0))
+    config = dataclasses.replace(BUSY, data=dataclasses.replace(BUSY.data, num_workers=num_workers))
+    straight = make_trainer(BUSY, pairs)
+    straight.train_until(8)
+
+    first = make_trainer(config, pairs)
+    first.train_until(1)
+    first.train_until(4)
+    first.save(tmp_path / "checkpoint")
+    resumed = DifixTrainer.load(tmp_path / "checkpoint", PairDataset(pairs, config.data), config)
+    resumed.train_until(8)
+
+    assert resumed.step == straight.step == 8
+    expected = parameters_of(straight)
+    for name, value in parameters_of(resumed).items():
+        assert torch.equal(value, expected[name]), name
+    assert straight.average is not None
+    assert resumed.average is not None
+    for name, value in resumed.average.averages.items():
+        assert torch.equal(value, straight.average.averages[name]), name
+    assert first.history + resumed.history == straight.history
+
+
+def test_checkpoint_holds_the_average_and_leaves_training_alone(tmp_path: Path) -> None:
+    from difix_model.checkpoint import load_checkpoint
+
+    trainer = make_trainer(BUSY, make_pairs(3))
+    trainer.train_until(3)
+    before = parameters_of(trainer)
+    trainer.save(tmp_path / "checkpoint")
+    after = parameters_of(trainer)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    saved = dict(load_checkpoint(tmp_path / "checkpoint" / "model").network.named_parameters())
+    assert trainer.average is not None
+    for name, average in trainer.average.averages.items():
+        assert torch.equal(saved[name].detach(), average), name
+    assert any(not torch.equal(saved[name].detach(), before[name]) for name in trainer.trained)
+
+
+def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    trainer = make_trainer(BUSY, make_pairs(3))
+    trainer.train_until(1)
+    trainer.save(tmp_path / "checkpoint")
+    path = tmp_path / "checkpoint" / "training.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"training\.safetensors.*earlier"):
+        DifixTrainer.load(tmp_path / "checkpoint", trainer.dataset, BUSY)
+
+
+def test_other_settings_and_other_pairs_are_refused(tmp_path: Path) -> None:
+    trainer = make_trainer(BUSY, make_pairs(3))
+    trainer.train_until(1)
+    trainer.save(tmp_path / "checkpoint")
+    longer = dataclasses.replace(BUSY, max_steps=99)
+    assert DifixTrainer.load(tmp_path / "checkpoint", trainer.dataset, longer).step == 1
+    other = dataclasses.replace(BUSY, batch_size=1)
+    with pytest.raises(InputError, match="batch_size was 2, now 1"):
+        DifixTrainer.load(tmp_path / "checkpoint", trainer.dataset, other)
+    with pytest.raises(InputError, match="3 training pairs and there are now 4"):
+        DifixTrainer.load(tmp_path / "checkpoint", PairDataset(make_pairs(4), BUSY.data), BUSY)
+
+
+def test_two_pairs_are_learned_by_heart() -> None:
+    config = TrainConfig(
+        batch_size=2,
+        trainable="all",
+        log_every=1,
+        loss=PIXELS,
+        data=SMALL,
+        optimizer=OptimizerConfig(learning_rate=4e-3, weight_decay=0.0),
+    )
+    trainer = make_trainer(config, make_pairs(2))
+    trainer.train_until(60)
+    first, last = trainer.history[0].loss, trainer.history[-1].loss
+    assert last < first / 8, (first, last)
+
+
+def test_bfloat16_trains_float32_weights() -> None:
+    config = TrainConfig(loss=PIXELS, data=SMALL, precision="bfloat16", gradient_checkpointing=True, log_every=1)
+    trainer = make_trainer(config, make_pairs(1))
+    before = parameters_of(trainer)
+    trainer.train_until(2)
+    after = parameters_of(trainer)
+    assert all(value.dtype == torch.float32 for value in after.values())
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    assert changed
+    assert changed <= set(trainer.trained)
+    assert np.isfinite(trainer.history[-1].loss)
+
+
+def test_nan_stops_before_the_step_and_names_the_samples() -> None:
+    config = TrainConfig(loss=PIXELS, data=SMALL, batch_size=2)
+    trainer = make_trainer(config, make_pairs(2))
+    with torch.no_grad():
+        trainer.network.vae.decoder.conv_out.get_submodule("base_layer").get_parameter("bias").fill_(float("nan"))
+    before = parameters_of(trainer)
+    with pytest.raises(NonFiniteLossError, match=r"step 1 .*pair_[01], pair_[01]"):
+        trainer.train_until(1)
+    after = parameters_of(trainer)
+    assert trainer.step == 0
+    assert all(torch.equal(before[name], after[name]) for name in trainer.trained)
+
+
+def test_loss_on_the_target_view_ignores_other_views() -> None:
+    pairs = make_pairs(1)
+    config = TrainConfig(loss=dataclasses.replace(PIXELS, views="target"), data=SMALL, log_every=1)
+    only_target, all_views = make_trainer(config, pairs), make_trainer(dataclasses.replace(config, loss=PIXELS), pairs)
+    only_target.train_until(1)
+    all_views.train_until(1)
+    assert only_target.history[0].loss != all_views.history[0].loss
+
+
+def test_a_prompt_without_embedding_is_refused() -> None:
+    start = start_from_preset(TINY, prompts=["another"], seed=0)
+    dataset = PairDataset(make_pairs(1), SMALL)
+    with pytest.raises(InputError, match=r'"remove degradation".*"another"'):
+        DifixTrainer(start.network, start.text_embeddings, dataset, TrainConfig(loss=PIXELS, data=SMALL))
+
+
+def test_run_writes_metrics_checkpoints_and_a_model_for_the_pipeline(tmp_path: Path) -> None:
+    from difix_model.pipeline import DifixPipeline
+
+    config = dataclasses.replace(
+        BUSY, max_steps=6, log_every=2, checkpoint_every=2, validate_every=3, keep_checkpoints=2, ema_decay=0.0
+    )
+    pairs = make_pairs(4)
+    folder = RunFolder(tmp_path / "run")
+    assert folder.open(resume=False) is None
+    run = TrainingRun(make_trainer(config, pairs), folder, validation=PairDataset(pairs, config.data), stop_at=4)
+    while not run.done:
+        run.advance()
+    assert folder.checkpoint_steps() == [2, 4]
+    assert not folder.model.exists()
+
+    with pytest.raises(InputError, match="--resume"):
+        folder.open(resume=False)
+    latest = folder.open(resume=True)
+    assert latest == folder.checkpoint(4)
+    trainer = DifixTrainer.load(latest, PairDataset(pairs, config.data), config)
+    run = TrainingRun(trainer, folder, validation=PairDataset(pairs, config.data))
+    while not run.done:
+        run.advance()
+    lines = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["kind"], line["step"]) for line in lines] == [
+        ("train", 2),
+        ("test", 3),
+        ("train", 4),
+        ("train", 6),
+        ("test", 6),
+    ]
+    summary = json.loads((folder.path / "metrics.json").read_text())
+    assert set(summary["test"]["after"]) == {"right", "wrong", "none"}
+    assert folder.checkpoint_steps() == [4, 6]
+    assert list(folder.path.rglob("*partial*")) == []
+
+    pipe = DifixPipeline.from_pretrained(folder.model)
+    fixed = pipe(pairs[0].image, pairs[0].references[0])
+    assert fixed.shape == pairs[0].image.shape
