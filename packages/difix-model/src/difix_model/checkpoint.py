@@ -159,8 +159,7 @@ def load_strictly(
     ]
     if problems:
         raise InputError(f"the weights of {source} do not fit the network: {first_problems(problems)}")
-    # Copies lie in aligned memory, unlike views of a file, on which kernels round differently: a copy keeps a resumed
-    # run bitwise equal.
+    # Copies, because a file that tensors are mapped to cannot be replaced on every system.
     copies = {name: value.to(dtype, copy=True) for name, value in state.items()}
     module.load_state_dict(copies, strict=True, assign=True)
 

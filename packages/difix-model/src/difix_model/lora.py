@@ -1,5 +1,6 @@
 """Low-rank adapters with the parameter names of the published weights, and their merging into plain layers."""
 
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
@@ -82,6 +83,22 @@ def merge_lora(root: nn.Module) -> None:
     for name, module in wrapped:
         parent, child = _parent_of(root, name)
         setattr(parent, child, module.merged())
+
+
+def add_base_layer_names(state: Mapping[str, Tensor], targets: Iterable[str]) -> dict[str, Tensor]:
+    """Rename the parameters of plain layers to what they are called once the layers are wrapped.
+
+    Args:
+        state: Parameters of a module without adapters.
+        targets: Names of the layers that get adapters.
+    """
+    wrapped = set(targets)
+
+    def renamed(name: str) -> str:
+        layer, _, parameter = name.rpartition(".")
+        return f"{layer}.base_layer.{parameter}" if layer in wrapped else name
+
+    return {renamed(name): value for name, value in state.items()}
 
 
 def _parent_of(root: nn.Module, name: str) -> tuple[nn.Module, str]:
