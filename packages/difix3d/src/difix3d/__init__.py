@@ -1,0 +1,68 @@
+"""Difix3D: Gaussian splats that improve with the views that a fixer returns.
+
+Start with `progressive`, the method on one page.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from difix3d.config import ProgressiveConfig, released_config
+    from difix3d.enhance import EnhancedRenderer, fixed_renders, nearest_views
+    from difix3d.errors import InputError
+    from difix3d.experiment import Experiment, Progress
+    from difix3d.fixers import DifixFixer, IdentityFixer, ViewFixer, load_fixer
+    from difix3d.novel_views import NovelView, NovelViews
+    from difix3d.progressive import ProgressiveTrainer
+    from difix3d.run_folder import RunFolder
+    from difix3d.settings import RunSettings
+    from difix3d.targets import target_poses
+
+_SUBMODULES = {
+    "DifixFixer": "fixers",
+    "EnhancedRenderer": "enhance",
+    "Experiment": "experiment",
+    "IdentityFixer": "fixers",
+    "InputError": "errors",
+    "NovelView": "novel_views",
+    "NovelViews": "novel_views",
+    "Progress": "experiment",
+    "ProgressiveConfig": "config",
+    "ProgressiveTrainer": "progressive",
+    "RunFolder": "run_folder",
+    "RunSettings": "settings",
+    "ViewFixer": "fixers",
+    "fixed_renders": "enhance",
+    "load_fixer": "fixers",
+    "nearest_views": "enhance",
+    "released_config": "config",
+    "target_poses": "targets",
+}
+"""Where each public name lives; it is imported when it is first used."""
+
+__all__ = [
+    "DifixFixer",
+    "EnhancedRenderer",
+    "Experiment",
+    "IdentityFixer",
+    "InputError",
+    "NovelView",
+    "NovelViews",
+    "Progress",
+    "ProgressiveConfig",
+    "ProgressiveTrainer",
+    "RunFolder",
+    "RunSettings",
+    "ViewFixer",
+    "fixed_renders",
+    "load_fixer",
+    "nearest_views",
+    "released_config",
+    "target_poses",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SUBMODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_SUBMODULES[name]}"), name)

@@ -1,6 +1,6 @@
 """Fixing rendered views with the nearest captured photos: in the loop, and once more on what is shown (Difix3D+)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from difix3d.fixers import ViewFixer
 from difix3d.references import nearest_poses
+from splat_recon.geometry.cameras import Camera
 from splat_recon.scene.scene import View
 
 
@@ -71,3 +72,33 @@ def _batches(rendered: Sequence[Tensor], references: Sequence[View], batch_size:
         batch.append(index)
     if batch:
         yield batch
+
+
+class EnhancedRenderer:
+    """Renders and fixes in one call: Difix3D+, the fixer at render time.
+
+    Args:
+        render: From a camera to RGB, for example of a splat's trainer.
+        fixer: What fixes.
+        captured: The views that references are taken from.
+        extent: The scene's extent in world units.
+    """
+
+    def __init__(
+        self,
+        render: Callable[[Camera], Float[Tensor, "h w 3"]],
+        fixer: ViewFixer,
+        captured: Sequence[View],
+        *,
+        extent: float,
+    ) -> None:
+        self.render = render
+        self.fixer = fixer
+        self.captured = tuple(captured)
+        self.extent = extent
+
+    def __call__(self, camera: Camera) -> Float[Tensor, "h w 3"]:
+        """The fixed render of a camera, sRGB in [0, 1]."""
+        references = nearest_views(self.captured, camera.T_world_cam[None], extent=self.extent)
+        rendered = self.render(camera).clamp(0, 1)
+        return next(fixed_renders(self.fixer, [rendered], references, batch_size=1))

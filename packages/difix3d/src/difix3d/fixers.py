@@ -42,9 +42,9 @@ class DifixFixer:
     def __call__(
         self, rendered: Float[Tensor, "b h w c=3"], references: Float[Tensor, "b h2 w2 c=3"]
     ) -> Float[Tensor, "b h w c=3"]:
-        """Fix rendered views with their references."""
+        """Fix rendered views, with their references if the weights know any."""
         with torch.no_grad():
-            return self.pipeline.fix(rendered, references).clamp(0, 1)
+            return self.pipeline.fix(rendered, references if self.pipeline.uses_reference else None).clamp(0, 1)
 
 
 def load_fixer(source: str, *, device: str) -> ViewFixer:

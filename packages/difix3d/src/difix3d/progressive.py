@@ -70,6 +70,11 @@ class ProgressiveTrainer:
         self.trainer = trainer or SplatTrainer(scene, ViewSet.from_views(self.captured), config.train, device=device)
 
     @property
+    def extent(self) -> float:
+        """The scene's extent in world units, the unit of steps; 1 where all cameras stand at one place."""
+        return self.scene.extent or 1.0
+
+    @property
     def step(self) -> int:
         """Optimizer steps taken."""
         return self.trainer.step
@@ -89,13 +94,13 @@ class ProgressiveTrainer:
             self.T_world_novel,
             self.T_world_target,
             stepping.step_distance,
-            extent=self.scene.extent,
+            extent=self.extent,
             rotation_weight=stepping.rotation_weight,
         )
         references = nearest_views(
             self.captured,
             self.T_world_novel,
-            extent=self.scene.extent,
+            extent=self.extent,
             rotation_weight=stepping.rotation_weight,
         )
         cameras = [view.camera.with_pose(T) for view, T in zip(references, self.T_world_novel, strict=True)]

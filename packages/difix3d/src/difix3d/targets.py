@@ -1,5 +1,7 @@
 """Where novel views go."""
 
+import itertools
+
 import numpy as np
 from jaxtyping import Float64
 
@@ -83,7 +85,7 @@ def path_poses(
     while len(order) < len(distances):
         left = [index for index in range(len(distances)) if index not in order]
         order.append(min(left, key=lambda index: distances[order[-1], index]))
-    lengths = [distances[one, other] for one, other in zip(order, order[1:], strict=False)]
+    lengths = [distances[one, other] for one, other in itertools.pairwise(order)]
     passed = np.concatenate([[0.0], np.cumsum(lengths)])
     poses = []
     for position in np.linspace(0, passed[-1], num_poses):

@@ -1,0 +1,378 @@
+"""One run from a folder of photos to a report: plain training beside the progressive loop, then the comparison.
+
+Up to the first round the two trainings are one and the same, so it is done once; then the loop goes on from a copy.
+Both advance side by side, in small pieces: between two pieces the run can be saved, stopped and taken up again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from difix3d.enhance import EnhancedRenderer
+from difix3d.errors import InputError, as_input_error
+from difix3d.evaluate import VariantResult, evaluate_variant
+from difix3d.fixers import IdentityFixer, load_fixer
+from difix3d.pictures import labelled_pair, write_comparison, write_novel_views
+from difix3d.progressive import ProgressiveTrainer, forked
+from difix3d.report import Curves, RunFacts, write_report
+from difix3d.run_folder import RunFolder
+from difix3d.settings import RunSettings, progressive_config, resolved
+from difix3d.targets import path_poses, target_poses
+from splat_recon.evaluate import evaluate
+from splat_recon.gaussians.transform import transformed
+from splat_recon.io.colmap import read_scene
+from splat_recon.io.ply import write_ply
+from splat_recon.io.video import write_video
+from splat_recon.metrics import make_lpips
+from splat_recon.render.rasterizer import make_rasterizer
+from splat_recon.scene.normalize import normalized
+from splat_recon.scene.splits import Split, make_split
+from splat_recon.scene.synthetic import DEMO_SEED, SyntheticConfig, generate_scene
+from splat_recon.trainer import DivergedError, SplatTrainer
+from splat_recon.views.view_set import ViewSet
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from splat_recon.geometry.cameras import Camera
+    from splat_recon.scene.scene import Scene
+
+PIECE = 10
+"""Steps between two reports of progress."""
+
+MEASUREMENTS = 12
+"""How many points the curves of the report have."""
+
+VIDEO_FRAMES = 72
+VIDEO_FPS = 18
+"""Four seconds along the captured views."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far a phase of the run has come."""
+
+    phase: str
+    """What is being done, in words."""
+
+    done: int
+    """Pieces of the phase that are done."""
+
+    total: int
+    """Pieces of the phase in all."""
+
+    note: str = ""
+    """What is worth knowing at this moment, in a few words."""
+
+
+class Experiment:
+    """A run and its folder.
+
+    Args:
+        settings: What to do.
+        folder: Where to put it; a new folder, or for `resume` that of an earlier run.
+        resume: Go on from the folder's newest checkpoint.
+    """
+
+    def __init__(self, settings: RunSettings, folder: RunFolder, *, resume: bool = False) -> None:
+        self.folder = folder
+        self.asked = settings
+        self.settings = settings
+        self.resume = resume
+        self.finished = False
+        self.verdict = ""
+        self._curves = Curves()
+        self._plain: SplatTrainer | None = None
+        self._loop: ProgressiveTrainer | None = None
+        self._last_measured = -1
+
+    def run(self, *, stop_at: int | None = None) -> Iterator[Progress]:
+        """Do the run, a piece per iteration; it may be abandoned, after `save` for a later resume, at any of them.
+
+        Args:
+            stop_at: Stop both trainings after this step, save, and compare nothing.
+
+        Raises:
+            InputError: Scene, split, fixer or folder are not usable; before any heavy work.
+        """
+        if not self.resume:
+            self.folder.create()
+        with self.folder.logging_to_file():
+            try:
+                with as_input_error():
+                    yield from self._prepare()
+                yield from self._train(stop_at)
+            except DivergedError as error:
+                raise InputError(f"training diverged: {error}") from error
+            finally:
+                if not self.prepared and not self.resume:
+                    self.folder.discard()
+            if self.step < self.max_steps:
+                return
+            yield from self._compare()
+            self.finished = True
+
+    @property
+    def prepared(self) -> bool:
+        """Whether there is anything to save."""
+        return self._plain is not None
+
+    @property
+    def step(self) -> int:
+        """Steps that both trainings have done."""
+        if self._plain is None:
+            return 0
+        return self._plain.step if self._loop is None else min(self._plain.step, self._loop.step)
+
+    @property
+    def max_steps(self) -> int:
+        """Steps of each training."""
+        return self.config.train.max_steps
+
+    def _prepare(self) -> Iterator[Progress]:
+        phase = "prepare"
+        yield Progress(phase=phase, done=0, total=3, note="scene")
+        device = chosen_device(self.settings.device)
+        self.settings = resolved(self.settings, device)
+        self.config = progressive_config(self.settings)
+        self.scene, self.split = _load_scene(self.settings)
+        yield Progress(phase=phase, done=1, total=3, note="fixer")
+        self.device = device
+        self.fixer = load_fixer(self.settings.fixer, device=device)
+        self.captured = self.scene.select(self.split.train)
+        self.held_out = self.scene.select(self.split.test)
+        self.T_world_target = target_poses(
+            self.config.targets,
+            np.stack([view.camera.T_world_cam for view in self.captured]),
+            np.stack([view.camera.T_world_cam for view in self.held_out]),
+            extent=self.scene.extent or 1.0,
+            generator=np.random.default_rng(self.config.seed),
+        )
+        yield Progress(phase=phase, done=2, total=3, note="splat")
+        if not self.resume:
+            self.folder.write_config(self.asked.to_dict(), self.settings.to_dict() | {"config": asdict(self.config)})
+        if not (self.resume and self._load()):
+            self._plain = SplatTrainer(self.scene, ViewSet.from_views(self.captured), self.config.train, device=device)
+        yield Progress(phase=phase, done=3, total=3)
+
+    def _load(self) -> bool:
+        for checkpoint in self.folder.checkpoint_folders():
+            try:
+                self._plain = SplatTrainer.load(
+                    checkpoint / "plain", self.scene, ViewSet.from_views(self.captured), device=self.device
+                )
+                if (checkpoint / "loop").is_dir():
+                    self._loop = self._new_loop()
+                    self._loop.load(checkpoint / "loop", device=self.device)
+            except ValueError as error:
+                logger.warning("checkpoint %s is skipped: %s", checkpoint, error)
+                self._plain = self._loop = None
+                continue
+            break
+        for values in self.folder.read_measurements(until_step=self.step):
+            self._curves.add(values)
+            self._last_measured = max(self._last_measured, values["step"])
+        return self._plain is not None
+
+    def _new_loop(self, trainer: SplatTrainer | None = None) -> ProgressiveTrainer:
+        return ProgressiveTrainer(
+            self.scene,
+            self.captured,
+            self.T_world_target,
+            self.fixer,
+            self.config,
+            device=self.device,
+            trainer=trainer,
+        )
+
+    def _train(self, stop_at: int | None) -> Iterator[Progress]:
+        stop = self.max_steps if stop_at is None else min(stop_at, self.max_steps)
+        plan = self._new_loop(self._plain).rounds
+        fork = plan[0].start_step if plan else self.max_steps
+        measure_every = max(1, self.max_steps // MEASUREMENTS)
+        save_every = self.settings.checkpoint_every or self.max_steps
+        while self.step < stop:
+            marks = [fork] if self.step < fork else []
+            step = min(stop, *marks, *(self.step - self.step % n + n for n in (PIECE, measure_every, save_every)))
+            self._advance(step, fork)
+            if step % measure_every == 0 or step == self.max_steps:
+                self._measure()
+            yield Progress(
+                phase="train", done=self._work(self.step, fork), total=self._work(stop, fork), note=self._note()
+            )
+            if step % save_every == 0 or step == stop:
+                self.save()
+
+    @staticmethod
+    def _work(step: int, fork: int) -> int:
+        """Steps of both trainings together; those before the fork are done once."""
+        return step + max(0, step - fork)
+
+    def _advance(self, step: int, fork: int) -> None:
+        plain = self._plain_trainer()
+        plain.train_until(step)
+        if self._loop is None and step == fork:
+            self._loop = self._new_loop(forked(plain, self.captured, device=self.device))
+        if self._loop is not None:
+            rounds_before = self._loop.num_rounds_done
+            self._loop.train_until(step)
+            if self._loop.num_rounds_done > rounds_before and self._loop.novel is not None:
+                logger.info("step %d: round %d of novel views", step, self._loop.num_rounds_done)
+                write_novel_views(self.folder.images, self._loop.novel, self.captured)
+
+    def _plain_trainer(self) -> SplatTrainer:
+        if self._plain is None:
+            raise RuntimeError("the run has not been prepared")
+        return self._plain
+
+    def _note(self) -> str:
+        latest = self._curves.latest("loop") or self._curves.latest("plain")
+        measured = f", {latest['psnr']:.1f} dB" if latest else ""
+        rounds_done = self._loop.num_rounds_done if self._loop else 0
+        return f"step {self.step}, round {rounds_done}{measured}"
+
+    def _measure(self) -> None:
+        if self.step <= self._last_measured:
+            return
+        self._last_measured = self.step
+        trainers = {"plain": self._plain_trainer()}
+        if self._loop is not None:
+            trainers["loop"] = self._loop.trainer
+        for name, trainer in trainers.items():
+            scores = evaluate(rgb_renderer(trainer), self.held_out)
+            values: dict[str, Any] = {
+                "step": self.step,
+                "variant": name,
+                "psnr": scores.psnr,
+                "ssim": scores.ssim,
+                "num_gaussians": len(trainer.gaussians),
+                "loss": trainer.history[-1].loss if trainer.history else None,
+            }
+            self._curves.add(values)
+            self.folder.append_measurement(values)
+
+    def save(self) -> Path:
+        """Write a checkpoint of both trainings; a resumed run goes on from it bit for bit.
+
+        Raises:
+            InputError: The folder cannot be written.
+        """
+
+        def write(part: Path) -> None:
+            self._plain_trainer().save(part / "plain")
+            if self._loop is not None:
+                self._loop.save(part / "loop")
+
+        return self.folder.write_checkpoint(self.step, write)
+
+    def _compare(self) -> Iterator[Progress]:
+        plain = self._plain_trainer()
+        loop = self._loop.trainer if self._loop is not None else plain
+        yield Progress(phase="compare", done=0, total=4)
+        lpips = make_lpips(device=self.device)
+        results: list[VariantResult] = []
+        for name, trainer in (("plain", plain), ("plain_fixed", plain), ("loop", loop), ("loop_fixed", loop)):
+            render = self._enhanced(trainer) if name.endswith("_fixed") else rgb_renderer(trainer)
+            results.append(
+                evaluate_variant(name, render, self.held_out, num_gaussians=len(trainer.gaussians), lpips=lpips)
+            )
+            yield Progress(phase="compare", done=len(results), total=4)
+        T_colmap_scene = np.linalg.inv(self.scene.T_scene_colmap)
+        with as_input_error():
+            for name, trainer in (("plain", plain), ("loop", loop)):
+                write_ply(self.folder.path / f"{name}.ply", transformed(trainer.gaussians, T_colmap_scene))
+            write_comparison(self.folder.images, self.held_out, results)
+            yield from self._film(plain, loop)
+            facts = self._facts()
+            metrics = facts.metrics(results)
+            self.verdict = metrics["verdict"]
+            self.folder.write_json("metrics.json", metrics)
+            write_report(
+                self.folder.path,
+                facts,
+                results,
+                self._curves,
+                self.held_out,
+                self.captured,
+                self._loop.novel if self._loop else None,
+            )
+        yield Progress(phase="report", done=1, total=1)
+
+    def _enhanced(self, trainer: SplatTrainer) -> EnhancedRenderer:
+        return EnhancedRenderer(rgb_renderer(trainer), self.fixer, self.captured, extent=self.scene.extent or 1.0)
+
+    def _film(self, plain: SplatTrainer, loop: SplatTrainer) -> Iterator[Progress]:
+        T_world_captured = np.stack([view.camera.T_world_cam for view in self.captured])
+        poses = path_poses(T_world_captured, VIDEO_FRAMES, extent=self.scene.extent or 1.0)
+        left, right = rgb_renderer(plain), self._enhanced(loop)
+        frames = []
+        for index, T_world_cam in enumerate(poses):
+            camera = self.captured[0].camera.with_pose(T_world_cam)
+            frames.append(labelled_pair(left(camera), right(camera), ("plain", "loop + final fix")))
+            yield Progress(phase="film", done=index + 1, total=len(poses))
+        write_video(self.folder.path / "path.mp4", frames, VIDEO_FPS)
+
+    def _facts(self) -> RunFacts:
+        loop = self._loop
+        return RunFacts(
+            scene_name=self.scene.name,
+            generated=self.settings.scene is None,
+            settings=self.settings,
+            config=self.config,
+            split=self.split,
+            num_rounds=loop.num_rounds_done if loop else 0,
+            num_novel=len(loop.novel.views) if loop and loop.novel else 0,
+            fixed=not isinstance(self.fixer, IdentityFixer),
+            step=self.step,
+        )
+
+
+def rgb_renderer(trainer: SplatTrainer) -> _RgbRenderer:
+    """A function from cameras to the RGB that a trainer's splat shows."""
+    return _RgbRenderer(trainer)
+
+
+class _RgbRenderer:
+    def __init__(self, trainer: SplatTrainer) -> None:
+        self.trainer = trainer
+
+    def __call__(self, camera: Camera) -> Float[Tensor, "h w 3"]:
+        return self.trainer.render(camera).rgb
+
+
+def chosen_device(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
+    """The device to compute on; `auto` is a GPU where the rasterizer can use one.
+
+    Raises:
+        InputError: A GPU was asked for and cannot be used.
+    """
+    if wanted == "cpu":
+        return "cpu"
+    try:
+        make_rasterizer("cuda")
+    except (RuntimeError, ImportError) as error:
+        if wanted == "cuda":
+            raise InputError(f"no GPU can be used ({error}): choose the device cpu") from error
+        return "cpu"
+    return "cuda"
+
+
+def _load_scene(settings: RunSettings) -> tuple[Scene, Split]:
+    if settings.scene is None:
+        size = settings.max_size or 256
+        scene = generate_scene(DEMO_SEED, SyntheticConfig(width=size, height=size * 3 // 4))
+        folder = None
+    else:
+        folder = Path(settings.scene)
+        scene = read_scene(folder, max_size=settings.max_size)
+    split = make_split(scene.names, settings.split or "auto", sparse=settings.sparse, scene_folder=folder)
+    return normalized(scene), split

@@ -1,0 +1,185 @@
+"""The folder of one run: settings, metrics, checkpoints, log.
+
+config.json        settings, what they resolved to, versions
+checkpoints/       step_001000/ and so on, the last two
+metrics.jsonl      one line per measurement during training
+metrics.json       the comparison at the end
+images/            held-out photos and renders, novel views of every round
+plain.ply loop.ply the splats, in the frame of the COLMAP folder
+path.mp4 report.html log.txt
+"""
+
+import json
+import logging
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from difix3d.errors import InputError, as_input_error
+
+KEPT_CHECKPOINTS = 2
+"""A damaged newest checkpoint leaves one to go back to."""
+
+VERSIONED = ("difix3d", "difix-model", "splat-recon", "torch", "numpy", "diffusers", "gsplat", "numba")
+"""Packages whose versions a run records."""
+
+logger = logging.getLogger(__name__)
+
+
+def numbered(folder: Path) -> Path:
+    """The folder itself if nothing is there, else the first free one of folder-2, folder-3 and so on."""
+    number, free = 1, folder
+    while free.exists():
+        number += 1
+        free = folder.with_name(f"{folder.name}-{number}")
+    return free
+
+
+def newest_run(folder: Path) -> Path:
+    """The highest-numbered existing one of folder, folder-2, folder-3 and so on.
+
+    Raises:
+        InputError: There is none.
+    """
+    pattern = re.compile(re.escape(folder.name) + r"(?:-(\d+))?")
+    found = [
+        (int(match[1] or 1), path)
+        for path in (folder.parent.iterdir() if folder.parent.is_dir() else ())
+        if (match := pattern.fullmatch(path.name)) and (path / "config.json").is_file()
+    ]
+    if not found:
+        raise InputError(f"there is no run in {folder} to resume: name one with --out")
+    return max(found)[1]
+
+
+class RunFolder:
+    """Reads and writes the files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.images = path / "images"
+        self.checkpoints = path / "checkpoints"
+
+    def check_free(self) -> None:
+        """Make sure that the folder can be made.
+
+        Raises:
+            InputError: Something is there already, or nothing can be written there.
+        """
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if (self.path / "config.json").is_file():
+                raise InputError(f"{self.path} holds a run already: name another --out, or go on with --resume")
+            raise InputError(f"{self.path} is not empty: name another --out")
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file: name another --out")
+        parent = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise InputError(f"{self.path} cannot be made, {parent} is not a writable folder: name another --out")
+
+    def create(self) -> None:
+        """Make the folder.
+
+        Raises:
+            InputError: Something is there already, or it cannot be made.
+        """
+        self.check_free()
+        with as_input_error():
+            self.path.mkdir(parents=True, exist_ok=True)
+
+    def discard(self) -> None:
+        """Remove a folder that holds nothing but a log, of a run that could not begin."""
+        if {path.name for path in self.path.iterdir()} <= {"log.txt"}:
+            shutil.rmtree(self.path)
+
+    def write_config(self, settings: dict[str, Any], resolved: dict[str, Any]) -> None:
+        """Record what was asked for, what it came to, and with which versions."""
+        config = {"settings": settings, "resolved": resolved, "versions": _versions()}
+        self.write_json("config.json", config)
+
+    def read_settings(self) -> dict[str, Any]:
+        """The settings that `write_config` recorded.
+
+        Raises:
+            InputError: There is no run here.
+        """
+        try:
+            return json.loads((self.path / "config.json").read_text(encoding="utf-8"))["settings"]
+        except (OSError, KeyError, json.JSONDecodeError) as error:
+            raise InputError(f"there is no run in {self.path} to resume ({error})") from error
+
+    def write_json(self, name: str, values: dict[str, Any]) -> None:
+        """Write one JSON file, whole or not at all."""
+        part = self.path / (name + ".part")
+        part.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        part.replace(self.path / name)
+
+    def append_measurement(self, values: dict[str, Any]) -> None:
+        """Add a line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values, allow_nan=False) + "\n")
+
+    def read_measurements(self, *, until_step: int) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl up to a step; later ones, of a run that was cut short, are removed."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if values["step"] <= until_step:
+                kept.append(values)
+        path.write_text("".join(json.dumps(values) + "\n" for values in kept), encoding="utf-8")
+        return kept
+
+    def write_checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
+        """Let `write` fill a checkpoint's folder, which appears only when complete; older ones but one are removed."""
+        folder = self.checkpoints / f"step_{step:06d}"
+        part = self.checkpoints / f".{folder.name}.part"
+        with as_input_error():
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            write(part)
+            shutil.rmtree(folder, ignore_errors=True)
+            part.rename(folder)
+            for old in self.checkpoint_folders()[KEPT_CHECKPOINTS:]:
+                shutil.rmtree(old)
+        return folder
+
+    def checkpoint_folders(self) -> list[Path]:
+        """All checkpoints, the newest first."""
+        return sorted(self.checkpoints.glob("step_*"), key=lambda path: int(path.name[5:]), reverse=True)
+
+    @contextmanager
+    def logging_to_file(self) -> Iterator[None]:
+        """Send what the libraries log to log.txt as long as the block lasts."""
+        handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        loggers = [logging.getLogger(name) for name in ("difix3d", "splat_recon", "difix_model")]
+        for each in loggers:
+            each.addHandler(handler)
+            each.setLevel(logging.INFO)
+        try:
+            yield
+        finally:
+            for each in loggers:
+                each.removeHandler(handler)
+            handler.close()
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,168 @@
+"""What a run of the whole comparison is asked to do, flat and JSON-like; no torch here."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from difix3d.config import (
+    RELEASED_FIX_STEPS,
+    AroundTargets,
+    EvenRounds,
+    HeldOutTargets,
+    MixtureConfig,
+    PathTargets,
+    ProgressiveConfig,
+    SteppingConfig,
+    Targets,
+    released_config,
+)
+from difix3d.errors import InputError
+from splat_recon.config import AdcConfig, TrainConfig
+
+DEMO_STEPS = 1600
+DEMO_SIZE = 256
+DEMO_SPARSE = 6
+DEMO_SPLIT = "every:3"
+"""The demo: a generated scene, few photos, minutes on two cores."""
+
+DEFAULT_STEPS = {"cpu": 3000, "cuda": 30_000}
+DEFAULT_SIZE = {"cpu": 384, "cuda": 1600}
+DEFAULT_GAUSSIANS = {"cpu": 50_000, "cuda": 1_000_000}
+"""What a run on each kind of device can afford."""
+
+MIN_SIZE = 16
+"""Longest side of a photo, in pixels, below which nothing can be compared."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSettings:
+    """One run: plain training and the progressive method on one scene, and their comparison."""
+
+    scene: str | None = None
+    """Folder of a scene in COLMAP layout (images/ and sparse/0/). None: the generated demo scene."""
+
+    fixer: str = "default"
+    """Which fixer: default (the weights that come with the project), none (renders are fed back unfixed: the control),
+    or a checkpoint's folder, file or hub name."""
+
+    targets: Literal["around", "path", "test"] = "around"
+    """Where novel views go: around (between neighbouring captured views), path (along a path through them), or test
+    (to the poses of the held-out photos, as in the released code; the report says so)."""
+
+    preset: Literal["short", "released"] = "short"
+    """short: rounds spread over a run of any length. released: the released code's rounds, weights, step length and
+    targets, in 60 000 steps unless max_steps says otherwise."""
+
+    max_steps: int | None = None
+    """Optimizer steps of each of the two trainings. None: 1600 for the demo, else 3000 on a CPU, 30 000 on a GPU."""
+
+    max_size: int | None = None
+    """Longer side of the photos in pixels, larger ones are made smaller. None: 256 for the demo, else 384 on a CPU,
+    1600 on a GPU."""
+
+    max_gaussians: int | None = None
+    """Upper limit of the number of Gaussians. None: 50 000 on a CPU, 1 000 000 on a GPU."""
+
+    sparse: int | None = None
+    """Train on this many of the training photos only. None: 6 for the demo, else all."""
+
+    split: str | None = None
+    """Which photos are held out: every:N, names, or a JSON file. None: the scene's splits.json, else every:8."""
+
+    num_rounds: int = 5
+    """How often novel views are rendered and fixed (preset short); 0 is plain training."""
+
+    num_novel: int = 16
+    """How many novel views per round; with targets test, one per held-out photo."""
+
+    step_distance: float = 0.25
+    """How far novel views move per round, as a fraction of the scene's extent (preset short)."""
+
+    novel_prob: float = 0.3
+    """Probability that a step trains on a fixed view, in [0, 1]."""
+
+    novel_weight: float = 0.2
+    """Loss weight of a fixed view beside 1 for a captured one (preset short)."""
+
+    seed: int = 42
+    """Seed of everything random."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes a GPU if gsplat can use one."""
+
+    checkpoint_every: int | None = None
+    """Steps between two checkpoints; the last two are kept. None: a quarter of the run."""
+
+    def __post_init__(self) -> None:
+        minima = {"max_steps": 1, "max_size": MIN_SIZE, "max_gaussians": 1, "sparse": 1, "checkpoint_every": 1}
+        for name, least in (minima | {"num_rounds": 0, "num_novel": 1, "seed": 0}).items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        # The nested configs know the ranges of the others.
+        SteppingConfig(step_distance=self.step_distance)
+        MixtureConfig(novel_prob=self.novel_prob, novel_weight=self.novel_weight)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunSettings":
+        """The inverse of `to_dict`.
+
+        Raises:
+            InputError: A field is unknown or out of range.
+        """
+        unknown = sorted(set(values) - {field.name for field in fields(cls)})
+        if unknown:
+            raise InputError(f"unknown settings: {', '.join(unknown)}")
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise InputError(str(error)) from error
+
+
+def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettings:
+    """The same settings with every None filled in for a device; `split` becomes a policy that can be named."""
+    demo = settings.scene is None
+    released_steps = RELEASED_FIX_STEPS[-1]
+    default_steps = released_steps if settings.preset == "released" else DEFAULT_STEPS[device]
+    max_steps = settings.max_steps or (DEMO_STEPS if demo and settings.preset == "short" else default_steps)
+    values = settings.to_dict() | {
+        "device": device,
+        "max_steps": max_steps,
+        "max_size": settings.max_size or (DEMO_SIZE if demo else DEFAULT_SIZE[device]),
+        "max_gaussians": settings.max_gaussians or DEFAULT_GAUSSIANS[device],
+        "sparse": settings.sparse or (DEMO_SPARSE if demo else None),
+        "split": settings.split or (DEMO_SPLIT if demo else "auto"),
+        "targets": "test" if settings.preset == "released" else settings.targets,
+        "checkpoint_every": settings.checkpoint_every or max(1, max_steps // 4),
+    }
+    return RunSettings(**values)
+
+
+def progressive_config(settings: RunSettings) -> ProgressiveConfig:
+    """The method's constants for resolved settings.
+
+    Raises:
+        ValueError: The settings are not resolved.
+    """
+    if settings.max_steps is None or settings.max_gaussians is None:
+        raise ValueError("expected resolved settings, got some that are still None")
+    whole = TrainConfig(strategy=AdcConfig(cap_max=settings.max_gaussians), seed=settings.seed)
+    train = whole.scaled_to(settings.max_steps)
+    if settings.preset == "released":
+        return released_config(train)
+    targets: Targets = {
+        "around": AroundTargets(num_views=settings.num_novel),
+        "path": PathTargets(num_views=settings.num_novel),
+        "test": HeldOutTargets(),
+    }[settings.targets]
+    return ProgressiveConfig(
+        train=train,
+        rounds=EvenRounds(num_rounds=settings.num_rounds),
+        targets=targets,
+        stepping=SteppingConfig(step_distance=settings.step_distance),
+        mixture=MixtureConfig(novel_prob=settings.novel_prob, novel_weight=settings.novel_weight),
+        seed=settings.seed,
+    )
