@@ -39,7 +39,8 @@ def _build(cloud: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Order the points so that node k's halves are contiguous; node k has the children 2 k + 1 and 2 k + 2."""
     order = np.arange(len(cloud))
     depth = 0
-    while (len(cloud) >> depth) > LEAF_SIZE:
+    # Halves are rounded up: a branch ends only where the larger one fits a leaf.
+    while -(-len(cloud) // 2**depth) > LEAF_SIZE:
         depth += 1
     # An axis of -1 marks a leaf.
     split_axis = np.full(2 ** (depth + 1), -1, dtype=np.int64)
