@@ -110,6 +110,7 @@ class ReleasedPipeline:
         prompt_embeds: Float[Tensor, "b n d"] | None = None,
         negative_prompt_embeds: Float[Tensor, "b n d"] | None = None,
         output_type: str = "pil",
+        last_skips_for_all: bool = False,
     ) -> ReleasedOutput:
         """Fix images the way the released pipeline does; the defaults are its own, so pass 1, [199] and 0.0.
 
@@ -127,6 +128,8 @@ class ReleasedPipeline:
             prompt_embeds: Instead of a prompt.
             negative_prompt_embeds: Instead of a negative prompt.
             output_type: "pil", "np", "pt" or "latent".
+            last_skips_for_all: With a list of generators the released code decodes every image with the skips of
+                the last one, which mixes images. True reproduces that, to compare with old results.
 
         Raises:
             InputError: If the arguments do not go together.
@@ -150,6 +153,8 @@ class ReleasedPipeline:
                 noise = without + guidance_scale * (noise - without)
             z = ddpm_step(z, noise, timestep, previous, self._draw(z, generator))
         target = dataclasses.replace(encoded, z=z).target()
+        if last_skips_for_all:
+            target = dataclasses.replace(target, skips=tuple(skip[-1:].expand_as(skip) for skip in target.skips))
         if output_type == "latent":
             return ReleasedOutput(images=target.z[:, 0])
         decoded = self.network.decode(target)[:, 0]
