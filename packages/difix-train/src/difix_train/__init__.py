@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from difix_train.evaluate import PairEvaluation, evaluate_pairs
     from difix_train.losses.objective import Objective
     from difix_train.presets import PRESETS, Preset, preset
-    from difix_train.run import TrainingRun
+    from difix_train.run import TrainingRun, evaluate_model, open_run
     from difix_train.run_folder import RunFolder
+    from difix_train.settings import EvalSettings, RunSettings
     from difix_train.start import StartingPoint, start_from_model, start_from_preset
     from difix_train.trainer import DifixTrainer, StepRecord
 
@@ -38,7 +39,11 @@ _SUBMODULES = {
     "Preset": "presets",
     "preset": "presets",
     "TrainingRun": "run",
+    "evaluate_model": "run",
+    "open_run": "run",
     "RunFolder": "run_folder",
+    "EvalSettings": "settings",
+    "RunSettings": "settings",
     "StartingPoint": "start",
     "start_from_model": "start",
     "start_from_preset": "start",
@@ -52,6 +57,7 @@ __all__ = [
     "DataConfig",
     "DifixTrainer",
     "Draw",
+    "EvalSettings",
     "InputError",
     "LossConfig",
     "NonFiniteLossError",
@@ -62,11 +68,14 @@ __all__ = [
     "PairEvaluation",
     "Preset",
     "RunFolder",
+    "RunSettings",
     "StartingPoint",
     "StepRecord",
     "TrainConfig",
     "TrainingRun",
+    "evaluate_model",
     "evaluate_pairs",
+    "open_run",
     "preset",
     "start_from_model",
     "start_from_preset",

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 from difix_model.network import DifixNetwork
 
-from difix_train.identity import start_at_identity
-
 Initializer = Callable[[DifixNetwork], None]
 """Changes a freshly built network in place; runs under a seeded generator."""
 

@@ -32,28 +32,6 @@ def _embedded_network() -> NetworkConfig:
     return small_config()
 
 
-def _embedded_network() -> NetworkConfig:
-    return NetworkConfig(
-        unet=UNetConfig(
-            block_out_channels=(64, 128),
-            layers_per_block=1,
-            num_heads=(2, 4),
-            cross_attention_dim=32,
-            norm_num_groups=8,
-            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        ),
-        vae=VaeConfig(
-            block_out_channels=(16, 24, 32, 64),
-            layers_per_block=1,
-            latent_channels=16,
-            norm_num_groups=2,
-            scaling_factor=1.0,
-            lora_rank=0,
-        ),
-    )
-
-
 PRESETS: dict[str, Preset] = {
     "embedded": Preset(
         network=_embedded_network,
@@ -61,11 +39,6 @@ PRESETS: dict[str, Preset] = {
         initialize="identity",
     ),
     "tiny": Preset(network=tiny_config, description="milliseconds per step on a CPU; for tests"),
-    "embedded": Preset(
-        network=_embedded_network(),
-        description="the embedded weights: 4.9 million parameters, starts by returning its input",
-        initialize="identity",
-    ),
     "sd-turbo": Preset(
         network=NetworkConfig, description="the published architecture, 950 million parameters", num_text_tokens=77
     ),

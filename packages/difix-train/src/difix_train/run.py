@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+import platform
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from difix_train.config import SIZE_MULTIPLE, DataConfig
 from difix_train.dataset import PairDataset
-from difix_train.evaluate import PairEvaluation
-from difix_train.run_folder import RunFolder
+from difix_train.errors import InputError
+from difix_train.evaluate import PairEvaluation, evaluate_pairs
+from difix_train.losses.lpips import Lpips
+from difix_train.losses.objective import Objective
+from difix_train.losses.vgg import load_vgg16
+from difix_train.presets import preset
+from difix_train.run_folder import CONFIG, RunFolder
+from difix_train.settings import EvalSettings, RunSettings
+from difix_train.start import StartingPoint, resolve_device, start_from_base, start_from_model, start_from_preset
+from difix_train.state import config_values
 from difix_train.trainer import DifixTrainer
 
 logger = logging.getLogger(__name__)
@@ -64,7 +80,7 @@ class TrainingRun:
         if self._is_due(config.validate_every) or (finished and config.validate_every):
             self._validate()
         if self._is_due(config.checkpoint_every) or self.done:
-            self._save()
+            self.save()
         if finished:
             self.trainer.save_model(self.folder.model)
 
@@ -92,8 +108,109 @@ class TrainingRun:
         shown = ", ".join(f"{name} {scores.psnr:.2f} dB" for name, scores in evaluation.table())
         logger.info("Step %d, %d test pairs: %s", self.trainer.step, evaluation.num_samples, shown)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write a checkpoint of the present step."""
         folder = self.folder.checkpoint(self.trainer.step)
         self.trainer.save(folder)
         self.folder.keep_latest(self.trainer.config.keep_checkpoints)
         logger.info("Saved %s", folder)
+
+
+def open_run(settings: RunSettings) -> TrainingRun:
+    """Check the settings, load pairs and weights, and return the run at its beginning or where it was left.
+
+    Raises:
+        InputError: Anything the user gave is wrong.
+    """
+    records, checkpoint = settings.check()
+    config, folder = settings.config, RunFolder(settings.out)
+    dataset = PairDataset.from_records(records, "train", config.data)
+    validation = None
+    if any(record.split == "test" for record in records):
+        validation = PairDataset.from_records(records, "test", validation_data(config.data))
+    device = resolve_device(settings.device)
+    objective = Objective(config.loss)  # Before the weights: a missing backbone should show at once.
+    if checkpoint is not None:
+        trainer = DifixTrainer.load(checkpoint, dataset, config, device=device, objective=objective)
+    else:
+        start = starting_point(settings, dataset.prompts)
+        trainer = DifixTrainer(
+            start.network,
+            start.text_embeddings,
+            dataset,
+            config,
+            device=device,
+            objective=objective,
+            metadata=start.metadata,
+        )
+    run = TrainingRun(trainer, folder, validation=validation, stop_at=settings.stop_at)
+    folder.write_json(CONFIG, {"settings": config_values(settings), "versions": versions()})
+    return run
+
+
+def starting_point(settings: RunSettings, prompts: tuple[str, ...]) -> StartingPoint:
+    """The network that the settings ask for."""
+    if settings.preset is not None:
+        return start_from_preset(preset(settings.preset), prompts=prompts, seed=settings.config.seed)
+    if settings.model is not None:
+        return start_from_model(settings.model, base=settings.base, prompts=prompts)
+    assert settings.base is not None
+    return start_from_base(
+        settings.base,
+        prompts=prompts,
+        lora_rank=settings.lora_rank,
+        reference_attention=settings.reference_attention,
+        seed=settings.config.seed,
+    )
+
+
+def validation_data(data: DataConfig) -> DataConfig:
+    """How held-out images are read: without augmentation; where training crops, whole frames of any size."""
+    plain = replace(
+        data, horizontal_flip_prob=0.0, vertical_flip_prob=0.0, drop_reference_prob=0.0, wrong_reference_prob=0.0
+    )
+    return plain if data.framing == "resize" else replace(plain, height=SIZE_MULTIPLE, width=SIZE_MULTIPLE)
+
+
+def evaluate_model(settings: EvalSettings) -> PairEvaluation:
+    """Measure weights of any kind on a split of a pairs file.
+
+    Raises:
+        InputError: Anything the user gave is wrong.
+    """
+    records = settings.check()
+    dataset = PairDataset.from_records(records, settings.split, settings.data)
+    device = resolve_device(settings.device)
+    start = start_from_model(settings.model, base=settings.base, prompts=dataset.prompts)
+    network = start.network.to(device).eval()
+    embeddings = {prompt: embedding.to(device) for prompt, embedding in start.text_embeddings.items()}
+    own = next(iter(embeddings.values()))
+
+    def fix(x: Float[Tensor, "1 v c=3 h w"], prompt: str) -> Float[Tensor, "1 1 c=3 h w"]:
+        return network(x, text_embedding=embeddings.get(prompt, own), decode="target")
+
+    lpips = _lpips_or_none(settings.vgg16)
+    with torch.no_grad():
+        return evaluate_pairs(
+            fix,
+            dataset,
+            max_samples=settings.max_samples,
+            lpips=None if lpips is None else lpips.to(device),
+            device=device,
+        )
+
+
+def _lpips_or_none(vgg16: Path | None) -> Lpips | None:
+    try:
+        return Lpips.from_heads_file(load_vgg16(vgg16))
+    except InputError as error:
+        if vgg16 is not None:
+            raise
+        logger.info("No LPIPS: %s", error)
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    names = ("difix-train", "difix-model", "torch", "diffusers", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -53,13 +53,7 @@ class RunFolder:
             raise InputError(f"{self.path} already holds a run: add --resume to continue it, or choose another folder")
         if resume and not steps:
             raise InputError(f"{self.path} holds no checkpoint to continue from: leave --resume out")
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / f".write-test-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
-        except OSError as error:
-            raise InputError(f"cannot write to {self.path}: {error.strerror or error}") from error
+        check_writable(self.path)
         return self.checkpoint(steps[-1]) if steps else None
 
     def write_json(self, name: str, values: Any) -> Path:
@@ -95,3 +89,18 @@ class RunFolder:
         """Delete all checkpoints but the latest ``count``."""
         for step in self.checkpoint_steps()[:-count]:
             shutil.rmtree(self.checkpoint(step))
+
+
+def check_writable(folder: Path) -> None:
+    """Create ``folder`` and try to write there.
+
+    Raises:
+        InputError: That fails.
+    """
+    probe = folder / f".write-test-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}") from error

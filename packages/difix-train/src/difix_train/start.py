@@ -1,4 +1,4 @@
-"""Where training starts: published weights, an own checkpoint, or a fresh network."""
+"""Where training starts: published weights, an own checkpoint, SD-Turbo with fresh adapters, or a fresh network."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from difix_model.checkpoint import is_checkpoint, load_checkpoint
-from difix_model.config import NetworkConfig
+from difix_model.config import PROMPT, NetworkConfig
 from difix_model.network import DifixNetwork
+from difix_train.errors import InputError
 from difix_train.initialize import INITIALIZERS
 from difix_train.presets import Preset
 
@@ -29,31 +29,70 @@ class StartingPoint:
     """What checkpoints say about their origin."""
 
 
-def start_from_model(source: str | Path, *, base: str | Path | None = None) -> StartingPoint:
-    """Continue from weights: a folder of ours, a folder in the published layout, or a published trainer's `.pkl`.
+def start_from_model(
+    source: str | Path, *, base: str | Path | None = None, prompts: Sequence[str] = (PROMPT,)
+) -> StartingPoint:
+    """Continue from weights of any kind that DifixPipeline opens.
 
     Args:
-        source: The weights.
-        base: Folder of SD-Turbo in diffusers' layout; only for a `.pkl`, which holds no complete autoencoder.
+        source: A checkpoint folder of ours, a folder or hub id in the published layout, a published trainer's `.pkl`,
+            or "default".
+        base: Folder or hub id of SD-Turbo; only for a `.pkl`, which holds no complete autoencoder.
+        prompts: Prompts to embed; a checkpoint of ours knows only its own.
 
     Raises:
         InputError: The source is missing, incomplete or of an unknown form.
     """
-    if is_checkpoint(source):
-        checkpoint = load_checkpoint(source)
-    else:
-        from difix_model.released import load_released
+    from difix_model.hub import weights_folder
+    from difix_model.pipeline import load_source
+    from difix_model.released import is_layout
+    from difix_model.text import TextEncoder
 
-        checkpoint = load_released(source, base=base)
+    checkpoint = load_source(source, base=base)
+    embeddings = {checkpoint.prompt: checkpoint.text_embedding}
+    other_prompts = [prompt for prompt in prompts if prompt not in embeddings]
+    if other_prompts and str(source) != "default":
+        folder = weights_folder(base if str(source).endswith(".pkl") and base is not None else source)
+        if is_layout(folder):
+            encoder = TextEncoder(folder)
+            embeddings |= {prompt: encoder(prompt) for prompt in other_prompts}
+    # A gate was fitted to the weights as they were; it must be fitted anew after training.
+    metadata = {name: value for name, value in checkpoint.metadata.items() if name not in ("gate", "training")}
+    return StartingPoint(network=checkpoint.network, text_embeddings=embeddings, metadata=metadata)
+
+
+def start_from_base(
+    base: str | Path, *, prompts: Sequence[str] = (PROMPT,), lora_rank: int = 4, reference_attention: bool, seed: int
+) -> StartingPoint:
+    """Begin like the published training: SD-Turbo's weights, fresh skip convolutions and decoder adapters.
+
+    Args:
+        base: Folder or hub id of SD-Turbo in diffusers' layout.
+        prompts: Prompts to embed.
+        lora_rank: Rank of the decoder's adapters.
+        reference_attention: Whether self-attention runs across views.
+        seed: Seed of the adapters.
+
+    Raises:
+        InputError: The base is missing, incomplete or of another architecture.
+    """
+    from difix_model.released import initialize_from_base
+
+    released = initialize_from_base(
+        base,
+        lora_rank=lora_rank,
+        reference_attention=reference_attention,
+        generator=torch.Generator().manual_seed(seed),
+    )
     return StartingPoint(
-        network=checkpoint.network,
-        text_embeddings={checkpoint.prompt: checkpoint.text_embedding},
-        metadata=dict(checkpoint.metadata),
+        network=released.network,
+        text_embeddings={prompt: released.text_encoder(prompt) for prompt in prompts},
+        metadata={"uses_reference": reference_attention},
     )
 
 
-def start_from_preset(preset: Preset, *, prompts: Sequence[str], seed: int) -> StartingPoint:
-    """A fresh network of a preset's architecture; the same for the same seed. The global generator is untouched.
+def start_from_preset(preset: Preset, *, prompts: Sequence[str] = (PROMPT,), seed: int) -> StartingPoint:
+    """Begin with a fresh network; the same for the same seed. The global generator is untouched.
 
     Args:
         preset: Architecture and initialization.
@@ -68,7 +107,7 @@ def start_from_preset(preset: Preset, *, prompts: Sequence[str], seed: int) -> S
     return StartingPoint(
         network=network.eval(),
         text_embeddings={prompt: fixed_embedding(prompt, config, preset.num_text_tokens) for prompt in prompts},
-        metadata={},
+        metadata={"uses_reference": config.reference_attention},
     )
 
 
@@ -77,3 +116,17 @@ def fixed_embedding(prompt: str, config: NetworkConfig, num_tokens: int) -> Floa
     seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:7], "big")
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(num_tokens, config.unet.cross_attention_dim, generator=generator)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called `auto` (CUDA where there is some), `cpu` or `cuda`.
+
+    Raises:
+        InputError: CUDA is asked for and absent.
+    """
+    available = torch.cuda.is_available()
+    if name.startswith("cuda") and not available:
+        raise InputError("device cuda was asked for and torch finds none: use cpu or auto")
+    if name == "auto":
+        name = "cuda" if available else "cpu"
+    return torch.device(name)

@@ -24,6 +24,7 @@ from difix_train.optim import optimizer_tensors
 
 FORMAT_VERSION = 1
 MODEL_FOLDER = "model"
+PROGRESS = "training"
 STATE_JSON = "training.json"
 STATE_TENSORS = "training.safetensors"
 MODEL_WEIGHTS = f"{MODEL_FOLDER}/model.safetensors"
@@ -57,6 +58,8 @@ class EngineState:
     """Weights in training, where the saved network holds their average; otherwise empty."""
 
     text_embeddings: Mapping[str, Tensor]
+    metadata: Mapping[str, Any]
+    """What the model says about its origin."""
 
 
 def write_state(
@@ -65,7 +68,6 @@ def write_state(
     network: DifixNetwork,
     optimizer: torch.optim.Optimizer,
     names: list[str],
-    metadata: dict[str, Any],
 ) -> None:
     """Write a checkpoint beside its place, then move it there.
 
@@ -75,7 +77,6 @@ def write_state(
         network: What ``folder/model`` holds.
         optimizer: Whose moments are kept.
         names: Names of the optimizer's parameters.
-        metadata: For the model.
 
     Raises:
         InputError: The folder cannot be written.
@@ -94,7 +95,7 @@ def write_state(
             network,
             text_embedding=state.text_embeddings[prompts[0]],
             prompt=prompts[0],
-            metadata=metadata,
+            metadata=model_metadata(state.metadata, state.step),
         )
         save_file(tensors, partial / STATE_TENSORS)
         values = {
@@ -144,6 +145,7 @@ def read_state(folder: Path, config: TrainConfig) -> tuple[DifixNetwork, EngineS
         generator=tensors["generator"],
         raw_parameters=_under("raw/", tensors),
         text_embeddings={prompt: tensors[f"text/{index}"] for index, prompt in enumerate(values["prompts"])},
+        metadata={name: value for name, value in checkpoint.metadata.items() if name != PROGRESS},
     )
     return checkpoint.network, state, _under("optimizer/", tensors)
 
@@ -164,8 +166,13 @@ def read_progress(folder: Path) -> dict[str, Any]:
     return values
 
 
-def config_values(config: TrainConfig) -> dict[str, Any]:
-    """A configuration as JSON values."""
+def model_metadata(metadata: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """Metadata of a saved model: its origin, and how long it was trained."""
+    return {**metadata, PROGRESS: {"step": step}}
+
+
+def config_values(config: Any) -> dict[str, Any]:
+    """A configuration dataclass as JSON values."""
     return json.loads(json.dumps(asdict(config), default=str))
 
 

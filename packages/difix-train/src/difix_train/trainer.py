@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix_model.checkpoint import save_checkpoint
 from difix_model.config import RENDERED_VIEW
 from difix_model.network import DifixNetwork
 from difix_train.batches import BatchStream
@@ -19,9 +20,9 @@ from difix_train.dataset import Batch, PairDataset
 from difix_train.errors import InputError, NonFiniteLossError, first_problems
 from difix_train.evaluate import REFERENCE_MODES, PairEvaluation, evaluate_pairs
 from difix_train.losses.objective import Objective
-from difix_train.optim import WeightAverage, learning_rate_at, make_optimizer
+from difix_train.optim import WeightAverage, learning_rate_at, load_optimizer_tensors, make_optimizer
 from difix_train.sampler import PairSampler
-from difix_train.state import EngineState, read_state, write_state
+from difix_train.state import EngineState, model_metadata, read_state, write_state
 from difix_train.trainable import freeze_all_but, trainable_parameters
 
 TextEmbeddings = Mapping[str, Float[Tensor, "n d"]]
@@ -79,7 +80,8 @@ class DifixTrainer:
         self.config = config
         self.dataset = dataset
         self.device = torch.device(device)
-        self.metadata = dict(metadata or {})
+        shows_references = any(pair.references for pair in dataset.pairs)
+        self.metadata = {"uses_reference": network.config.reference_attention and shows_references, **(metadata or {})}
         self.text_embeddings = self._embeddings_by_prompt(text_embedding)
         self.objective = (Objective(config.loss) if objective is None else objective).to(self.device)
         self.network = network.to(self.device, torch.float32)
@@ -150,15 +152,14 @@ class DifixTrainer:
                 # While the network holds the average, the average's place holds the weights in training.
                 raw_parameters=self.average.averages if self.average else {},
                 text_embeddings=self.text_embeddings,
+                metadata=self.metadata,
             )
-            write_state(folder, state, self.network, self.optimizer, list(self.trained), self.model_metadata())
+            write_state(folder, state, self.network, self.optimizer, list(self.trained))
         finally:
             self._exchange_average()
 
     def save_model(self, folder: Path) -> None:
         """Write only the network for use."""
-        from difix_model.checkpoint import save_checkpoint
-
         self._exchange_average()
         try:
             save_checkpoint(
@@ -166,7 +167,7 @@ class DifixTrainer:
                 self.network,
                 text_embedding=self.text_embeddings[self.prompt],
                 prompt=self.prompt,
-                metadata=self.model_metadata(),
+                metadata=model_metadata(self.metadata, self.step),
             )
         finally:
             self._exchange_average()
@@ -180,7 +181,6 @@ class DifixTrainer:
         *,
         device: torch.device | str = "cpu",
         objective: Objective | None = None,
-        metadata: Mapping[str, Any] | None = None,
     ) -> DifixTrainer:
         """Continue from what :meth:`save` wrote; on a CPU the further steps are bitwise the same.
 
@@ -190,7 +190,6 @@ class DifixTrainer:
             config: The same configuration; intervals, workers and ``max_steps`` may differ.
             device: Where to compute.
             objective: Loss; built from ``config.loss`` by default.
-            metadata: As in the constructor.
 
         Raises:
             InputError: The checkpoint is incomplete, damaged or from another configuration or dataset.
@@ -203,14 +202,10 @@ class DifixTrainer:
             config,
             device=device,
             objective=objective,
-            metadata=metadata,
+            metadata=state.metadata,
         )
         trainer._restore(state, optimizer_tensors)
         return trainer
-
-    def model_metadata(self) -> dict[str, Any]:
-        """What the saved model says about itself."""
-        return {**self.metadata, "training": {"step": self.step, "trainable": self.config.trainable}}
 
     def _train_step(self) -> None:
         config = self.config
@@ -299,8 +294,6 @@ class DifixTrainer:
             )
 
     def _restore(self, state: EngineState, optimizer_tensors: Mapping[str, Tensor]) -> None:
-        from difix_train.optim import load_optimizer_tensors
-
         self.step = state.step
         self._sums = dict(state.sums)
         self._generator.set_state(state.generator)

@@ -90,7 +90,8 @@ def load_vgg16(path: Path | None = None) -> VggFeatures:
     if not path.is_file():
         raise InputError(
             f"LPIPS and the Gram loss need VGG16's weights, and {path} does not exist: "
-            f"download {VGG16_URL} to that place, or set their weights to 0, or choose to skip them"
+            f"download {VGG16_URL} to that place, set lpips_weight and gram_weight to 0, "
+            "or set missing_backbone to 'skip'"
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,0 +1,159 @@
+"""Parse, run, show progress, and tell how it ended by the exit code."""
+
+import json
+import logging
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import tyro
+
+from difix_train.errors import InputError, NonFiniteLossError
+from difix_train.settings import EvalSettings, RunSettings
+from difix_train_app.cli import Command
+
+if TYPE_CHECKING:
+    from difix_train.evaluate import PairEvaluation
+    from difix_train.run import TrainingRun
+
+STEPS_BETWEEN_UPDATES = 5
+"""Optimizer steps between two looks at the progress bar and at signals."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `difix-train` and return its exit code: 0, 2 for bad input, 1 when training breaks down, 128 + signal."""
+    options = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    try:
+        command = tyro.cli(Command, args=arguments, prog="difix-train", config=options)  # type: ignore[call-overload]
+        if isinstance(command, EvalSettings):
+            return _evaluate(command)
+        return _train(command)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except NonFiniteLossError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _train(settings: RunSettings) -> int:
+    settings.check()
+    _log_to(settings.out / "log.txt")
+    print("Loading pairs and weights", flush=True)
+
+    # Here, after everything that can be said without it, torch is loaded.
+    from difix_train.run import open_run
+
+    run = open_run(settings)
+    with _signals() as received:
+        _show(run, received)
+    if run.latest_evaluation is not None:
+        _print_table(run.latest_evaluation)
+    step = run.trainer.step
+    if received:
+        run.save()
+        print(f"Stopped and saved at step {step}. Go on with the same command and --resume.")
+        print(run.folder.checkpoint(step))
+        return 128 + received[0]
+    if step < settings.config.max_steps:
+        print(f"Stopped at step {step} as asked. Go on with the same command and --resume.")
+        print(run.folder.checkpoint(step))
+        return 0
+    print(f"Use it with: difix-fix --model {shlex.quote(str(run.folder.model))}")
+    print(run.folder.model)
+    return 0
+
+
+def _evaluate(settings: EvalSettings) -> int:
+    settings.check()
+
+    from difix_train.run import evaluate_model
+
+    evaluation = evaluate_model(settings)
+    _print_table(evaluation)
+    if settings.out is not None:
+        settings.out.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
+        print(settings.out)
+    return 0
+
+
+def _show(run: "TrainingRun", received: list[int]) -> None:
+    """Draw a bar while the run proceeds, until it ends or a signal has come."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("Training"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns) as bars:
+        task = bars.add_task("training", total=run.end, completed=run.trainer.step, note="")
+        while not run.done and not received:
+            run.advance(STEPS_BETWEEN_UPDATES)
+            history = run.trainer.history
+            bars.update(task, completed=run.trainer.step, note=f"loss {history[-1].loss:.4g}" if history else "")
+
+
+def _print_table(evaluation: "PairEvaluation") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{evaluation.num_samples} pairs")
+    table.add_column("")
+    for name in ("PSNR", "SSIM", "LPIPS", "harmed"):
+        table.add_column(name, justify="right")
+    for name, scores in evaluation.table():
+        lpips = "-" if scores.lpips is None else f"{scores.lpips:.4f}"
+        harmed = "" if scores.harmed is None else f"{scores.harmed:.0%}"
+        table.add_row(name, f"{scores.psnr:.3f}", f"{scores.ssim:.4f}", lpips, harmed)
+    console = Console()
+    console.print(table)
+    if evaluation.uses_reference is not None:
+        verdict = "beats" if evaluation.uses_reference else "does not beat"
+        console.print(f"The right reference {verdict} both a wrong one and none.")
+
+
+def _log_to(path: Path) -> None:
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=[logging.FileHandler(path, encoding="utf-8")],
+    )
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect Ctrl-C and SIGTERM instead of dying of them; a second Ctrl-C is as deadly as ever."""
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        received.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""What a training run is made of besides its configuration: pairs, place, starting point, device. No torch import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from difix_model.pairs import PairRecord, read_pairs
+from difix_train.config import SIZE_MULTIPLE, DataConfig, TrainConfig
+from difix_train.errors import InputError
+from difix_train.presets import preset
+from difix_train.run_folder import RunFolder, check_writable
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSettings:
+    """One training run."""
+
+    pairs: Path
+    """JSON file of pairs: {"train"|"test": {id: {"image", "target_image", "ref_image" (optional), "prompt"}}}."""
+
+    out: Path
+    """Run folder; everything is written there."""
+
+    model: str | None = None
+    """Weights to continue from: a checkpoint folder, a folder or hub id in the published layout, or a published
+    trainer's .pkl (with --base)."""
+
+    base: str | None = None
+    """Folder or hub id of SD-Turbo. Alone: train Difix from it, as published; with a .pkl: what completes it."""
+
+    preset: str | None = None
+    """Train a fresh network of this architecture: embedded, tiny or sd-turbo."""
+
+    lora_rank: int = 4
+    """Rank of the decoder's adapters when training from --base. Released code: 4."""
+
+    reference_attention: bool = True
+    """Whether views attend to each other when training from --base. Released code: off unless asked for."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+
+    stop_at: int | None = None
+    """Stop with a checkpoint after this step, to continue later with --resume."""
+
+    resume: bool = False
+    """Continue the run in the folder from its latest checkpoint; give the same settings again."""
+
+    config: TrainConfig = field(default_factory=TrainConfig)
+    """What decides the result."""
+
+    def check(self) -> tuple[list[PairRecord], Path | None]:
+        """Check all that can be checked without torch.
+
+        Returns:
+            The pairs, and the checkpoint to continue from, if any.
+
+        Raises:
+            InputError: Anything is wrong; nothing heavy was done.
+        """
+        self._check_start()
+        records = read_pairs(self.pairs)
+        if not any(record.split == "train" for record in records):
+            raise InputError(f'{self.pairs} has no pairs in "train"')
+        if self.stop_at is not None and self.stop_at < 1:
+            raise InputError(f"stop_at must be at least 1, got {self.stop_at}")
+        return records, RunFolder(self.out).open(resume=self.resume)
+
+    def _check_start(self) -> None:
+        if self.preset is not None:
+            preset(self.preset)
+            if self.model is not None or self.base is not None:
+                raise InputError("a preset trains a fresh network: leave --model and --base out")
+        elif self.model is None and self.base is None:
+            raise InputError("nothing to train: give --model (weights to continue from), --base or --preset")
+        if self.model is not None and self.base is not None and not self.model.endswith(".pkl"):
+            raise InputError("--base goes with a .pkl or stands alone: leave --model or --base out")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalSettings:
+    """One measurement of a network on pairs."""
+
+    pairs: Path
+    """JSON file of pairs."""
+
+    model: str = "default"
+    """Weights: a checkpoint folder, a folder or hub id in the published layout, a published trainer's .pkl (with
+    --base), or "default" for those that come with difix-model."""
+
+    base: str | None = None
+    """Folder or hub id of SD-Turbo; only for a .pkl."""
+
+    split: Literal["train", "test"] = "test"
+    """Which pairs."""
+
+    size: tuple[int, int] | None = None
+    """Height and width that all images are resized to (published: 576 1024); by default frames keep their size."""
+
+    max_samples: int | None = None
+    """At most this many pairs, evenly spread."""
+
+    vgg16: Path | None = None
+    """File with VGG16's weights for LPIPS; without them there is no LPIPS column."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+
+    out: Path | None = None
+    """JSON file for the result."""
+
+    def check(self) -> list[PairRecord]:
+        """Check all that can be checked without torch.
+
+        Returns:
+            The pairs of the split.
+
+        Raises:
+            InputError: Anything is wrong.
+        """
+        records = [record for record in read_pairs(self.pairs) if record.split == self.split]
+        if not records:
+            raise InputError(f'{self.pairs} has no pairs in "{self.split}"')
+        if self.max_samples is not None and self.max_samples < 1:
+            raise InputError(f"max_samples must be at least 1, got {self.max_samples}")
+        if self.out is not None:
+            check_writable(self.out.parent)
+        return records
+
+    @property
+    def data(self) -> DataConfig:
+        """How images are read."""
+        if self.size is None:
+            return DataConfig(height=SIZE_MULTIPLE, width=SIZE_MULTIPLE, framing="crop")
+        return DataConfig(height=self.size[0], width=self.size[1])
