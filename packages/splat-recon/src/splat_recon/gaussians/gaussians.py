@@ -6,13 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-
-from splat_recon.gaussians.spherical_harmonics import sh_rotation
-from splat_recon.geometry.poses import decompose_similarity, quat_wxyz_from_matrix
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,30 +94,3 @@ class Gaussians:
     def clone(self) -> Gaussians:
         """A detached copy with memory of its own."""
         return self.mapped(lambda tensor: tensor.detach().clone())
-
-    def transformed(self, T_a_b: Float[np.ndarray, "4 4"]) -> Gaussians:
-        """The same splat in frame a, given in frame b (its world) and a similarity between the two.
-
-        Centres and sizes follow the similarity; rotations and the view-dependent colours turn along, so that a camera
-        moved with `geometry.poses.transform_camera` sees the same picture.
-
-        Raises:
-            ValueError: If `T_a_b` is no similarity.
-        """
-        scale, rotation, translation = decompose_similarity(T_a_b)
-
-        def like_means(array: np.ndarray) -> Tensor:
-            return torch.as_tensor(np.asarray(array), dtype=self.means.dtype, device=self.device)
-
-        R = like_means(rotation)
-        w, x, y, z = (float(value) for value in quat_wxyz_from_matrix(rotation))
-        product = [[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]]
-        sh_matrix = sh_rotation(self.sh_degree_max, R.double()).to(self.sh_rest)
-        return Gaussians(
-            means=self.means @ (scale * R).T + like_means(translation),
-            log_scales=self.log_scales + math.log(scale),
-            quats_wxyz=self.quats_wxyz @ like_means(np.array(product)).T,
-            logit_opacities=self.logit_opacities,
-            sh0=self.sh0,
-            sh_rest=torch.einsum("jk,nkc->njc", sh_matrix, self.sh_rest),
-        )

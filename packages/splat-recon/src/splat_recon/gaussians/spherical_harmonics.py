@@ -1,4 +1,4 @@
-"""Real spherical harmonics of degree 0 to 3 in PyTorch: colours of Gaussians, and how rotations act on them.
+"""Real spherical harmonics of degree 0 to 3 in PyTorch: the view-dependent colours of Gaussians.
 
 Order and signs are those of 3D Gaussian Splatting's PLY files (and of gsplat).
 """
@@ -69,29 +69,3 @@ def evaluate_sh(
     """
     bases = sh_bases(degree, torch.nn.functional.normalize(dirs, dim=-1))
     return torch.einsum("nk,nkc->nc", bases, coefficients[:, : bases.shape[-1]])
-
-
-def sh_rotation(degree: int, R: Float[Tensor, "3 3"]) -> Float[Tensor, "k k"]:
-    """Matrix that turns the coefficients of degrees 1 to `degree` along with a scene.
-
-    If f is the function with coefficients c, the function d -> f(R^T d) has coefficients `sh_rotation(R) @ c`. The
-    bases of one degree span a space that rotations keep, so the block of each degree follows exactly from the
-    basis values at sampled directions.
-
-    Args:
-        degree: Highest degree, in [0, 3].
-        R: Rotation, applied to the scene.
-
-    Returns:
-        float64, block diagonal with blocks of 3, 5 and 7, on the device of `R`.
-    """
-    generator = torch.Generator().manual_seed(0)
-    dirs = torch.nn.functional.normalize(torch.randn(64, 3, generator=generator, dtype=torch.float64), dim=-1)
-    R64 = R.detach().to("cpu", torch.float64)
-    bases, turned = sh_bases(degree, dirs), sh_bases(degree, dirs @ R64)
-    blocks = []
-    for band in range(1, degree + 1):
-        own = slice(band**2, (band + 1) ** 2)
-        blocks.append(torch.linalg.lstsq(bases[:, own], turned[:, own]).solution)
-    matrix = torch.block_diag(*blocks) if blocks else torch.zeros(0, 0, dtype=torch.float64)
-    return matrix.to(R.device)
