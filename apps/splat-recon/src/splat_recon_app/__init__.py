@@ -1,0 +1,1 @@
+"""Photos to Gaussian splats: the command line of `splat_recon`."""

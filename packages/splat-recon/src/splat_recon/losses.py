@@ -6,6 +6,7 @@ pixels whose window lies inside the image ("valid" padding, as gsplat trains).
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -116,11 +117,14 @@ class _CompiledSsim(torch.autograd.Function):
         height, width = rendered.shape[:2]
         image, photo = rendered.detach().contiguous(), target.contiguous()
         maps = torch.zeros(3, height + 10, 3 * (width + 10))
+        d_mu, d_aa, d_ab = maps.numpy()
         total = ssim_kernel.ssim_forward(
             image.view(height, -1).numpy(),
             photo.view(height, -1).numpy(),
             weight.view(weight.shape[0], -1).numpy(),
-            *maps.numpy(),
+            d_mu,
+            d_aa,
+            d_ab,
         )
         ctx.save_for_backward(image, photo, maps)
         return rendered.new_tensor(total)
@@ -129,12 +133,15 @@ class _CompiledSsim(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
         image, photo, maps = ctx.saved_tensors
         height = image.shape[0]
+        d_mu, d_aa, d_ab = maps.numpy()
         gradient = torch.empty_like(image)
         ssim_kernel.ssim_backward(
             image.view(height, -1).numpy(),
             photo.view(height, -1).numpy(),
-            *maps.numpy(),
-            ssim_kernel.np.float32(grad_outputs[0].item()),
+            d_mu,
+            d_aa,
+            d_ab,
+            np.float32(grad_outputs[0].item()),
             gradient.view(height, -1).numpy(),
         )
         return gradient, None, None

@@ -1,6 +1,5 @@
 """The training engine: posed images in, Gaussians out. It owns no schedule of its own and calls nobody back."""
 
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -246,11 +245,6 @@ def scene_extent(scene: Scene) -> float:
         p_world = torch.from_numpy(scene.points.p_world)
         extent = float((p_world - p_world.median(dim=0).values).norm(dim=-1).median())
     return EXTENT_MARGIN * extent if extent > 0 else 1.0
-
-
-def write_history(path: Path, history: list[StepRecord]) -> None:
-    """Write the history as `metrics.jsonl`, one record per line."""
-    Path(path).write_text("".join(json.dumps(record.to_dict()) + "\n" for record in history), encoding="utf-8")
 
 
 def _seeded_generators(seed: int) -> dict[str, torch.Generator]:

@@ -1,0 +1,64 @@
+"""Entry point of `splat-recon`: parse, run, turn errors into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from splat_recon_app import cli
+
+BAD_INPUT = 2
+"""Exit code for what the user can put right."""
+
+
+def parse(argv: Sequence[str] | None = None) -> cli.Command:
+    """The command that the arguments ask for; exits with usage help on bad ones."""
+    import tyro
+
+    return tyro.extras.subcommand_cli_from_dict(
+        {"train": cli.Train, "eval": cli.Eval, "render": cli.Render, "export": cli.Export, "sfm": cli.Sfm},
+        prog="splat-recon",
+        description="Photos to Gaussian splats.",
+        args=argv,
+    )
+
+
+def run(command: cli.Command) -> int:
+    """Run a command and return the exit code."""
+    # Several OpenMP threads on small tensors cost more than they give; numba brings its own threads.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if isinstance(command, cli.Train):
+        from splat_recon_app.train import train
+
+        return train(command)
+    if isinstance(command, cli.Sfm):
+        from splat_recon_app.sfm import sfm
+
+        return sfm(command)
+    from splat_recon_app import use
+
+    if isinstance(command, cli.Eval):
+        return use.evaluate_run(command)
+    if isinstance(command, cli.Render):
+        return use.render_run(command)
+    return use.export_run(command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the arguments and run; 0 on success, 2 on bad input, 130 or 143 when stopped by a signal."""
+    command = parse(argv)
+    from splat_recon.errors import InputError
+
+    try:
+        return run(command)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,177 @@
+"""`splat-recon train`: from a scene folder to a run folder, resumable."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from splat_recon import run_folder
+from splat_recon.errors import InputError
+from splat_recon.run_folder import RunFolder
+from splat_recon_app import cli, device, presets
+from splat_recon_app.console import console, logging_to, progress_bar
+
+if TYPE_CHECKING:
+    from splat_recon.config import TrainConfig
+    from splat_recon.scene.scene import Scene
+    from splat_recon.scene.splits import Split
+    from splat_recon.trainer import SplatTrainer
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 10
+"""Steps between two looks at the clock and at signals."""
+
+
+def train(args: cli.Train) -> int:
+    """Train, or go on training; returns the exit code."""
+    if not args.scene.is_dir():
+        raise InputError(f"there is no scene folder {args.scene}: expected images/ and sparse/0/ in it")
+    run = run_folder.check_start(args.out, resume=args.resume)
+    with logging_to(run.log):
+        try:
+            return _train(args, run)
+        except InputError as error:
+            logger.info("error: %s", error)
+            if not args.resume and not run.config.exists():
+                _remove_traces(run)
+            raise
+
+
+def _remove_traces(run: RunFolder) -> None:
+    """A run that never started leaves no log, and no folder that it made."""
+    run.log.unlink(missing_ok=True)
+    if not any(run.path.iterdir()):
+        run.path.rmdir()
+
+
+def _train(args: cli.Train, run: RunFolder) -> int:
+    where = device.chosen(args.device)
+    config = presets.train_config(args, where)
+    settings = _settings(args, config, where)
+    if args.resume:
+        run_folder.check_same(run, settings)
+    from splat_recon.checkpoint import checkpoint_name
+
+    scene, split = _read(args, presets.max_size(args, where))
+    trainer = _trainer(run, scene, split, config, where, resume=args.resume)
+    if not args.resume:
+        run_folder.write_config(run, settings)
+        cameras = {view.name: view.camera for view in scene.select(split.train)}
+        run_folder.write_cameras(run, cameras, scene.T_scene_colmap)
+    logger.info("%d training and %d test views (%s) on %s", len(split.train), len(split.test), split.policy, where)
+    stop_at = min(config.max_steps, args.stop_at or config.max_steps)
+    received = _train_until(trainer, run, stop_at, args.checkpoint_every)
+    checkpoint = run.checkpoints / checkpoint_name(trainer.step)
+    if received is not None:
+        console.print(f"stopped at step {trainer.step}: add --resume to the same command to go on")
+        print(checkpoint)
+        return 128 + received
+    _finish(trainer, run, split)
+    print(run.point_cloud)
+    return 0
+
+
+def _settings(args: cli.Train, config: TrainConfig, where: str) -> dict[str, Any]:
+    return {
+        "scene": str(args.scene.resolve()),
+        "preset": args.preset,
+        "split": args.split,
+        "sparse": args.sparse,
+        "max_size": presets.max_size(args, where),
+        "train": config.to_dict(),
+    }
+
+
+def read_scene_and_split(scene_folder: Path, split: str, sparse: int | None, max_size: int | None):
+    """The normalized scene of a folder and its split, both checked."""
+    from splat_recon.io.colmap import read_scene
+    from splat_recon.scene.normalize import normalized
+    from splat_recon.scene.splits import make_split
+
+    scene = normalized(read_scene(scene_folder, max_size=max_size))
+    return scene, make_split(scene.names, split, sparse=sparse, scene_folder=scene_folder)
+
+
+def _read(args: cli.Train, max_size: int | None) -> tuple[Scene, Split]:
+    with console.status("reading the scene"):
+        return read_scene_and_split(args.scene, args.split, args.sparse, max_size)
+
+
+def _trainer(
+    run: RunFolder, scene: Scene, split: Split, config: TrainConfig, where: str, *, resume: bool
+) -> SplatTrainer:
+    from splat_recon.checkpoint import newest_checkpoint
+    from splat_recon.trainer import SplatTrainer
+    from splat_recon.views.view_set import ViewSet
+
+    views = ViewSet.from_views(scene.select(split.train))
+    newest = newest_checkpoint(run.checkpoints) if resume else None
+    if newest is not None:
+        console.print(f"going on from {newest}")
+        return SplatTrainer.load(newest, scene, views, device=where)
+    if resume:
+        logger.warning("%s holds no whole checkpoint: the run starts anew", run.checkpoints)
+    return SplatTrainer(scene, views, config, device=where)
+
+
+def _train_until(trainer: SplatTrainer, run: RunFolder, stop_at: int, checkpoint_every: int) -> int | None:
+    """Train with a progress bar, saving on the way and at the end; returns the signal that ended it early, if any."""
+    from splat_recon.checkpoint import checkpoint_name
+
+    saved_step = trainer.step
+    with _signals() as received, progress_bar() as bar:
+        task = bar.add_task("training", total=stop_at, completed=min(trainer.step, stop_at), note="compiling")
+        while trainer.step < stop_at and not received:
+            to_checkpoint = checkpoint_every - trainer.step % checkpoint_every
+            trainer.train_until(min(stop_at, trainer.step + min(CHUNK, to_checkpoint)))
+            loss = f"loss {trainer.history[-1].loss:.4f}  " if trainer.history else ""
+            bar.update(task, completed=trainer.step, note=f"{loss}{len(trainer.gaussians):,} Gaussians")
+            if trainer.step % checkpoint_every == 0 or trainer.step >= stop_at:
+                saved_step = _save(trainer, run)
+        if saved_step != trainer.step or not (run.checkpoints / checkpoint_name(trainer.step)).exists():
+            _save(trainer, run)
+        return received[0] if received else None
+
+
+def _save(trainer: SplatTrainer, run: RunFolder) -> int:
+    from splat_recon.checkpoint import checkpoint_name
+
+    trainer.save(run.checkpoints / checkpoint_name(trainer.step))
+    run_folder.write_history(run, [record.to_dict() for record in trainer.history])
+    logger.info("step %d: %d Gaussians, checkpoint saved", trainer.step, len(trainer.gaussians))
+    return trainer.step
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collects the first SIGINT or SIGTERM; a second one interrupts at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
+    """Scores, images and the PLY file."""
+    from splat_recon.trained import export_ply
+    from splat_recon_app.use import score
+
+    views = trainer.scene.select(split.test)
+    scores = score(lambda camera: trainer.render(camera).rgb, views, run.images, trainer.device)
+    content = scores.to_dict(step=trainer.step, split="test", num_gaussians=len(trainer.gaussians))
+    run_folder.write_json(run.metrics(), content)
+    export_ply(run.point_cloud, trainer.gaussians, trainer.scene.T_scene_colmap)

@@ -1,0 +1,217 @@
+"""The folder of a training run: what lies where, and what may be resumed. Imports no torch.
+
+`config.json` (settings and versions), `cameras.json` (frame and training cameras), `checkpoints/step_003000/`,
+`metrics.jsonl` (history), `metrics.json` (scores), `images/` (render beside photo), `log.txt`, `point_cloud.ply`.
+"""
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from splat_recon.errors import InputError
+from splat_recon.geometry.cameras import Camera
+
+VERSIONED = ("splat-recon", "torch", "numpy", "numba", "gsplat", "pycolmap")
+"""Distributions whose versions `config.json` records."""
+
+NOT_COMPARED = ("scene",)
+"""Settings that may change between a run and its continuation: a scene's folder may have moved."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Names of everything in a run folder."""
+
+    path: Path
+    """The folder itself."""
+
+    @property
+    def config(self) -> Path:
+        """Settings and versions."""
+        return self.path / "config.json"
+
+    @property
+    def cameras(self) -> Path:
+        """Frame of the scene and the training cameras."""
+        return self.path / "cameras.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def history(self) -> Path:
+        """Training history, one JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def images(self) -> Path:
+        """Renders beside photos."""
+        return self.path / "images"
+
+    @property
+    def log(self) -> Path:
+        """What the run said."""
+        return self.path / "log.txt"
+
+    @property
+    def point_cloud(self) -> Path:
+        """The Gaussians in COLMAP's frame."""
+        return self.path / "point_cloud.ply"
+
+    def metrics(self, split: str = "test") -> Path:
+        """Scores on one side of the split."""
+        return self.path / ("metrics.json" if split == "test" else f"metrics_{split}.json")
+
+
+def check_start(path: Path, *, resume: bool) -> RunFolder:
+    """The run folder at `path`, before anything is read or computed; the folder is made if it is not there.
+
+    Raises:
+        InputError: There is a run already and `resume` is false, there is none and it is true, or the folder cannot
+            be written.
+    """
+    run = RunFolder(Path(path))
+    if resume and not run.config.is_file():
+        raise InputError(f"there is no run in {path} to resume: leave --resume out to start one, or name its folder")
+    if not resume and (run.config.exists() or run.checkpoints.exists()):
+        raise InputError(f"{path} holds a run already: add --resume to go on with it, or choose another --out")
+    check_writable(run.path)
+    return run
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and try to write to it.
+
+    Raises:
+        InputError: It cannot be made or written.
+    """
+    probe = folder / f".{os.getpid()}.probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
+
+
+def check_same(run: RunFolder, settings: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run under other settings.
+
+    Raises:
+        InputError: A setting differs; the message names the first ten with both values.
+    """
+    before, now = _flat(read_json(run.config).get("settings", {})), _flat(json.loads(json.dumps(settings)))
+    problems = [
+        f"{name} was {before.get(name)}, is now {now.get(name)}"
+        for name in sorted(before.keys() | now.keys())
+        if name not in NOT_COMPARED and before.get(name) != now.get(name)
+    ]
+    if problems:
+        raise InputError.from_problems(
+            f"cannot resume {run.path} with other settings (repeat the flags it was started with)", problems
+        )
+
+
+def write_config(run: RunFolder, settings: Mapping[str, Any]) -> None:
+    """Write `config.json`: the resolved settings, and the versions of what computes."""
+    versions = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    write_json(run.config, {"settings": settings, "versions": versions})
+
+
+def read_settings(run: RunFolder) -> dict[str, Any]:
+    """The settings of a finished or unfinished run.
+
+    Raises:
+        InputError: There is no run.
+    """
+    if not run.config.is_file():
+        raise InputError(f"there is no run in {run.path}: expected the folder that `train --out` wrote (config.json)")
+    return read_json(run.config)["settings"]
+
+
+def write_cameras(run: RunFolder, cameras: Mapping[str, Camera], T_scene_colmap: np.ndarray) -> None:
+    """Write the frame and the cameras, so that rendering and exporting need no photos."""
+    entries = {
+        name: {
+            "T_world_cam": camera.T_world_cam.tolist(),
+            "K": camera.K.tolist(),
+            "width": camera.width,
+            "height": camera.height,
+        }
+        for name, camera in cameras.items()
+    }
+    write_json(run.cameras, {"T_scene_colmap": T_scene_colmap.tolist(), "cameras": entries})
+
+
+def read_cameras(run: RunFolder) -> tuple[dict[str, Camera], np.ndarray]:
+    """The training cameras by name, and the similarity from COLMAP's frame to theirs.
+
+    Raises:
+        InputError: The file is missing or unreadable.
+    """
+    content = read_json(run.cameras)
+    cameras = {
+        name: Camera(
+            T_world_cam=np.array(entry["T_world_cam"]),
+            K=np.array(entry["K"]),
+            width=entry["width"],
+            height=entry["height"],
+        )
+        for name, entry in content["cameras"].items()
+    }
+    return cameras, np.array(content["T_scene_colmap"])
+
+
+def write_history(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write `metrics.jsonl` anew: a resumed run has no lines beyond the checkpoint it started from."""
+    _write_text(run.history, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    _write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        InputError: The file is missing or no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} does not hold a JSON object")
+    return content
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat

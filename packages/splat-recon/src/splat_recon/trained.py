@@ -1,0 +1,69 @@
+"""Trained Gaussians read back from a checkpoint, to render and to export."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from splat_recon.checkpoint import gaussians_from_tensors, read_checkpoint
+from splat_recon.config import TrainConfig
+from splat_recon.gaussians.gaussians import Gaussians
+from splat_recon.gaussians.transform import transformed
+from splat_recon.geometry.cameras import Camera
+from splat_recon.io.ply import write_ply
+from splat_recon.render.output import RenderOutput
+from splat_recon.render.rasterizer import RenderConfig, make_rasterizer
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainedSplats:
+    """The Gaussians of a checkpoint with what it takes to look at them as the trainer does."""
+
+    gaussians: Gaussians
+    """In the frame of the scene they were trained in."""
+
+    config: TrainConfig
+    """Of the training."""
+
+    step: int
+    """Steps they were trained for."""
+
+    device: str
+    """Where they render."""
+
+    @classmethod
+    def load(cls, checkpoint: Path, *, device: str = "cpu") -> "TrainedSplats":
+        """Read a checkpoint's Gaussians.
+
+        Raises:
+            InputError: The checkpoint is damaged or missing.
+        """
+        state, tensors = read_checkpoint(checkpoint)
+        config = TrainConfig.from_dict(state["config"])
+        return cls(
+            gaussians=gaussians_from_tensors(tensors).to(device), config=config, step=state["step"], device=device
+        )
+
+    def render(self, camera: Camera) -> RenderOutput:
+        """What the trainer's own `render` gave at this step."""
+        config = self.config
+        rasterize = make_rasterizer(self.device, RenderConfig(near=config.near, antialiased=config.antialiased))
+        background = torch.tensor(config.background, dtype=torch.float32, device=self.device)
+        degree = min(self.step // config.sh_degree_every, config.sh_degree, self.gaussians.sh_degree_max)
+        with torch.no_grad():
+            return rasterize(self.gaussians, camera, sh_degree=degree, background=background)
+
+
+def export_ply(path: Path, gaussians: Gaussians, T_scene_colmap: np.ndarray) -> None:
+    """Write Gaussians as PLY in COLMAP's frame, where the photos' own cameras are.
+
+    Args:
+        path: The file.
+        gaussians: In the scene's frame.
+        T_scene_colmap: Similarity from COLMAP's frame to the scene's.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    write_ply(path, transformed(gaussians.detach().to("cpu"), np.linalg.inv(T_scene_colmap)))
