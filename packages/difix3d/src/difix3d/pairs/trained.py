@@ -7,13 +7,16 @@ import numpy as np
 
 from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.made import MadePair, ranked_references
-from splat_recon.config import TrainConfig, mcmc_config
+from splat_recon.config import AdcConfig, TrainConfig, mcmc_config
 from splat_recon.scene.scene import Scene
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
 
 MCMC_PROB = 0.35
 """Share of trainings with MCMC density control; the others use adaptive density control."""
+
+MIN_GAUSSIANS, MAX_GAUSSIANS = 3000, 12_000
+"""The cap on the number of Gaussians is drawn between these: enough for images of about 200 pixels."""
 
 RANDOM_BACKGROUND_PROB = 0.3
 """Share of trainings with a random background colour at each step, which closes holes."""
@@ -55,10 +58,13 @@ def pairs_on_the_way(
 
 
 def _train_config(config: PairsConfig, rng: np.random.Generator) -> TrainConfig:
-    base = mcmc_config(cap_max=int(rng.integers(3000, 9000))) if rng.random() < MCMC_PROB else TrainConfig()
-    base = base.scaled_to(config.max_steps)
+    cap_max = int(rng.integers(MIN_GAUSSIANS, MAX_GAUSSIANS))
+    if rng.random() < MCMC_PROB:
+        base = dataclasses.replace(mcmc_config(cap_max), init_scale=float(rng.uniform(0.3, 1.0)))
+    else:
+        base = TrainConfig(strategy=AdcConfig(cap_max=cap_max))
     return dataclasses.replace(
-        base,
+        base.scaled_to(config.max_steps),
         sh_degree=int(rng.choice([0, 1, 3])),
         random_background=bool(rng.random() < RANDOM_BACKGROUND_PROB),
         seed=int(rng.integers(2**31)),
