@@ -28,7 +28,8 @@ def _modules_to_check() -> list[str]:
 
 
 # From here on, every annotated shape in the libraries is checked at each call; users pay nothing for it.
-install_import_hook(_modules_to_check(), "beartype.beartype")
+# An int is good where a float is expected (PEP 484's numeric tower).
+install_import_hook(_modules_to_check(), "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from difix3d.config import AroundTargets, HeldOutTargets, PathTargets
 from difix3d.errors import InputError
 from difix3d.references import nearest_poses, pose_distances
 from difix3d.stepping import interpolated_pose, stepped_poses
 from difix3d.targets import path_poses, target_poses
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from splat_recon.geometry.poses import slerp
 
 TOLERANCE = 1e-9

@@ -7,6 +7,7 @@ A folder holds `splat/` (written by the splat's trainer), `progress.json` and, o
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ def save_progress(folder: Path, trainer: SplatTrainer, novel: NovelViews | None,
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     trainer.save(part / "splat")
-    state = {"format": FORMAT, "step": trainer.step, "num_rounds_done": num_rounds_done}
+    state: dict[str, Any] = {"format": FORMAT, "step": trainer.step, "num_rounds_done": num_rounds_done}
     if novel is not None:
         state["round_index"] = novel.round_index
         state["references"] = [view.reference_name for view in novel.views]

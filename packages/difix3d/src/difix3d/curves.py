@@ -61,7 +61,7 @@ class Curves:
         return points
 
 
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "difix3d",
     "font.family": "sans-serif",

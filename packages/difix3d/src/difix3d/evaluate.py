@@ -76,6 +76,8 @@ def verdict(results: Sequence[VariantResult], *, fixed: bool) -> str:
         results: All variants, plain training among them.
         fixed: Whether a fixer was at work; False for the control without one.
     """
+    # Without a fixer the final fix changes nothing: two variants are left.
+    results = [result for result in results if fixed or not result.name.endswith("_fixed")]
     by_name = {result.name: result.evaluation for result in results}
     plain, best = by_name["plain"], best_variant(results)
     photos = f"{len(plain.per_view)} held-out photo" + "s" * (len(plain.per_view) > 1)

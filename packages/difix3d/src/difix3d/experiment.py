@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from difix3d.curves import Curves
 from difix3d.enhance import EnhancedRenderer
 from difix3d.errors import InputError, as_input_error
 from difix3d.evaluate import VariantResult, evaluate_variant
 from difix3d.fixers import IdentityFixer, load_fixer
 from difix3d.pictures import labelled_pair, write_comparison, write_novel_views
 from difix3d.progressive import ProgressiveTrainer, forked
-from difix3d.report import Curves, RunFacts, write_report
+from difix3d.report import RunFacts, write_report
 from difix3d.run_folder import RunFolder
 from difix3d.settings import RunSettings, progressive_config, resolved
 from difix3d.targets import path_poses, target_poses

@@ -1,6 +1,6 @@
 """What turns rendered views into better ones."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -9,6 +9,7 @@ from torch import Tensor
 from difix_model.pipeline import DifixPipeline
 
 
+@runtime_checkable
 class ViewFixer(Protocol):
     """Anything that fixes a batch of rendered views, each with its own captured reference."""
 

@@ -1,0 +1,113 @@
+"""Configs, settings and the schedule: ranges, presets, and the released constants."""
+
+import json
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from difix3d.config import (
+    AroundTargets,
+    EvenRounds,
+    HeldOutTargets,
+    MixtureConfig,
+    PathTargets,
+    ProgressiveConfig,
+    SteppingConfig,
+    StepRounds,
+    released_config,
+)
+from difix3d.errors import InputError
+from difix3d.schedule import rounds
+from difix3d.settings import RunSettings, progressive_config, resolved
+from splat_recon.config import AdcConfig, TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: MixtureConfig(novel_prob=1.5), "novel_prob must be in"),
+        (lambda: MixtureConfig(novel_weight=-1.0), "novel_weight must be at least 0"),
+        (lambda: MixtureConfig(alpha_threshold=2.0), "alpha_threshold must be in"),
+        (lambda: EvenRounds(first=0.9, last=0.1), "last must not be before first"),
+        (lambda: EvenRounds(num_rounds=-1), "num_rounds must be at least 0"),
+        (lambda: StepRounds(steps=(5, 3)), "steps must be positive and rising"),
+        (lambda: AroundTargets(num_views=0), "num_views"),
+        (lambda: PathTargets(num_views=0), "num_views"),
+        (lambda: SteppingConfig(step_distance=0.0), "step_distance must be positive"),
+        (lambda: ProgressiveConfig(fix_batch_size=0), "fix_batch_size must be at least 1"),
+        (lambda: RunSettings(max_size=3), "max_size must be at least 16"),
+        (lambda: RunSettings(novel_prob=-0.1), "novel_prob must be in"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_even_rounds_keep_their_share_of_any_run():
+    short = rounds(EvenRounds(num_rounds=3, first=0.4, last=0.8), max_steps=100, min_remaining=0.05)
+    assert [(round_.index, round_.start_step) for round_ in short] == [(0, 40), (1, 60), (2, 80)]
+    assert [r.start_step for r in rounds(EvenRounds(num_rounds=9), max_steps=3, min_remaining=0.05)] == [1, 2]
+    assert rounds(EvenRounds(num_rounds=0), max_steps=100, min_remaining=0.05) == ()
+
+
+def test_rounds_that_nothing_could_be_learned_from_are_dropped_with_a_word(caplog):
+    with caplog.at_level(logging.WARNING, logger="difix3d"):
+        kept = rounds(StepRounds(steps=(10, 94, 96, 100, 200)), max_steps=100, min_remaining=0.05)
+    assert [round_.start_step for round_ in kept] == [10, 94]
+    assert "3 of 5 rounds dropped" in caplog.text
+
+
+@pytest.mark.reference
+def test_released_config_has_the_released_constants(reference_data):
+    released = json.loads((reference_data / "gsplat" / "config_defaults.json").read_text())["default"]
+    config = released_config(TrainConfig(strategy=AdcConfig()).scaled_to(released["max_steps"]))
+    assert isinstance(config.rounds, StepRounds)
+    assert list(config.rounds.steps) == released["fix_steps"]
+    assert config.mixture.novel_weight == released["novel_data_lambda"]
+    assert config.mixture.novel_weight / config.mixture.captured_weight == pytest.approx(0.2)
+    assert config.train.ssim_weight == released["ssim_lambda"]
+    assert isinstance(config.targets, HeldOutTargets)
+    plan = rounds(config.rounds, max_steps=config.train.max_steps, min_remaining=config.min_remaining)
+    assert plan[-1].start_step < config.train.max_steps
+
+
+def test_settings_resolve_to_configs():
+    demo = resolved(RunSettings(), "cpu")
+    assert None not in [value for name, value in demo.to_dict().items() if name != "scene"]
+    assert isinstance(progressive_config(demo).targets, AroundTargets)
+    assert isinstance(progressive_config(resolved(RunSettings(targets="path"), "cpu")).targets, PathTargets)
+    own = resolved(RunSettings(scene="somewhere", targets="test"), "cuda")
+    assert own.split == "auto"
+    assert own.sparse is None
+    assert own.max_steps != demo.max_steps
+    assert isinstance(progressive_config(own).targets, HeldOutTargets)
+    released = resolved(RunSettings(preset="released"), "cuda")
+    assert released.targets == "test"
+    assert progressive_config(released).train.max_steps == 60_000
+    with pytest.raises(ValueError, match="resolved"):
+        progressive_config(RunSettings())
+
+
+def test_settings_survive_json_and_name_what_is_unknown():
+    settings = RunSettings(scene="a", max_steps=7, targets="path")
+    assert RunSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+    with pytest.raises(InputError, match="unknown settings: typo"):
+        RunSettings.from_dict({"typo": 1})
+    with pytest.raises(InputError, match="max_steps"):
+        RunSettings.from_dict({"max_steps": -1})
+
+
+def test_settings_and_package_root_need_no_torch():
+    code = "import sys, difix3d, difix3d.settings, difix3d.run_folder; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_exist():
+    import difix3d
+
+    assert all(getattr(difix3d, name) is not None for name in difix3d.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        difix3d.no_such_name  # noqa: B018
