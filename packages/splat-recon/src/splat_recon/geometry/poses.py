@@ -79,7 +79,7 @@ def rotation_angle(
     # |a - b| and |a + b| are 2 sin and 2 cos of a quarter of the angle, up to the sign of a quaternion.
     difference = np.linalg.norm(quats_a - quats_b, axis=-1)
     total = np.linalg.norm(quats_a + quats_b, axis=-1)
-    return 4 * np.arctan2(np.minimum(difference, total), np.maximum(difference, total))
+    return np.asarray(4 * np.arctan2(np.minimum(difference, total), np.maximum(difference, total)))
 
 
 def rigid(rotation: Float[np.ndarray, "3 3"], translation: Float[np.ndarray, " 3"]) -> Float64[np.ndarray, "4 4"]:
@@ -106,8 +106,8 @@ def decompose_similarity(
         ValueError: The matrix is not a similarity (it shears, mirrors or has a last row other than 0 0 0 1).
     """
     T = np.asarray(T_a_b, dtype=np.float64)
-    determinant = np.linalg.det(T[:3, :3])
-    if not np.isfinite(T).all() or determinant <= 0 or not np.array_equal(T[3], (0, 0, 0, 1)):
+    determinant = np.linalg.det(T[:3, :3]) if np.isfinite(T).all() else 0.0
+    if determinant <= 0 or not np.array_equal(T[3], (0, 0, 0, 1)):
         raise ValueError("expected a similarity: finite, not mirrored, last row 0 0 0 1")
     scale = float(np.cbrt(determinant))
     rotation = T[:3, :3] / scale

@@ -74,8 +74,8 @@ def read_scene(folder: Path | str, *, max_size: int | None = None, images: str =
     _check_sizes(registered, sizes, problems)
     readable = [photo for photo in registered if photo.name in sizes]
     if problems:
-        # The decoding only looks for more problems here: one error is to name all of them.
-        _read_views(readable, sizes, 1, problems)
+        # Photos are decoded all the same, for one error is to name all problems; their cameras may be wrong.
+        _find_corrupt(readable, problems)
         raise InputError.from_problems(where, problems)
     views = _read_views(readable, sizes, max_size, problems)
     if problems or points is None:
@@ -201,7 +201,7 @@ def _check_sizes(registered: Sequence[_Registered], sizes: Mapping[str, tuple[in
         return
     photo, size = differing[0]
     ratio = size[0] / _camera_size(photo)[0]
-    if ratio < 1 and all(_is_scaled(_camera_size(photo), size, ratio) for photo, size in known):
+    if len(differing) == len(known) and all(_is_scaled(_camera_size(photo), size, ratio) for photo, size in known):
         _log.info("the photos are %.4g times as large as the model's cameras: intrinsics are scaled", ratio)
         return
     for photo, (width, height) in differing:
@@ -219,7 +219,16 @@ def _camera_size(photo: _Registered) -> tuple[int, int]:
 
 
 def _is_scaled(camera_size: tuple[int, int], size: tuple[int, int], ratio: float) -> bool:
-    return all(abs(pixels - full * ratio) <= 1 for pixels, full in zip(size, camera_size, strict=True))
+    """Whether a size is the camera's times the ratio, less than 1, but for rounding."""
+    return ratio < 1 and all(abs(pixels - full * ratio) < 1 for pixels, full in zip(size, camera_size, strict=True))
+
+
+def _find_corrupt(photos: Sequence[_Registered], problems: list[str]) -> None:
+    for photo in photos:
+        try:
+            read_photo(photo.path)
+        except InputError as error:
+            problems.append(str(error))
 
 
 def _read_views(

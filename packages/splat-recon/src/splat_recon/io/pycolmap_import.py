@@ -7,4 +7,7 @@ or hangs it. Python's own zlib module loads the system's library, so it has to c
 import zlib  # noqa: F401, I001  This import must stand before pycolmap's.
 import pycolmap
 
+# COLMAP tells standard error about every image it touches; what went wrong is enough.
+pycolmap.logging.minloglevel = pycolmap.logging.Level.WARNING.value
+
 __all__ = ["pycolmap"]

@@ -1,0 +1,95 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from splat_recon.geometry.poses import inverse, similarity, transform_camera, transform_points
+from splat_recon.scene.downscale import downscaled, limited_size
+from splat_recon.scene.normalize import normalized
+from splat_recon.scene.scene import Points, Scene
+from support.posed_scenes import orbit_camera, orbit_scene
+
+
+def pixels(scene):
+    """Where every view sees every point."""
+    seen = []
+    for view in scene.views:
+        p_cam = transform_points(view.camera.T_cam_world, scene.points.p_world)
+        seen.append((p_cam @ view.camera.K.T)[:, :2] / p_cam[:, 2:])
+    return np.stack(seen)
+
+
+def test_a_normalized_scene_gives_the_same_picture_and_the_way_back():
+    scene = orbit_scene(6)
+    frame = normalized(scene)
+    np.testing.assert_allclose(pixels(frame), pixels(scene), atol=1e-3)
+    back = transform_points(inverse(frame.T_scene_colmap), frame.points.p_world)
+    np.testing.assert_allclose(back, scene.points.p_world, atol=1e-5)
+    spread = np.cov(frame.points.p_world, rowvar=False)
+    np.testing.assert_allclose(spread - np.diag(np.diag(spread)), 0, atol=1e-6)
+    assert (np.diff(np.diag(spread)) <= 0).all()
+
+
+def test_normalization_forgets_the_frame_it_started_from():
+    scene = orbit_scene(6)
+    turn = np.array([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    T_moved_scene = similarity(7.0, turn, np.array([0.0, 0, 0]))
+    moved = replace(
+        scene,
+        views=tuple(replace(view, camera=transform_camera(T_moved_scene, view.camera)) for view in scene.views),
+        points=Points(
+            p_world=transform_points(T_moved_scene, scene.points.p_world).astype(np.float32),
+            rgb_u8=scene.points.rgb_u8,
+        ),
+    )
+    assert normalized(moved).extent == pytest.approx(normalized(scene).extent, rel=1e-5)
+
+
+def test_normalizing_twice_keeps_the_way_back_to_colmap():
+    scene = orbit_scene(6)
+    twice = normalized(normalized(scene))
+    back = transform_points(inverse(twice.T_scene_colmap), twice.points.p_world)
+    np.testing.assert_allclose(back, scene.points.p_world, atol=1e-5)
+
+
+def test_degenerate_scenes_stay_finite():
+    scene = orbit_scene(3)
+    no_points = Points(p_world=np.zeros((0, 3), np.float32), rgb_u8=np.zeros((0, 3), np.uint8))
+    assert np.isfinite(normalized(replace(scene, points=no_points)).T_scene_colmap).all()
+    one_place = tuple(replace(view, camera=scene.views[0].camera) for view in scene.views)
+    frame = normalized(replace(scene, views=one_place))
+    assert np.isfinite(frame.T_scene_colmap).all()
+    assert np.linalg.det(frame.T_scene_colmap[:3, :3]) > 0
+
+
+def test_upside_down_cameras_are_not_mirrored():
+    scene = orbit_scene(1)
+    pose = np.diag([1.0, -1, -1, 1])
+    view = replace(scene.views[0], camera=orbit_camera(0, 1).with_pose(pose))
+    frame = normalized(Scene(views=(view,), points=scene.points))
+    assert np.linalg.det(frame.T_scene_colmap[:3, :3]) > 0
+
+
+@pytest.mark.parametrize(
+    ("size", "max_size", "expected"),
+    [((640, 480), 320, (320, 240)), ((480, 640), 100, (75, 100)), ((64, 48), 64, (64, 48)), ((3000, 2), 10, (10, 1))],
+)
+def test_sizes_are_limited(size, max_size, expected):
+    assert limited_size(*size, max_size) == expected
+
+
+def test_downscaling_averages_scales_k_and_keeps_small_scenes():
+    scene = orbit_scene(3, width=33, height=25, masks=True)
+    small = downscaled(scene, 11)
+    for view, view_full in zip(small.views, scene.views, strict=True):
+        assert view.rgb_u8.shape == (8, 11, 3)
+        np.testing.assert_allclose(view.camera.K[0], view_full.camera.K[0] / 3)
+        np.testing.assert_allclose(view.camera.K[1], view_full.camera.K[1] * 8 / 25)
+        np.testing.assert_allclose(view.rgb_u8.mean(), view_full.rgb_u8.mean(), atol=3)
+        assert view.mask is not None
+        assert view_full.mask is not None
+        assert view.mask.mean() <= view_full.mask.mean()
+        assert view.mask.any()
+    assert all(a is b for a, b in zip(downscaled(scene, 33).views, scene.views, strict=True))
+    with pytest.raises(ValueError, match="max_size"):
+        downscaled(scene, 0)

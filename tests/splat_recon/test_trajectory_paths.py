@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+
+from splat_recon.geometry.poses import rotation_angle
+from splat_recon.geometry.trajectories import average_pose, ellipse, focus_point, interpolated, looking_along, spiral
+from support.posed_scenes import orbit_camera
+
+POSES = [orbit_camera(index, 6).T_world_cam for index in range(6)]
+
+
+def assert_rigid(path):
+    for pose in path:
+        np.testing.assert_allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-9)
+        assert np.linalg.det(pose[:3, :3]) > 0
+        np.testing.assert_array_equal(pose[3], [0, 0, 0, 1])
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_path_goes_through_all_poses(closed):
+    path = interpolated(POSES, 7, closed=closed)
+    assert len(path) == 7 * (len(POSES) - (not closed)) + (not closed)
+    assert_rigid(path)
+    for index, pose in enumerate(POSES):
+        np.testing.assert_allclose(path[7 * index], pose, atol=1e-9)
+
+
+def test_a_path_is_smooth():
+    path = interpolated(POSES, 10)
+    steps = np.diff([pose[:3, 3] for pose in path], axis=0)
+    lengths = np.linalg.norm(steps, axis=1)
+    assert lengths.max() < 2 * np.median(lengths)
+    bends = np.linalg.norm(np.diff(steps, axis=0), axis=1)
+    assert bends.max() < 0.5 * np.median(lengths)
+    angles = [rotation_angle(a[:3, :3], b[:3, :3]) for a, b in zip(path[:-1], path[1:], strict=True)]
+    assert max(angles) < 0.1
+
+
+def test_two_poses_make_a_straight_path():
+    path = interpolated(POSES[:2], 4)
+    centers = np.array([pose[:3, 3] for pose in path])
+    np.testing.assert_allclose(centers, np.linspace(centers[0], centers[-1], 5), atol=1e-12)
+
+
+def test_wrong_paths_are_refused():
+    with pytest.raises(ValueError):
+        interpolated(POSES[:1], 3)
+    with pytest.raises(ValueError):
+        interpolated(POSES, 0)
+    with pytest.raises(ValueError):
+        ellipse(POSES[:1], 5)
+    with pytest.raises(ValueError):
+        spiral(POSES, 5, near=0.0, far=1.0)
+    with pytest.raises(ValueError):
+        looking_along(np.array([0.0, 1, 0]), np.array([0.0, 2, 0]), np.zeros(3))
+
+
+@pytest.mark.parametrize("axis", ["y", "z"])
+def test_an_ellipse_looks_at_what_the_cameras_look_at(axis):
+    focus = focus_point(POSES)
+    for pose in ellipse(POSES, 9, axis=axis):
+        to_focus = focus - pose[:3, 3]
+        assert pose[:3, 2] @ to_focus == pytest.approx(np.linalg.norm(to_focus))
+
+
+def test_parallel_cameras_have_a_focus_on_their_middle_line():
+    poses = []
+    for x in (-1.0, 1.0):
+        pose = np.eye(4)
+        pose[0, 3] = x
+        poses.append(pose)
+    assert focus_point(poses)[0] == pytest.approx(0)
+
+
+@pytest.fixture
+def expected(reference_data):
+    return np.load(reference_data / "geometry" / "traj.npz")
+
+
+@pytest.mark.reference
+def test_average_and_focus_agree_with_the_reference_data(expected):
+    poses = list(expected["poses"])
+    np.testing.assert_allclose(average_pose(poses)[:3], expected["average_pose"], atol=1e-9)
+    np.testing.assert_allclose(focus_point(poses), expected["focus_point"], atol=1e-9)
+
+
+@pytest.mark.reference
+def test_ellipses_agree_with_the_reference_data(expected):
+    poses = list(expected["poses"])
+    for axis, upright in (("z", 2), ("y", 1)):
+        recorded = expected[f"ellipse_{axis}"]
+        # The height that the record was made with stands in it.
+        path = np.stack(ellipse(poses, len(recorded), axis=axis, height=float(recorded[:, upright, 3].mean())))
+        np.testing.assert_allclose(path[:, :3, 3], recorded[:, :, 3], atol=1e-9)
+        if axis == "z":
+            np.testing.assert_allclose(path[:, :3], recorded, atol=1e-9)
+        else:
+            # The released path about y looks away from the scene; ours looks at it.
+            np.testing.assert_allclose(path[:, :3, 2], -recorded[:, :, 2], atol=1e-9)
+
+
+@pytest.mark.reference
+def test_the_spiral_agrees_with_the_reference_data(expected):
+    poses, bounds = list(expected["poses_forward_facing"]), expected["bounds"]
+    for name, radius_scale in (("spiral", 1.0), ("spiral_r0.5", 0.5)):
+        recorded = expected[name]
+        limits = {"near": float(bounds.min()), "far": float(bounds.max())}
+        path = np.stack(spiral(poses, len(recorded), **limits, radius_scale=radius_scale))
+        np.testing.assert_allclose(path[:, :3, 3], recorded[:, :, 3], atol=1e-9)
+        np.testing.assert_allclose(np.abs(path[:, :3, 2]), np.abs(recorded[:, :, 2]), atol=1e-9)
