@@ -20,13 +20,14 @@ from splat_recon.config import AdcConfig, TrainConfig
 
 DEMO_STEPS = 1600
 DEMO_SIZE = 256
+DEMO_GAUSSIANS = 12_000
 DEMO_SPARSE = 6
 DEMO_SPLIT = "every:3"
 """The demo: a generated scene, few photos, minutes on two cores."""
 
 DEFAULT_STEPS = {"cpu": 3000, "cuda": 30_000}
 DEFAULT_SIZE = {"cpu": 384, "cuda": 1600}
-DEFAULT_GAUSSIANS = {"cpu": 50_000, "cuda": 1_000_000}
+DEFAULT_GAUSSIANS = {"cpu": 30_000, "cuda": 1_000_000}
 """What a run on each kind of device can afford."""
 
 MIN_SIZE = 16
@@ -60,7 +61,7 @@ class RunSettings:
     1600 on a GPU."""
 
     max_gaussians: int | None = None
-    """Upper limit of the number of Gaussians. None: 50 000 on a CPU, 1 000 000 on a GPU."""
+    """Upper limit of the number of Gaussians. None: 12 000 for the demo, else 30 000 on a CPU, 1 000 000 on a GPU."""
 
     sparse: int | None = None
     """Train on this many of the training photos only. None: 6 for the demo, else all."""
@@ -132,7 +133,7 @@ def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettin
         "device": device,
         "max_steps": max_steps,
         "max_size": settings.max_size or (DEMO_SIZE if demo else DEFAULT_SIZE[device]),
-        "max_gaussians": settings.max_gaussians or DEFAULT_GAUSSIANS[device],
+        "max_gaussians": settings.max_gaussians or (DEMO_GAUSSIANS if demo else DEFAULT_GAUSSIANS[device]),
         "sparse": settings.sparse or (DEMO_SPARSE if demo else None),
         "split": settings.split or (DEMO_SPLIT if demo else "auto"),
         "targets": "test" if settings.preset == "released" else settings.targets,

@@ -1,0 +1,232 @@
+"""A whole run on a generated scene: what it writes, what it says, and that stopping changes nothing."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from difix3d.curves import Curves
+from difix3d.errors import InputError
+from difix3d.evaluate import VARIANTS, VariantResult, verdict
+from difix3d.experiment import Experiment
+from difix3d.fixers import DifixFixer, IdentityFixer, load_fixer
+from difix3d.pictures import beside, file_name, labelled_pair
+from difix3d.run_folder import KEPT_CHECKPOINTS, RunFolder, newest_run, numbered
+from difix3d.settings import RunSettings
+from difix_model.checkpoint import save_checkpoint
+from difix_model.config import tiny_config
+from difix_model.network import DifixNetwork
+from splat_recon.evaluate import Evaluation, ViewScore
+from splat_recon.io.colmap import write_scene
+from splat_recon.io.ply import read_ply
+from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+
+NUM_FRAMES = 4
+
+
+@pytest.fixture(scope="module")
+def scene_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scene") / "table"
+    config = SyntheticConfig(layout="table", num_views=9, width=40, height=32, num_points=100, samples_per_axis=1)
+    write_scene(folder, generate_scene(5, config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A checkpoint of random weights."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    network = DifixNetwork(tiny_config())
+    embedding = torch.zeros(4, tiny_config().unet.cross_attention_dim)
+    save_checkpoint(folder, network, text_embedding=embedding, prompt="p", metadata={"uses_reference": True})
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _short_film(monkeypatch):
+    monkeypatch.setattr("difix3d.experiment.VIDEO_FRAMES", NUM_FRAMES)
+
+
+@pytest.fixture(scope="module")
+def settings(scene_folder, weights):
+    return RunSettings(
+        scene=str(scene_folder), fixer=str(weights), targets="test", max_steps=24, num_rounds=2, split="every:3", seed=1
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(settings, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("difix3d.experiment.VIDEO_FRAMES", NUM_FRAMES)
+        folder = RunFolder(tmp_path_factory.mktemp("runs") / "whole")
+        experiment = Experiment(settings, folder)
+        phases = [(progress.phase, progress.done, progress.total) for progress in experiment.run()]
+    return experiment, folder.path, phases
+
+
+def test_every_phase_is_reported_up_to_its_end(finished):
+    experiment, _, phases = finished
+    assert experiment.finished
+    assert list(dict.fromkeys(phase for phase, _, _ in phases)) == ["prepare", "train", "compare", "film", "report"]
+    for name in {phase for phase, _, _ in phases}:
+        done = [(done, total) for phase, done, total in phases if phase == name]
+        assert done == sorted(done)
+        assert done[-1][0] == done[-1][1]
+
+
+def test_metrics_hold_all_variants(finished):
+    _, folder, _ = finished
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics["variants"]) == set(VARIANTS)
+    names = set(metrics["per_view"])
+    for values in metrics["variants"].values():
+        assert values["step"] == 24
+        assert values["split"] == "test"
+        assert set(values["per_view"]) == names
+        assert values["psnr"] == pytest.approx(np.mean([view["psnr"] for view in values["per_view"].values()]))
+    best = max(metrics["variants"].values(), key=lambda values: values["psnr"])
+    assert metrics["psnr"] == best["psnr"]
+    assert metrics["variants"]["loop"]["psnr"] != metrics["variants"]["plain"]["psnr"]
+    assert metrics["saw_test_poses"] is True
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 24
+    assert {line["variant"] for line in lines} == {"plain", "loop"}
+
+
+def test_report_is_one_page_that_says_what_it_used(finished):
+    experiment, folder, _ = finished
+    page = (folder / "report.html").read_text()
+    assert "The loop knew where the held-out photos were taken" in page
+    assert experiment.verdict in page
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page)
+    assert "<!--" not in page[page.index("<main>") :].replace("<!-- ", "")
+    assert page.count("data:image/jpeg") == 3 * 4 + 3 * 3
+    assert "data:video/mp4" in page
+    assert "<svg" in page
+
+
+def test_run_folder_has_splats_pictures_and_versions(finished, scene_folder):
+    _, folder, _ = finished
+    config = json.loads((folder / "config.json").read_text())
+    assert config["settings"]["scene"] == str(scene_folder)
+    assert config["resolved"]["max_gaussians"] > 0
+    assert "torch" in config["versions"]
+    for variant in ("photo", *VARIANTS):
+        assert len(list((folder / "images" / variant).glob("*.png"))) == 3
+    assert len(list((folder / "images" / "round_01").glob("*.png"))) == 3
+    assert "round 2 of novel views" in (folder / "log.txt").read_text()
+    assert len(list((folder / "checkpoints").iterdir())) == KEPT_CHECKPOINTS
+    # The splat is back in the frame of the COLMAP folder, whose room is a few metres wide around the origin.
+    means = read_ply(folder / "loop.ply").means
+    assert 0.3 < float(means.std()) < 10
+
+
+def test_stopping_and_resuming_gives_the_same_run(finished, settings, tmp_path):
+    _, whole, _ = finished
+    folder = RunFolder(tmp_path / "part")
+    for _ in Experiment(settings, folder).run(stop_at=13):
+        pass
+    assert not (folder.path / "metrics.json").exists()
+    # A damaged newest checkpoint is passed over.
+    newest = folder.checkpoint_folders()[0]
+    assert newest.name == "step_000013"
+    (newest / "loop" / "splat" / "tensors.npz").write_bytes(b"damaged")
+    resumed = Experiment(settings, folder, resume=True)
+    list(resumed.run())
+    assert resumed.finished
+    for name in ("plain.ply", "loop.ply", "metrics.json", "metrics.jsonl"):
+        assert (folder.path / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_bad_input_leaves_nothing_behind(settings, tmp_path):
+    for changes, words in (
+        ({"scene": str(tmp_path / "nowhere")}, "nowhere"),
+        ({"fixer": str(tmp_path / "no_weights")}, "no_weights"),
+        ({"split": "every:0"}, "every:N"),
+        ({"sparse": 100}, "100"),
+    ):
+        folder = RunFolder(tmp_path / "run")
+        with pytest.raises(InputError, match=words):
+            list(Experiment(dataclasses.replace(settings, **changes), folder).run())
+        assert not folder.path.exists()
+
+
+def test_a_taken_folder_is_refused(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    (folder.path / "photo.png").touch()
+    with pytest.raises(InputError, match="not empty"):
+        folder.create()
+    (folder.path / "config.json").touch()
+    with pytest.raises(InputError, match="holds a run already"):
+        folder.check_free()
+    with pytest.raises(InputError, match="is a file"):
+        RunFolder(folder.path / "photo.png").check_free()
+
+
+def test_folders_are_numbered_and_the_newest_is_found(tmp_path):
+    with pytest.raises(InputError, match="no run"):
+        newest_run(tmp_path / "demo")
+    names = []
+    for _ in range(11):
+        folder = numbered(tmp_path / "demo")
+        names.append(folder.name)
+        folder.mkdir()
+        (folder / "config.json").touch()
+    assert names[:3] == ["demo", "demo-2", "demo-3"]
+    assert newest_run(tmp_path / "demo").name == "demo-11"
+
+
+def test_fixers_by_name(weights):
+    assert isinstance(load_fixer("none", device="cpu"), IdentityFixer)
+    fixer = load_fixer(str(weights), device="cpu")
+    assert isinstance(fixer, DifixFixer)
+    rendered, references = torch.rand(2, 20, 28, 3), torch.rand(2, 40, 30, 3)
+    fixed = fixer(rendered, references)
+    assert fixed.shape == rendered.shape
+    assert 0 <= float(fixed.min()) <= float(fixed.max()) <= 1
+    assert not torch.equal(fixed, fixer(rendered, 1 - references))
+
+
+def _result(name, psnrs, ssim=0.5):
+    scores = {str(index): ViewScore(psnr=psnr, ssim=ssim, lpips=None) for index, psnr in enumerate(psnrs)}
+    evaluation = Evaluation(psnr=sum(psnrs) / len(psnrs), ssim=ssim, lpips=None, per_view=scores)
+    return VariantResult(name=name, evaluation=evaluation, num_gaussians=1, renders_u8={})
+
+
+def test_verdict_is_honest():
+    plain = _result("plain", [20.0, 22.0], ssim=0.6)
+    better = verdict([plain, _result("loop", [20.5, 21.9]), _result("loop_fixed", [21.0, 23.0])], fixed=True)
+    assert "the progressive loop + final fix is best: 22.00 dB, +1.00 dB" in better
+    assert "2 of 2 views" in better
+    assert "By SSIM the plain training is ahead" in better
+    worse = verdict([plain, _result("loop", [19.0, 21.0]), _result("loop_fixed", [20.0, 22.02])], fixed=True)
+    assert "nothing is clearly better than plain training (21.00 dB" in worse
+    assert "-1.00 dB" in worse
+    assert "control" in verdict([plain, _result("loop", [19.0, 21.0])], fixed=False)
+
+
+def test_curves_join_the_loop_to_the_plain_training():
+    curves = Curves()
+    for step, variant, psnr in ((10, "plain", 11.0), (20, "plain", 12.0), (20, "loop", 13.0)):
+        curves.add({"step": step, "variant": variant, "psnr": psnr, "ssim": 0.5})
+    assert curves.latest("loop")["psnr"] == 13.0
+    assert curves.latest("other") is None
+    svg = curves.svg((12, 15))
+    assert svg.startswith("<svg")
+    assert "progressive loop" in svg
+    assert svg == curves.svg((12, 15))
+
+
+def test_pictures_stand_side_by_side():
+    one, other = np.zeros((20, 30, 3), np.uint8), np.full((40, 30, 3), 200, np.uint8)
+    row = beside([one, other])
+    assert row.shape == (20, 30 + 4 + 15, 3)
+    assert row[10, -5].tolist() == [200] * 3
+    pair = labelled_pair(torch.zeros(21, 31, 3), torch.ones(21, 31, 3), ("a", "b"))
+    assert pair.shape == (20, 66, 3)
+    assert file_name("left/0001.jpg") == "left_0001.png"
