@@ -3,7 +3,8 @@
 The image travels through three channels of the encoder's first convolution, the finest skip connection and the
 decoder's last block. There it stands as [R, -R, G, -G, B, -B, C, -C] in one group of the last group norm, where the
 constants C make the group's scale known, and SiLU(u) - SiLU(-u) = u undoes the last non-linearity. Everything else
-the network adds to that. The attention layers start as a look-up by similarity: queries and keys share their weights.
+the network adds to that. The attention layers start as a look-up by similarity across views: queries and keys share
+their weights, and what is found is added as it is.
 """
 
 import torch
@@ -20,6 +21,9 @@ CONSTANT = 8.0
 
 IMAGE_SCALE = 0.5
 """Size of the image in its channels, so that C stays moderate."""
+
+LOOK_UP_SHARE = 0.5
+"""How strongly the attention layers add what they find in both views."""
 
 
 def small_config() -> NetworkConfig:
@@ -77,9 +81,7 @@ def _carry_image_to_last_block(network: DifixNetwork) -> None:
         encoder.conv_in.weight[colour] = 0
         encoder.conv_in.weight[colour, colour, 1, 1] = IMAGE_SCALE
         encoder.conv_in.bias[colour] = 0
-    for number in range(1, levels + 1):
-        skip = decoder.get_submodule(f"skip_conv_{number}").weight
-        nn.init.normal_(skip, std=0.2 / skip.shape[1] ** 0.5)
+    # The coarser skips keep their tiny stock weights, so that the latent, not a skip, learns first.
     finest = decoder.get_submodule(f"skip_conv_{levels}").weight
     finest[:3] = 0
     for colour in range(3):
@@ -117,7 +119,9 @@ def _read_image_from_last_block(network: DifixNetwork) -> None:
 
 
 def _look_up_by_similarity(attention: nn.Module) -> None:
-    query, key = attention.get_submodule("to_q"), attention.get_submodule("to_k")
-    weight: Tensor = query.get_parameter("weight")
-    nn.init.orthogonal_(weight, gain=1.5)
-    key.get_parameter("weight").copy_(weight)
+    query, key, value = (attention.get_submodule(name).get_parameter("weight") for name in ("to_q", "to_k", "to_v"))
+    out: Tensor = attention.get_submodule("to_out.0").get_parameter("weight")
+    for weight in (query, value):
+        nn.init.orthogonal_(weight)
+    key.copy_(query)
+    out.copy_(LOOK_UP_SHARE * value.T)

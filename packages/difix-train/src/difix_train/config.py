@@ -164,7 +164,7 @@ class OptimizerConfig:
             _check_range(name, getattr(self, name), 0, 1)
 
 
-Trainable = Literal["released", "all", "unet", "lora", "decoder"]
+Trainable = Literal["released", "all", "unet", "lora", "decoder", "latent"]
 """Names of the sets of parameters that can be trained; see :mod:`difix_train.trainable`."""
 
 
@@ -189,7 +189,8 @@ class TrainConfig:
 
     trainable: Trainable = "released"
     """Which parameters are trained: `released` (whole UNet, decoder LoRA, skip convolutions), `all`, `unet`, `lora`
-    (decoder LoRA and skip convolutions) or `decoder` (every decoder parameter)."""
+    (decoder LoRA and skip convolutions), `decoder` (every decoder parameter) or `latent` (all but the skips,
+    so that a network from scratch learns to use its latent, where alone views meet, before its skips)."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of forward and backward. The weights that are trained stay float32 in both cases."""

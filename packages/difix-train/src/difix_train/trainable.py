@@ -30,6 +30,7 @@ def trainable_parameters(network: DifixNetwork, trainable: Trainable) -> dict[st
         "unet": (_is_unet,),
         "lora": (_is_lora, _is_skip),
         "decoder": (_is_decoder,),
+        "latent": (lambda name: not _is_skip(name),),
     }
     names = [name for belongs in order[trainable] for name in named if belongs(name)]
     return {name: named[name] for name in dict.fromkeys(names)}
