@@ -1,0 +1,132 @@
+"""Posed images in, 3D Gaussian splats and renders out, on CUDA or a CPU.
+
+Start with `trainer`, the engine, and `scene.scene`, what it works on.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from splat_recon.config import AdcConfig, LearningRates, McmcConfig, TrainConfig, mcmc_config
+    from splat_recon.errors import InputError
+    from splat_recon.evaluate import Evaluation, ViewScore
+    from splat_recon.gaussians.gaussians import Gaussians
+    from splat_recon.gaussians.initialize import from_points
+    from splat_recon.gaussians.transform import transformed
+    from splat_recon.geometry.cameras import Camera
+    from splat_recon.geometry.trajectories import interpolated
+    from splat_recon.io.colmap import read_scene, write_scene
+    from splat_recon.io.ply import read_ply, write_ply
+    from splat_recon.io.sfm import SfmConfig, reconstruct
+    from splat_recon.io.video import write_video
+    from splat_recon.metrics import make_lpips
+    from splat_recon.render.output import RenderOutput, RenderStats
+    from splat_recon.render.rasterizer import Rasterizer, RenderConfig, make_rasterizer
+    from splat_recon.scene.downscale import downscaled
+    from splat_recon.scene.normalize import normalized
+    from splat_recon.scene.scene import Points, Scene, View
+    from splat_recon.scene.splits import Split, make_split
+    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+    from splat_recon.trained import TrainedSplats, export_ply
+    from splat_recon.trainer import SplatTrainer
+    from splat_recon.views.mixture import ViewMixture
+    from splat_recon.views.view_set import TrainingView, ViewSet
+
+_SUBMODULES = {
+    "AdcConfig": "config",
+    "Camera": "geometry.cameras",
+    "Evaluation": "evaluate",
+    "Gaussians": "gaussians.gaussians",
+    "InputError": "errors",
+    "LearningRates": "config",
+    "McmcConfig": "config",
+    "Points": "scene.scene",
+    "Rasterizer": "render.rasterizer",
+    "RenderConfig": "render.rasterizer",
+    "RenderOutput": "render.output",
+    "RenderStats": "render.output",
+    "Scene": "scene.scene",
+    "SfmConfig": "io.sfm",
+    "SplatTrainer": "trainer",
+    "Split": "scene.splits",
+    "SyntheticConfig": "scene.synthetic",
+    "TrainConfig": "config",
+    "TrainedSplats": "trained",
+    "TrainingView": "views.view_set",
+    "View": "scene.scene",
+    "ViewMixture": "views.mixture",
+    "ViewScore": "evaluate",
+    "ViewSet": "views.view_set",
+    "downscaled": "scene.downscale",
+    "export_ply": "trained",
+    "from_points": "gaussians.initialize",
+    "generate_scene": "scene.synthetic",
+    "interpolated": "geometry.trajectories",
+    "make_lpips": "metrics",
+    "make_rasterizer": "render.rasterizer",
+    "make_split": "scene.splits",
+    "mcmc_config": "config",
+    "normalized": "scene.normalize",
+    "read_ply": "io.ply",
+    "read_scene": "io.colmap",
+    "reconstruct": "io.sfm",
+    "transformed": "gaussians.transform",
+    "write_ply": "io.ply",
+    "write_scene": "io.colmap",
+    "write_video": "io.video",
+}
+"""Where each public name lives; it is imported when it is first used."""
+
+__all__ = [
+    "AdcConfig",
+    "Camera",
+    "Evaluation",
+    "Gaussians",
+    "InputError",
+    "LearningRates",
+    "McmcConfig",
+    "Points",
+    "Rasterizer",
+    "RenderConfig",
+    "RenderOutput",
+    "RenderStats",
+    "Scene",
+    "SfmConfig",
+    "SplatTrainer",
+    "Split",
+    "SyntheticConfig",
+    "TrainConfig",
+    "TrainedSplats",
+    "TrainingView",
+    "View",
+    "ViewMixture",
+    "ViewScore",
+    "ViewSet",
+    "downscaled",
+    "export_ply",
+    "from_points",
+    "generate_scene",
+    "interpolated",
+    "make_lpips",
+    "make_rasterizer",
+    "make_split",
+    "mcmc_config",
+    "normalized",
+    "read_ply",
+    "read_scene",
+    "reconstruct",
+    "transformed",
+    "write_ply",
+    "write_scene",
+    "write_video",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SUBMODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_SUBMODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

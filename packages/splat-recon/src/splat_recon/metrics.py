@@ -80,7 +80,7 @@ def make_lpips(net: str = "alex", device: str = "cpu") -> LpipsMetric | None:
 def _lpips_network(net: str, backbone: Path) -> torch.nn.Module:
     """The network with its backbone from a file; `pnet_rand` keeps lpips from downloading one."""
     if not backbone.is_file():
-        raise FileNotFoundError("no such file; put torchvision's there")
+        raise FileNotFoundError("no such file")
     import lpips
 
     with warnings.catch_warnings():

@@ -1,0 +1,196 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from splat_recon_app.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from splat_recon.io.colmap import write_scene
+    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+
+    folder = tmp_path_factory.mktemp("scene") / "table"
+    config = SyntheticConfig(num_views=6, width=64, height=48, num_points=200, layout="table")
+    write_scene(folder, generate_scene(5, config))
+    return folder
+
+
+def _train(scene: Path, out: Path, *more: str) -> list[str]:
+    flags = ["--scene", str(scene), "--out", str(out), "--device", "cpu", "--split", "every:3"]
+    return ["train", *flags, "--max-steps", "30", "--checkpoint-every", "12", *more]
+
+
+@pytest.fixture(scope="module")
+def finished(scene_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    assert main(_train(scene_folder, out)) == 0
+    return out
+
+
+def _refused(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
+    assert main(argv) == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    return message[message.index("error: ") :]
+
+
+def test_training_leaves_the_agreed_run_folder(finished: Path):
+    assert sorted(path.name for path in finished.iterdir()) == [
+        "cameras.json",
+        "checkpoints",
+        "config.json",
+        "images",
+        "log.txt",
+        "metrics.json",
+        "metrics.jsonl",
+        "point_cloud.ply",
+    ]
+    assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == [
+        "step_000012",
+        "step_000024",
+        "step_000030",
+    ]
+    config = json.loads((finished / "config.json").read_text())
+    assert config["settings"]["train"]["max_steps"] == 30
+    assert "torch" in config["versions"]
+    scores = json.loads((finished / "metrics.json").read_text())
+    assert scores["step"] == 30
+    assert scores["split"] == "test"
+    assert len(scores["per_view"]) == 2
+    images = sorted((finished / "images").iterdir())
+    assert len(images) == 2
+    with Image.open(images[0]) as image:
+        assert image.size == (128, 48)
+
+
+def test_the_path_written_last_is_printed(scene_folder: Path, tmp_path: Path, capsys):
+    assert main(_train(scene_folder, tmp_path / "run", "--stop-at", "3")) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "run" / "point_cloud.ply")]
+
+
+@pytest.mark.parametrize("preset", ["default", "mcmc"])
+def test_stopping_and_resuming_is_the_same_run(scene_folder: Path, tmp_path: Path, preset: str):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(_train(scene_folder, whole, "--preset", preset)) == 0
+    assert main(_train(scene_folder, parts, "--preset", preset, "--stop-at", "15")) == 0
+    assert json.loads((parts / "metrics.json").read_text())["step"] == 15
+    assert main(_train(scene_folder, parts, "--preset", preset, "--resume")) == 0
+    assert (whole / "metrics.json").read_text() == (parts / "metrics.json").read_text()
+    assert (whole / "metrics.jsonl").read_text() == (parts / "metrics.jsonl").read_text()
+    assert (whole / "point_cloud.ply").read_bytes() == (parts / "point_cloud.ply").read_bytes()
+
+
+def test_a_damaged_newest_checkpoint_is_skipped(scene_folder: Path, tmp_path: Path, finished: Path, capsys):
+    out = tmp_path / "run"
+    assert main(_train(scene_folder, out, "--stop-at", "20")) == 0
+    tensors = out / "checkpoints" / "step_000020" / "tensors.npz"
+    tensors.write_bytes(tensors.read_bytes()[:-100])
+    assert main(_train(scene_folder, out, "--resume")) == 0
+    shown = capsys.readouterr().err.replace("\n", "")
+    assert "step_000020" in shown
+    assert (out / "metrics.json").read_text() == (finished / "metrics.json").read_text()
+
+
+def test_eval_scores_the_run_again(finished: Path, capsys):
+    before = (finished / "metrics.json").read_text()
+    assert main(["eval", "--run", str(finished), "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.split() == [str(finished / "metrics.json")]
+    assert (finished / "metrics.json").read_text() == before
+    assert main(["eval", "--run", str(finished), "--device", "cpu", "--split", "train"]) == 0
+    scores = json.loads((finished / "metrics_train.json").read_text())
+    assert len(scores["per_view"]) == 4
+    (finished / "metrics_train.json").unlink()
+    for name in scores["per_view"]:
+        (finished / "images" / name).with_suffix(".png").unlink()
+
+
+def test_export_is_in_colmaps_frame(finished: Path, scene_folder: Path, tmp_path: Path):
+    from splat_recon.io.colmap import read_scene
+    from splat_recon.io.ply import read_ply
+
+    out = tmp_path / "new" / "splats.ply"
+    assert main(["export", "--run", str(finished), "--out", str(out)]) == 0
+    assert out.read_bytes() == (finished / "point_cloud.ply").read_bytes()
+    p_world = read_scene(scene_folder).points.p_world
+    means = read_ply(out).means.numpy()
+    nearest = np.linalg.norm(means[:, None] - p_world[None], axis=-1).min(axis=1)
+    assert np.median(nearest) < 0.02 * np.ptp(p_world, axis=0).max()
+
+
+def test_render_writes_a_video_without_the_photos(finished: Path, tmp_path: Path):
+    av = pytest.importorskip("av")
+    out = tmp_path / "path.mp4"
+    argv = ["render", "--run", str(finished), "--out", str(out), "--device", "cpu", "--frames-per-view", "2"]
+    assert main(argv) == 0
+    with av.open(str(out)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 7
+    assert frames[0].shape == (48, 64, 3)
+    assert frames[0].std() > 5
+
+
+def test_bad_input_is_one_sentence_and_exit_code_2(scene_folder: Path, finished: Path, tmp_path: Path, capsys):
+    out = tmp_path / "out"
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty").mkdir()
+    cases = {
+        "no scene folder": _train(tmp_path / "missing", out),
+        "empty": _train(tmp_path / "empty", out),
+        "cannot write": _train(scene_folder, tmp_path / "file" / "run"),
+        "to resume": _train(scene_folder, out, "--resume"),
+        "add --resume": _train(scene_folder, finished),
+        "max_steps was 30, is now 31": _train(scene_folder, finished, "--resume", "--max-steps", "31"),
+        "sparse asks for 9": _train(scene_folder, out, "--sparse", "9"),
+        "every:N": _train(scene_folder, out, "--split", "every:x"),
+        "there is no run in": ["eval", "--run", str(tmp_path / "empty")],
+        "must end in .mp4": ["render", "--run", str(finished), "--out", str(tmp_path / "path.txt")],
+        "must end in .ply": ["export", "--run", str(finished), "--out", str(tmp_path / "x.obj")],
+        "no folder of photos": ["sfm", "--images", str(tmp_path / "missing"), "--out", str(out)],
+        "at least 3": ["sfm", "--images", str(tmp_path / "empty"), "--out", str(tmp_path / "sfm")],
+    }
+    for sentence, argv in cases.items():
+        assert sentence in _refused(capsys, argv), sentence
+    assert not out.exists()
+    assert not (tmp_path / "empty" / "log.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "flags", [["--max-steps", "0"], ["--max-size", "5"], ["--preset", "other"], ["--checkpoint-every", "-1"], []]
+)
+def test_bad_flags_exit_with_2(scene_folder: Path, tmp_path: Path, flags: list[str], capsys):
+    argv = _train(scene_folder, tmp_path / "out", *flags) if flags else ["train"]
+    with pytest.raises(SystemExit) as stopped:
+        main(argv)
+    assert stopped.value.code == 2
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_signal_saves_and_leaves_a_run_that_resumes(scene_folder: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    argv = _train(scene_folder, out)
+    argv[argv.index("--max-steps") + 1] = "100000"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "splat_recon_app", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoints" / "step_000012").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    printed, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    last = Path(printed.strip())
+    assert (last / "checksums.json").is_file()
+    assert not list((out / "checkpoints").glob(".*"))
+    stop_at = str(int(last.name.removeprefix("step_")) + 2)
+    assert main([*argv, "--resume", "--stop-at", stop_at]) == 0
+    assert json.loads((out / "metrics.json").read_text())["step"] == int(stop_at)
