@@ -76,16 +76,16 @@ def test_save_and_load_continue_bitwise(tmp_path: Path, num_workers: int) -> Non
     pairs = make_pairs(5, num_references=(1, 0))
     config = dataclasses.replace(BUSY, data=dataclasses.replace(BUSY.data, num_workers=num_workers))
     straight = make_trainer(BUSY, pairs)
-    straight.train_until(8)
+    straight.train_until(6)
 
     first = make_trainer(config, pairs)
     first.train_until(1)
-    first.train_until(4)
+    first.train_until(3)
     first.save(tmp_path / "checkpoint")
     resumed = DifixTrainer.load(tmp_path / "checkpoint", PairDataset(pairs, config.data), config)
-    resumed.train_until(8)
+    resumed.train_until(6)
 
-    assert resumed.step == straight.step == 8
+    assert resumed.step == straight.step == 6
     expected = parameters_of(straight)
     for name, value in parameters_of(resumed).items():
         assert torch.equal(value, expected[name]), name
@@ -147,9 +147,9 @@ def test_two_pairs_are_learned_by_heart() -> None:
         optimizer=OptimizerConfig(learning_rate=4e-3, weight_decay=0.0),
     )
     trainer = make_trainer(config, make_pairs(2))
-    trainer.train_until(60)
+    trainer.train_until(40)
     first, last = trainer.history[0].loss, trainer.history[-1].loss
-    assert last < first / 8, (first, last)
+    assert last < first / 6, (first, last)
 
 
 def test_bfloat16_trains_float32_weights() -> None:
@@ -212,6 +212,7 @@ def test_run_writes_metrics_checkpoints_and_a_model_for_the_pipeline(tmp_path: P
     with pytest.raises(InputError, match="--resume"):
         folder.open(resume=False)
     latest = folder.open(resume=True)
+    assert latest is not None
     assert latest == folder.checkpoint(4)
     trainer = DifixTrainer.load(latest, PairDataset(pairs, config.data), config)
     run = TrainingRun(trainer, folder, validation=PairDataset(pairs, config.data))
@@ -232,4 +233,5 @@ def test_run_writes_metrics_checkpoints_and_a_model_for_the_pipeline(tmp_path: P
 
     pipe = DifixPipeline.from_pretrained(folder.model)
     fixed = pipe(pairs[0].image, pairs[0].references[0])
-    assert fixed.shape == pairs[0].image.shape
+    assert isinstance(fixed, np.ndarray)
+    assert fixed.shape == (32, 32, 3)

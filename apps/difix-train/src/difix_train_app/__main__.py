@@ -43,7 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _train(settings: RunSettings) -> int:
     settings.check()
-    _log_to(settings.out / "log.txt")
+    with _log_to(settings.out / "log.txt"):
+        return _train_checked(settings)
+
+
+def _train_checked(settings: RunSettings) -> int:
     print("Loading pairs and weights", flush=True)
 
     # Here, after everything that can be said without it, torch is loaded.
@@ -129,12 +133,24 @@ def _print_table(evaluation: "PairEvaluation") -> None:
         console.print(f"The right reference {verdict} both a wrong one and none.")
 
 
-def _log_to(path: Path) -> None:
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=[logging.FileHandler(path, encoding="utf-8")],
-    )
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Log to a file, and warnings to the screen too."""
+    to_file = logging.FileHandler(path, encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    to_screen = logging.StreamHandler()
+    to_screen.setLevel(logging.WARNING)
+    to_screen.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    for handler in (to_file, to_screen):
+        root.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in (to_file, to_screen):
+            root.removeHandler(handler)
+            handler.close()
 
 
 @contextmanager

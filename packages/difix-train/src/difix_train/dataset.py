@@ -16,7 +16,7 @@ from difix_model.pairs import PairRecord, read_pairs
 from difix_train.config import SIZE_MULTIPLE, DataConfig
 from difix_train.errors import InputError, first_problems
 
-RgbU8 = UInt8[np.ndarray, "h w 3"]
+RgbU8 = UInt8[np.ndarray, "_h _w 3"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

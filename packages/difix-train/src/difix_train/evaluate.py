@@ -53,7 +53,8 @@ class PairEvaluation:
 
     def table(self) -> list[tuple[str, Scores]]:
         """Rows to show: the input, then every reference mode."""
-        return [("input", self.before), *((f"{mode} reference", scores) for mode, scores in self.after.items())]
+        names = {"right": "right reference", "wrong": "wrong reference", "none": "no reference"}
+        return [("input", self.before), *((names[mode], scores) for mode, scores in self.after.items())]
 
     @property
     def uses_reference(self) -> bool | None:

@@ -41,7 +41,7 @@ class Lpips(nn.Module):
         heads: One weight for each channel of each compared layer, in LAYER_INDICES' order.
     """
 
-    def __init__(self, vgg: VggFeatures, heads: list[Float[Tensor, " c"]]) -> None:
+    def __init__(self, vgg: VggFeatures, heads: list[Float[Tensor, " _c"]]) -> None:
         super().__init__()
         self.vgg = vgg
         self.shift: Tensor

@@ -1,0 +1,85 @@
+"""The command difix-train, in this process: a run with stop and resume, eval, and every kind of bad input."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difix_train_app.__main__ import main
+
+RUN = ["--preset", "tiny", "--height", "32", "--width", "32", "--lpips-weight", "0", "--gram-weight", "0"]
+PROMPT = "remove degradation"
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    splits: dict[str, dict] = {"train": {}, "test": {}}
+    for number in range(4):
+        entry = {"prompt": PROMPT}
+        for key in ("image", "target_image", "ref_image"):
+            name = f"{key}_{number}.png"
+            Image.fromarray(rng.integers(0, 255, (32, 40, 3), dtype=np.uint8)).save(tmp_path / name)
+            entry[key] = name
+        splits["train" if number < 2 else "test"][f"pair_{number}"] = entry
+    path = tmp_path / "pairs.json"
+    path.write_text(json.dumps(splits))
+    return path
+
+
+def test_run_stops_resumes_and_is_measured(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    run = ["run", "--pairs", str(pairs), "--out", str(out), *RUN, "--max-steps", "4", "--checkpoint-every", "2"]
+    assert main([*run, "--stop-at", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(out / "checkpoints" / "step_000002")
+    assert main(run) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*run, "--learning-rate", "1", "--resume"]) == 2
+    assert "optimizer.learning_rate was 2e-05, now 1.0" in capsys.readouterr().err
+    assert main([*run, "--resume"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[-1] == str(out / "model")
+    assert all(row in shown for row in ("input", "right reference", "wrong reference", "no reference"))
+    assert json.loads((out / "config.json").read_text())["settings"]["config"]["max_steps"] == 4
+
+    result = tmp_path / "eval.json"
+    assert main(["eval", "--model", str(out / "model"), "--pairs", str(pairs), "--out", str(result)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(result)
+    assert set(json.loads(result.read_text())["after"]) == {"right", "wrong", "none"}
+
+
+def test_bad_input_is_told_in_a_sentence(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "image_0.png").rename(tmp_path / "elsewhere.png")
+    broken = ["run", "--pairs", str(pairs)]
+    good = tmp_path / "good.json"
+    values = json.loads(pairs.read_text())
+    del values["train"]["pair_0"]
+    good.write_text(json.dumps(values))
+    fine = ["run", "--pairs", str(good)]
+    cases = [
+        ([*broken, "--out", "o", *RUN], "image_0.png"),
+        ([*fine, "--out", str(tmp_path / "file" / "out"), *RUN], "cannot write to"),
+        ([*fine, "--out", "o", "--preset", "huge"], "no preset 'huge'"),
+        ([*fine, "--out", "o"], "--model"),
+        ([*fine, "--out", "o", "--model", "a", "--base", "b"], "--base"),
+        ([*fine, "--out", "o", *RUN, "--resume"], "no checkpoint to continue from"),
+        (["run", "--pairs", str(tmp_path / "absent.json"), "--out", "o", *RUN], "absent.json"),
+        (["eval", "--pairs", str(good), "--split", "train", "--max-samples", "0"], "max_samples"),
+        (["eval", "--pairs", str(good), "--model", str(tmp_path / "absent")], "absent"),
+    ]
+    for arguments, expected in cases:
+        assert main(arguments) == 2, arguments
+        error = capsys.readouterr().err
+        assert error.startswith("error: "), error
+        assert expected in error
+        assert "Traceback" not in error
+
+
+def test_values_out_of_range_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--pairs", "p", "--out", "o", "--height", "7"])
+    assert stop.value.code == 2
+    assert "height must be a positive" in capsys.readouterr().err
