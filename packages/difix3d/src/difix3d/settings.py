@@ -1,6 +1,6 @@
 """What a run of the whole comparison is asked to do, flat and JSON-like; no torch here."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
 from difix3d.config import (
@@ -29,6 +29,13 @@ DEFAULT_STEPS = {"cpu": 3000, "cuda": 30_000}
 DEFAULT_SIZE = {"cpu": 384, "cuda": 1600}
 DEFAULT_GAUSSIANS = {"cpu": 30_000, "cuda": 1_000_000}
 """What a run on each kind of device can afford."""
+
+SHORT_RUN = 10_000
+"""Runs of fewer steps never reset opacities: they would not recover. On a generated scene with 6 photos and 700 steps
+this, with the threshold below, is worth 1.7 dB of plain training."""
+
+SHORT_RUN_GROW_GRAD2D = 6e-4
+"""Threshold of density control in short runs (gsplat: 2e-4), whose gradients are those of a splat still in motion."""
 
 MIN_SIZE = 16
 """Longest side of a photo, in pixels, below which nothing can be compared."""
@@ -150,8 +157,10 @@ def progressive_config(settings: RunSettings) -> ProgressiveConfig:
     """
     if settings.max_steps is None or settings.max_gaussians is None:
         raise ValueError("expected resolved settings, got some that are still None")
-    whole = TrainConfig(strategy=AdcConfig(cap_max=settings.max_gaussians), seed=settings.seed)
-    train = whole.scaled_to(settings.max_steps)
+    strategy = AdcConfig(cap_max=settings.max_gaussians)
+    if settings.max_steps < SHORT_RUN and settings.preset == "short":
+        strategy = replace(strategy, reset_every=0, grow_grad2d=SHORT_RUN_GROW_GRAD2D)
+    train = TrainConfig(strategy=strategy, seed=settings.seed).scaled_to(settings.max_steps)
     if settings.preset == "released":
         return released_config(train)
     targets: Targets = {
