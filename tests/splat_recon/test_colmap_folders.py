@@ -200,7 +200,7 @@ def test_distortion_is_taken_out(tmp_path, model):
     (tmp_path / "images").mkdir()
     reconstruction.write(tmp_path / "sparse" / "0")
     u, v = np.meshgrid(np.arange(64) + 0.5, np.arange(48) + 0.5)
-    rays = camera.cam_from_img(np.stack([u.ravel(), v.ravel()], axis=1)).reshape(48, 64, 2)
+    rays = np.asarray(camera.cam_from_img(np.stack([u.ravel(), v.ravel()], axis=1))).reshape(48, 64, 2)
     Image.fromarray(smooth_rgb(rays[..., 0], rays[..., 1])).save(tmp_path / "images" / "a.png")
     view = read_scene(tmp_path).views[0]
     K = view.camera.K
@@ -292,7 +292,7 @@ def test_models_without_images_or_points_are_refused(tmp_path, folder):
 def test_panoramas_are_refused(folder):
     reconstruction = pycolmap.Reconstruction(folder / "sparse" / "0")
     reconstruction.cameras[1].model = pycolmap.CameraModelId.EQUIRECTANGULAR
-    reconstruction.cameras[1].params = np.array([32.0, 24.0])
+    reconstruction.cameras[1].params = [32.0, 24.0]
     reconstruction.write(folder / "sparse" / "0")
     with pytest.raises(InputError, match="EQUIRECTANGULAR"):
         read_scene(folder)

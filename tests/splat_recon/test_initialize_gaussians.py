@@ -114,6 +114,7 @@ def test_initial_gaussians_agree_with_the_reference_data(reference_data):
         else:
             gaussians = from_points(points, extent, config, seeded)
         for name, tensor in gaussians.parameters().items():
-            torch.testing.assert_close(tensor, expected[f"{case}.{REFERENCE_NAMES[name]}"], atol=1e-5, rtol=0)
+            recorded = expected[f"{case}.{REFERENCE_NAMES[name]}"]
+            np.testing.assert_allclose(tensor, recorded, atol=1e-5, err_msg=f"{case} {name}")
         num_compared += 1
     assert num_compared

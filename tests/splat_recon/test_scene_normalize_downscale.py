@@ -75,7 +75,8 @@ def test_upside_down_cameras_are_not_mirrored():
     [((640, 480), 320, (320, 240)), ((480, 640), 100, (75, 100)), ((64, 48), 64, (64, 48)), ((3000, 2), 10, (10, 1))],
 )
 def test_sizes_are_limited(size, max_size, expected):
-    assert limited_size(*size, max_size) == expected
+    width, height = size
+    assert limited_size(width, height, max_size) == expected
 
 
 def test_downscaling_averages_scales_k_and_keeps_small_scenes():

@@ -1,3 +1,6 @@
+import itertools
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -31,7 +34,7 @@ def test_a_path_is_smooth():
     assert lengths.max() < 2 * np.median(lengths)
     bends = np.linalg.norm(np.diff(steps, axis=0), axis=1)
     assert bends.max() < 0.5 * np.median(lengths)
-    angles = [rotation_angle(a[:3, :3], b[:3, :3]) for a, b in zip(path[:-1], path[1:], strict=True)]
+    angles = [rotation_angle(a[:3, :3], b[:3, :3]) for a, b in itertools.pairwise(path)]
     assert max(angles) < 0.1
 
 
@@ -86,7 +89,8 @@ def test_average_and_focus_agree_with_the_reference_data(expected):
 @pytest.mark.reference
 def test_ellipses_agree_with_the_reference_data(expected):
     poses = list(expected["poses"])
-    for axis, upright in (("z", 2), ("y", 1)):
+    axes: list[tuple[Literal["z", "y"], int]] = [("z", 2), ("y", 1)]
+    for axis, upright in axes:
         recorded = expected[f"ellipse_{axis}"]
         # The height that the record was made with stands in it.
         path = np.stack(ellipse(poses, len(recorded), axis=axis, height=float(recorded[:, upright, 3].mean())))
@@ -101,9 +105,23 @@ def test_ellipses_agree_with_the_reference_data(expected):
 @pytest.mark.reference
 def test_the_spiral_agrees_with_the_reference_data(expected):
     poses, bounds = list(expected["poses_forward_facing"]), expected["bounds"]
-    for name, radius_scale in (("spiral", 1.0), ("spiral_r0.5", 0.5)):
+    for name, radius_scale, num_rounds, forward_rounds in (("spiral", 1.0, 2, 0.5), ("spiral_r0.5", 0.5, 1, 0.3)):
         recorded = expected[name]
-        limits = {"near": float(bounds.min()), "far": float(bounds.max())}
-        path = np.stack(spiral(poses, len(recorded), **limits, radius_scale=radius_scale))
+        near, far = float(bounds.min()), float(bounds.max())
+        path = np.stack(
+            spiral(
+                poses,
+                len(recorded),
+                near=near,
+                far=far,
+                num_rounds=num_rounds,
+                radius_scale=radius_scale,
+                forward_rounds=forward_rounds,
+            )
+        )
         np.testing.assert_allclose(path[:, :3, 3], recorded[:, :, 3], atol=1e-9)
-        np.testing.assert_allclose(np.abs(path[:, :3, 2]), np.abs(recorded[:, :, 2]), atol=1e-9)
+        # The released path turns about a point behind the cameras; ours looks at one as far in front of them.
+        focus = focus_point(list(path))
+        distance = np.linalg.norm(path[:, :3, 3] - focus, axis=1)
+        looked_at = path[:, :3, 3] + path[:, :3, 2] * distance[:, None]
+        np.testing.assert_allclose(looked_at, np.broadcast_to(focus, looked_at.shape), atol=1e-9)

@@ -1,7 +1,8 @@
 """Camera paths for videos: through given poses, around them on an ellipse, or on a spiral in front of a scene.
 
-All functions take and give camera-to-world poses with OpenCV axes. The ellipse and the spiral are those of gsplat's
-examples (which come from multinerf), except that the ellipse about y looks at the scene; theirs looks away from it.
+All functions take and give camera-to-world poses with OpenCV axes. The ellipse and the spiral take the places of
+gsplat's examples (which come from multinerf). They differ in where they look: gsplat's ellipse about y looks away from
+the scene, and its spiral turns about a point behind the cameras; ours look at the scene, and at a point in front.
 """
 
 import itertools

@@ -37,14 +37,15 @@ def write_video(path: Path | str, frames: Iterable[UInt8[np.ndarray, "h w 3"]], 
     partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(partial), "w") as container:
-            num_frames = _encode(container, frames, fps)
-        if num_frames:
-            partial.replace(path)
+        try:
+            with av.open(str(partial), "w") as container:
+                num_frames = _encode(container, frames, fps)
+            if num_frames:
+                partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except (OSError, av.error.FFmpegError) as error:
         raise InputError(f"cannot write video {path}: {error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
     if not num_frames:
         raise InputError(f"there are no frames for video {path}")
 
