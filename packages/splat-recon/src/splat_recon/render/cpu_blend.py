@@ -30,7 +30,6 @@ from splat_recon.render.cpu_layout import (
     M_DEPTH,
     M_GREEN,
     M_RED,
-    NUM_MOMENTS,
     OPACITY,
     RED,
     TILE,
@@ -59,6 +58,8 @@ SIDE = U(TILE)
 PLANE = U(TILE * TILE)
 U0 = U(0)
 U1 = U(1)
+SUM_FLAGS = {*FLAGS, "reassoc"}
+"""A fixed number of columns may be summed in the order that suits vector units; it is the same at every call."""
 CHECK_EVERY = 16
 """Splats between two looks at whether a tile's rows still let light through."""
 
@@ -176,10 +177,11 @@ def blend(
             splat = splats[ids[start + k]]
             x, y = splat[X] - origin_x, splat[Y] - origin_y
             first, end = row_range(y, splat[EXTENT_Y])
+            half_xx, conic_xy, half_yy = HALF * splat[CONIC_XX], splat[CONIC_XY], HALF * splat[CONIC_YY]
             for row in range(first, end):
                 if live[row]:
                     blend_row(
-                        buffer, row, x, y, HALF * splat[CONIC_XX], splat[CONIC_XY], HALF * splat[CONIC_YY],
+                        buffer, row, x, y, half_xx, conic_xy, half_yy,
                         splat[OPACITY], splat[RED], splat[GREEN], splat[BLUE], splat[DEPTH], F(k), max_alpha,
                     )  # fmt: skip
         for row in range(min(TILE, height - top)):
@@ -241,24 +243,24 @@ def row_backward(
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
 def load_gradients(
-    buffer, top, left, background, alpha, depth, light, last, v_rgb, v_alpha, v_depth
+    buffer, row_deepest, top, left, background, alpha, depth, light, last, v_rgb, v_alpha, v_depth
 ):  # fmt: skip
-    """Fill the planes of one tile with the image's gradients; returns the last place drawn in it, -1 for none.
+    """Fill the planes of one tile with the image's gradients, and `row_deepest` with the last place drawn in each row.
 
-    Light that is left counts by what it lets through: the background, and 1 - alpha. The expected depth is a ratio,
-    so its gradient reaches the blended depth and alpha.
+    Where nothing is drawn that place is -1. Light that is left counts by what it lets through: the background, and
+    1 - alpha. The expected depth is a ratio, so its gradient reaches the blended depth and alpha.
     """
     height, width = light.shape
     buffer[: int(P_B_LAST)] = ZERO
     buffer[int(P_B_LAST) :] = F(-1)
-    deepest = -1
+    row_deepest[:] = -1
     for row in range(min(TILE, height - top)):
         for column in range(min(TILE, width - left)):
             at = U(row * TILE + column)
             i, j = top + row, left + column
             buffer[P_LIGHT + at] = light[i, j]
             buffer[P_B_LAST + at] = F(last[i, j])
-            deepest = max(deepest, last[i, j])
+            row_deepest[row] = max(row_deepest[row], last[i, j])
             covered = alpha[i, j]
             weight_gradient = v_depth[i, j] / covered if covered > MIN_WEIGHT else ZERO
             buffer[P_V_RED + at] = v_rgb[i, j, 0]
@@ -268,27 +270,35 @@ def load_gradients(
             through = background[0] * v_rgb[i, j, 0] + background[1] * v_rgb[i, j, 1] + background[2] * v_rgb[i, j, 2]
             v_light = through - v_alpha[i, j] + weight_gradient * depth[i, j]
             buffer[P_BEHIND + at] = light[i, j] * v_light
-    return deepest
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
-def write_moments(sums, x, opacity_gradients):
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=SUM_FLAGS)
+def write_moments(sums, x, moments, slot):
     """Sum the column sums into one row of moments."""
-    for m in range(NUM_MOMENTS):
-        opacity_gradients[m] = ZERO
+    m_00 = m_10 = m_01 = m_20 = m_11 = m_02 = red = green = blue = depth = ZERO
     for column in range(SIDE):
         dx = x - F(column)
         order_0, order_1 = sums[S_0 + column], sums[S_1 + column]
-        opacity_gradients[M_00] += order_0
-        opacity_gradients[M_10] += dx * order_0
-        opacity_gradients[M_01] += order_1
-        opacity_gradients[M_20] += dx * dx * order_0
-        opacity_gradients[M_11] += dx * order_1
-        opacity_gradients[M_02] += sums[S_2 + column]
-        opacity_gradients[M_RED] += sums[S_RED + column]
-        opacity_gradients[M_GREEN] += sums[S_GREEN + column]
-        opacity_gradients[M_BLUE] += sums[S_BLUE + column]
-        opacity_gradients[M_DEPTH] += sums[S_DEPTH + column]
+        m_00 += order_0
+        m_10 += dx * order_0
+        m_01 += order_1
+        m_20 += dx * dx * order_0
+        m_11 += dx * order_1
+        m_02 += sums[S_2 + column]
+        red += sums[S_RED + column]
+        green += sums[S_GREEN + column]
+        blue += sums[S_BLUE + column]
+        depth += sums[S_DEPTH + column]
+    moments[slot, M_00] = m_00
+    moments[slot, M_10] = m_10
+    moments[slot, M_01] = m_01
+    moments[slot, M_20] = m_20
+    moments[slot, M_11] = m_11
+    moments[slot, M_02] = m_02
+    moments[slot, M_RED] = red
+    moments[slot, M_GREEN] = green
+    moments[slot, M_BLUE] = blue
+    moments[slot, M_DEPTH] = depth
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
@@ -299,23 +309,34 @@ def blend_backward(
     """Walk every `num_workers`-th tile back to front and write each intersection's moments into its slot."""
     buffer = np.empty(NUM_BACKWARD, np.float32)
     sums = np.empty(NUM_SUMS, np.float32)
+    row_deepest = np.empty(TILE, np.int32)
     for tile in range(worker, tile_starts.shape[0] - 1, num_workers):
         top, left = TILE * (tile // tiles_x), TILE * (tile % tiles_x)
         origin_x, origin_y = F(left) + HALF, F(top) + HALF
         start, stop = tile_starts[tile], tile_starts[tile + 1]
         if start == stop:
             continue
-        deepest = load_gradients(buffer, top, left, background, alpha, depth, light, last, v_rgb, v_alpha, v_depth)
+        load_gradients(buffer, row_deepest, top, left, background, alpha, depth, light, last, v_rgb, v_alpha, v_depth)
+        deepest = row_deepest.max()
         for place in range(start + deepest + 1, stop):
             moments[slots[place], :] = ZERO
         for k in range(deepest, -1, -1):
             splat = splats[ids[start + k]]
             x, y = splat[X] - origin_x, splat[Y] - origin_y
-            sums[:] = ZERO
             first, end = row_range(y, splat[EXTENT_Y])
+            half_xx, conic_xy, half_yy = HALF * splat[CONIC_XX], splat[CONIC_XY], HALF * splat[CONIC_YY]
+            reached = False
             for row in range(first, end):
+                if k > row_deepest[row]:
+                    continue
+                if not reached:
+                    sums[:] = ZERO
+                    reached = True
                 row_backward(
-                    buffer, sums, row, x, y, HALF * splat[CONIC_XX], splat[CONIC_XY], HALF * splat[CONIC_YY],
+                    buffer, sums, row, x, y, half_xx, conic_xy, half_yy,
                     splat[OPACITY], splat[RED], splat[GREEN], splat[BLUE], splat[DEPTH], F(k), max_alpha,
                 )  # fmt: skip
-            write_moments(sums, x, moments[slots[start + k]])
+            if reached:
+                write_moments(sums, x, moments, slots[start + k])
+            else:
+                moments[slots[start + k], :] = ZERO
