@@ -104,7 +104,7 @@ def test_report_is_one_page_that_says_what_it_used(finished):
     assert experiment.verdict in page
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
     assert "<!--" not in page[page.index("<main>") :].replace("<!-- ", "")
-    assert page.count("data:image/jpeg") == 3 * 4 + 3 * 3
+    assert page.count("data:image/jpeg") == 3 * 4 + 3 * 3  # Held-out views, novel views.
     assert "data:video/mp4" in page
     assert "<svg" in page
 
@@ -214,7 +214,9 @@ def test_curves_join_the_loop_to_the_plain_training():
     curves = Curves()
     for step, variant, psnr in ((10, "plain", 11.0), (20, "plain", 12.0), (20, "loop", 13.0)):
         curves.add({"step": step, "variant": variant, "psnr": psnr, "ssim": 0.5})
-    assert curves.latest("loop")["psnr"] == 13.0
+    latest = curves.latest("loop")
+    assert latest is not None
+    assert latest["psnr"] == 13.0
     assert curves.latest("other") is None
     svg = curves.svg((12, 15))
     assert svg.startswith("<svg")

@@ -1,12 +1,13 @@
 """The loop: without rounds it is plain training; stopping and resuming changes nothing; views count as they should."""
 
+import logging
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from difix3d.config import EvenRounds, HeldOutTargets, MixtureConfig, ProgressiveConfig, SteppingConfig
+from difix3d.config import EvenRounds, HeldOutTargets, MixtureConfig, ProgressiveConfig, SteppingConfig, StepRounds
 from difix3d.enhance import EnhancedRenderer, fixed_renders, nearest_views
 from difix3d.errors import InputError
 from difix3d.fixers import IdentityFixer
@@ -126,6 +127,13 @@ def test_a_fork_goes_on_like_its_original(scene, captured):
     _assert_same_splats(copy, plain)
 
 
+def test_rounds_that_are_left_out_are_mentioned(new_loop, caplog):
+    with caplog.at_level(logging.WARNING, logger="difix3d"):
+        loop = new_loop(rounds=StepRounds(steps=(10, 24)))
+    assert len(loop.rounds) == 1
+    assert "1 rounds are left out" in caplog.text
+
+
 def test_damaged_and_foreign_checkpoints_are_named(tmp_path, new_loop):
     loop = new_loop()
     loop.train_until(loop.rounds[0].start_step)
@@ -167,8 +175,10 @@ def test_fixed_views_count_only_where_the_render_was_opaque():
         return NovelViews(round_index=0, views=(view,))
 
     views = novel(alpha).view_set(weight=0.3, alpha_threshold=0.5)
+    assert views is not None
     (view,) = views.views
     assert view.weight == 0.3
+    assert view.pixel_weight is not None
     assert torch.equal(view.pixel_weight, (alpha[..., 0] == 0.9).float())
     assert novel(torch.zeros(11, 12, 1)).view_set(weight=0.3, alpha_threshold=0.5) is None
 

@@ -23,6 +23,7 @@ from difix3d.pictures import labelled_pair, write_comparison, write_novel_views
 from difix3d.progressive import ProgressiveTrainer, forked
 from difix3d.report import RunFacts, write_report
 from difix3d.run_folder import RunFolder
+from difix3d.schedule import rounds
 from difix3d.settings import RunSettings, progressive_config, resolved
 from difix3d.targets import path_poses, target_poses
 from splat_recon.evaluate import evaluate
@@ -32,6 +33,7 @@ from splat_recon.io.ply import write_ply
 from splat_recon.io.video import write_video
 from splat_recon.metrics import make_lpips
 from splat_recon.render.rasterizer import make_rasterizer
+from splat_recon.scene.downscale import limited_size
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.splits import Split, make_split
 from splat_recon.scene.synthetic import DEMO_SEED, SyntheticConfig, generate_scene
@@ -53,7 +55,8 @@ MEASUREMENTS = 12
 
 VIDEO_FRAMES = 72
 VIDEO_FPS = 18
-"""Four seconds along the captured views."""
+VIDEO_SIZE = 640
+"""Four seconds along the captured views; longer side of each half in pixels."""
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +200,7 @@ class Experiment:
 
     def _train(self, stop_at: int | None) -> Iterator[Progress]:
         stop = self.max_steps if stop_at is None else min(stop_at, self.max_steps)
-        plan = self._new_loop(self._plain).rounds
+        plan = rounds(self.config.rounds, max_steps=self.max_steps, min_remaining=self.config.min_remaining)
         fork = plan[0].start_step if plan else self.max_steps
         measure_every = max(1, self.max_steps // MEASUREMENTS)
         save_every = self.settings.checkpoint_every or self.max_steps
@@ -315,9 +318,11 @@ class Experiment:
         T_world_captured = np.stack([view.camera.T_world_cam for view in self.captured])
         poses = path_poses(T_world_captured, VIDEO_FRAMES, extent=self.scene.extent or 1.0)
         left, right = rgb_renderer(plain), self._enhanced(loop)
+        lens = self.captured[0].camera
+        lens = lens.resized(*limited_size(lens.width, lens.height, VIDEO_SIZE))
         frames = []
         for index, T_world_cam in enumerate(poses):
-            camera = self.captured[0].camera.with_pose(T_world_cam)
+            camera = lens.with_pose(T_world_cam)
             frames.append(labelled_pair(left(camera), right(camera), ("plain", "loop + final fix")))
             yield Progress(phase="film", done=index + 1, total=len(poses))
         write_video(self.folder.path / "path.mp4", frames, VIDEO_FPS)

@@ -8,6 +8,7 @@ kept.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ import numpy as np
 from difix3d import checkpoint
 from difix3d.enhance import fixed_renders, nearest_views
 from difix3d.novel_views import NovelView, NovelViews
-from difix3d.schedule import Round, rounds
+from difix3d.schedule import Round, rounds, wanted_steps
 from difix3d.stepping import stepped_poses
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from difix3d.config import ProgressiveConfig
     from difix3d.fixers import ViewFixer
     from splat_recon.scene.scene import Scene, View
+
+
+logger = logging.getLogger(__name__)
 
 
 class ProgressiveTrainer:
@@ -64,6 +68,9 @@ class ProgressiveTrainer:
         self.fixer = fixer
         self.config = config
         self.rounds = rounds(config.rounds, max_steps=config.train.max_steps, min_remaining=config.min_remaining)
+        num_left_out = len(wanted_steps(config.rounds, max_steps=config.train.max_steps)) - len(self.rounds)
+        if num_left_out:
+            logger.warning("%d rounds are left out: too little of the run follows to learn from them", num_left_out)
         self.num_rounds_done = 0
         self.T_world_novel = np.stack([view.camera.T_world_cam for view in self.captured])
         self.novel: NovelViews | None = None

@@ -114,6 +114,9 @@ def write_report(
         The path of the report.
     """
     page = _PAGE.read_text(encoding="utf-8")
+    if not facts.fixed:
+        # Without a fixer a final fix changes nothing.
+        results = [result for result in results if not result.name.endswith("_fixed")]
     parts = {
         "title": html.escape(f"Difix3D: {facts.scene_name}"),
         "verdict": html.escape(verdict(results, fixed=facts.fixed)),
@@ -162,7 +165,9 @@ def _cards(results: Sequence[VariantResult]) -> str:
     cards = []
     for result in results:
         scores = result.evaluation
-        gain = "" if result.name == "plain" else f"<span class=gain>{scores.psnr - plain.psnr:+.2f} dB</span>"
+        difference = scores.psnr - plain.psnr
+        kind = "gain" if difference >= 0 else "loss"
+        gain = "" if result.name == "plain" else f'<span class="{kind}">{difference:+.2f} dB</span>'
         cards.append(
             f'<div class="card{" best" if result.name == best else ""}"><h3>{VARIANTS[result.name]}</h3>'
             f"<p class=big>{scores.psnr:.2f}<small> dB</small></p>"
@@ -173,15 +178,19 @@ def _cards(results: Sequence[VariantResult]) -> str:
 
 def _pictures(results: Sequence[VariantResult], held_out: Sequence[View]) -> str:
     by_name = {result.name: result for result in results}
-    heads = "".join(f"<th>{head}</th>" for head in ("photo", *(VARIANTS[name] for name in SHOWN)))
+    shown = [name for name in SHOWN if name in by_name]
+    heads = "".join(f"<th>{head}</th>" for head in ("photo", *(VARIANTS[name] for name in shown)))
     rows = []
     for index in _spread(len(held_out), MAX_PICTURES):
         view = held_out[index]
         cells = [f"<td>{_image(view.rgb_u8, f'photo {view.name}')}<p>{html.escape(view.name)}</p></td>"]
-        for name in SHOWN:
+        highest = max(by_name[name].evaluation.per_view[view.name].psnr for name in shown)
+        for name in shown:
             score = by_name[name].evaluation.per_view[view.name]
+            figures = f"{score.psnr:.2f} dB, SSIM {score.ssim:.3f}"
+            figures = f"<b>{figures}</b>" if score.psnr == highest else figures
             picture = _image(by_name[name].renders_u8[view.name], f"{VARIANTS[name]} {view.name}")
-            cells.append(f"<td>{picture}<p>{score.psnr:.2f} dB, SSIM {score.ssim:.3f}</p></td>")
+            cells.append(f"<td>{picture}<p>{figures}</p></td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return f'<table class="pictures"><tr>{heads}</tr>{"".join(rows)}</table>'
 
