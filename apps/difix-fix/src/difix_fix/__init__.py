@@ -1,0 +1,1 @@
+"""The command `difix-fix`: fix a render, a folder of renders, or a video."""

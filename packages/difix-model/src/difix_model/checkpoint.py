@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def save_checkpoint(
     partial = {name: folder / f".{name}.partial-{os.getpid()}" for name in (WEIGHTS_FILE, CONFIG_FILE)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial[WEIGHTS_FILE], metadata={"format": "pt", SAVE_ID: config[SAVE_ID]})
+        save_file(tensors, partial[WEIGHTS_FILE], metadata={SAVE_ID: config[SAVE_ID]})
         partial[CONFIG_FILE].write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         for name, path in partial.items():
             path.replace(folder / name)
@@ -93,7 +94,8 @@ def save_checkpoint(
         raise InputError(f"cannot write the checkpoint {folder}: {error}") from error
     finally:
         for path in partial.values():
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def load_checkpoint(folder: Path | str, *, dtype: torch.dtype = torch.float32) -> Checkpoint:

@@ -7,14 +7,13 @@ as it is while the colours are fixed; 16-bit images are reduced to 8 bits.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -31,21 +30,6 @@ AnyImage = Any
 
 Restore = Callable[[Tensor], AnyImage]
 """Turns a fixed RGB tensor into an image of the kind that the user gave."""
-
-
-def open_image(path: Path) -> Image.Image:
-    """Read an image file completely, turned upright as its EXIF entry says.
-
-    Raises:
-        InputError: If it is absent or no readable image.
-    """
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} cannot be read as an image, it may be damaged or of another kind") from error
 
 
 def to_rgb(image: AnyImage) -> tuple[Float[Tensor, "h w c=3"], Restore]:

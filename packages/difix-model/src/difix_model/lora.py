@@ -57,9 +57,10 @@ class LoraLayer(nn.Module):
     def merged(self) -> nn.Conv2d | nn.Linear:
         """Return the base layer with the update added to its weight (the base layer itself is changed)."""
         with torch.no_grad():
-            update = self.up.weight.flatten(1).float() @ self.down.weight.flatten(1).float()
-            update = update.reshape(self.base_layer.weight.shape)
-            self.base_layer.weight += (self.scaling * update).to(self.base_layer.weight.dtype)
+            weight = self.base_layer.weight
+            precise = torch.promote_types(weight.dtype, torch.float32)
+            update = self.up.weight.flatten(1).to(precise) @ self.down.weight.flatten(1).to(precise)
+            weight += (self.scaling * update.reshape(weight.shape)).to(weight.dtype)
         return self.base_layer
 
 

@@ -97,7 +97,8 @@ class DifixNetwork(nn.Module):
     ) -> EncodedViews:
         """Take the single step on the latents of all views; the skips are passed on."""
         noise = self.predict_noise(encoded.z, text_embedding=text_embedding, timestep=timestep)
-        clean = predict_clean(encoded.z.float(), noise.float(), timestep)
+        precise = torch.promote_types(noise.dtype, torch.float32)
+        clean = predict_clean(encoded.z.to(precise), noise.to(precise), timestep)
         return dataclasses.replace(encoded, z=clean.to(encoded.z.dtype))
 
     def predict_noise(

@@ -1,8 +1,8 @@
 """The call of the released pipeline and of the released inference script, for scripts that were written for them.
 
 `DifixPipeline` is the better choice for new code: it keeps image sizes, is deterministic and pairs images and
-references of whole lists. This one reproduces what the released code computes, its random numbers included, except for what
-fails there (`docs/deviations.md`).
+references of whole lists. This one reproduces what the released code computes, its random numbers included, except for
+what fails there (`docs/deviations.md`).
 """
 
 import dataclasses

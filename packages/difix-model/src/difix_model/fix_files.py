@@ -1,0 +1,98 @@
+"""Run a pipeline over files: images in, images out; a video in, a video out."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from PIL import Image
+
+from difix_model.errors import InputError
+from difix_model.files import FixJob, open_image, save_image
+from difix_model.pipeline import DifixPipeline
+from difix_model.video import Frame, VideoWriter, read_frames, read_info
+
+T = TypeVar("T")
+
+
+def resolved_device(name: str) -> str:
+    """Return the device for "auto", "cpu" or "cuda".
+
+    Raises:
+        InputError: If CUDA is asked for and not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("there is no CUDA device here: use --device cpu or auto")
+    return name
+
+
+def num_items(job: FixJob) -> int | None:
+    """Return the number of images, or of frames if the video tells."""
+    return read_info(job.inputs[0]).num_frames if job.is_video else len(job.inputs)
+
+
+def run_job(job: FixJob, pipeline: DifixPipeline, *, strength: float = 1.0) -> Iterator[int]:
+    """Fix everything, a batch at a time, and write each result as soon as it is there.
+
+    Args:
+        job: From `plan_job`.
+        pipeline: What fixes.
+        strength: Share of the fix, in [0, 1].
+
+    Yields:
+        How many images or frames were finished since the last time.
+
+    Raises:
+        InputError: If a file turns out to be damaged, the result cannot be written, or the pipeline knows no
+            references and the job has some.
+    """
+    if any(job.references) and not pipeline.uses_reference:
+        raise InputError("these weights know no references: leave --reference out, or use others with --model")
+    if job.is_video:
+        yield from _run_video(job, pipeline, strength)
+        return
+    items = zip(job.inputs, job.references, job.outputs, strict=True)
+    for batch in _batches(items, pipeline.batch_size):
+        images = [open_image(source) for source, _, _ in batch]
+        references = [None if reference is None else open_image(reference) for _, reference, _ in batch]
+        for fixed, (_, _, out) in zip(pipeline(images, references, strength=strength), batch, strict=True):
+            save_image(out, fixed)
+        yield len(batch)
+
+
+def _run_video(job: FixJob, pipeline: DifixPipeline, strength: float) -> Iterator[int]:
+    source, out = job.inputs[0], job.outputs[0]
+    info = read_info(source)
+    num_references = len(job.references)
+    if num_references > 1 and info.num_frames not in (None, num_references):
+        raise InputError(
+            f"{source} has {info.num_frames} frames and there are {num_references} references: "
+            "give one for all, or one per frame"
+        )
+    frames = _with_references(source, job.references)
+    with VideoWriter(out, rate=info.rate) as writer:
+        for batch in _batches(frames, pipeline.batch_size):
+            images, references = [frame for frame, _ in batch], [reference for _, reference in batch]
+            for fixed in pipeline(images, references, strength=strength):
+                writer.write(fixed)
+            yield len(batch)
+
+
+def _with_references(source: Path, references: Sequence[Path | None]) -> Iterator[tuple[Frame, Image.Image | None]]:
+    """Pair every frame with the one reference, or with its own."""
+    only = references[0]
+    shared = open_image(only) if len(references) == 1 and only is not None else None
+    for number, frame in enumerate(read_frames(source)):
+        own = references[number] if len(references) > 1 and number < len(references) else None
+        if len(references) > 1 and own is None:
+            raise InputError(f"{source} has more frames than there are references ({len(references)})")
+        yield frame, shared if own is None else open_image(own)
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch

@@ -1,0 +1,180 @@
+"""Images in, images out: kinds, sizes, batches, references, strength."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from difix_model.checkpoint import Checkpoint
+from difix_model.config import tiny_config
+from difix_model.errors import InputError
+from difix_model.images import cropped, from_network, padded, to_bytes, to_network, to_rgb
+from difix_model.network import DifixNetwork
+from difix_model.pipeline import DifixPipeline
+
+
+@pytest.fixture(scope="module")
+def pipe(checkpoint_folder: Path) -> DifixPipeline:
+    return DifixPipeline.from_pretrained(checkpoint_folder)
+
+
+def noise_u8(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["pil", "bytes", "float32", "float64", "tensor_u8", "tensor"])
+def test_the_same_kind_and_size_comes_out(pipe: DifixPipeline, kind: str) -> None:
+    pixels = noise_u8(21, 35)
+    unit = pixels.astype(np.float32) / 255
+    given_image = {
+        "pil": Image.fromarray(pixels),
+        "bytes": pixels,
+        "float32": unit,
+        "float64": unit.astype(np.float64),
+        "tensor_u8": torch.from_numpy(pixels),
+        "tensor": torch.from_numpy(unit),
+    }[kind]
+    fixed = pipe(given_image)
+    assert type(fixed) is type(given_image) or isinstance(fixed, Image.Image)
+    if kind == "pil":
+        assert fixed.size == (35, 21)
+        assert fixed.mode == "RGB"
+    else:
+        assert fixed.shape == given_image.shape
+        assert fixed.dtype == given_image.dtype
+    expected = pipe.fix(torch.from_numpy(unit)[None])[0].numpy()
+    values = np.asarray(fixed, dtype=np.float64)
+    if kind in ("pil", "bytes", "tensor_u8"):
+        values = values / 255
+    assert np.abs(values - expected).max() <= 0.5 / 255 + 1e-4
+    assert np.abs(values - unit).max() > 0.01, "the network of this test changes what it gets"
+
+
+def test_lists_keep_their_order_whatever_the_sizes(pipe: DifixPipeline) -> None:
+    images = [
+        Image.fromarray(noise_u8(*size, seed=i)) for i, size in enumerate([(16, 24), (17, 9), (16, 24), (24, 16)])
+    ]
+    references = [Image.fromarray(noise_u8(30, 20, seed=9)), None, None, [noise_u8(16, 24), noise_u8(8, 8)]]
+    together = pipe(images, references)
+    for image, reference, fixed in zip(images, references, together, strict=True):
+        alone = pipe(image, reference)
+        assert fixed.size == image.size
+        assert np.abs(np.asarray(alone, int) - np.asarray(fixed, int)).max() <= 1
+
+
+def test_references_influence_the_result_and_are_resized(pipe: DifixPipeline) -> None:
+    image = noise_u8(16, 24).astype(np.float32) / 255
+    reference = noise_u8(40, 50, seed=1).astype(np.float32) / 255
+    without, with_one, with_two = pipe(image), pipe(image, reference), pipe(image, [reference, 1 - reference])
+    assert np.abs(without - with_one).max() > 1e-3
+    assert np.abs(with_two - with_one).max() > 1e-3
+
+
+def test_results_are_deterministic(pipe: DifixPipeline) -> None:
+    assert np.array_equal(pipe(noise_u8(16, 24)), pipe(noise_u8(16, 24)))
+
+
+def test_strength_blends_with_the_input(pipe: DifixPipeline) -> None:
+    image = noise_u8(16, 24).astype(np.float32) / 255
+    half = pipe(image, strength=0.5)
+    np.testing.assert_allclose(half, (image + pipe(image)) / 2, atol=1e-5)
+    np.testing.assert_allclose(pipe(image, strength=0.0), image, atol=1e-6)
+    with pytest.raises(InputError, match="strength"):
+        pipe(image, strength=1.5)
+
+
+def test_several_references_as_a_tensor(pipe: DifixPipeline) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rendered = torch.rand(3, 13, 21, 3, generator=generator)
+    references = torch.rand(3, 2, 16, 16, 3, generator=generator)
+    fixed = pipe.fix(rendered, references)
+    assert fixed.shape == rendered.shape
+    assert float(fixed.min()) >= 0
+    assert float(fixed.max()) <= 1
+    torch.testing.assert_close(pipe.fix(rendered, references[:, 0]), pipe.fix(rendered, references[:, :1]))
+    torch.testing.assert_close(pipe.fix(rendered[1:2], references[1:2]), fixed[1:2], atol=1e-3, rtol=0)
+
+
+def test_alpha_is_kept(pipe: DifixPipeline) -> None:
+    pixels = noise_u8(16, 24, channels=4)
+    for given_image in (Image.fromarray(pixels), pixels, torch.from_numpy(pixels)):
+        fixed = np.asarray(pipe(given_image))
+        assert np.array_equal(fixed[..., 3], pixels[..., 3])
+        assert np.array_equal(fixed[..., :3], pipe(pixels[..., :3]))
+
+
+def test_other_pil_modes_become_rgb() -> None:
+    gray = noise_u8(16, 24)[..., 0]
+    expected = np.repeat(gray[..., None], 3, axis=-1)
+    for image in (
+        Image.fromarray(gray),
+        Image.fromarray(gray).convert("P"),
+        Image.fromarray(gray.astype(np.uint16) * 257),
+    ):
+        rgb, _ = to_rgb(image)
+        np.testing.assert_array_equal(to_bytes(rgb).numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((16, 24), np.uint8), "3 or 4 channels"),
+        (np.zeros((3, 16, 24), np.float32), "3 or 4 channels"),
+        (np.zeros((16, 24, 3), np.uint16), "uint8 or float"),
+        (np.full((16, 24, 3), 255.0), r"in \[0, 1\]"),
+        (np.full((16, 24, 3), -0.9), r"in \[0, 1\]"),
+        (np.full((16, 24, 3), np.nan), r"in \[0, 1\]"),
+        (np.zeros((4, 24, 3), np.uint8), "at least 8x8"),
+        ("photo.png", "PIL image"),
+    ],
+)
+def test_what_cannot_be_an_image_is_refused(pipe: DifixPipeline, image, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        pipe(image)
+
+
+def test_numbers_of_images_and_references_must_agree(pipe: DifixPipeline) -> None:
+    image = noise_u8(16, 24)
+    with pytest.raises(InputError, match="one reference per image"):
+        pipe([image, image], [image])
+    with pytest.raises(InputError, match="one reference per image"):
+        pipe.fix(torch.zeros(2, 16, 24, 3), torch.zeros(1, 16, 24, 3))
+    assert pipe([]) == []
+
+
+def test_weights_without_references_refuse_them(text_embedding: torch.Tensor) -> None:
+    network = DifixNetwork(tiny_config(reference_attention=False))
+    pipe = DifixPipeline(Checkpoint(network=network, text_embedding=text_embedding, prompt="p"))
+    assert not pipe.uses_reference
+    with pytest.raises(InputError, match="know no references"):
+        pipe(noise_u8(16, 24), noise_u8(16, 24))
+
+
+def test_another_prompt_needs_an_encoder(checkpoint_folder: Path) -> None:
+    assert DifixPipeline.from_pretrained(checkpoint_folder, prompt="remove degradation").prompt == "remove degradation"
+    with pytest.raises(InputError, match="no text encoder"):
+        DifixPipeline.from_pretrained(checkpoint_folder, prompt="add degradation")
+
+
+def test_half_precision(checkpoint_folder: Path, pipe: DifixPipeline) -> None:
+    half = DifixPipeline.from_pretrained(checkpoint_folder, dtype=torch.bfloat16)
+    image = torch.rand(1, 16, 24, 3, generator=torch.Generator().manual_seed(0))
+    fixed = half.fix(image, image.flip(2))
+    assert fixed.dtype == torch.float32
+    assert float((fixed - pipe.fix(image, image.flip(2))).abs().mean()) < 0.05
+
+
+@settings(max_examples=20, deadline=None)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), multiple=st.sampled_from([1, 4, 8]))
+def test_padding_and_range_round_trips(height: int, width: int, multiple: int) -> None:
+    rgb = torch.rand(2, height, width, 3, generator=torch.Generator().manual_seed(0))
+    x = padded(to_network(rgb), multiple)
+    assert x.shape[-2] % multiple == x.shape[-1] % multiple == 0
+    assert float(x.min()) >= -1
+    torch.testing.assert_close(from_network(cropped(x, height, width)), rgb, atol=1e-6, rtol=0)
