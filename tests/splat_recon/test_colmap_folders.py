@@ -256,13 +256,31 @@ def break_folder(folder: Path, how: str) -> None:
         ("no images folder", r"there is no folder .*images"),
         ("no model", r"is not a COLMAP scene folder"),
         ("no points file", r"lacks points3D\.bin"),
-        ("truncated model", r"cannot be read|3D points"),
+        ("truncated model", r"images\.bin is cut short"),
         ("wrong mask", r"mask .* is 5x5 but its photo is 32x24"),
     ],
 )
 def test_bad_folders_are_refused_in_a_sentence(folder, how, message):
     break_folder(folder, how)
     with pytest.raises(InputError, match=message):
+        read_scene(folder)
+
+
+@pytest.mark.parametrize("name", ["cameras.bin", "images.bin", "points3D.bin", "rigs.bin", "frames.bin"])
+@pytest.mark.parametrize("how", ["short", "empty", "long", "foreign", "huge count"])
+def test_broken_model_files_are_refused_before_they_hang_the_reader(folder, name, how):
+    path = folder / "sparse" / "0" / name
+    content = path.read_bytes()
+    path.write_bytes(
+        {
+            "short": content[:-3],
+            "empty": b"",
+            "long": content + b"x",
+            "foreign": b"<html>not found</html>" * 20,
+            "huge count": (2**40).to_bytes(8, "little") + content[8:],
+        }[how]
+    )
+    with pytest.raises(InputError, match=name.replace(".", r"\.")):
         read_scene(folder)
 
 

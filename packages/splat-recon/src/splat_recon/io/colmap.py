@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float64, UInt8
 from splat_recon.errors import InputError
 from splat_recon.geometry.cameras import Camera
 from splat_recon.geometry.poses import inverse, rigid, transform_camera, transform_points
+from splat_recon.io.colmap_binary import check_binary_model
 from splat_recon.io.images import photo_size, read_mask, read_photo, write_mask, write_photo
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.scene.downscale import downscaled_view
@@ -110,6 +111,8 @@ def _warn_of_other_models(model: Path) -> None:
 
 
 def _read_model(model: Path, folder: Path) -> pycolmap.Reconstruction:
+    if (model / "cameras.bin").is_file():
+        check_binary_model(model)
     try:
         reconstruction = pycolmap.Reconstruction(model)
     except (RuntimeError, ValueError, IndexError, KeyError, MemoryError, OSError) as error:
