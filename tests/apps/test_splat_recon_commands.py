@@ -182,8 +182,10 @@ def test_a_signal_saves_and_leaves_a_run_that_resumes(scene_folder: Path, tmp_pa
     process = subprocess.Popen(
         [sys.executable, "-m", "splat_recon_app", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 120
-    while not (out / "checkpoints" / "step_000012").exists() and time.monotonic() < deadline:
+    deadline = time.monotonic() + 600
+    while not (out / "checkpoints" / "step_000012").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     printed, errors = process.communicate(timeout=60)

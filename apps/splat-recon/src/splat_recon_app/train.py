@@ -93,6 +93,8 @@ def read_scene_and_split(scene_folder: Path, split: str, sparse: int | None, max
     from splat_recon.scene.normalize import normalized
     from splat_recon.scene.splits import make_split
 
+    # pycolmap's logging library answers SIGTERM with a stack trace; a command that is told to end should just end.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     scene = normalized(read_scene(scene_folder, max_size=max_size))
     return scene, make_split(scene.names, split, sparse=sparse, scene_folder=scene_folder)
 

@@ -74,12 +74,6 @@ class LearningRates:
         _check_not_negative(self, "means", "scales", "quats", "opacities", "sh0", "sh_rest")
         _check_positive(self, "means_final_ratio")
 
-    def divided_by(self, factor: float) -> LearningRates:
-        """All rates divided by `factor`, as fine-tuning from given Gaussians wants it."""
-        rates = {name: getattr(self, name) / factor for name in ("means", "scales", "quats", "opacities")}
-        rates |= {name: getattr(self, name) / factor for name in ("sh0", "sh_rest")}
-        return dataclasses.replace(self, **rates)
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdcConfig:

@@ -56,6 +56,10 @@ class GaussianOptimizer:
         """Learning rate of the centres at a step, in scene units."""
         return self._means_rate * self._decay**step
 
+    def groups(self) -> list[dict[str, Any]]:
+        """Settings of each parameter group: name, lr, betas, eps."""
+        return [{key: group[key] for key in ("name", "lr", "betas", "eps")} for group in self._adam.param_groups]
+
     def zero_grad(self) -> None:
         """Forget all gradients."""
         self._adam.zero_grad(set_to_none=True)
