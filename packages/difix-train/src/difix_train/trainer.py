@@ -314,7 +314,7 @@ class DifixTrainer:
         if isinstance(given, Tensor):
             if len(prompts) > 1:
                 raise InputError(f"the pairs have {len(prompts)} prompts and there is one text embedding: {prompts}")
-            given = {prompts[0]: given}
+            given = dict.fromkeys(prompts, given)
         missing = [f'"{prompt}"' for prompt in prompts if prompt not in given]
         if missing:
             known = ", ".join(f'"{prompt}"' for prompt in given)
