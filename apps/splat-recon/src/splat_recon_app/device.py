@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def chosen(device: cli.Device) -> str:
-    """ "cpu" or "cuda": as asked for, or CUDA where it works. Imports torch.
+    """Where to compute, "cpu" or "cuda": as asked for, or CUDA where it works. Imports torch.
 
     Raises:
         InputError: CUDA was asked for and cannot be used.
