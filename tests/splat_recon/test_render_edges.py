@@ -172,9 +172,12 @@ def test_gradients_reach_only_what_asks_for_them():
 def test_two_renders_before_one_backward_keep_their_own_state():
     own, one, other = (watched(make_gaussians(30)) for _ in range(3))
     cameras = [make_camera(turn=0.0), make_camera(turn=0.4)]
-    sum(RASTERIZER(own, camera, sh_degree=3).rgb.square().sum() for camera in cameras).backward()
+    first, second = (RASTERIZER(own, camera, sh_degree=3).rgb.square().sum() for camera in cameras)
+    (first + second).backward()
     for gaussians, camera in zip((one, other), cameras, strict=True):
         RASTERIZER(gaussians, camera, sh_degree=3).rgb.square().sum().backward()
+    assert one.means.grad is not None
+    assert other.means.grad is not None
     torch.testing.assert_close(own.means.grad, one.means.grad + other.means.grad, rtol=1e-5, atol=1e-5)
 
 

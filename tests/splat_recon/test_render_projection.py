@@ -17,6 +17,16 @@ from support.splat_scenes import make_camera, make_gaussians, watched
 DEGREE = 3
 
 
+def run_project(
+    start: int, stop: int, arrays: list[np.ndarray], values: np.ndarray, antialiased: bool, *out: np.ndarray
+):
+    means, log_scales, quats, logits, sh0, sh_rest = arrays
+    splats, depths, radii = out
+    project(
+        start, stop, means, log_scales, quats, logits, sh0, sh_rest, values, DEGREE, antialiased, splats, depths, radii
+    )
+
+
 def project_ours(gaussians: Gaussians, camera: Camera, config: RenderConfig):
     """Splats, radii and the inputs of the kernels as arrays."""
     num = len(gaussians)
@@ -24,7 +34,7 @@ def project_ours(gaussians: Gaussians, camera: Camera, config: RenderConfig):
     splats = np.empty((num, layout.NUM_SPLAT_COLUMNS), np.float32)
     depths, radii = np.empty(num, np.float32), np.zeros((num, 2), np.int32)
     values = camera_values(camera, config)
-    project(0, num, *arrays, values, DEGREE, config.antialiased, splats, depths, radii)
+    run_project(0, num, arrays, values, config.antialiased, splats, depths, radii)
     return splats, radii, arrays, values
 
 
@@ -110,9 +120,10 @@ def test_gradients_agree_with_gsplat(antialiased: bool, spread: float):
     grads = [np.zeros_like(array) for array in arrays]
     v_means2d = np.zeros((num, 2), np.float32)
     means, log_scales, quats, logits, _, sh_rest = arrays
+    v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest = grads
     project_backward(
         0, num, means, log_scales, quats, logits, sh_rest, values, DEGREE, antialiased, splats, radii,
-        np.arange(num + 1), moments, *grads, v_means2d,
+        np.arange(num + 1), moments, v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest, v_means2d,
     )  # fmt: skip
 
     # What the moments mean: the gradients of position, conic, opacity, colour and depth of every splat.
@@ -144,7 +155,7 @@ def test_ranges_fill_exactly_their_part():
     whole, radii_whole, arrays, values = project_ours(gaussians, camera, config)
     splats = np.full_like(whole, -7)
     depths, radii = np.empty(50, np.float32), np.full((50, 2), -7, np.int32)
-    project(10, 30, *arrays, values, DEGREE, False, splats, depths, radii)
+    run_project(10, 30, arrays, values, False, splats, depths, radii)
     np.testing.assert_array_equal(radii[10:30], radii_whole[10:30])
     assert (radii[:10] == -7).all()
     assert (radii[30:] == -7).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,6 +47,7 @@ class Workers:
     def __init__(self, num_threads: int) -> None:
         self.num_threads = num_threads
         self._pool: ThreadPoolExecutor | None = None
+        self._pool_pid = -1
         self._lock = threading.Lock()
 
     def run(self, share: Callable[[int], object]) -> None:
@@ -53,13 +55,19 @@ class Workers:
         if self.num_threads == 1:
             share(0)
             return
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.num_threads - 1, thread_name_prefix="splat-recon-cpu")
-        futures = [self._pool.submit(share, worker) for worker in range(1, self.num_threads)]
+        pool = self._own_pool()
+        futures = [pool.submit(share, worker) for worker in range(1, self.num_threads)]
         share(0)
         for future in futures:
             future.result()
+
+    def _own_pool(self) -> ThreadPoolExecutor:
+        """The threads of this process; a forked child has none of its parent's."""
+        with self._lock:
+            if self._pool is None or self._pool_pid != os.getpid():
+                self._pool = ThreadPoolExecutor(self.num_threads - 1, thread_name_prefix="splat-recon-cpu")
+                self._pool_pid = os.getpid()
+            return self._pool
 
     def run_ranges(self, count: int, kernel: Callable[[int, int], object]) -> None:
         """Call `kernel(start, stop)` on consecutive parts of `range(count)`."""

@@ -1,7 +1,8 @@
 """Names of the columns in the packed arrays that the CPU kernels hand to one another.
 
 One row of `splats` describes one projected Gaussian, float32; one row of `moments` holds what one tile adds to the
-gradient of one projected Gaussian. Plain integers, so that numba freezes them into the kernels.
+gradient of one projected Gaussian. Plain integers, so that numba freezes them into the kernels: its
+cache looks only at a kernel's own file, so after a change here delete the `__pycache__` beside it.
 """
 
 TILE = 16
