@@ -126,7 +126,7 @@ class DifixPipeline:
     def fix(
         self,
         rendered: Float[Tensor, "b h w c=3"],
-        references: Float[Tensor, "b *r h2 w2 c=3"] | None = None,
+        references: Float[Tensor, "n *r h2 w2 c=3"] | None = None,
         *,
         strength: float = 1.0,
     ) -> Float[Tensor, "b h w c=3"]:

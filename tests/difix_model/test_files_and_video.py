@@ -1,0 +1,154 @@
+"""Which files belong together, and videos as streams."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difix_model.checkpoint import is_checkpoint
+from difix_model.errors import InputError
+from difix_model.files import open_image, plan_job, save_image
+from difix_model.fix_files import num_items, run_job
+from difix_model.pipeline import DifixPipeline
+
+av = pytest.importorskip("av")
+
+from difix_model.video import VideoWriter, read_frames, read_info  # noqa: E402
+
+
+def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (24, 16)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def gradient_frames(count: int, width: int, height: int) -> list[np.ndarray]:
+    ramp = np.linspace(0, 255, width)[None, :, None] * np.ones((height, 1, 3))
+    return [np.roll(ramp, 2 * i, axis=1).astype(np.uint8) for i in range(count)]
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray], rate: Fraction | int = 24) -> Path:
+    with VideoWriter(path, rate=rate) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return path
+
+
+def test_references_are_found_by_name_then_by_order(tmp_path: Path) -> None:
+    images = [write_image(tmp_path / "in" / name) for name in ("b.png", "a.jpg")]
+    write_image(tmp_path / "named" / "a.png")
+    write_image(tmp_path / "named" / "b.png")
+    write_image(tmp_path / "named" / "c.png")
+    write_image(tmp_path / "ordered" / "0.png")
+    write_image(tmp_path / "ordered" / "1.png")
+    by_name = plan_job(tmp_path / "in", tmp_path / "out", tmp_path / "named")
+    assert by_name.inputs == (images[1], images[0])
+    assert [path.name for path in by_name.references if path] == ["a.png", "b.png"]
+    by_order = plan_job(tmp_path / "in", tmp_path / "out", tmp_path / "ordered")
+    assert [path.name for path in by_order.references if path] == ["0.png", "1.png"]
+    one = plan_job(tmp_path / "in", tmp_path / "out", images[0])
+    assert one.references == (images[0], images[0])
+    write_image(tmp_path / "ordered" / "2.png")
+    with pytest.raises(InputError, match=r"3 references .* 2 images"):
+        plan_job(tmp_path / "in", tmp_path / "out", tmp_path / "ordered")
+
+
+def test_what_cannot_be_done_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    image = write_image(tmp_path / "in" / "a.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("no image")
+    (tmp_path / "broken" / "x.png").parent.mkdir()
+    (tmp_path / "broken" / "x.png").write_bytes(b"\x89PNG nothing")
+    refused = [
+        ((tmp_path / "absent", tmp_path / "out"), "does not exist"),
+        ((tmp_path / "empty", tmp_path / "out"), "no images"),
+        ((tmp_path / "text.txt", tmp_path / "out"), "neither an image"),
+        ((tmp_path / "broken", tmp_path / "out"), "cannot be read"),
+        ((image, image), "overwritten"),
+        ((tmp_path / "in", tmp_path / "in"), "overwritten"),
+        ((image, tmp_path / "out.mp4"), "cannot hold"),
+        ((tmp_path / "in", image), "is a file"),
+        ((image, tmp_path / "out", tmp_path / "absent"), "reference .* does not exist"),
+    ]
+    for arguments, message in refused:
+        with pytest.raises(InputError, match=message):
+            plan_job(*arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_planning_imports_no_torch() -> None:
+    code = "import sys, difix_model.files, difix_model.pairs, difix_model.config; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_images_survive_saving(tmp_path: Path) -> None:
+    image = open_image(write_image(tmp_path / "a.png"))
+    save_image(tmp_path / "deep" / "b.png", image)
+    assert np.array_equal(np.asarray(open_image(tmp_path / "deep" / "b.png")), np.asarray(image))
+    save_image(tmp_path / "deep" / "c.jpg", image.convert("RGBA"))
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["b.png", "c.jpg"]
+    with pytest.raises(InputError, match="cannot write"):
+        save_image(tmp_path / "a.png" / "below.png", image)
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (33, 21)])
+def test_videos_keep_size_rate_and_pictures(tmp_path: Path, width: int, height: int) -> None:
+    frames = gradient_frames(5, width, height)
+    path = write_video(tmp_path / "deep" / "a.mp4", frames, Fraction(24000, 1001))
+    info = read_info(path)
+    assert (info.width, info.height, info.num_frames) == (width, height, 5)
+    assert float(info.rate) == pytest.approx(24000 / 1001, rel=1e-3)
+    back = list(read_frames(path))
+    assert len(back) == 5
+    for frame, expected in zip(back, frames, strict=True):
+        assert np.abs(frame.astype(int) - expected.astype(int)).mean() < 4
+    assert [item.name for item in path.parent.iterdir()] == ["a.mp4"]
+
+
+def test_an_interrupted_video_leaves_nothing(tmp_path: Path) -> None:
+    frames = gradient_frames(2, 32, 32)
+    broken = itertools.chain(frames, (1 / number for number in [0]))
+    with pytest.raises(ZeroDivisionError):
+        write_video(tmp_path / "a.mp4", broken, 10)
+    with pytest.raises(InputError, match="no frames"):
+        write_video(tmp_path / "a.mp4", [])
+    with pytest.raises(InputError, match="frame 1 is 16x16"):
+        write_video(tmp_path / "a.mp4", [frames[0], frames[0][:16, :16]])
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_are_no_videos(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"nothing of the kind")
+    with pytest.raises(InputError, match=r"a\.mp4 cannot be read as a video"):
+        read_info(tmp_path / "a.mp4")
+    with pytest.raises(InputError, match="does not exist"):
+        read_info(tmp_path / "b.mp4")
+
+
+def test_a_video_is_fixed_frame_by_frame(tmp_path: Path, checkpoint_folder: Path) -> None:
+    assert is_checkpoint(checkpoint_folder)
+    pipe = DifixPipeline.from_pretrained(checkpoint_folder, batch_size=2)
+    source = write_video(tmp_path / "in.mp4", gradient_frames(5, 32, 24), 12)
+    reference = write_image(tmp_path / "ref.png", size=(20, 20))
+    job = plan_job(source, tmp_path / "out", reference)
+    assert num_items(job) == 5
+    assert list(run_job(job, pipe)) == [2, 2, 1]
+    info = read_info(tmp_path / "out" / "in.mp4")
+    assert (info.width, info.height, info.num_frames, info.rate) == (32, 24, 5, 12)
+    expected = pipe(next(read_frames(source)), open_image(reference))
+    written = next(read_frames(tmp_path / "out" / "in.mp4"))
+    # The codec halves the resolution of colour, so brightness is compared.
+    assert np.abs(written.mean(axis=-1) - expected.mean(axis=-1)).mean() < 10
+    for i in range(4):
+        write_image(tmp_path / "refs" / f"{i}.png")
+    with pytest.raises(InputError, match="5 frames and there are 4 references"):
+        list(run_job(plan_job(source, tmp_path / "out2", tmp_path / "refs"), pipe))
