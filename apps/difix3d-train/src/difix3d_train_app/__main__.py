@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 PHASES = {
     "prepare": "Preparing",
-    "train": "Training, plain and progressive",
-    "compare": "Comparing on held-out photos",
-    "film": "Filming along the captured views",
-    "report": "Writing the report",
+    "train": "Training both",
+    "compare": "Comparing",
+    "film": "Filming",
+    "report": "Reporting",
 }
-"""What the phases of a run are called on the screen."""
+"""What the phases of a run are called on the screen; a line fits into 80 columns."""
 
 MAY_CHANGE = {"device", "checkpoint_every"}
 """Settings that a resumed run may have differently."""
@@ -96,15 +96,14 @@ def _resume_command(folder: Path) -> str:
 
 def _show(steps: Iterator, received: list[int]) -> None:
     """Draw a bar per phase while the run proceeds, until it ends or a signal has come."""
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
+        BarColumn(bar_width=16),
         TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("left"),
         TextColumn("{task.fields[note]}"),
     )
     tasks: dict[str, TaskID] = {}
