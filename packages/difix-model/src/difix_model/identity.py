@@ -3,9 +3,16 @@
 The image travels through three channels of the encoder's first convolution, the finest skip connection and the
 decoder's last block. There it stands as [R, -R, G, -G, B, -B, C, -C] in one group of the last group norm, where the
 constants C make the group's scale known, and SiLU(u) - SiLU(-u) = u undoes the last non-linearity. Everything else
-the network adds to that. The attention layers start as a look-up by similarity across views: queries and keys share
-their weights, and what is found is added as it is.
+the network adds to that.
+
+Without help, such a network leaves its latent alone, and with it the reference, because the skips know enough. So the
+image, averaged over each latent position, is carried into the latent's first channels, and the next three channels are
+carried to the decoder's last block, where they add to the image: the UNet starts with a coarse picture of every view
+and has only to say how the colours of the render should change. Its attention layers start as a look-up by similarity
+across views: queries and keys share their weights, and what is found is added as it is.
 """
+
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +28,18 @@ CONSTANT = 8.0
 
 IMAGE_SCALE = 0.5
 """Size of the image in its channels, so that C stays moderate."""
+
+COLOURS, CORRECTIONS = (0, 1, 2), (3, 4, 5)
+"""Channels of the latent that hold the coarse image, and its correction."""
+
+POOLING = torch.tensor([[0.25, 0.25, 0.0], [0.25, 0.25, 0.0], [0.0, 0.0, 0.0]])
+"""Averages two by two pixels in the encoder's strided convolutions."""
+
+SMOOTHING = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16
+"""Makes the decoder's doubling of pixels about bilinear."""
+
+SKIP_SHARE = 0.2
+"""Standard deviation of what the skip connections add, relative to the encoder's features."""
 
 LOOK_UP_SHARE = 0.5
 """How strongly the attention layers add what they find in both views."""
@@ -68,6 +87,8 @@ def start_at_identity(network: DifixNetwork) -> None:
             f"channels in {groups} groups and lora_rank {vae.config.lora_rank}"
         )
     _carry_image_to_last_block(network)
+    _carry_image_to_latent(network)
+    _carry_correction_to_last_block(network)
     _read_image_from_last_block(network)
     for block in network.unet.modules():
         if hasattr(block, "attn1"):
@@ -77,19 +98,81 @@ def start_at_identity(network: DifixNetwork) -> None:
 def _carry_image_to_last_block(network: DifixNetwork) -> None:
     encoder, decoder = network.vae.encoder, network.vae.decoder
     levels = len(network.vae.config.block_out_channels)
-    for colour in range(3):
-        encoder.conv_in.weight[colour] = 0
-        encoder.conv_in.weight[colour, colour, 1, 1] = IMAGE_SCALE
-        encoder.conv_in.bias[colour] = 0
-    # The coarser skips keep their tiny stock weights, so that the latent, not a skip, learns first.
-    finest = decoder.get_submodule(f"skip_conv_{levels}").weight
-    finest[:3] = 0
-    for colour in range(3):
-        finest[colour, colour] = 1
-    # What comes up from the latent may add to the image, and starts at zero there.
-    last_upsampler = decoder.up_blocks[levels - 2].upsamplers[0].conv
-    last_upsampler.weight[:3] = 0
-    last_upsampler.bias[:3] = 0
+    _put(encoder.conv_in, {colour: {colour: IMAGE_SCALE} for colour in COLOURS})
+    for number in range(1, levels + 1):
+        skip = decoder.get_submodule(f"skip_conv_{number}")
+        nn.init.normal_(skip.weight, std=SKIP_SHARE / skip.weight.shape[1] ** 0.5)
+        _put(skip, {colour: {} for colour in COLOURS})
+    _put(decoder.get_submodule(f"skip_conv_{levels}"), {colour: {colour: 1.0} for colour in COLOURS})
+
+
+def _carry_image_to_latent(network: DifixNetwork) -> None:
+    encoder = network.vae.encoder
+    groups = network.vae.config.norm_num_groups
+    for block in encoder.down_blocks:
+        for resnet in block.resnets:
+            _pass_by(resnet, COLOURS)
+        for downsampler in block.downsamplers or ():
+            _put(downsampler.conv, {colour: {colour: 1.0} for colour in COLOURS}, kernel=POOLING)
+    # From here on the colours stand beside their negatives and two constants, for the last group norm.
+    last = encoder.down_blocks[-1].resnets[0]
+    _put(last.conv2, {row: {} for row in range(GROUP)})
+    signs = {colour: {colour: 1.0} for colour in COLOURS} | {3 + colour: {colour: -1.0} for colour in COLOURS}
+    _put(last.conv_shortcut, signs | {6: {}, 7: {}})
+    for resnet in encoder.mid_block.resnets:
+        _pass_by(resnet, range(GROUP))
+    for attention in encoder.mid_block.attentions:
+        if attention is not None:
+            _put(attention.to_out[0], {row: {} for row in range(GROUP)})
+    constant = 2 * CONSTANT
+    encoder.mid_block.resnets[-1].conv2.bias[6:GROUP] = torch.tensor([constant, -constant])
+    size = encoder.conv_norm_out.num_channels // groups
+    encoder.conv_norm_out.weight[:size] = (2 * constant**2 / size + 0.5) ** 0.5
+    gain = 1 / IMAGE_SCALE
+    rows = {colour: {colour: gain, 3 + colour: -gain} for colour in COLOURS} | {row: {} for row in CORRECTIONS}
+    _put(encoder.conv_out, rows)
+    _put(network.vae.quant_conv, {row: {row: 1.0} for row in (*COLOURS, *CORRECTIONS)})
+
+
+def _carry_correction_to_last_block(network: DifixNetwork) -> None:
+    decoder = network.vae.decoder
+    _put(network.unet.conv_out, {row: {} for row in CORRECTIONS})
+    _put(network.vae.post_quant_conv, {row: {row: 1.0} for row in CORRECTIONS})
+    _put(decoder.conv_in, {colour: {3 + colour: IMAGE_SCALE} for colour in COLOURS})
+    for resnet in decoder.mid_block.resnets:
+        _pass_by(resnet, COLOURS)
+    for attention in decoder.mid_block.attentions:
+        if attention is not None:
+            _put(attention.to_out[0], {row: {} for row in COLOURS})
+    for block in decoder.up_blocks[:-1]:
+        for resnet in block.resnets:
+            _pass_by(resnet, COLOURS)
+        for upsampler in block.upsamplers:
+            _put(upsampler.conv, {colour: {colour: 1.0} for colour in COLOURS}, kernel=SMOOTHING)
+
+
+def _pass_by(resnet: nn.Module, channels: Iterable[int]) -> None:
+    """Let the channels through a block unchanged: only its shortcut touches them."""
+    channels = tuple(channels)
+    _put(resnet.get_submodule("conv2"), {channel: {} for channel in channels})
+    if getattr(resnet, "conv_shortcut", None) is not None:
+        _put(resnet.get_submodule("conv_shortcut"), {channel: {channel: 1.0} for channel in channels})
+
+
+def _put(layer: nn.Module, rows: Mapping[int, Mapping[int, float]], kernel: Tensor | None = None) -> None:
+    """Set what some output channels read, and nothing else: {output: {input: factor}}; biases become zero."""
+    weight = layer.get_parameter("weight")
+    for row, factors in rows.items():
+        weight[row] = 0
+        if getattr(layer, "bias", None) is not None:
+            layer.get_parameter("bias")[row] = 0
+        for column, factor in factors.items():
+            if weight.ndim == 2:
+                weight[row, column] = factor
+            elif kernel is None:
+                weight[row, column, weight.shape[2] // 2, weight.shape[3] // 2] = factor
+            else:
+                weight[row, column] = factor * kernel
 
 
 def _read_image_from_last_block(network: DifixNetwork) -> None:
