@@ -107,8 +107,9 @@ def test_transformer_block(manifest: dict, model_data: dict) -> None:
     weights = {name.removeprefix("weights."): value for name, value in data.items() if name.startswith("weights.")}
     block.load_state_dict(weights)
     block.eval()
-    block.attn1.set_processor(ReferenceAttention())
-    block.attn2.set_processor(ReferenceAttention())
+    for attention in (block.attn1, block.attn2):
+        assert attention is not None
+        attention.set_processor(ReferenceAttention())  # type: ignore[arg-type]
     cases = {name.split(".")[0] for name in data if name.endswith(".out_mv")}
     assert cases
     for case in cases:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,17 +33,19 @@ def noise_u8(height: int, width: int, channels: int = 3, seed: int = 0) -> np.nd
 def test_the_same_kind_and_size_comes_out(pipe: DifixPipeline, kind: str) -> None:
     pixels = noise_u8(21, 35)
     unit = pixels.astype(np.float32) / 255
-    given_image = {
+    kinds: dict[str, Any] = {
         "pil": Image.fromarray(pixels),
         "bytes": pixels,
         "float32": unit,
         "float64": unit.astype(np.float64),
         "tensor_u8": torch.from_numpy(pixels),
         "tensor": torch.from_numpy(unit),
-    }[kind]
-    fixed = pipe(given_image)
-    assert type(fixed) is type(given_image) or isinstance(fixed, Image.Image)
-    if kind == "pil":
+    }
+    given_image = kinds[kind]
+    fixed: Any = pipe(given_image)
+    assert isinstance(fixed, Image.Image) == (kind == "pil")
+    assert kind == "pil" or type(fixed) is type(given_image)
+    if isinstance(fixed, Image.Image):
         assert fixed.size == (35, 21)
         assert fixed.mode == "RGB"
     else:

@@ -87,9 +87,7 @@ class DifixPipeline:
         checkpoint = load_source(source, base=base, prompt=prompt, uses_reference=uses_reference)
         return cls(checkpoint, device=device, dtype=dtype, batch_size=batch_size)
 
-    def __call__(
-        self, images: AnyImage | Sequence[AnyImage], references: Any = None, *, strength: float = 1.0
-    ) -> AnyImage | list[AnyImage]:
+    def __call__(self, images: AnyImage | Sequence[AnyImage], references: Any = None, *, strength: float = 1.0) -> Any:
         """Fix one image or a list of images.
 
         Args:
