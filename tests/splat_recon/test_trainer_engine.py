@@ -211,6 +211,11 @@ def test_the_schedule_scales_with_documented_bounds():
     assert isinstance(long, AdcConfig)
     assert (long.refine_every, long.reset_every, long.refine_stop) == (200, 6000, 30_000)
     assert TrainConfig().scaled_to(30_000) == TrainConfig()
+    mcmc = mcmc_config().scaled_to(1500).strategy
+    assert isinstance(mcmc, McmcConfig)
+    assert (mcmc.refine_every, mcmc.refine_stop) == (25, 1250)
+    assert mcmc.growth == pytest.approx(1.05**5 - 1)
+    assert mcmc_config().scaled_to(30_000) == mcmc_config()
     assert TrainConfig.from_dict(short.to_dict()) == short
     assert TrainConfig.from_dict(mcmc_config().to_dict()) == mcmc_config()
 

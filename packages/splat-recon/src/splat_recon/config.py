@@ -14,6 +14,9 @@ RELEASED_STEPS = 30_000
 MIN_REFINE_EVERY = 100
 """Shorter runs do not refine more often than this: the gradient averages need that many views to mean anything."""
 
+MIN_MCMC_REFINE_EVERY = 25
+"""The same for MCMC, whose rounds need no averages but opacities that had time to follow."""
+
 MIN_RESET_EVERY = 3000
 """Shorter runs do not reset opacities more often than this: recovering takes a fixed number of steps, and what grows
 in the meantime is fog in front of the cameras. So runs of up to 6000 steps never reset (measured: +1.1 dB on held-out
@@ -164,16 +167,17 @@ class McmcConfig:
         _check_fraction(self, "min_opacity")
 
     def scaled(self, factor: float) -> McmcConfig:
-        """The same schedule in `factor` times as many steps."""
+        """The same schedule in `factor` times as many steps: fewer rounds grow by more each, at most by doubling."""
+        refine_every = _scaled(self.refine_every, factor, min(MIN_MCMC_REFINE_EVERY, self.refine_every))
+        rounds_in_one = refine_every / (self.refine_every * factor)
+        growth = self.growth if rounds_in_one == 1 else (1 + self.growth) ** rounds_in_one - 1
         return dataclasses.replace(
             self,
             refine_start=_scaled(self.refine_start, factor),
             refine_stop=_scaled(self.refine_stop, factor),
-            refine_every=_scaled(self.refine_every, factor, min(MIN_REFINE_EVERY, self.refine_every)),
+            refine_every=refine_every,
+            growth=min(growth, max(1.0, self.growth)),
         )
-
-
-StrategyConfig = AdcConfig | McmcConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
