@@ -33,7 +33,7 @@ def cloud(count, seed=0):
     )
 
 
-@pytest.mark.parametrize("count", [4, 15, 16, 17, 33, 700])
+@pytest.mark.parametrize("count", [4, 17, 33, 1062])
 @pytest.mark.parametrize("kind", ["normal", "grid", "line", "outlier"])
 def test_neighbours_are_those_of_trying_all(count, kind):
     rng = np.random.default_rng(count)

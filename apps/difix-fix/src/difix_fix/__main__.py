@@ -43,19 +43,10 @@ def _run(settings: FixSettings, job: FixJob) -> None:
     console = Console(stderr=True)
     with console.status("Loading the network"):
         # Here, after everything that can be said without it, torch is loaded.
-        import torch
+        from difix_model.fix_files import num_items, open_pipeline, run_job
 
-        from difix_model.fix_files import num_items, resolved_device, run_job
-        from difix_model.pipeline import DifixPipeline
-
-        device = resolved_device(settings.device)
-        on_gpu = device == "cuda"
-        pipeline = DifixPipeline.from_pretrained(
-            settings.model,
-            base=settings.base,
-            device=device,
-            dtype=torch.bfloat16 if on_gpu else torch.float32,
-            batch_size=settings.batch_size or (4 if on_gpu else 1),
+        pipeline = open_pipeline(
+            settings.model, base=settings.base, device=settings.device, batch_size=settings.batch_size
         )
     columns = (TextColumn("Fixing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bars:

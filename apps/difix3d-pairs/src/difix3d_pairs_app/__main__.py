@@ -10,7 +10,6 @@ from difix3d_pairs_app.cli import PairsCommand
 
 if TYPE_CHECKING:
     from difix3d.pairs.make import SceneSource
-    from difix_model.pairs import PairRecord
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,7 +41,7 @@ def _make(command: PairsCommand) -> int:
     return 0
 
 
-def _make_scenes(command: PairsCommand, sources: "list[SceneSource]") -> "list[PairRecord]":
+def _make_scenes(command: PairsCommand, sources: "list[SceneSource]") -> list:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from difix3d.pairs.make import make_scene_pairs

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from splat_recon import run_folder
 from splat_recon.errors import InputError
 from splat_recon.run_folder import RunFolder
-from splat_recon_app import cli, device, presets
+from splat_recon_app import cli, presets
 from splat_recon_app.console import console, logging_to, progress_bar
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def _remove_traces(run: RunFolder) -> None:
 
 
 def _train(args: cli.Train, run: RunFolder) -> int:
-    where = device.chosen(args.device)
+    from splat_recon.device import chosen_device
+
+    where = chosen_device(args.device)
     config = presets.train_config(args, where)
     settings = _settings(args, config, where)
     if args.resume:
@@ -93,8 +95,6 @@ def read_scene_and_split(scene_folder: Path, split: str, sparse: int | None, max
     from splat_recon.scene.normalize import normalized
     from splat_recon.scene.splits import make_split
 
-    # pycolmap's logging library answers SIGTERM with a stack trace; a command that is told to end should just end.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     scene = normalized(read_scene(scene_folder, max_size=max_size))
     return scene, make_split(scene.names, split, sparse=sparse, scene_folder=scene_folder)
 

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from splat_recon import run_folder
 from splat_recon.errors import InputError
 from splat_recon.run_folder import RunFolder
-from splat_recon_app import cli, device
+from splat_recon_app import cli
 from splat_recon_app.console import console, logging_to, progress_bar
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from splat_recon.evaluate import Evaluation
-    from splat_recon.geometry.cameras import Camera
+    from splat_recon.evaluate import Evaluation, Render
     from splat_recon.scene.scene import View
     from splat_recon.trained import TrainedSplats
 
 
-def score(render: Callable[[Camera], Tensor], views: Sequence[View], images: Path, where: str) -> Evaluation:
+def score(render: Render, views: Sequence[View], images: Path, where: str) -> Evaluation:
     """Score renders, print the means, and write each render beside its photo."""
-    import numpy as np
-
     from splat_recon.evaluate import evaluate
-    from splat_recon.io.images import write_photo
+    from splat_recon.io.images import write_beside
     from splat_recon.metrics import make_lpips
 
-    def write(view: View, rendered: Tensor) -> None:
-        rendered_u8 = (rendered.numpy() * 255).round().astype(np.uint8)
-        path = (images / view.name).with_suffix(".png")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_photo(path, np.concatenate([rendered_u8, view.rgb_u8], axis=1))
+    def write(view: View, rendered) -> None:
+        write_beside((images / view.name).with_suffix(".png"), rendered, view.rgb_u8)
         bar.advance(task)
 
     with progress_bar() as bar:
@@ -54,8 +46,10 @@ def evaluate_run(args: cli.Eval) -> int:
     scene_folder = args.scene or Path(settings["scene"])
     if not scene_folder.is_dir():
         raise InputError(f"the run's scene folder {scene_folder} is not there: name it with --scene")
+    from splat_recon.device import chosen_device
+
     with logging_to(run.log):
-        splats = _splats(run, device.chosen(args.device))
+        splats = _splats(run, chosen_device(args.device))
         scene, split = read_scene_and_split(scene_folder, settings["split"], settings["sparse"], settings["max_size"])
         views = scene.select(split.test if args.split == "test" else split.train)
         scores = score(lambda camera: splats.render(camera).rgb, views, run.images, splats.device)
@@ -73,11 +67,12 @@ def render_run(args: cli.Render) -> int:
     if len(cameras) < 2:
         raise InputError(f"{args.run} was trained on one view: a path needs two cameras")
     _check_file(args.out, ".mp4")
-    with logging_to(None):
-        splats = _splats(run, device.chosen(args.device))
-        import numpy as np
+    from splat_recon.device import chosen_device
 
+    with logging_to(None):
+        splats = _splats(run, chosen_device(args.device))
         from splat_recon.geometry.trajectories import interpolated
+        from splat_recon.io.images import to_u8
         from splat_recon.io.video import write_video
 
         path = interpolated([camera.T_world_cam for camera in cameras.values()], args.frames_per_view)
@@ -87,8 +82,7 @@ def render_run(args: cli.Render) -> int:
 
             def frames():
                 for T_world_cam in path:
-                    rgb = splats.render(first.with_pose(T_world_cam)).rgb.clamp(0, 1)
-                    yield (rgb.cpu().numpy() * 255).round().astype(np.uint8)
+                    yield to_u8(splats.render(first.with_pose(T_world_cam)).rgb)
                     bar.advance(task)
 
             write_video(args.out, frames(), fps=args.fps)

@@ -3,11 +3,12 @@
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from PIL import Image
 
+from difix_model.device import chosen_device
 from difix_model.errors import InputError
 from difix_model.files import FixJob, open_image, save_image
 from difix_model.pipeline import DifixPipeline
@@ -16,17 +17,26 @@ from difix_model.video import Frame, VideoWriter, read_frames, read_info
 T = TypeVar("T")
 
 
-def resolved_device(name: str) -> str:
-    """Return the device for "auto", "cpu" or "cuda".
+def open_pipeline(
+    model: str,
+    *,
+    base: str | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    batch_size: int | None = None,
+) -> DifixPipeline:
+    """Load weights in the precision and batch size that suit the device: bfloat16 and 4 on CUDA, float32 and 1 else.
 
     Raises:
-        InputError: If CUDA is asked for and not there.
+        InputError: If the device or the weights cannot be used.
     """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("there is no CUDA device here: use --device cpu or auto")
-    return name
+    on_gpu = chosen_device(device) == "cuda"
+    return DifixPipeline.from_pretrained(
+        model,
+        base=base,
+        device="cuda" if on_gpu else "cpu",
+        dtype=torch.bfloat16 if on_gpu else torch.float32,
+        batch_size=batch_size or (4 if on_gpu else 1),
+    )
 
 
 def num_items(job: FixJob) -> int | None:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix_model.device import chosen_device
 from difix_train.config import SIZE_MULTIPLE, DataConfig
 from difix_train.dataset import PairDataset
 from difix_train.errors import InputError
@@ -23,7 +24,7 @@ from difix_train.losses.vgg import load_vgg16
 from difix_train.presets import preset
 from difix_train.run_folder import CONFIG, RunFolder
 from difix_train.settings import EvalSettings, RunSettings
-from difix_train.start import StartingPoint, resolve_device, start_from_base, start_from_model, start_from_preset
+from difix_train.start import StartingPoint, start_from_base, start_from_model, start_from_preset
 from difix_train.state import config_values
 from difix_train.trainer import DifixTrainer
 
@@ -128,7 +129,7 @@ def open_run(settings: RunSettings) -> TrainingRun:
     validation = None
     if any(record.split == "test" for record in records):
         validation = PairDataset.from_records(records, "test", validation_data(config.data))
-    device = resolve_device(settings.device)
+    device = chosen_device(settings.device)
     objective = Objective(config.loss)  # Before the weights: a missing backbone should show at once.
     if checkpoint is not None:
         trainer = DifixTrainer.load(checkpoint, dataset, config, device=device, objective=objective)
@@ -180,7 +181,7 @@ def evaluate_model(settings: EvalSettings) -> PairEvaluation:
     """
     records = settings.check()
     dataset = PairDataset.from_records(records, settings.split, settings.data)
-    device = resolve_device(settings.device)
+    device = chosen_device(settings.device)
     start = start_from_model(settings.model, base=settings.base, prompts=dataset.prompts)
     network = start.network.to(device).eval()
     embeddings = {prompt: embedding.to(device) for prompt, embedding in start.text_embeddings.items()}

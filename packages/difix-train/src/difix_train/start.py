@@ -14,7 +14,6 @@ from torch import Tensor
 
 from difix_model.config import PROMPT, NetworkConfig
 from difix_model.network import DifixNetwork
-from difix_train.errors import InputError
 from difix_train.initialize import INITIALIZERS
 from difix_train.presets import Preset
 
@@ -116,17 +115,3 @@ def fixed_embedding(prompt: str, config: NetworkConfig, num_tokens: int) -> Floa
     seed = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:7], "big")
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(num_tokens, config.unet.cross_attention_dim, generator=generator)
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device called `auto` (CUDA where there is some), `cpu` or `cuda`.
-
-    Raises:
-        InputError: CUDA is asked for and absent.
-    """
-    available = torch.cuda.is_available()
-    if name.startswith("cuda") and not available:
-        raise InputError("device cuda was asked for and torch finds none: use cpu or auto")
-    if name == "auto":
-        name = "cuda" if available else "cpu"
-    return torch.device(name)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from splat_recon.evaluate import Evaluation, evaluate
 from splat_recon.geometry.cameras import Camera
+from splat_recon.io.images import to_u8
 from splat_recon.metrics import LpipsMetric
 from splat_recon.scene.scene import View
 
@@ -57,11 +58,6 @@ def evaluate_variant(
 
     evaluation = evaluate(render, held_out, lpips=lpips, on_view=keep)
     return VariantResult(name=name, evaluation=evaluation, num_gaussians=num_gaussians, renders_u8=renders_u8)
-
-
-def to_u8(rgb: Float[Tensor, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Bytes of an image in [0, 1], rounded."""
-    return (rgb.detach().cpu().clamp(0, 1) * 255).round().byte().numpy()
 
 
 def best_variant(results: Sequence[VariantResult]) -> VariantResult:

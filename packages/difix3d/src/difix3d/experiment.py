@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,13 +26,13 @@ from difix3d.run_folder import RunFolder
 from difix3d.schedule import rounds
 from difix3d.settings import RunSettings, progressive_config, resolved
 from difix3d.targets import path_poses, target_poses
+from splat_recon.device import chosen_device
 from splat_recon.evaluate import evaluate
 from splat_recon.gaussians.transform import transformed
 from splat_recon.io.colmap import read_scene
 from splat_recon.io.ply import write_ply
 from splat_recon.io.video import write_video
 from splat_recon.metrics import make_lpips
-from splat_recon.render.rasterizer import make_rasterizer
 from splat_recon.scene.downscale import limited_size
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.splits import Split, make_split
@@ -353,23 +353,6 @@ class _RgbRenderer:
 
     def __call__(self, camera: Camera) -> Float[Tensor, "h w 3"]:
         return self.trainer.render(camera).rgb
-
-
-def chosen_device(wanted: Literal["auto", "cpu", "cuda"]) -> Literal["cpu", "cuda"]:
-    """The device to compute on; `auto` is a GPU where the rasterizer can use one.
-
-    Raises:
-        InputError: A GPU was asked for and cannot be used.
-    """
-    if wanted == "cpu":
-        return "cpu"
-    try:
-        make_rasterizer("cuda")
-    except (RuntimeError, ImportError) as error:
-        if wanted == "cuda":
-            raise InputError(f"no GPU can be used ({error}): choose the device cpu") from error
-        return "cpu"
-    return "cuda"
 
 
 def _load_scene(settings: RunSettings) -> tuple[Scene, Split]:

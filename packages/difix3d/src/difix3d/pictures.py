@@ -9,8 +9,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from difix3d.evaluate import VariantResult, to_u8
+from difix3d.evaluate import VariantResult
 from difix3d.novel_views import NovelViews
+from splat_recon.io.images import to_u8
 from splat_recon.scene.scene import View
 
 GAP_PX = 4

@@ -14,10 +14,11 @@ from PIL import Image
 
 from difix3d.config import HeldOutTargets, ProgressiveConfig
 from difix3d.curves import Curves
-from difix3d.evaluate import VARIANTS, VariantResult, best_variant, to_u8, verdict
+from difix3d.evaluate import VARIANTS, VariantResult, best_variant, verdict
 from difix3d.novel_views import NovelViews
 from difix3d.schedule import rounds
 from difix3d.settings import RunSettings
+from splat_recon.io.images import to_u8
 from splat_recon.scene.scene import View
 from splat_recon.scene.splits import Split
 

@@ -273,8 +273,8 @@ class TrainConfig:
             if "learning_rates" in fields:
                 fields["learning_rates"] = LearningRates(**fields["learning_rates"])
             if "strategy" in fields:
-                kind = {"adc": AdcConfig, "mcmc": McmcConfig}[fields["strategy"].get("kind")]
-                fields["strategy"] = kind(**fields["strategy"])
+                strategies = {strategy().kind: strategy for strategy in (AdcConfig, McmcConfig)}
+                fields["strategy"] = strategies[fields["strategy"].get("kind")](**fields["strategy"])
             if "background" in fields:
                 fields["background"] = tuple(fields["background"])
             return cls(**fields)

@@ -61,8 +61,12 @@ class Evaluation:
         }
 
 
+Render = Callable[[Camera], Float[Tensor, "h w 3"]]
+"""What can be evaluated: anything that turns a camera into RGB in [0, 1]."""
+
+
 def evaluate(
-    render: Callable[[Camera], Float[Tensor, "h w 3"]],
+    render: Render,
     views: Sequence[View],
     *,
     lpips: LpipsMetric | None = None,

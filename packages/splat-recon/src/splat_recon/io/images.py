@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+import torch
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, UnidentifiedImageError
+from torch import Tensor
 
 from splat_recon.errors import InputError
 
@@ -82,6 +84,20 @@ def write_photo(path: Path, rgb_u8: UInt8[np.ndarray, "h w 3"]) -> None:
     """
     options = {"quality": JPEG_QUALITY, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
     _write(path, Image.fromarray(rgb_u8), options)
+
+
+def to_u8(rgb: Float[Tensor, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """Convert RGB in [0, 1], on any device, to bytes, rounding to the nearest; values beyond are clamped."""
+    return (rgb.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+
+
+def write_beside(path: Path, rendered: Float[Tensor, "h w 3"], photo_u8: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Write a render and its photo side by side.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    write_photo(path, np.concatenate([to_u8(rendered), photo_u8], axis=1))
 
 
 def read_mask(path: Path) -> Bool[np.ndarray, "h w"]:
