@@ -82,7 +82,7 @@ def save_checkpoint(
         "network": network.config.to_dict(),
         "metadata": dict(metadata or {}),
     }
-    config[SAVE_ID] = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+    config[SAVE_ID] = _digest(config, tensors)
     partial = {name: folder / f".{name}.partial-{os.getpid()}" for name in (WEIGHTS_FILE, CONFIG_FILE)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,6 +96,14 @@ def save_checkpoint(
         for path in partial.values():
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+
+
+def _digest(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Return what tells this configuration with these weights from any other."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def load_checkpoint(folder: Path | str, *, dtype: torch.dtype = torch.float32) -> Checkpoint:
