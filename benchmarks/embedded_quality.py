@@ -1,0 +1,136 @@
+"""Measure fixer weights on renders with known photos: generated scenes and captured ones.
+
+Two steps, because the first takes minutes and the second is repeated for each set of weights:
+
+    uv run python benchmarks/embedded_quality.py renders --scenes ../shared/scenes --out /path/to/renders
+    uv run difix3d-pairs --generated 12 --first-seed 5000 --test-share 1 --out /path/to/generated
+    uv run python benchmarks/embedded_quality.py table --pairs renders/pairs.json generated/pairs.json
+
+The first trains Gaussians on the six sparse views of every captured scene and renders its test views. The last prints
+gains with the right, a wrong and no reference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SCENES = ("kermit", "miku", "fern", "garden", "lund")
+HARMED = 0.0
+"""A view is harmed where its PSNR changes by less than this."""
+
+
+def make_renders(scenes: Path, out: Path, num_views: int, max_size: int, max_steps: int) -> None:
+    from difix3d.pairs.made import ranked_references
+    from difix_model.pairs import PairRecord, write_pairs
+    from splat_recon.config import AdcConfig, TrainConfig
+    from splat_recon.io.colmap import read_scene
+    from splat_recon.scene.splits import make_split
+    from splat_recon.trainer import SplatTrainer
+    from splat_recon.views.view_set import ViewSet
+
+    records = []
+    for name in SCENES:
+        start = time.time()
+        scene = read_scene(scenes / name, max_size=max_size)
+        names = [view.name for view in scene.views]
+        split = make_split(names, "auto", sparse=num_views, scene_folder=scenes / name)
+        config = TrainConfig(strategy=AdcConfig(cap_max=20_000)).scaled_to(max_steps)
+        config = dataclasses.replace(config, sh_degree=1)
+        trainer = SplatTrainer(scene, ViewSet.from_views(scene.select(split.train)), config)
+        trainer.train_until(max_steps)
+        folder = out / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for view in scene.select((*split.train, *split.test)):
+            Image.fromarray(view.rgb_u8).save(folder / f"photo_{Path(view.name).stem}.png")
+        for test_name in split.test:
+            rgb = trainer.render(scene.view(test_name).camera).rgb.clamp(0, 1).numpy()
+            image = folder / f"render_{Path(test_name).stem}.png"
+            Image.fromarray((rgb * 255 + 0.5).astype(np.uint8)).save(image)
+            reference = ranked_references(scene, test_name, list(split.train))[0]
+            records.append(
+                PairRecord(
+                    id=f"{name}/{Path(test_name).stem}",
+                    split="test",
+                    image=image,
+                    target_image=folder / f"photo_{Path(test_name).stem}.png",
+                    ref_image=folder / f"photo_{Path(reference).stem}.png",
+                    prompt="remove degradation",
+                )
+            )
+        print(f"{name}: {len(split.test)} views, {time.time() - start:.0f} s", flush=True)
+        write_pairs(out / "pairs.json", records)
+    print(out / "pairs.json")
+
+
+def print_table(pairs: list[Path], model: str, max_samples: int | None, out: Path | None) -> None:
+    import torch
+
+    from difix_model.pairs import read_pairs
+    from difix_model.pipeline import DifixPipeline
+    from splat_recon.metrics import psnr, ssim
+
+    def rgb(path: Path | None) -> torch.Tensor:
+        assert path is not None
+        return torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).astype(np.float32) / 255)
+
+    pipe = DifixPipeline.from_pretrained(model)
+    rows: dict[str, list[dict[str, float]]] = {}
+    for path in pairs:
+        records = [record for record in read_pairs(path) if record.split == "test"]
+        chosen = np.linspace(0, len(records) - 1, min(max_samples or len(records), len(records))).round().astype(int)
+        for number, i in enumerate(chosen):
+            record, other = records[i], records[chosen[(number + len(chosen) // 2) % len(chosen)]]
+            rendered, photo = rgb(record.image), rgb(record.target_image)
+            references = {"right": rgb(record.ref_image), "wrong": rgb(other.ref_image), "none": None}
+            before_psnr, before_ssim = float(psnr(rendered, photo)), float(ssim(rendered, photo))
+            row = {"before": before_psnr, "before_ssim": before_ssim}
+            for name, reference in references.items():
+                batch = None if reference is None else reference[None]
+                fixed = pipe.fix(rendered[None], batch)[0]
+                row[name] = float(psnr(fixed, photo)) - before_psnr
+                row[f"{name}_ssim"] = float(ssim(fixed, photo)) - before_ssim
+            scene = record.id.split("/")[0]
+            rows.setdefault("generated" if scene.startswith("generated") else scene, []).append(row)
+    captured = [row for scene, found in rows.items() if scene != "generated" for row in found]
+    if captured:
+        rows["captured, all"] = captured
+    print("| scenes | views | before dB | gain dB | gain SSIM | harmed | worst dB | wrong ref. dB | no ref. dB |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for scene, found in rows.items():
+        mean = {key: float(np.mean([row[key] for row in found])) for key in found[0]}
+        gains = np.array([row["right"] for row in found])
+        print(
+            f"| {scene} | {len(found)} | {mean['before']:.2f} | {mean['right']:+.3f} | {mean['right_ssim']:+.4f} | "
+            f"{(gains < HARMED).mean():.0%} | {gains.min():+.2f} | {mean['wrong']:+.3f} | {mean['none']:+.3f} |",
+            flush=True,
+        )
+    if out is not None:
+        out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    renders = verbs.add_parser("renders")
+    renders.add_argument("--scenes", type=Path, required=True)
+    renders.add_argument("--out", type=Path, required=True)
+    renders.add_argument("--num-views", type=int, default=6)
+    renders.add_argument("--max-size", type=int, default=256)
+    renders.add_argument("--max-steps", type=int, default=1000)
+    table = verbs.add_parser("table")
+    table.add_argument("--pairs", type=Path, nargs="+", required=True)
+    table.add_argument("--model", default="default")
+    table.add_argument("--max-samples", type=int)
+    table.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    if arguments.verb == "renders":
+        make_renders(arguments.scenes, arguments.out, arguments.num_views, arguments.max_size, arguments.max_steps)
+    else:
+        print_table(arguments.pairs, arguments.model, arguments.max_samples, arguments.out)

@@ -1,0 +1,109 @@
+"""Pairs of generated scenes: files, split, references, resuming, and determinism."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difix3d.errors import InputError
+from difix3d.pairs.config import PairsConfig
+from difix3d.pairs.made import ranked_references
+from difix3d.pairs.make import (
+    colmap_sources,
+    generated_sources,
+    make_scene_pairs,
+    open_pairs_folder,
+    write_all_pairs,
+)
+from difix3d.pairs.painted import paint_over
+from difix_model.pairs import read_pairs
+
+CONFIG = PairsConfig(
+    strategies=("sparse", "underfit", "painted"),
+    max_size=48,
+    num_views=8,
+    max_steps=12,
+    sparse_at=(1.0,),
+    underfit_at=(0.5, 1.0),
+    targets_per_render=2,
+    painted_per_view=1,
+    max_sparse_views=4,
+)
+
+
+def pixels(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    out = tmp_path_factory.mktemp("pairs")
+    open_pairs_folder(out, CONFIG)
+    records = [
+        record for source in generated_sources(1, 40, CONFIG) for record in make_scene_pairs(source, out, CONFIG)
+    ]
+    return out, write_all_pairs(out, records)
+
+
+def test_every_strategy_gives_its_pairs(made: tuple[Path, Path]) -> None:
+    records = read_pairs(made[1])
+    kinds = [record.id.split("/")[1].split("_")[0] for record in records]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"sparse": 2, "underfit": 4, "painted": 8}
+    for record in records:
+        assert pixels(record.image).shape == pixels(record.target_image).shape == (36, 48, 3)
+        assert record.ref_image is not None
+        assert record.ref_image != record.target_image
+    assert any(not np.array_equal(pixels(record.image), pixels(record.target_image)) for record in records)
+
+
+def test_a_finished_scene_is_read_and_the_same_seed_makes_the_same(made: tuple[Path, Path], tmp_path: Path) -> None:
+    out, path = made
+    source = generated_sources(1, 40, CONFIG)[0]
+    stamp = read_pairs(path)[0].image.stat().st_mtime_ns
+    kept = make_scene_pairs(source, out, CONFIG)
+    assert kept[0].image.stat().st_mtime_ns == stamp
+    again = make_scene_pairs(source, tmp_path, CONFIG)
+    assert [record.id for record in again] == [record.id for record in kept]
+    for first, second in zip(kept, again, strict=True):
+        np.testing.assert_array_equal(pixels(first.image), pixels(second.image))
+
+
+def test_other_settings_do_not_mix_with_a_folder(made: tuple[Path, Path]) -> None:
+    with pytest.raises(InputError, match="other settings"):
+        open_pairs_folder(made[0], PairsConfig())
+
+
+def test_references_come_nearest_first_without_the_target() -> None:
+    scene = generated_sources(1, 40, CONFIG)[0].load()
+    names = list(scene.names)
+    ranked = ranked_references(scene, names[0], names)
+    assert sorted(ranked) == names[1:]
+    centers = {view.name: view.camera.center_world for view in scene.views}
+    assert np.linalg.norm(centers[ranked[0]] - centers[names[0]]) < np.linalg.norm(
+        centers[ranked[-1]] - centers[names[0]]
+    )
+
+
+def test_painting_stays_in_range_and_depends_on_the_generator_only() -> None:
+    photo = np.random.default_rng(0).random((36, 48, 3)).astype(np.float32)
+    for seed in range(20):
+        first, second = (paint_over(photo.copy(), np.random.default_rng(seed)) for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+        assert first.shape == photo.shape
+        assert first.min() >= 0
+        assert first.max() <= 1
+
+
+def test_a_missing_scene_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere"):
+        colmap_sources([tmp_path / "nowhere"], CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("strategies", ()), ("max_size", 8), ("sparse_at", (0.0,)), ("test_share", 2), ("min_sparse_views", 1)],
+)
+def test_config_names_what_is_wrong(field: str, value: object) -> None:
+    with pytest.raises(ValueError, match=field):
+        PairsConfig(**{field: value})  # type: ignore[arg-type]

@@ -1,0 +1,67 @@
+"""The gate: its limits, its neutral settings, and that images do not influence each other."""
+
+import pytest
+import torch
+
+from difix_model.gate import GateConfig, apply_gate
+
+
+def images(seed: int, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    rendered = torch.rand(count, 16, 20, 3, generator=generator)
+    return rendered, (rendered + 0.2 * torch.randn(rendered.shape, generator=generator)).clamp(0, 1)
+
+
+def test_neutral_settings_return_the_fix_and_strength_zero_the_render() -> None:
+    rendered, fixed = images(0)
+    torch.testing.assert_close(apply_gate(rendered, fixed, GateConfig()), fixed)
+    torch.testing.assert_close(apply_gate(rendered, fixed, GateConfig(strength=0.0)), rendered)
+
+
+def test_no_channel_changes_by_more_than_the_limit() -> None:
+    rendered, fixed = images(1)
+    gated = apply_gate(rendered, fixed, GateConfig(max_change=0.05))
+    assert (gated - rendered).abs().max() <= 0.05 + 1e-6
+    assert ((gated - rendered) * (fixed - rendered)).min() >= -1e-6
+
+
+def test_small_changes_are_distrusted_in_proportion() -> None:
+    rendered = torch.full((1, 16, 16, 3), 0.5)
+    fixed = rendered + 0.01
+    gated = apply_gate(rendered, fixed, GateConfig(trusted_change=0.04))
+    torch.testing.assert_close(gated - rendered, torch.full_like(rendered, 0.0025), rtol=1e-3, atol=1e-6)
+    large = rendered + 0.1
+    torch.testing.assert_close(apply_gate(rendered, large, GateConfig(trusted_change=0.04)), large)
+
+
+def test_detail_strength_keeps_the_coarse_change() -> None:
+    rendered, fixed = images(2)
+    gated = apply_gate(rendered, fixed, GateConfig(detail_strength=0.0, blur_radius=3))
+    change, coarse = fixed - rendered, gated - rendered
+    assert coarse.std() < 0.5 * change.std()
+    torch.testing.assert_close(coarse[:, 5:-5, 5:-5].mean(), change[:, 5:-5, 5:-5].mean(), rtol=0.5, atol=5e-3)
+
+
+def test_images_of_a_batch_are_gated_one_by_one() -> None:
+    config = GateConfig(strength=0.7, detail_strength=0.5, max_change=0.2, trusted_change=0.1)
+    rendered, fixed = images(3, count=3)
+    together = apply_gate(rendered, fixed, config)
+    alone = torch.cat([apply_gate(rendered[i : i + 1], fixed[i : i + 1], config) for i in range(3)])
+    torch.testing.assert_close(together, alone)
+
+
+def test_where_nothing_was_rendered_the_fix_stands() -> None:
+    rendered, fixed = images(4)
+    alpha = torch.ones(rendered.shape[:3])
+    alpha[:, :, :10] = 0
+    gated = apply_gate(rendered, fixed, GateConfig(strength=0.0), alpha=alpha)
+    torch.testing.assert_close(gated[:, :, :10], fixed[:, :, :10])
+    torch.testing.assert_close(gated[:, :, 10:], rendered[:, :, 10:])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("strength", 1.1), ("detail_strength", -1), ("max_change", 0), ("blur_radius", 0)]
+)
+def test_settings_out_of_range_are_named(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=field):
+        GateConfig(**{field: value})  # type: ignore[arg-type]
