@@ -13,6 +13,7 @@ across views: queries and keys share their weights, and what is found is added a
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,13 +91,14 @@ def start_at_identity(network: DifixNetwork) -> None:
     _carry_image_to_latent(network)
     _carry_correction_to_last_block(network)
     _read_image_from_last_block(network)
-    for block in network.unet.modules():
-        if hasattr(block, "attn1"):
-            _look_up_by_similarity(block.attn1)
+    for name, block in network.unet.named_modules():
+        if name.endswith(".attn1"):
+            _look_up_by_similarity(block)
 
 
 def _carry_image_to_last_block(network: DifixNetwork) -> None:
-    encoder, decoder = network.vae.encoder, network.vae.decoder
+    encoder: Any = network.vae.encoder
+    decoder: Any = network.vae.decoder
     levels = len(network.vae.config.block_out_channels)
     _put(encoder.conv_in, {colour: {colour: IMAGE_SCALE} for colour in COLOURS})
     for number in range(1, levels + 1):
@@ -107,7 +109,7 @@ def _carry_image_to_last_block(network: DifixNetwork) -> None:
 
 
 def _carry_image_to_latent(network: DifixNetwork) -> None:
-    encoder = network.vae.encoder
+    encoder: Any = network.vae.encoder
     groups = network.vae.config.norm_num_groups
     for block in encoder.down_blocks:
         for resnet in block.resnets:
@@ -135,8 +137,8 @@ def _carry_image_to_latent(network: DifixNetwork) -> None:
 
 
 def _carry_correction_to_last_block(network: DifixNetwork) -> None:
-    decoder = network.vae.decoder
-    _put(network.unet.conv_out, {row: {} for row in CORRECTIONS})
+    decoder: Any = network.vae.decoder
+    _put(network.unet.get_submodule("conv_out"), {row: {} for row in CORRECTIONS})
     _put(network.vae.post_quant_conv, {row: {row: 1.0} for row in CORRECTIONS})
     _put(decoder.conv_in, {colour: {3 + colour: IMAGE_SCALE} for colour in COLOURS})
     for resnet in decoder.mid_block.resnets:
@@ -176,7 +178,7 @@ def _put(layer: nn.Module, rows: Mapping[int, Mapping[int, float]], kernel: Tens
 
 
 def _read_image_from_last_block(network: DifixNetwork) -> None:
-    decoder = network.vae.decoder
+    decoder: Any = network.vae.decoder
     last = decoder.up_blocks[-1].resnets
     shortcut = last[0].conv_shortcut
     shortcut.weight[:GROUP] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import atan2, cos, pi, sin, sqrt
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -17,14 +18,10 @@ MISS = 1e30
 
 def cast_image(world: World, camera: Camera, samples_per_axis: int) -> Float32[np.ndarray, "h w 3"]:
     """Photograph the world: sRGB in [0, 1], before exposure and noise."""
-    linear = _cast_image(
-        *_arrays(world),
-        camera.T_world_cam,
-        np.asarray(camera.K, np.float64),
-        camera.width,
-        camera.height,
-        samples_per_axis,
-    )
+    K = np.asarray(camera.K, np.float64)
+    view = (camera.T_world_cam, K, camera.width, camera.height, samples_per_axis)
+    arguments: list[Any] = [*_arrays(world), *view]
+    linear = _cast_image(*arguments)
     return np.clip(linear, 0, 1).astype(np.float32) ** np.float32(1 / 2.2)
 
 
