@@ -1,8 +1,8 @@
 """Everything this project keeps for a machine with a GPU, in one command, into one folder.
 
-It runs the tests marked `gpu`, the rasterizers against each other, the fixer's latencies at full size, and the demo on
-CUDA, one after the other; what fails is written down and does not stop the rest. Tables for docs/benchmarks.md stand
-in OUT/*.txt afterwards.
+It runs the tests marked `gpu`, the rasterizers against each other, the fixer's latencies at full size, the demo, and
+the training of small weights, one after the other; what fails is written down and does not stop the rest. Tables for
+docs/benchmarks.md stand in OUT/*.txt afterwards.
 
     uv run python benchmarks/first_gpu_run.py --out runs/gpu
 """
@@ -15,16 +15,33 @@ import sys
 import time
 from pathlib import Path
 
+SCRATCH = ("--no-posterior-noise", "--lpips-weight", "0", "--gram-weight", "0", "--views", "target")
+"""What the training of a small network from scratch has in common with that of the embedded weights."""
+
 STEPS: dict[str, list[str]] = {
     "tests": ["-m", "pytest", "-m", "gpu", "--run-slow", "-q"],
-    "rasterizer": ["benchmarks/rasterizer.py", "--device", "cuda"],
+    "rasterizer": ["benchmarks/rasterizer.py", "--cuda"],
     "latency": [
         *("benchmarks/pipeline_latency.py", "--device", "cuda", "--architecture", "full"),
         *("--dtypes", "bfloat16", "float16", "--sizes", "512x512", "1024x576", "--batches", "1", "4"),
         *("--repeats", "30"),
     ],
-    "demo": ["-m", "difix3d_train_app", "--device", "cuda"],
+    "demo": ["-m", "difix3d_train_app", "--device", "cuda", "--out", "{out}/demo"],
+    "pairs": [
+        *("-m", "difix3d_pairs_app", "--generated", "100", "--first-seed", "2000"),
+        *("--num-views", "20", "--max-steps", "500", "--out", "{out}/pairs"),
+    ],
+    "weights": [
+        *("-m", "difix_train_app", "run", "--preset", "embedded", "--pairs", "{out}/pairs/pairs.json"),
+        *("--out", "{out}/weights", "--device", "cuda", *SCRATCH, "--l2-weight", "0", "--log-mse-weight", "1"),
+        *("--trainable", "unet", "--drop-reference-prob", "0.15", "--wrong-reference-prob", "0.1", "--cache"),
+        *("--height", "144", "--width", "192", "--batch-size", "32", "--max-steps", "10000"),
+        *("--learning-rate", "5e-4", "--schedule", "cosine", "--warmup-steps", "100", "--ema-decay", "0.995"),
+        *("--horizontal-flip-prob", "0.5"),
+    ],
 }
+"""Arguments of Python for each step; {out} stands for the folder. The last two train small weights with the
+autoencoder fixed at its identity start, which the model card of the embedded weights names as untried."""
 
 
 def main() -> int:
@@ -35,9 +52,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     failed = []
     for name in options.only or STEPS:
-        command = [sys.executable, *STEPS[name]]
-        if name == "demo":
-            command += ["--out", str(options.out / "demo")]
+        command = [sys.executable, *(part.format(out=options.out) for part in STEPS[name])]
         start = time.perf_counter()
         with (options.out / f"{name}.txt").open("w", encoding="utf-8") as log:
             code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode

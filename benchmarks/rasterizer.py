@@ -1,10 +1,10 @@
 """The CPU rasterizer against a plain PyTorch tile loop, and its share of a training step; prints a markdown table.
 
-    uv run python benchmarks/rasterizer.py [--gaussians 10000] [--size 256] [--repeats 7]
+    uv run python benchmarks/rasterizer.py [--gaussians 10000] [--size 256] [--repeats 7] [--cuda]
 
 Everything runs on one thread and is timed by the processor time it took, so that other work on the machine
 does not count; each figure is the least of the repeats. Both sides render forward and backward from raw parameters,
-with projection and spherical harmonics of degree 3, over the same tile lists.
+with projection and spherical harmonics of degree 3, over the same tile lists. `--cuda` adds gsplat's, by the clock.
 """
 
 from __future__ import annotations
@@ -181,11 +181,30 @@ def step_over_rasterizer(gaussians: Gaussians, camera: Camera, repeats: int) -> 
     return best
 
 
+def gsplat_ms(gaussians: Gaussians, camera: Camera, repeats: int) -> float:
+    """Median milliseconds by the clock of gsplat's forward and backward on the GPU, after three to warm up."""
+    from splat_recon.render.rasterizer import make_rasterizer
+
+    rasterizer = make_rasterizer("cuda")
+    on_gpu = gaussians.to("cuda").detach()
+    for parameter in on_gpu.parameters().values():
+        parameter.requires_grad_(True)
+    spent = []
+    for _ in range(repeats + 3):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        rasterizer(on_gpu, camera, sh_degree=DEGREE).rgb.sum().backward()
+        torch.cuda.synchronize()
+        spent.append(1e3 * (time.perf_counter() - start))
+    return sorted(spent[3:])[repeats // 2]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the CPU rasterizer.")
     parser.add_argument("--gaussians", type=int, default=10_000)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--cuda", action="store_true", help="also measure gsplat's rasterizer on the GPU")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -220,6 +239,9 @@ def main() -> None:
     print(f"| PyTorch tile loop, forward + backward | {baseline_ms:.1f} | {baseline_ms / ours_ms:.1f} x |")
     print(f"| CPU rasterizer, forward + backward | {ours_ms:.1f} | 1 x |")
     print(f"| CPU rasterizer, forward only | {forward_ms:.1f} | {forward_ms / ours_ms:.2f} x |")
+    if arguments.cuda:
+        cuda_ms = gsplat_ms(gaussians, camera, 10 * arguments.repeats)
+        print(f"| gsplat on CUDA, forward + backward, by the clock | {cuda_ms:.2f} | {cuda_ms / ours_ms:.3f} x |")
     print(f"| whole training step, over the rasterizer's part in it | {step_ms:.1f} | {step_ms / inside_ms:.2f} x |")
 
 
