@@ -70,6 +70,8 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any], tensors: Mapping[st
         shutil.rmtree(replaced, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
         raise InputError(f"cannot write the checkpoint {folder}: {error.strerror or error}") from error
 
 

@@ -119,6 +119,10 @@ class AdcConfig:
         _check_positive(self, "grow_grad2d", "grow_scale3d", "prune_scale3d", "refine_every")
         _check_not_negative(self, "refine_start", "refine_stop", "reset_every")
         _check_fraction(self, "prune_opacity")
+        if self.reset_every and not 0 < self.prune_opacity < 0.5:
+            raise ValueError(
+                f"prune_opacity must be in (0, 0.5) where opacities are reset to twice of it, got {self.prune_opacity}"
+            )
         if self.cap_max is not None:
             _check_positive(self, "cap_max")
 

@@ -54,9 +54,12 @@ def ssim_map(rendered: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -
     ssim_kernel.check_size(*rendered.shape[:2])
     window = torch.from_numpy(ssim_kernel.window_weights()).to(rendered)
     a, b = rendered.permute(2, 0, 1), target.permute(2, 0, 1)
-    stacked = torch.stack([a, b, a * a, b * b, a * b]).flatten(0, 1)[:, None]
-    filtered = conv2d(conv2d(stacked, window[None, None, :, None]), window[None, None, None, :])
-    mu_a, mu_b, e_aa, e_bb, e_ab = filtered[:, 0].unflatten(0, (5, 3))
+    stacked = torch.stack([a, b, a * a, b * b, a * b]).flatten(0, 1)[None]
+    # One group per plane: on a GPU this stays in float32, where other convolutions round to TF32 and drown variances.
+    windows = window.expand(stacked.shape[1], 1, -1)
+    filtered = conv2d(stacked, windows[..., None], groups=len(windows))
+    filtered = conv2d(filtered, windows[..., None, :], groups=len(windows))
+    mu_a, mu_b, e_aa, e_bb, e_ab = filtered[0].unflatten(0, (5, 3))
     luminance = (2 * mu_a * mu_b + ssim_kernel.C1) / (mu_a**2 + mu_b**2 + ssim_kernel.C1)
     variances = e_aa - mu_a**2 + e_bb - mu_b**2
     contrast = (2 * (e_ab - mu_a * mu_b) + ssim_kernel.C2) / (variances + ssim_kernel.C2)

@@ -25,6 +25,10 @@ NOT_COMPARED = ("scene",)
 """Settings that may change between a run and its continuation: a scene's folder may have moved."""
 
 
+SETTINGS = ("scene", "split", "sparse", "max_size")
+"""Settings without which a run cannot be scored or drawn."""
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Names of everything in a run folder."""
@@ -136,11 +140,14 @@ def read_settings(run: RunFolder) -> dict[str, Any]:
     """The settings of a finished or unfinished run.
 
     Raises:
-        InputError: There is no run.
+        InputError: There is no run, or its configuration was written by something else.
     """
     if not run.config.is_file():
         raise InputError(f"there is no run in {run.path}: expected the folder that `train --out` wrote (config.json)")
-    return read_json(run.config)["settings"]
+    settings = read_json(run.config).get("settings")
+    if not isinstance(settings, dict) or not set(SETTINGS) <= settings.keys():
+        raise InputError(f"{run.config} is not the configuration of a `splat-recon train` run: name another --run")
+    return settings
 
 
 def write_cameras(run: RunFolder, cameras: Mapping[str, Camera], T_scene_colmap: np.ndarray) -> None:
@@ -164,16 +171,19 @@ def read_cameras(run: RunFolder) -> tuple[dict[str, Camera], np.ndarray]:
         InputError: The file is missing or unreadable.
     """
     content = read_json(run.cameras)
-    cameras = {
-        name: Camera(
-            T_world_cam=np.array(entry["T_world_cam"]),
-            K=np.array(entry["K"]),
-            width=entry["width"],
-            height=entry["height"],
-        )
-        for name, entry in content["cameras"].items()
-    }
-    return cameras, np.array(content["T_scene_colmap"])
+    try:
+        cameras = {
+            name: Camera(
+                T_world_cam=np.array(entry["T_world_cam"]),
+                K=np.array(entry["K"]),
+                width=entry["width"],
+                height=entry["height"],
+            )
+            for name, entry in content["cameras"].items()
+        }
+        return cameras, np.array(content["T_scene_colmap"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{run.cameras} does not hold the cameras of a run: train again") from error
 
 
 def write_history(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None:
