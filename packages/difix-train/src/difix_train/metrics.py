@@ -22,6 +22,8 @@ def ssim(rgb: Float[Tensor, "n 3 h w"], rgb_target: Float[Tensor, "n 3 h w"]) ->
 
     Images smaller than the window get a window that fits.
     """
+    # Variances are small differences of large means: the TF32 that convolutions take on a GPU would drown them.
+    rgb, rgb_target = rgb.double(), rgb_target.double()
     size = min(SSIM_WINDOW, rgb.shape[-2], rgb.shape[-1])
     positions = torch.arange(size, dtype=rgb.dtype, device=rgb.device) - (size - 1) / 2
     line = torch.exp(-positions.square() / (2 * SSIM_SIGMA**2))

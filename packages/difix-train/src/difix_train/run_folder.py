@@ -48,8 +48,8 @@ class RunFolder:
                 and it holds no checkpoint.
         """
         steps = self.checkpoint_steps() if self.path.is_dir() else []
-        started = steps or (self.path / CONFIG).exists()
-        if started and not resume:
+        # A run that ended before its first checkpoint has nothing to lose and nothing to continue from.
+        if (steps or self.model.exists()) and not resume:
             raise InputError(f"{self.path} already holds a run: add --resume to continue it, or choose another folder")
         if resume and not steps:
             raise InputError(f"{self.path} holds no checkpoint to continue from: leave --resume out")

@@ -125,7 +125,14 @@ class EvalSettings:
             raise InputError(f'{self.pairs} has no pairs in "{self.split}"')
         if self.max_samples is not None and self.max_samples < 1:
             raise InputError(f"max_samples must be at least 1, got {self.max_samples}")
+        if self.size is not None:
+            try:
+                _ = self.data
+            except ValueError as error:
+                raise InputError(f"--size: {error}") from error
         if self.out is not None:
+            if self.out.is_dir():
+                raise InputError(f"{self.out} is a folder: name a JSON file in it")
             check_writable(self.out.parent)
         return records
 

@@ -86,7 +86,7 @@ def start_from_base(
     return StartingPoint(
         network=released.network,
         text_embeddings={prompt: released.text_encoder(prompt) for prompt in prompts},
-        metadata={"uses_reference": reference_attention},
+        metadata={},
     )
 
 
@@ -106,7 +106,7 @@ def start_from_preset(preset: Preset, *, prompts: Sequence[str] = (PROMPT,), see
     return StartingPoint(
         network=network.eval(),
         text_embeddings={prompt: fixed_embedding(prompt, config, preset.num_text_tokens) for prompt in prompts},
-        metadata={"uses_reference": config.reference_attention},
+        metadata={},
     )
 
 

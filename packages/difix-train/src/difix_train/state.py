@@ -108,6 +108,9 @@ def write_state(
             "sha256": {name: sha256_of(partial / name) for name in CHECKSUMMED},
         }
         (partial / STATE_JSON).write_text(json.dumps(values) + "\n", encoding="utf-8")
+        for name in (*CHECKSUMMED, STATE_JSON):
+            with (partial / name).open("rb+") as file:
+                os.fsync(file.fileno())
         if folder.exists():
             shutil.rmtree(folder)
         partial.replace(folder)

@@ -81,7 +81,12 @@ class DifixTrainer:
         self.dataset = dataset
         self.device = torch.device(device)
         shows_references = any(pair.references for pair in dataset.pairs)
-        self.metadata = {"uses_reference": network.config.reference_attention and shows_references, **(metadata or {})}
+        knew_references = bool((metadata or {}).get("uses_reference", False))
+        self.metadata = {
+            **(metadata or {}),
+            "uses_reference": network.config.reference_attention and (shows_references or knew_references),
+            "timestep": config.timestep,
+        }
         self.text_embeddings = self._embeddings_by_prompt(text_embedding)
         self.objective = (Objective(config.loss) if objective is None else objective).to(self.device)
         self.network = network.to(self.device, torch.float32)
