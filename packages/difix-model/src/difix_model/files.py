@@ -82,6 +82,7 @@ def plan_job(source: Path, out: Path, reference: Path | None = None) -> FixJob:
     video = is_video(inputs[0])
     references = _video_references(reference) if video else matched_references(inputs, reference)
     _check_readable([*([] if video else inputs), *{path for path in references if path is not None}])
+    _check_writable(outputs[0].parent)
     return FixJob(inputs=tuple(inputs), outputs=tuple(outputs), references=tuple(references), is_video=video)
 
 
@@ -179,13 +180,29 @@ def _video_references(reference: Path | None) -> list[Path | None]:
 
 
 def _check_readable(paths: Sequence[Path]) -> None:
-    """Read the head of every image, which finds most damaged files quickly."""
+    """Decode every image: far quicker than fixing one, and no damaged file turns up half-way."""
     problems = []
     for path in paths:
         try:
-            with Image.open(path):
-                pass
+            with Image.open(path) as image:
+                image.load()
         except READ_ERRORS:
             problems.append(str(path))
     if problems:
         raise InputError(f"these files cannot be read as images: {first_problems(problems)}")
+
+
+def _check_writable(folder: Path) -> None:
+    """Write into a folder, and leave nothing there, not even the folder if there was none."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
+    finally:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()

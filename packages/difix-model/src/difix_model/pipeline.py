@@ -164,7 +164,7 @@ class DifixPipeline:
 
     def _fix_views(self, views: Float[Tensor, "b v h w c=3"]) -> Float[Tensor, "b h w c=3"]:
         num_samples, _, height, width, _ = views.shape
-        x = rearrange(to_network(views.to(self.device, self.dtype)), "b v c h w -> (b v) c h w")
+        x = rearrange(to_network(views.to(self.device).float()).to(self.dtype), "b v c h w -> (b v) c h w")
         x = padded(x, self.network.config.vae.downscale_factor)
         x = rearrange(x, "(b v) c h w -> b v c h w", b=num_samples)
         output = self.network(x, text_embedding=self.text_embedding, timestep=self.timestep, decode="target")

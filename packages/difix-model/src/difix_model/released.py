@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -274,7 +275,9 @@ def _read_pickle(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path} does not exist")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)  # An error follows, or none.
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(
             f"{path} is damaged or holds more than tensors and plain values, so it is not read: {type(error).__name__}"
