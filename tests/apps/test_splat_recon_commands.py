@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,8 +164,45 @@ def test_bad_input_is_one_sentence_and_exit_code_2(scene_folder: Path, finished:
     assert not (tmp_path / "empty" / "log.txt").exists()
 
 
+def test_what_is_no_run_or_another_scene_is_told(finished: Path, tmp_path: Path, capsys):
+    foreign, blind = tmp_path / "foreign", tmp_path / "blind"
+    for run, name in ((foreign, "config.json"), (blind, "cameras.json")):
+        shutil.copytree(finished, run)
+        (run / name).write_text("{}")
+    cases = {
+        "is not the configuration": ["eval", "--run", str(foreign)],
+        "does not hold the cameras": ["export", "--run", str(blind), "--out", str(tmp_path / "x.ply")],
+        "at least 3": ["sfm", "--images", str(foreign / "checkpoints"), "--out", str(tmp_path / "sfm")],
+    }
+    for sentence, argv in cases.items():
+        assert sentence in _refused(capsys, argv), sentence
+    assert not (tmp_path / "sfm").exists()
+    scores = (finished / "metrics.json").read_text()
+    assert "is not the one" in _refused(
+        capsys, ["eval", "--run", str(finished), "--scene", str(_other_scene(tmp_path / "other"))]
+    )
+    assert (finished / "metrics.json").read_text() == scores
+
+
+def _other_scene(folder: Path) -> Path:
+    from splat_recon.io.colmap import write_scene
+    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+
+    config = SyntheticConfig(num_views=4, width=64, height=48, num_points=200, layout="table")
+    write_scene(folder, generate_scene(6, config))
+    return folder
+
+
 @pytest.mark.parametrize(
-    "flags", [["--max-steps", "0"], ["--max-size", "5"], ["--preset", "other"], ["--checkpoint-every", "-1"], []]
+    "flags",
+    [
+        ["--seed", "99999999999999999999999"],
+        ["--max-steps", "0"],
+        ["--max-size", "5"],
+        ["--preset", "other"],
+        ["--checkpoint-every", "-1"],
+        [],
+    ],
 )
 def test_bad_flags_exit_with_2(scene_folder: Path, tmp_path: Path, flags: list[str], capsys):
     argv = _train(scene_folder, tmp_path / "out", *flags) if flags else ["train"]

@@ -17,6 +17,9 @@ CPU_MAX_SIZE = 384
 CPU_MAX_GAUSSIANS, CUDA_MAX_GAUSSIANS = 50_000, 1_000_000
 """Default limit of Gaussians."""
 
+MAX_SEED = 2**32 - 1
+"""Every source of random numbers takes seeds up to this one."""
+
 
 def _check_at_least(args: object, least: int, *names: str) -> None:
     for name in names:
@@ -74,6 +77,8 @@ class Train:
     def __post_init__(self) -> None:
         _check_at_least(self, 1, "max_steps", "sparse", "checkpoint_every", "stop_at", "max_gaussians")
         _check_at_least(self, 0, "max_size", "seed")
+        if self.seed > MAX_SEED:
+            raise ValueError(f"--seed must be at most {MAX_SEED}, got {self.seed}")
         if self.max_size is not None and 0 < self.max_size < 32:
             raise ValueError(f"--max-size must be 0 or at least 32 pixels, got {self.max_size}")
 
