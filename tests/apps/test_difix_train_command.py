@@ -59,7 +59,14 @@ def test_bad_input_is_told_in_a_sentence(pairs: Path, tmp_path: Path, capsys: py
     del values["train"]["pair_0"]
     good.write_text(json.dumps(values))
     fine = ["run", "--pairs", str(good)]
+    cut = tmp_path / "image_3.png"
+    cut.write_bytes(cut.read_bytes()[:1000])
+    (tmp_path / "cut.json").write_text(json.dumps({"train": {"c": values["test"].pop("pair_3")}}))
+    good.write_text(json.dumps(values))
     cases = [
+        (["run", "--pairs", str(tmp_path / "cut.json"), "--out", "o", *RUN], "image_3.png"),
+        (["eval", "--pairs", str(good), "--size", "7", "8"], "multiple of 8"),
+        (["eval", "--pairs", str(good), "--out", str(tmp_path)], "is a folder"),
         ([*broken, "--out", "o", *RUN], "image_0.png"),
         ([*fine, "--out", str(tmp_path / "file" / "out"), *RUN], "cannot write to"),
         ([*fine, "--out", "o", "--preset", "huge"], "no preset 'huge'"),
@@ -76,6 +83,14 @@ def test_bad_input_is_told_in_a_sentence(pairs: Path, tmp_path: Path, capsys: py
         assert error.startswith("error: "), error
         assert expected in error
         assert "Traceback" not in error
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_can_be_started_again(pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "config.json").write_text("{}")
+    assert main(["run", "--pairs", str(pairs), "--out", str(out), *RUN, "--max-steps", "1"]) == 0
+    assert (out / "model").is_dir()
 
 
 def test_values_out_of_range_are_usage_errors(capsys: pytest.CaptureFixture[str]) -> None:

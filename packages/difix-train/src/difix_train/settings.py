@@ -6,11 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from difix_model.errors import first_problems
 from difix_model.pairs import PairRecord, read_pairs
 from difix_train.config import SIZE_MULTIPLE, DataConfig, TrainConfig
 from difix_train.errors import InputError
 from difix_train.presets import preset
 from difix_train.run_folder import RunFolder, check_writable
+
+END_MARKS = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
+"""What a whole image file has near its end."""
+
+END_LENGTH = 65_536
+"""How near, in bytes: some cameras append data of their own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +71,7 @@ class RunSettings:
         records = read_pairs(self.pairs)
         if not any(record.split == "train" for record in records):
             raise InputError(f'{self.pairs} has no pairs in "train"')
+        _check_whole(records)
         if self.stop_at is not None and self.stop_at < 1:
             raise InputError(f"stop_at must be at least 1, got {self.stop_at}")
         return records, RunFolder(self.out).open(resume=self.resume)
@@ -123,6 +131,7 @@ class EvalSettings:
         records = [record for record in read_pairs(self.pairs) if record.split == self.split]
         if not records:
             raise InputError(f'{self.pairs} has no pairs in "{self.split}"')
+        _check_whole(records)
         if self.max_samples is not None and self.max_samples < 1:
             raise InputError(f"max_samples must be at least 1, got {self.max_samples}")
         if self.size is not None:
@@ -142,3 +151,23 @@ class EvalSettings:
         if self.size is None:
             return DataConfig(height=SIZE_MULTIPLE, width=SIZE_MULTIPLE, framing="crop")
         return DataConfig(height=self.size[0], width=self.size[1])
+
+
+def _check_whole(records: list[PairRecord]) -> None:
+    """Find image files that were cut short by a look at their ends: a run must not meet them after hours."""
+    paths = dict.fromkeys(path for record in records for path in record.paths())
+    cut = [str(path) for path in paths if not _ends_well(path)]
+    if cut:
+        raise InputError(f"these images are cut short, copy or make them again: {first_problems(cut)}")
+
+
+def _ends_well(path: Path) -> bool:
+    mark = END_MARKS.get(path.suffix.lower())
+    if mark is None:
+        return True
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - END_LENGTH))
+            return mark in file.read()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
