@@ -64,6 +64,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     renders: Path, tmp_path: Path, checkpoint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, out = str(renders / "a.png"), str(tmp_path / "out")
+    cut = tmp_path / "cut.png"
+    cut.write_bytes((renders / "b.png").read_bytes()[:-200])
     refused = [
         (["--input", str(tmp_path / "absent.png"), "--out", out], "does not exist"),
         (["--input", image, "--out", image], "overwritten"),
@@ -71,6 +73,9 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
         (["--input", image, "--out", out, "--model", str(renders)], "neither a checkpoint folder"),
         (["--input", image, "--out", str(renders / "a.png" / "x"), "--model", checkpoint], "cannot write"),
         (["--input", image, "--out", out, "--model", checkpoint, "--reference", out], "does not exist"),
+        # Said before weights are looked for.
+        (["--input", image, "--out", str(renders / "a.png" / "x"), "--model", "no/such"], "cannot write"),
+        (["--input", str(cut), "--out", out, "--model", "no/such"], "cannot be read"),
     ]
     for arguments, message in refused:
         assert main(arguments) == 2, arguments
