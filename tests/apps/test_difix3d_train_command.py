@@ -23,6 +23,7 @@ def small(tmp_path, monkeypatch):
         (["--out", "taken"], "taken is not empty"),
         (["--resume", "--out", "run"], "no run in run"),
         (["--resume"], "no run in"),
+        (["--resume", "--out", "foreign"], "not the configuration of a run"),
         (["--split", "every:1", "--out", "run"], "every:1"),
         (["--scene", "nowhere", "--out", "taken/file"], "is a file"),
     ],
@@ -31,6 +32,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, tmp_path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "config.json").write_text("[]")
     assert main([*arguments, "--max-size", "40"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")

@@ -52,6 +52,8 @@ def _run(command: TrainCommand) -> int:
     else:
         folder = RunFolder(command.out or numbered(command.default_out))
         folder.check_free()
+    if settings.scene is not None and not Path(settings.scene).is_dir():
+        raise InputError(f"there is no folder {settings.scene}: expected a COLMAP scene folder (images/ and sparse/0/)")
     print(f"{'Resuming' if command.resume else 'Writing to'} {folder.path}", flush=True)
 
     # Here, after everything that can be said without it, torch is loaded.

@@ -109,9 +109,14 @@ class RunFolder:
             InputError: There is no run here.
         """
         try:
-            return json.loads((self.path / "config.json").read_text(encoding="utf-8"))["settings"]
-        except (OSError, KeyError, json.JSONDecodeError) as error:
+            settings = json.loads((self.path / "config.json").read_text(encoding="utf-8"))["settings"]
+        except OSError as error:
             raise InputError(f"there is no run in {self.path} to resume ({error})") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self.path / 'config.json'} is not the configuration of a run: name another") from error
+        if not isinstance(settings, dict):
+            raise InputError(f"{self.path / 'config.json'} is not the configuration of a run: name another")
+        return settings
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Write one JSON file, whole or not at all."""

@@ -34,6 +34,9 @@ SHORT_RUN = 10_000
 """Runs of fewer steps never reset opacities: they would not recover (on a generated scene with 6 photos and some
 hundred steps, resets cost plain training more than 1 dB)."""
 
+MAX_SEED = 2**32 - 1
+"""Every source of random numbers takes seeds up to this one."""
+
 MIN_SIZE = 16
 """Longest side of a photo, in pixels, below which nothing can be compared."""
 
@@ -103,6 +106,8 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
+        if self.seed > MAX_SEED:
+            raise ValueError(f"seed must be at most {MAX_SEED}, got {self.seed}")
         # The nested configs know the ranges of the others.
         SteppingConfig(step_distance=self.step_distance)
         MixtureConfig(novel_prob=self.novel_prob, novel_weight=self.novel_weight)
