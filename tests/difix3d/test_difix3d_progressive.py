@@ -140,7 +140,11 @@ def test_damaged_and_foreign_checkpoints_are_named(tmp_path, new_loop):
     loop.save(tmp_path / "saved")
     with pytest.raises(InputError, match="another run"):
         new_loop(rounds=EvenRounds(num_rounds=0)).load(tmp_path / "saved")
-    (tmp_path / "saved" / "novel_views.npz").unlink()
+    novel_views = tmp_path / "saved" / "novel_views.npz"
+    novel_views.write_bytes(novel_views.read_bytes()[:-100])
+    with pytest.raises(InputError, match="damaged"):
+        new_loop().load(tmp_path / "saved")
+    novel_views.unlink()
     with pytest.raises(InputError, match="cannot be read"):
         new_loop().load(tmp_path / "saved")
     with pytest.raises(InputError, match="missing"):

@@ -235,3 +235,12 @@ def test_run_writes_metrics_checkpoints_and_a_model_for_the_pipeline(tmp_path: P
     fixed = pipe(pairs[0].image, pairs[0].references[0])
     assert isinstance(fixed, np.ndarray)
     assert fixed.shape == (32, 32, 3)
+
+
+def test_a_saved_model_tells_its_timestep_and_whether_it_was_shown_references(tmp_path: Path) -> None:
+    for num_references, timestep in ((1, 50), (0, 199)):
+        config = TrainConfig(data=SMALL, loss=PIXELS, timestep=timestep)
+        make_trainer(config, make_pairs(2, num_references=(num_references,))).save_model(tmp_path / "model")
+        metadata = json.loads((tmp_path / "model" / "config.json").read_text())["metadata"]
+        assert metadata["timestep"] == timestep
+        assert metadata["uses_reference"] == (num_references > 0)

@@ -1,11 +1,14 @@
 """A run of the progressive method on disk: the splat's checkpoint and the novel views it was training on.
 
 A folder holds `splat/` (written by the splat's trainer), `progress.json` and, once a round is done,
-`novel_views.npz`. It appears under its name only when it is complete.
+`novel_views.npz`, whose checksum is in `progress.json`. It appears under its name only when it is complete.
 """
 
+import hashlib
 import json
+import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ from splat_recon.views.view_set import ViewSet
 FORMAT = 1
 """Version of the layout."""
 
+NOVEL_VIEWS = "novel_views.npz"
+
 
 def save_progress(folder: Path, trainer: SplatTrainer, novel: NovelViews | None, *, num_rounds_done: int) -> None:
     """Write a checkpoint; a folder of this name is replaced once the new one is complete."""
@@ -34,8 +39,12 @@ def save_progress(folder: Path, trainer: SplatTrainer, novel: NovelViews | None,
     if novel is not None:
         state["round_index"] = novel.round_index
         state["references"] = [view.reference_name for view in novel.views]
-        np.savez(part / "novel_views.npz", **_novel_arrays(novel))  # pyright: ignore[reportArgumentType]
+        np.savez(part / NOVEL_VIEWS, **_novel_arrays(novel))  # pyright: ignore[reportArgumentType]
+        state["sha256"] = _sha256(part / NOVEL_VIEWS)
     (part / "progress.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
+    for path in part.glob("*.*"):
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
 
@@ -49,7 +58,7 @@ def load_novel_views(folder: Path, *, num_rounds: int) -> tuple[NovelViews | Non
     """The novel views of a checkpoint and the number of rounds that were done; on the CPU.
 
     Raises:
-        InputError: A file is missing or unreadable, or the run had more rounds than this one plans.
+        InputError: A file is missing or damaged, or the run had more rounds than this one plans.
     """
     try:
         state = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
@@ -57,11 +66,18 @@ def load_novel_views(folder: Path, *, num_rounds: int) -> tuple[NovelViews | Non
             raise InputError(f"checkpoint {folder} is of another run: it has {state.get('num_rounds_done')} rounds")
         if "references" not in state:
             return None, state["num_rounds_done"]
-        with np.load(folder / "novel_views.npz", allow_pickle=False) as arrays:
+        if _sha256(folder / NOVEL_VIEWS) != state["sha256"]:
+            raise InputError(f"checkpoint {folder}: {NOVEL_VIEWS} is damaged, its checksum differs")
+        with np.load(folder / NOVEL_VIEWS, allow_pickle=False) as arrays:
             views = [_novel_view(arrays, index, name) for index, name in enumerate(state["references"])]
-    except (OSError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, json.JSONDecodeError) as error:
         raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
     return NovelViews(round_index=state["round_index"], views=tuple(views)), state["num_rounds_done"]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _novel_arrays(novel: NovelViews) -> dict[str, np.ndarray]:

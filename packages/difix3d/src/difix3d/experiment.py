@@ -169,6 +169,7 @@ class Experiment:
         yield Progress(phase=phase, done=3, total=3)
 
     def _load(self) -> bool:
+        problems = []
         for checkpoint in self.folder.checkpoint_folders():
             try:
                 self._plain = SplatTrainer.load(
@@ -179,9 +180,13 @@ class Experiment:
                     self._loop.load(checkpoint / "loop", device=self.device)
             except ValueError as error:
                 logger.warning("checkpoint %s is skipped: %s", checkpoint, error)
+                problems.append(str(error))
                 self._plain = self._loop = None
                 continue
             break
+        if problems and self._plain is None:
+            # Starting over would cut the measurements, and new checkpoints would give way to the old ones.
+            raise InputError(f"no checkpoint of {self.folder.path} can be used: {problems[0]}")
         for values in self.folder.read_measurements(until_step=self.step):
             self._curves.add(values)
             self._last_measured = max(self._last_measured, values["step"])
