@@ -39,7 +39,10 @@ def test_run_stops_resumes_and_is_measured(pairs: Path, tmp_path: Path, capsys: 
     assert main([*run, "--learning-rate", "1", "--resume"]) == 2
     assert "optimizer.learning_rate was 2e-05, now 1.0" in capsys.readouterr().err
     assert main([*run, "--resume"]) == 0
-    shown = capsys.readouterr().out
+    whole = tmp_path / "whole"
+    assert main([*run[:4], str(whole), *run[5:]]) == 0
+    assert (whole / "metrics.json").read_text() == (out / "metrics.json").read_text()
+    shown = capsys.readouterr().out.replace(str(whole / "model"), str(out / "model"))
     assert shown.splitlines()[-1] == str(out / "model")
     assert all(row in shown for row in ("input", "right reference", "wrong reference", "no reference"))
     assert json.loads((out / "config.json").read_text())["settings"]["config"]["max_steps"] == 4
@@ -76,6 +79,10 @@ def test_bad_input_is_told_in_a_sentence(pairs: Path, tmp_path: Path, capsys: py
         (["run", "--pairs", str(tmp_path / "absent.json"), "--out", "o", *RUN], "absent.json"),
         (["eval", "--pairs", str(good), "--split", "train", "--max-samples", "0"], "max_samples"),
         (["eval", "--pairs", str(good), "--model", str(tmp_path / "absent")], "absent"),
+        (
+            [*fine, "--out", str(tmp_path / "none"), *RUN[2:], "--model", "no/such/weights"],
+            "no/such/weights",
+        ),
     ]
     for arguments, expected in cases:
         assert main(arguments) == 2, arguments
@@ -83,6 +90,7 @@ def test_bad_input_is_told_in_a_sentence(pairs: Path, tmp_path: Path, capsys: py
         assert error.startswith("error: "), error
         assert expected in error
         assert "Traceback" not in error
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_can_be_started_again(pairs: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -42,9 +43,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _train(settings: RunSettings) -> int:
+    existed = settings.out.exists()
     settings.check()
-    with _log_to(settings.out / "log.txt"):
-        return _train_checked(settings)
+    try:
+        with _log_to(settings.out / "log.txt"):
+            return _train_checked(settings)
+    except InputError:
+        if not existed and {path.name for path in settings.out.iterdir()} <= {"log.txt"}:
+            shutil.rmtree(settings.out)
+        raise
 
 
 def _train_checked(settings: RunSettings) -> int:
