@@ -24,6 +24,7 @@ from difix_train import (
     TrainingRun,
     start_from_preset,
 )
+from difix_train.state import newest_whole
 
 PROMPT = "remove degradation"
 PIXELS = LossConfig(lpips_weight=0.0, gram_weight=0.0)
@@ -112,16 +113,26 @@ def test_checkpoint_holds_the_average_and_leaves_training_alone(tmp_path: Path) 
     assert any(not torch.equal(saved[name].detach(), before[name]) for name in trainer.trained)
 
 
-def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_refused_and_the_one_before_it_found(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     trainer = make_trainer(BUSY, make_pairs(3))
-    trainer.train_until(1)
-    trainer.save(tmp_path / "checkpoint")
-    path = tmp_path / "checkpoint" / "training.safetensors"
+    folders = [tmp_path / "step_000001", tmp_path / "step_000002"]
+    for step, folder in enumerate(folders, start=1):
+        trainer.train_until(step)
+        trainer.save(folder)
+    assert newest_whole(folders) == folders[1]
+    path = folders[1] / "training.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"training\.safetensors.*earlier"):
-        DifixTrainer.load(tmp_path / "checkpoint", trainer.dataset, BUSY)
+    with pytest.raises(InputError, match=r"damaged: training\.safetensors"):
+        DifixTrainer.load(folders[1], trainer.dataset, BUSY)
+    assert newest_whole(folders) == folders[0]
+    assert "step_000002" in caplog.text
+    (folders[0] / "training.safetensors").unlink()
+    with pytest.raises(InputError, match="none of the checkpoints"):
+        newest_whole(folders)
 
 
 def test_other_settings_and_other_pairs_are_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from splat_recon.errors import InputError
 from splat_recon.geometry.cameras import Camera
 from splat_recon.scene.scene import Points, Scene, View
 from support.posed_scenes import orbit_camera, orbit_scene
@@ -81,5 +82,7 @@ def test_wrong_scenes_are_refused():
         View(name="a", camera=view.camera, rgb_u8=view.rgb_u8[:-1])
     with pytest.raises((ValueError, TypeError), match="mask"):
         View(name="a", camera=view.camera, rgb_u8=view.rgb_u8, mask=np.ones((2, 2), bool))
+    with pytest.raises(InputError, match="leaves no pixel"):
+        View(name="a", camera=view.camera, rgb_u8=view.rgb_u8, mask=np.zeros(view.rgb_u8.shape[:2], bool))
     with pytest.raises(ValueError):
         Camera(T_world_cam=np.eye(4), K=np.diag([-5.0, 5, 1]), width=4, height=4)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from splat_recon.config import TrainConfig
+from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.gaussians.initialize import NUM_RANDOM, at_random, from_points
 from splat_recon.gaussians.nearest_neighbors import neighbor_distances
 from splat_recon.io.colmap import read_scene
@@ -118,3 +118,14 @@ def test_initial_gaussians_agree_with_the_reference_data(reference_data):
             np.testing.assert_allclose(tensor, recorded, atol=1e-5, err_msg=f"{case} {name}")
         num_compared += 1
     assert num_compared
+
+
+@pytest.mark.parametrize("count", [2, 50])
+def test_there_are_never_more_gaussians_than_the_cap(count, caplog):
+    config = TrainConfig(strategy=AdcConfig(cap_max=20))
+    gaussians = from_points(cloud(count), 1.0, config, generator())
+    assert len(gaussians) == 20
+    assert "20" in caplog.text
+    if count == 50:
+        rows = {tuple(row) for row in cloud(count).p_world.tolist()}
+        assert {tuple(row) for row in gaussians.means.tolist()} <= rows

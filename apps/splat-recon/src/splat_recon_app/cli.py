@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from splat_recon.config import MIN_GAUSSIANS
+
 Device = Literal["auto", "cpu", "cuda"]
 
 CPU_MAX_STEPS, CUDA_MAX_STEPS = 3000, 30_000
@@ -75,7 +77,8 @@ class Train:
     """Go on with the run in --out from its newest whole checkpoint; repeat the flags it was started with."""
 
     def __post_init__(self) -> None:
-        _check_at_least(self, 1, "max_steps", "sparse", "checkpoint_every", "stop_at", "max_gaussians")
+        _check_at_least(self, 1, "max_steps", "sparse", "checkpoint_every", "stop_at")
+        _check_at_least(self, MIN_GAUSSIANS, "max_gaussians")
         _check_at_least(self, 0, "max_size", "seed")
         if self.seed > MAX_SEED:
             raise ValueError(f"--seed must be at most {MAX_SEED}, got {self.seed}")

@@ -26,7 +26,7 @@ from difix_train.presets import preset
 from difix_train.run_folder import CONFIG, RunFolder
 from difix_train.settings import EvalSettings, RunSettings
 from difix_train.start import StartingPoint, start_from_base, start_from_model, start_from_preset
-from difix_train.state import config_values
+from difix_train.state import config_values, newest_whole
 from difix_train.trainer import DifixTrainer
 
 logger = logging.getLogger(__name__)
@@ -133,6 +133,7 @@ def open_run(settings: RunSettings) -> TrainingRun:
     device = chosen_device(settings.device)
     objective = Objective(config.loss)  # Before the weights: a missing backbone should show at once.
     if checkpoint is not None:
+        checkpoint = newest_whole([folder.checkpoint(step) for step in folder.checkpoint_steps()])
         trainer = DifixTrainer.load(checkpoint, dataset, config, device=device, objective=objective)
     else:
         start = starting_point(settings, dataset.prompts)

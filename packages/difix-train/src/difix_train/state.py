@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from difix_model.network import DifixNetwork
 from difix_train.config import TrainConfig
 from difix_train.errors import InputError, first_problems
 from difix_train.optim import optimizer_tensors
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MODEL_FOLDER = "model"
@@ -130,13 +133,7 @@ def read_state(folder: Path, config: TrainConfig) -> tuple[DifixNetwork, EngineS
         InputError: Absent, damaged, or from a run whose configuration differs in a field that matters.
     """
     values = read_progress(folder)
-    damaged = [
-        name
-        for name, expected in values["sha256"].items()
-        if not (folder / name).is_file() or sha256_of(folder / name) != expected
-    ]
-    if damaged:
-        raise InputError(f"the checkpoint {folder} is damaged ({', '.join(damaged)}): continue from an earlier one")
+    check_whole(folder, values)
     check_same_run(values["config"], config, folder)
     checkpoint = load_checkpoint(folder / MODEL_FOLDER)
     tensors = load_file(folder / STATE_TENSORS)
@@ -151,6 +148,37 @@ def read_state(folder: Path, config: TrainConfig) -> tuple[DifixNetwork, EngineS
         metadata={name: value for name, value in checkpoint.metadata.items() if name != PROGRESS},
     )
     return checkpoint.network, state, _under("optimizer/", tensors)
+
+
+def check_whole(folder: Path, values: Mapping[str, Any]) -> None:
+    """Compare a checkpoint's files with the checksums in its JSON part.
+
+    Raises:
+        InputError: A file is missing or differs.
+    """
+    damaged = [
+        name
+        for name, expected in values["sha256"].items()
+        if not (folder / name).is_file() or sha256_of(folder / name) != expected
+    ]
+    if damaged:
+        raise InputError(f"the checkpoint {folder} is damaged: {', '.join(damaged)}")
+
+
+def newest_whole(folders: Sequence[Path]) -> Path:
+    """The last of these checkpoints, oldest first, that is whole; those skipped are named in the log.
+
+    Raises:
+        InputError: None is.
+    """
+    for folder in reversed(folders):
+        try:
+            check_whole(folder, read_progress(folder))
+        except InputError as error:
+            logger.warning("%s; trying an earlier one", error)
+            continue
+        return folder
+    raise InputError(f"none of the checkpoints in {folders[0].parent} is whole: start a new run in another folder")
 
 
 def read_progress(folder: Path) -> dict[str, Any]:

@@ -23,6 +23,15 @@ in the meantime is fog in front of the cameras. So runs of up to 6000 steps neve
 photos of a scene with 6 training views)."""
 
 
+MIN_GAUSSIANS = 4
+"""With fewer there is no spacing to size Gaussians by."""
+
+
+def _check_cap(cap_max: int) -> None:
+    if cap_max < MIN_GAUSSIANS:
+        raise ValueError(f"cap_max must be at least {MIN_GAUSSIANS}, got {cap_max}")
+
+
 def _check_positive(config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
@@ -124,7 +133,7 @@ class AdcConfig:
                 f"prune_opacity must be in (0, 0.5) where opacities are reset to twice of it, got {self.prune_opacity}"
             )
         if self.cap_max is not None:
-            _check_positive(self, "cap_max")
+            _check_cap(self.cap_max)
 
     def scaled(self, factor: float) -> AdcConfig:
         """The same schedule in `factor` times as many steps."""
@@ -166,7 +175,8 @@ class McmcConfig:
     """Steps between two rounds of density control."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "cap_max", "refine_every")
+        _check_positive(self, "refine_every")
+        _check_cap(self.cap_max)
         _check_not_negative(self, "growth", "noise_lr", "refine_start", "refine_stop")
         _check_fraction(self, "min_opacity")
 

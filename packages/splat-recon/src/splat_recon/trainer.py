@@ -220,7 +220,10 @@ class SplatTrainer:
         state, tensors = read_checkpoint(Path(folder))
         if state["scene"] != (facts := _scene_facts(scene)):
             raise InputError(f"checkpoint {folder} is of another scene: expected {state['scene']}, got {facts}")
-        config = TrainConfig.from_dict(state["config"])
+        try:
+            config = TrainConfig.from_dict(state["config"])
+        except ValueError as error:
+            raise InputError(f"checkpoint {folder} is of another version: {error}") from error
         trainer = cls(scene, views, config, device=device, gaussians=gaussians_from_tensors(tensors))
         try:
             views.load_state_dict(state["views"])

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from splat_recon.config import TrainConfig
+from splat_recon.config import MIN_GAUSSIANS, TrainConfig
 from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.gaussians.nearest_neighbors import neighbor_distances
 from splat_recon.scene.scene import Points
@@ -20,7 +20,7 @@ from splat_recon.scene.scene import Points
 NUM_NEIGHBORS = 3
 """A Gaussian's first size is the root mean square distance to this many nearest points (gsplat's rule)."""
 
-MIN_POINTS = NUM_NEIGHBORS + 1
+MIN_POINTS = MIN_GAUSSIANS
 """With fewer points than this, random Gaussians are taken instead."""
 
 MIN_RELATIVE_SCALE = 1e-6
@@ -41,7 +41,8 @@ _log = logging.getLogger(__name__)
 def from_points(points: Points, extent: float, config: TrainConfig, generator: torch.Generator) -> Gaussians:
     """One round Gaussian per point, in the point's colour.
 
-    With fewer than four points there is nothing to size Gaussians by: `at_random` is used, and the log says so.
+    With fewer than four points there is nothing to size Gaussians by: `at_random` is used, and the log says so. Of
+    more points than density control may have Gaussians (`cap_max`), a random choice is taken.
 
     Args:
         points: In scene coordinates.
@@ -49,9 +50,15 @@ def from_points(points: Points, extent: float, config: TrainConfig, generator: t
         config: Gives the first opacity, the first size relative to the neighbours' distance, and the SH degree.
         generator: On the CPU.
     """
+    cap = len(points) if config.strategy.cap_max is None else config.strategy.cap_max
     if len(points) < MIN_POINTS:
-        _log.warning("the scene has %d points, too few to start from: %d random Gaussians", len(points), NUM_RANDOM)
-        return at_random(NUM_RANDOM, extent, config, generator)
+        number = NUM_RANDOM if config.strategy.cap_max is None else min(NUM_RANDOM, cap)
+        _log.warning("the scene has %d points, too few to start from: %d random Gaussians", len(points), number)
+        return at_random(number, extent, config, generator)
+    if len(points) > cap:
+        _log.warning("the scene has %d points, and there may be %d Gaussians: a random choice", len(points), cap)
+        chosen = torch.randperm(len(points), generator=generator)[:cap].sort().values.numpy()
+        points = Points(p_world=points.p_world[chosen], rgb_u8=points.rgb_u8[chosen])
     means = torch.from_numpy(points.p_world.copy())
     rgb = torch.from_numpy(points.rgb_u8 / np.float32(255))
     return _round_gaussians(means, rgb, extent, config, generator)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, UInt8
 
+from splat_recon.errors import InputError
 from splat_recon.geometry.cameras import Camera
 
 
@@ -16,6 +17,7 @@ class View:
 
     Raises:
         ValueError: The image or the mask does not have the camera's size.
+        InputError: The mask leaves no pixel.
     """
 
     name: str
@@ -39,6 +41,8 @@ class View:
             )
         if self.mask is not None and (self.mask.dtype != np.bool_ or self.mask.shape != size):
             raise ValueError(f"view {self.name}: expected bool mask of shape {size}, got {self.mask.shape}")
+        if self.mask is not None and not self.mask.any():
+            raise InputError(f"view {self.name}: its mask leaves no pixel; remove the mask or the photo")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
