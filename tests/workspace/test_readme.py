@@ -38,7 +38,7 @@ def test_readme_shows_the_two_set_up_commands():
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_commands_exist(document: Path):
-    known = entry_points() | {"pytest", "python", "ruff", "pyright", "accelerate"}
+    known = entry_points() | {"pytest", "python", "ruff", "pyright"}
     commands = re.findall(r"uv run (?:--\S+ )*([a-z][\w.-]*)", document.read_text(encoding="utf-8"))
     assert not sorted(set(commands) - known)
 

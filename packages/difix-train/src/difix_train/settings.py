@@ -89,7 +89,7 @@ class RunSettings:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvalSettings:
-    """One measurement of a network on pairs."""
+    """One measurement of a network on pairs, without the gate that its checkpoint may ask pipelines to apply."""
 
     pairs: Path
     """JSON file of pairs."""

@@ -72,7 +72,7 @@ def evaluate(
     lpips: LpipsMetric | None = None,
     on_view: Callable[[View, Float[Tensor, "h w 3"]], None] | None = None,
 ) -> Evaluation:
-    """Render every view's camera and compare with its photo, inside its mask.
+    """Render every view's camera and compare with its photo, inside its mask; LPIPS sees the whole image.
 
     Args:
         render: From a camera to RGB in [0, 1]; values outside are clamped.

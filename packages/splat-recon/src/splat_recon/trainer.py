@@ -61,8 +61,8 @@ class StepRecord:
 class SplatTrainer:
     """A resumable engine: `train_until` returns, and may be called again with other views in between.
 
-    The same settings and seed give the same Gaussians on one kind of device, bitwise on a CPU, in however many calls
-    the steps are taken and however often the trainer is saved and loaded on the way.
+    On a CPU the same settings and seed give the same Gaussians bit for bit, in however many calls the steps are taken
+    and however often the trainer is saved and loaded on the way; on CUDA, gsplat's atomic sums leave small differences.
 
     Args:
         scene: Gives the extent, the points to start from and the frame; its photos are not read.
