@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from splat_recon import run_folder
 from splat_recon.errors import InputError
 from splat_recon.run_folder import RunFolder
@@ -16,7 +14,7 @@ from splat_recon_app.console import console, logging_to, progress_bar
 
 if TYPE_CHECKING:
     from splat_recon.evaluate import Evaluation, Render
-    from splat_recon.scene.scene import Scene, View
+    from splat_recon.scene.scene import View
     from splat_recon.trained import TrainedSplats
 
 
@@ -53,24 +51,13 @@ def evaluate_run(args: cli.Eval) -> int:
     with logging_to(run.log):
         splats = _splats(run, chosen_device(args.device))
         scene, split = read_scene_and_split(scene_folder, settings["split"], settings["sparse"], settings["max_size"])
-        _check_same_scene(run, scene)
+        run_folder.check_same_scene(run, scene.name, scene.names, scene.T_scene_colmap)
         views = scene.select(split.test if args.split == "test" else split.train)
         scores = score(lambda camera: splats.render(camera).rgb, views, run.images, splats.device)
     content = scores.to_dict(step=splats.step, split=args.split, num_gaussians=len(splats.gaussians))
     run_folder.write_json(run.metrics(args.split), content)
     print(run.metrics(args.split))
     return 0
-
-
-def _check_same_scene(run: RunFolder, scene: Scene) -> None:
-    """Scores on another scene's photos would mean nothing, and would replace those of the run."""
-    cameras, T_scene_colmap = run_folder.read_cameras(run)
-    missing = sorted(cameras.keys() - set(scene.names))
-    if missing or not np.allclose(T_scene_colmap, scene.T_scene_colmap, rtol=1e-3, atol=1e-3):
-        lacking = f" (it lacks {missing[0]})" if missing else ""
-        raise InputError(
-            f"the scene {scene.name} is not the one that {run.path} was trained on{lacking}: name that one"
-        )
 
 
 def render_run(args: cli.Render) -> int:

@@ -186,6 +186,25 @@ def read_cameras(run: RunFolder) -> tuple[dict[str, Camera], np.ndarray]:
         raise InputError(f"{run.cameras} does not hold the cameras of a run: train again") from error
 
 
+def check_same_scene(run: RunFolder, name: str, view_names: Sequence[str], T_scene_colmap: np.ndarray) -> None:
+    """Refuse a scene that is not the run's: scores on its photos would mean nothing, and would replace the run's.
+
+    Args:
+        run: The run.
+        name: What to call the scene.
+        view_names: Names of its views.
+        T_scene_colmap: Its normalization.
+
+    Raises:
+        InputError: A training view is missing, or the scene was normalized in another way.
+    """
+    cameras, T_run_colmap = read_cameras(run)
+    missing = sorted(cameras.keys() - set(view_names))
+    if missing or not np.allclose(T_run_colmap, T_scene_colmap, rtol=1e-3, atol=1e-3):
+        lacking = f" (it lacks {missing[0]})" if missing else ""
+        raise InputError(f"the scene {name} is not the one that {run.path} was trained on{lacking}: name that one")
+
+
 def write_history(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None:
     """Write `metrics.jsonl` anew: a resumed run has no lines beyond the checkpoint it started from."""
     _write_text(run.history, "".join(json.dumps(record) + "\n" for record in records))
