@@ -67,7 +67,8 @@ def test_every_argument_is_one_that_gsplat_takes(fake: FakeGsplat):
 
     from gsplat.rendering import rasterization  # The installed package, whatever stands in for its root.
 
-    inspect.signature(rasterization).bind(**fake.calls[0])
+    bound = inspect.signature(rasterization).bind(**fake.calls[0])  # A TypeError names what it does not take.
+    assert set(bound.arguments) == set(fake.calls[0])
 
 
 def test_answer_is_put_in_our_words(fake: FakeGsplat):

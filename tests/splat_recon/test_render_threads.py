@@ -31,7 +31,10 @@ def test_results_are_the_same_bits_for_any_number_of_threads():
 
 
 def test_more_threads_than_gaussians_are_fine():
-    render_and_step_back(CpuRasterizer(RenderConfig(num_threads=8)), make_gaussians(3))
+    one, many = (
+        render_and_step_back(CpuRasterizer(RenderConfig(num_threads=number)), make_gaussians(3)) for number in (1, 8)
+    )
+    assert all(torch.equal(found, wanted) for found, wanted in zip(many, one, strict=True))
 
 
 def test_python_threads_may_render_at_once():
