@@ -1,10 +1,12 @@
 """The CUDA backend: what it asks of gsplat, what it makes of the answer, and what it says when gsplat is broken."""
 
+import inspect
 import sys
 import types
 
 import pytest
 import torch
+from gsplat.rendering import rasterization  # Here, before a fake stands in for the package.
 
 from splat_recon.render import gsplat_backend
 from splat_recon.render.cpu_backend import CpuRasterizer
@@ -63,10 +65,6 @@ def test_request_is_put_in_gsplats_words(fake: FakeGsplat):
 
 def test_every_argument_is_one_that_gsplat_takes(fake: FakeGsplat):
     gsplat_backend.rasterize(make_gaussians(3), make_camera(), sh_degree=3, background=None, config=RenderConfig())
-    import inspect
-
-    from gsplat.rendering import rasterization  # The installed package, whatever stands in for its root.
-
     bound = inspect.signature(rasterization).bind(**fake.calls[0])  # A TypeError names what it does not take.
     assert set(bound.arguments) == set(fake.calls[0])
 
