@@ -90,7 +90,7 @@ S_DEPTH = S_BLUE + SIDE
 NUM_SUMS = 7 * TILE
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def row_range(y, extent):
     """First and past-last row of the tile that a splat at height y (in the tile's rows) can reach."""
     first = max(math.ceil(y - extent), ZERO)
@@ -100,7 +100,7 @@ def row_range(y, extent):
     return U(first), U(last) + U1
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def blend_row(buffer, row, x, y, half_xx, conic_xy, half_yy, opacity, red, green, blue, depth, index, max_alpha):
     """Blend one splat into one row of the tile."""
     dy = y - F(row)
@@ -133,7 +133,7 @@ def blend_row(buffer, row, x, y, half_xx, conic_xy, half_yy, opacity, red, green
         buffer[P_LAST + at] = index if drawn else buffer[P_LAST + at]
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def live_rows(buffer, live):
     """Refresh which rows still let light through; returns how many do."""
     num_live = 0
@@ -199,7 +199,7 @@ def blend(
                 last[i, j] = np.int32(buffer[P_LAST + at])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def row_backward(
     buffer, sums, row, x, y, half_xx, conic_xy, half_yy, opacity, red, green, blue, depth, index, max_alpha
 ):
@@ -241,7 +241,7 @@ def row_backward(
         sums[S_DEPTH + column] += weight * v_depth
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def load_gradients(
     buffer, row_deepest, top, left, background, alpha, depth, light, last, v_rgb, v_alpha, v_depth
 ):  # fmt: skip
@@ -272,7 +272,7 @@ def load_gradients(
             buffer[P_BEHIND + at] = light[i, j] * v_light
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=SUM_FLAGS)
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=SUM_FLAGS)
 def write_moments(sums, x, moments, slot):
     """Sum the column sums into one row of moments."""
     m_00 = m_10 = m_01 = m_20 = m_11 = m_02 = red = green = blue = depth = ZERO

@@ -31,7 +31,7 @@ EIGHT = F(8)
 FLAGS = {"contract", "nsz"}
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def fill_bases(degree, x, y, z, bases):
     """Write the basis values of degrees 1 to `degree` at the unit direction (x, y, z)."""
     if degree < 1:
@@ -58,7 +58,7 @@ def fill_bases(degree, x, y, z, bases):
     bases[14] = -C3_XXX * x * (xx - THREE * yy)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def direction_gradient(degree, x, y, z, weights):
     """Gradient of sum_k weights[k] * basis_k with respect to (x, y, z), degrees 1 to `degree`."""
     if degree < 1:

@@ -58,7 +58,7 @@ MAX_RADIUS = F(1 << 24)
 FINITE = F(3e38)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def rotation(w, x, y, z):
     """The rotation matrix of a unit quaternion, row by row."""
     return (
@@ -74,7 +74,7 @@ def rotation(w, x, y, z):
     )
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def affine(camera, x, y, z):
     """The Jacobian of the projection at a point in the camera's frame.
 
@@ -96,7 +96,7 @@ def affine(camera, x, y, z):
     return fx * inv_z, -fx * slope_x * inv_z, fy * inv_z, -fy * slope_y * inv_z, held_x, held_y
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def image_axes(camera, j00, j02, j11, j12, rot, scale_0, scale_1, scale_2):
     """The Gaussian's three axes in the image: rows (u_0, u_1, u_2) in x and (v_0, v_1, v_2) in y, pixels; then P."""
     p0 = j00 * camera[0] + j02 * camera[6]
@@ -199,7 +199,7 @@ def project(
         radii[i, 1] = np.int32(radius_y)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def harmonics_backward(
     i, degree, means, camera, splats, total, sh_rest, bases, weights, v_means, v_sh0, v_sh_rest
 ):  # fmt: skip
@@ -231,7 +231,7 @@ def harmonics_backward(
     v_means[i, 2] += inv * (gz - along * dz)
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def covariance_gradient(splat, total, eps2d, antialiased, sigmoid):
     """Gradient with respect to the unblurred 2D covariance (xx, xy counted twice, yy) and to the raw opacity."""
     a, b, c = splat[CONIC_XX], splat[CONIC_XY], splat[CONIC_YY]
@@ -255,7 +255,7 @@ def covariance_gradient(splat, total, eps2d, antialiased, sigmoid):
     return v_xx, v_xy, v_yy, v_opacity
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def geometry_backward(i, camera, means, log_scales, quats, v_xx, v_xy, v_yy, v_px, v_py, v_z, v_means, v_logs, v_quats):
     """Gradient of one Gaussian's image position, 2D covariance and depth: into mean, log scales and quaternion."""
     mx, my, mz = means[i, 0], means[i, 1], means[i, 2]
