@@ -101,6 +101,17 @@ def row_range(y, extent):
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
+def exp_minus(s):
+    """exp(-s) for s in [0, MAX_EXPONENT], the same in both directions: a polynomial of s / 8, three times squared."""
+    e = s if s < MAX_EXPONENT else MAX_EXPONENT
+    e = E0 + e * (E1 + e * (E2 + e * (E3 + e * (E4 + e * (E5 + e * E6)))))
+    e = e * e
+    e = e * e
+    e = e * e
+    return e
+
+
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def blend_row(buffer, row, x, y, half_xx, conic_xy, half_yy, opacity, red, green, blue, depth, index, max_alpha):
     """Blend one splat into one row of the tile."""
     dy = y - F(row)
@@ -111,11 +122,7 @@ def blend_row(buffer, row, x, y, half_xx, conic_xy, half_yy, opacity, red, green
         at = base + column
         dx = x - F(column)
         s = (half_xx * dx + linear) * dx + constant
-        e = s if s < MAX_EXPONENT else MAX_EXPONENT
-        e = E0 + e * (E1 + e * (E2 + e * (E3 + e * (E4 + e * (E5 + e * E6)))))
-        e = e * e
-        e = e * e
-        e = e * e
+        e = exp_minus(s)
         alpha = opacity * e
         alpha = alpha if alpha < max_alpha else max_alpha
         light = buffer[P_LIGHT + at]
@@ -212,11 +219,7 @@ def row_backward(
         at = base + column
         dx = x - F(column)
         s = (half_xx * dx + linear) * dx + constant
-        e = s if s < MAX_EXPONENT else MAX_EXPONENT
-        e = E0 + e * (E1 + e * (E2 + e * (E3 + e * (E4 + e * (E5 + e * E6)))))
-        e = e * e
-        e = e * e
-        e = e * e
+        e = exp_minus(s)
         raw = opacity * e
         alpha = raw if raw < max_alpha else max_alpha
         drawn = (alpha >= MIN_ALPHA) & (s >= ZERO) & (index <= buffer[P_B_LAST + at])
