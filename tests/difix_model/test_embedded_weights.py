@@ -5,7 +5,8 @@ import json
 import torch
 
 from difix_model.gate import GateConfig
-from difix_model.pipeline import WEIGHTS_FOLDER, DifixPipeline
+from difix_model.pipeline import DifixPipeline
+from difix_model.sources import WEIGHTS_FOLDER
 
 MAX_BYTES = 20_000_000
 

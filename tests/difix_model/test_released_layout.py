@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from difix_model.config import PROMPT, tiny_config
 from difix_model.errors import InputError
 from difix_model.network import DifixNetwork
-from difix_model.pipeline import DifixPipeline, load_source
+from difix_model.pipeline import DifixPipeline
 from difix_model.released import initialize_from_base, load_pickle, load_released
+from difix_model.sources import load_source
 
 
 @pytest.fixture

@@ -9,16 +9,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-from difix_model.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
-from difix_model.config import PROMPT, TIMESTEP
+from difix_model.checkpoint import Checkpoint
+from difix_model.config import TIMESTEP
 from difix_model.errors import InputError
-from difix_model.hub import weights_folder
 from difix_model.images import AnyImage, cropped, from_network, padded, resized, to_network, to_rgb
-from difix_model.released import is_layout, load_pickle, load_released
-
-DEFAULT_SOURCE = "default"
-WEIGHTS_FOLDER = Path(__file__).parent / "weights"
-"""The weights that come with the package."""
+from difix_model.sources import DEFAULT_SOURCE, load_source
 
 
 class DifixPipeline:
@@ -61,6 +56,7 @@ class DifixPipeline:
         cls,
         source: Path | str = DEFAULT_SOURCE,
         *,
+        revision: str | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         base: Path | str | None = None,
@@ -73,6 +69,7 @@ class DifixPipeline:
         Args:
             source: "default" (the weights of this package), a checkpoint folder of ours, a folder in the published
                 layout, a hub id such as `nvidia/difix_ref`, or a `model_<step>.pkl` of the released trainer.
+            revision: Branch, tag or commit of a hub repository.
             device: Where to run.
             dtype: Floating-point type of the network; bfloat16 suits GPUs.
             base: For a .pkl, what it was trained from: folder or hub id of SD-Turbo or published Difix weights.
@@ -84,7 +81,7 @@ class DifixPipeline:
         Raises:
             InputError: If the weights cannot be found, read or used this way.
         """
-        checkpoint = load_source(source, base=base, prompt=prompt, uses_reference=uses_reference)
+        checkpoint = load_source(source, revision=revision, base=base, prompt=prompt, uses_reference=uses_reference)
         return cls(checkpoint, device=device, dtype=dtype, batch_size=batch_size)
 
     def __call__(self, images: AnyImage | Sequence[AnyImage], references: Any = None, *, strength: float = 1.0) -> Any:
@@ -213,53 +210,3 @@ class DifixPipeline:
                 results = self.fix(torch.stack([rgbs[i] for i in batch]), stacked, strength=strength)
                 fixed |= dict(zip(batch, results.cpu(), strict=True))
         return [fixed[index] for index in range(len(rgbs))]
-
-
-def load_source(
-    source: Path | str = DEFAULT_SOURCE,
-    *,
-    base: Path | str | None = None,
-    prompt: str | None = None,
-    uses_reference: bool | None = None,
-) -> Checkpoint:
-    """Load weights of any kind to the CPU; the arguments are those of `DifixPipeline.from_pretrained`.
-
-    Raises:
-        InputError: If the weights cannot be found, read or used this way.
-    """
-    if str(source) == DEFAULT_SOURCE:
-        if not is_checkpoint(WEIGHTS_FOLDER):
-            raise InputError("this installation has no embedded weights: name a checkpoint folder or a hub id")
-        source = WEIGHTS_FOLDER
-    if str(source).endswith(".pkl"):
-        if base is None:
-            raise InputError(f"{source} holds only part of a network: name the base it was trained from as well")
-        known = uses_reference is not False
-        released = load_pickle(source, base=base, reference_attention=known)
-        return _released_checkpoint(released, prompt, source)
-    if base is not None:
-        raise InputError(f"a base goes with a .pkl file only, and {source} is none")
-    folder = weights_folder(source)
-    if is_layout(folder):
-        return _released_checkpoint(load_released(folder, reference_attention=uses_reference), prompt, source)
-    if not is_checkpoint(folder):
-        raise InputError(f"{folder} is neither a checkpoint folder nor in the published layout")
-    checkpoint = load_checkpoint(folder)
-    if prompt is not None and prompt != checkpoint.prompt:
-        raise InputError(
-            f'{folder} holds the embedding of the prompt "{checkpoint.prompt}" and no text encoder: '
-            "leave the prompt out, or train with the other one"
-        )
-    if uses_reference is not None:
-        checkpoint.metadata["uses_reference"] = uses_reference
-    return checkpoint
-
-
-def _released_checkpoint(released: Any, prompt: str | None, source: Path | str) -> Checkpoint:
-    prompt = PROMPT if prompt is None else prompt
-    return Checkpoint(
-        network=released.network,
-        text_embedding=released.text_encoder(prompt),
-        prompt=prompt,
-        metadata={"origin": str(source), "uses_reference": released.network.config.reference_attention},
-    )

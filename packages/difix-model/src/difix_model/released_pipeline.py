@@ -25,8 +25,8 @@ from difix_model.denoise import ddpm_step
 from difix_model.errors import InputError
 from difix_model.images import from_network, to_network
 from difix_model.network import DifixNetwork, EncodedViews
-from difix_model.pipeline import load_source
 from difix_model.released import is_layout, load_pickle, load_released
+from difix_model.sources import load_source
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
