@@ -52,11 +52,11 @@ def test_references_are_found_by_name_then_by_order(tmp_path: Path) -> None:
     write_image(tmp_path / "ordered" / "1.png")
     by_name = plan_job(tmp_path / "in", tmp_path / "out", tmp_path / "named")
     assert by_name.inputs == (images[1], images[0])
-    assert [path.name for path in by_name.references if path] == ["a.png", "b.png"]
+    assert [path.name for (path,) in by_name.references] == ["a.png", "b.png"]
     by_order = plan_job(tmp_path / "in", tmp_path / "out", tmp_path / "ordered")
-    assert [path.name for path in by_order.references if path] == ["0.png", "1.png"]
+    assert [path.name for (path,) in by_order.references] == ["0.png", "1.png"]
     one = plan_job(tmp_path / "in", tmp_path / "out", images[0])
-    assert one.references == (images[0], images[0])
+    assert one.references == ((images[0],), (images[0],))
     write_image(tmp_path / "ordered" / "2.png")
     with pytest.raises(InputError, match=r"3 references .* 2 images"):
         plan_job(tmp_path / "in", tmp_path / "out", tmp_path / "ordered")

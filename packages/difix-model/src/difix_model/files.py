@@ -34,8 +34,8 @@ class FixJob:
     outputs: tuple[Path, ...]
     """One per input."""
 
-    references: tuple[Path | None, ...]
-    """One per image; of a video, one for all frames, or one per frame."""
+    references: tuple[tuple[Path, ...], ...]
+    """The references of every image, nearest first, or none; of a video, one entry for all frames, or one per frame."""
 
     is_video: bool
 
@@ -80,10 +80,11 @@ def plan_job(source: Path, out: Path, reference: Path | None = None) -> FixJob:
     if overwritten:
         raise InputError(f"{overwritten[0]} would be overwritten by its result: choose another --out")
     video = is_video(inputs[0])
-    references = _video_references(reference) if video else matched_references(inputs, reference)
-    _check_readable([*([] if video else inputs), *{path for path in references if path is not None}])
+    found = _video_references(reference) if video else matched_references(inputs, reference)
+    references = tuple(() if path is None else (path,) for path in found)
+    _check_readable([*([] if video else inputs), *{path for several in references for path in several}])
     _check_writable(outputs[0].parent)
-    return FixJob(inputs=tuple(inputs), outputs=tuple(outputs), references=tuple(references), is_video=video)
+    return FixJob(inputs=tuple(inputs), outputs=tuple(outputs), references=references, is_video=video)
 
 
 def is_video(path: Path) -> bool:

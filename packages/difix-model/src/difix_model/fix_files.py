@@ -67,7 +67,7 @@ def run_job(job: FixJob, pipeline: DifixPipeline, *, strength: float = 1.0) -> I
     items = zip(job.inputs, job.references, job.outputs, strict=True)
     for batch in _batches(items, pipeline.batch_size):
         images = [open_image(source) for source, _, _ in batch]
-        references = [None if reference is None else open_image(reference) for _, reference, _ in batch]
+        references = [[open_image(path) for path in several] for _, several, _ in batch]
         for fixed, (_, _, out) in zip(pipeline(images, references, strength=strength), batch, strict=True):
             save_image(out, fixed)
         yield len(batch)
@@ -91,15 +91,13 @@ def _run_video(job: FixJob, pipeline: DifixPipeline, strength: float) -> Iterato
             yield len(batch)
 
 
-def _with_references(source: Path, references: Sequence[Path | None]) -> Iterator[tuple[Frame, Image.Image | None]]:
-    """Pair every frame with the one reference, or with its own."""
-    only = references[0]
-    shared = open_image(only) if len(references) == 1 and only is not None else None
+def _with_references(source: Path, references: Sequence[Sequence[Path]]) -> Iterator[tuple[Frame, list[Image.Image]]]:
+    """Pair every frame with the references of all, or with its own."""
+    shared = [open_image(path) for path in references[0]] if len(references) == 1 else None
     for number, frame in enumerate(read_frames(source)):
-        own = references[number] if len(references) > 1 and number < len(references) else None
-        if len(references) > 1 and own is None:
+        if shared is None and number >= len(references):
             raise InputError(f"{source} has more frames than there are references ({len(references)})")
-        yield frame, shared if own is None else open_image(own)
+        yield frame, [open_image(path) for path in references[number]] if shared is None else shared
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
