@@ -30,6 +30,9 @@ class FakeGsplat(types.ModuleType):
         colors = torch.zeros(1, height, width, 4) + means2d.sum()
         colors = colors + torch.tensor([0.0, 1.0, 2.0, 3.0])
         alphas = torch.full((1, height, width, 1), 0.25) * arguments["opacities"].sum() / n
+        if arguments["absgrad"]:
+            # gsplat leaves it on the tensor as the backward of its rasterization runs, before hooks on the tensor.
+            colors.register_hook(lambda gradient: setattr(means2d, "absgrad", 7 * torch.ones_like(means2d)))
         return colors, alphas, {"means2d": means2d, "radii": self.radii, "width": width, "height": height}
 
 
@@ -87,6 +90,21 @@ def test_answer_is_put_in_our_words(fake: FakeGsplat):
         torch.testing.assert_close(output.stats.means2d.grad, torch.full((3, 2), float(times)))
 
 
+def test_absgrad_is_asked_for_and_read_where_gsplat_leaves_it(fake: FakeGsplat):
+    found = {}
+    for absgrad in (False, True):
+        output = gsplat_backend.rasterize(
+            watched(make_gaussians(3)), make_camera(20, 12), sh_degree=0, background=None,
+            config=RenderConfig(absgrad=absgrad),
+        )  # fmt: skip
+        assert fake.calls[-1]["absgrad"] is absgrad
+        assert output.stats.means2d_absgrad is None
+        output.rgb.sum().backward()
+        found[absgrad] = output.stats.means2d_absgrad
+    assert found[False] is None
+    torch.testing.assert_close(found[True], torch.full((3, 2), 7.0))
+
+
 def test_radii_of_one_number_are_read_too(fake: FakeGsplat):
     fake.radii = torch.tensor([[5, 0, 7]], dtype=torch.int32)
     output = gsplat_backend.rasterize(
@@ -128,7 +146,7 @@ def test_cpu_and_cuda_agree(antialiased: bool):
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     camera, background = make_camera(120, 90), torch.tensor([0.1, 0.4, 0.8])
-    config = RenderConfig(antialiased=antialiased)
+    config = RenderConfig(antialiased=antialiased, absgrad=True)
     base = make_gaussians(2000, seed=3)
     rendered = {}
     for device, rasterizer in (("cpu", CpuRasterizer(config)), ("cuda", make_rasterizer("cuda", config))):
@@ -143,7 +161,9 @@ def test_cpu_and_cuda_agree(antialiased: bool):
     radii_off = (found.stats.radii_px - wanted.stats.radii_px.cpu()).abs()
     assert (radii_off <= 1).float().mean() > 0.999
     pairs = [(name, ours.parameters()[name].grad, theirs.parameters()[name].grad) for name in ours.parameters()]
-    for name, grad, wanted_grad in [*pairs, ("means2d", found.stats.means2d.grad, wanted.stats.means2d.grad)]:
+    pairs.append(("means2d", found.stats.means2d.grad, wanted.stats.means2d.grad))
+    pairs.append(("means2d_absgrad", found.stats.means2d_absgrad, wanted.stats.means2d_absgrad))
+    for name, grad, wanted_grad in pairs:
         assert grad is not None
         assert wanted_grad is not None
         atol = 5e-3 * float(wanted_grad.abs().max())

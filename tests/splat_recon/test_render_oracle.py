@@ -29,11 +29,13 @@ def weighted_sum(output: RenderOutput | DenseOutput, seed: int = 5) -> torch.Ten
     return total
 
 
-def render_both(gaussians: Gaussians, *, sh_degree: int = 3, size: tuple[int, int] = (37, 29), **settings):
+def render_both(
+    gaussians: Gaussians, *, sh_degree: int = 3, size: tuple[int, int] = (37, 29), absgrad: bool = False, **settings
+):
     camera = make_camera(*size)
     background = torch.tensor([0.2, 0.5, 0.9])
     ours, theirs = watched(gaussians), watched(gaussians, torch.float64)
-    found = CpuRasterizer(RenderConfig(num_threads=1, **settings))(
+    found = CpuRasterizer(RenderConfig(num_threads=1, absgrad=absgrad, **settings))(
         ours, camera, sh_degree=sh_degree, background=background
     )
     wanted = render_densely(theirs, camera, sh_degree=sh_degree, background=background, **settings)
@@ -109,6 +111,34 @@ def test_gradient_of_means2d_is_in_pixels_and_in_the_order_of_the_gaussians():
     torch.testing.assert_close(
         found.stats.means2d.detach()[order][shown].double(), wanted.means2d.detach()[shown], rtol=1e-5, atol=1e-4
     )
+
+
+def test_absgrad_sums_the_absolute_gradients_of_single_pixels():
+    gaussians = make_gaussians(60, seed=6)
+    ours, _, found, wanted = render_both(gaussians, absgrad=True)
+    assert found.stats.means2d_absgrad is None
+    weighted_sum(found).backward()
+    weighted_sum(wanted).backward()
+    camera = make_camera()
+    order = torch.argsort(gaussians.means @ torch.from_numpy(camera.T_cam_world[2, :3]).float(), stable=True)
+    absgrad, grad = found.stats.means2d_absgrad, found.stats.means2d.grad
+    assert absgrad is not None
+    assert grad is not None
+    assert wanted.offsets.grad is not None
+    absgrad_wanted = wanted.offsets.grad.abs().sum(dim=1)
+    atol = 2e-3 * float(absgrad_wanted.max())
+    assert_gradients_agree(absgrad[order], absgrad_wanted, "absgrad", rtol=5e-3, atol=atol)
+    # Pixels pull in different directions: what they cancel is the point of it.
+    shown = found.stats.radii_px > 0
+    assert (absgrad[shown] >= 0.999 * grad[shown].abs()).all()
+    assert float(absgrad.sum()) > 2 * float(grad.abs().sum())
+    assert not absgrad[~shown].any()
+
+    plain, _, found, _ = render_both(gaussians)
+    weighted_sum(found).backward()
+    assert found.stats.means2d_absgrad is None
+    for name, tensor in plain.parameters().items():
+        torch.testing.assert_close(tensor.grad, ours.parameters()[name].grad, rtol=1e-4, atol=1e-4)
 
 
 def test_background_gets_the_light_that_is_left():

@@ -18,6 +18,8 @@ class DenseOutput:
     alpha: Tensor
     depth: Tensor
     means2d: Tensor
+    offsets: Tensor
+    """From every pixel to every projected centre, in the order of depth; its gradient is that of each pixel alone."""
 
 
 def render_densely(
@@ -54,6 +56,7 @@ def render_densely(
     rows, columns = torch.arange(camera.height) + 0.5, torch.arange(camera.width) + 0.5
     pixels = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).reshape(-1, 2).double()
     d = means2d[:, None] - pixels[None]
+    d.retain_grad()
     sigma = 0.5 * torch.einsum("npi,nij,npj->np", d, torch.linalg.inv(blurred), d)
     alphas = torch.clamp(opacities[:, None] * torch.exp(-sigma), max=max_alpha)
     alphas = torch.where((alphas >= 1 / 255) & (sigma >= 0), alphas, torch.zeros_like(alphas))
@@ -70,7 +73,7 @@ def render_densely(
     alpha = 1 - rest
     depth = (weights * p_cam[:, 2:]).sum(0) / alpha.clamp(min=1e-10)
     size = (camera.height, camera.width, -1)
-    return DenseOutput(rgb.reshape(size), alpha.reshape(size), depth.reshape(size), means2d)
+    return DenseOutput(rgb.reshape(size), alpha.reshape(size), depth.reshape(size), means2d, d)
 
 
 def _covariances(gaussians: Gaussians, order: Tensor) -> Tensor:

@@ -20,6 +20,9 @@ class RenderConfig:
     """Largest opacity one Gaussian may have at a pixel, in (0, 1). gsplat 1.5.3: 0.999; 1.6: 0.99. CPU only."""
     antialiased: bool = False
     """Lower the opacity of Gaussians that `eps2d` widened, so that they keep their total weight."""
+    absgrad: bool = False
+    """Let the backward also sum the absolute values of every pixel's gradient of the projected centres (AbsGS); see
+    `RenderStats.means2d_absgrad`."""
     num_threads: int = 0
     """Threads of the CPU rasterizer; 0 takes every core this process may use. Results do not depend on it."""
 

@@ -17,7 +17,7 @@ from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.geometry.cameras import Camera
 from splat_recon.render import cpu_layout as layout
 from splat_recon.render.cpu_blend import blend, blend_backward
-from splat_recon.render.cpu_projection import project, project_backward
+from splat_recon.render.cpu_projection import add_slots, project, project_backward
 from splat_recon.render.cpu_tiles import bin_splats
 from splat_recon.render.output import RenderOutput, RenderStats
 from splat_recon.render.rasterizer import DEFAULT_CONFIG, RenderConfig, check_request
@@ -86,6 +86,7 @@ class _Call:
     config: RenderConfig
     workers: Workers
     radii: np.ndarray
+    means2d: Tensor
 
     @property
     def tiles_x(self) -> int:
@@ -146,15 +147,22 @@ class _Rasterize(torch.autograd.Function):
         call: _Call = ctx.call
         parameters, splats, (ids, slots, tile_starts, slot_starts), behind, alpha, depth, light, last = ctx.state
         moments = np.empty((ids.shape[0], layout.NUM_MOMENTS), np.float32)
+        abs_moments = np.empty((ids.shape[0], 2), np.float32) if call.config.absgrad else None
         gradients = (_array(v_rgb), _array(v_alpha)[..., 0], _array(v_depth)[..., 0])
         max_alpha = np.float32(call.config.max_alpha)
         call.workers.run(
             lambda worker: blend_backward(
                 worker, call.workers.num_threads, call.tiles_x, tile_starts, ids, slots, splats, behind, max_alpha,
-                alpha, depth, light, last, *gradients, moments,
+                alpha, depth, light, last, *gradients, moments, abs_moments,
             )
         )  # fmt: skip
         means, log_scales, quats, logits, _, sh_rest = parameters
+        if abs_moments is not None:
+            absgrad = np.empty((means.shape[0], 2), np.float32)
+            call.workers.run_ranges(
+                means.shape[0], lambda start, stop: add_slots(start, stop, slot_starts, abs_moments, absgrad)
+            )
+            call.means2d.absgrad = torch.from_numpy(absgrad)  # pyright: ignore[reportAttributeAccessIssue]
         v_parameters = tuple(np.zeros_like(parameter) for parameter in parameters)
         v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest = v_parameters
         v_means2d = np.zeros((means.shape[0], 2), np.float32)
@@ -208,8 +216,15 @@ class CpuRasterizer:
             config=self.config,
             workers=self._workers,
             radii=np.zeros((num, 2), np.int32),
+            means2d=means2d,
         )
         rgb, alpha, depth = _Rasterize.apply(call, means2d, background.float(), *parameters)
         radii_px = torch.from_numpy(call.radii.max(axis=1).astype(np.float32))
-        stats = RenderStats(means2d=means2d, radii_px=radii_px, width=camera.width, height=camera.height)
+        stats = RenderStats(
+            means2d=means2d,
+            radii_px=radii_px,
+            width=camera.width,
+            height=camera.height,
+            absgrad_holder=means2d if self.config.absgrad else None,
+        )
         return RenderOutput(rgb=rgb, alpha=alpha, depth=depth, stats=stats)

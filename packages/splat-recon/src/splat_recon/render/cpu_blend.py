@@ -43,6 +43,7 @@ U = np.uint64
 ZERO = F(0)
 HALF = F(0.5)
 ONE = F(1)
+TWO = F(2)
 MIN_ALPHA = F(1 / 255)
 MIN_TRANSMITTANCE = F(1e-4)
 """A pixel is done when the next splat would leave no more light than this; that splat is not drawn."""
@@ -208,9 +209,12 @@ def blend(
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def row_backward(
-    buffer, sums, row, x, y, half_xx, conic_xy, half_yy, opacity, red, green, blue, depth, index, max_alpha
+    buffer, sums, abs_sums, row, x, y, half_xx, conic_xy, half_yy, opacity, red, green, blue, depth, index, max_alpha
 ):
-    """Step back over one splat in one row: restore the light before it, add to the column sums."""
+    """Step back over one splat in one row: restore the light before it, add to the column sums.
+
+    `abs_sums` is None unless absolute gradients are wanted, and the compiler then leaves their lines out.
+    """
     dy = y - F(row)
     linear = conic_xy * dy
     constant = half_yy * dy * dy
@@ -235,6 +239,9 @@ def row_backward(
         v_exponent = -raw * v_alpha if drawn & (raw <= max_alpha) else ZERO
         buffer[P_LIGHT + at] = light
         buffer[P_BEHIND + at] = behind + weight * value
+        if abs_sums is not None:
+            abs_sums[column] += abs(v_exponent * (TWO * half_xx * dx + linear))
+            abs_sums[SIDE + column] += abs(v_exponent * (conic_xy * dx + TWO * half_yy * dy))
         sums[S_0 + column] += v_exponent
         sums[S_1 + column] += v_exponent * dy
         sums[S_2 + column] += v_exponent * (dy * dy)
@@ -307,11 +314,16 @@ def write_moments(sums, x, moments, slot):
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
 def blend_backward(
     worker, num_workers, tiles_x, tile_starts, ids, slots, splats, background, max_alpha,
-    alpha, depth, light, last, v_rgb, v_alpha, v_depth, moments,
+    alpha, depth, light, last, v_rgb, v_alpha, v_depth, moments, abs_moments,
 ):  # fmt: skip
-    """Walk every `num_workers`-th tile back to front and write each intersection's moments into its slot."""
+    """Walk every `num_workers`-th tile back to front and write each intersection's moments into its slot.
+
+    `abs_moments` receives the sums of the absolute values of each pixel's gradient with respect to the centre, x and y;
+    it may be None.
+    """
     buffer = np.empty(NUM_BACKWARD, np.float32)
     sums = np.empty(NUM_SUMS, np.float32)
+    abs_sums = None if abs_moments is None else np.empty(2 * TILE, np.float32)
     row_deepest = np.empty(TILE, np.int32)
     for tile in range(worker, tile_starts.shape[0] - 1, num_workers):
         top, left = TILE * (tile // tiles_x), TILE * (tile % tiles_x)
@@ -323,6 +335,8 @@ def blend_backward(
         deepest = row_deepest.max()
         for place in range(start + deepest + 1, stop):
             moments[slots[place], :] = ZERO
+            if abs_moments is not None:
+                abs_moments[slots[place], :] = ZERO
         for k in range(deepest, -1, -1):
             splat = splats[ids[start + k]]
             x, y = splat[X] - origin_x, splat[Y] - origin_y
@@ -334,12 +348,19 @@ def blend_backward(
                     continue
                 if not reached:
                     sums[:] = ZERO
+                    if abs_sums is not None:
+                        abs_sums[:] = ZERO
                     reached = True
                 row_backward(
-                    buffer, sums, row, x, y, half_xx, conic_xy, half_yy,
+                    buffer, sums, abs_sums, row, x, y, half_xx, conic_xy, half_yy,
                     splat[OPACITY], splat[RED], splat[GREEN], splat[BLUE], splat[DEPTH], F(k), max_alpha,
                 )  # fmt: skip
             if reached:
                 write_moments(sums, x, moments, slots[start + k])
             else:
                 moments[slots[start + k], :] = ZERO
+            if abs_moments is not None:
+                for axis in range(2):
+                    abs_moments[slots[start + k], axis] = (
+                        abs_sums[axis * TILE : (axis + 1) * TILE].sum() if reached else ZERO
+                    )

@@ -320,6 +320,17 @@ def geometry_backward(i, camera, means, log_scales, quats, v_xx, v_xy, v_yy, v_p
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+def add_slots(start, stop, slot_starts, moments, totals):
+    """Add up what the tiles found about Gaussians `start` to `stop`: row by row of `moments` into rows of `totals`."""
+    for i in range(start, stop):
+        for m in range(totals.shape[1]):
+            totals[i, m] = ZERO
+        for slot in range(slot_starts[i], slot_starts[i + 1]):
+            for m in range(totals.shape[1]):
+                totals[i, m] += moments[slot, m]
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
 def project_backward(
     start, stop, means, log_scales, quats, logits, sh_rest, camera, degree, antialiased, splats, radii,
     slot_starts, moments, v_means, v_logs, v_quats, v_logits, v_sh0, v_sh_rest, v_means2d,

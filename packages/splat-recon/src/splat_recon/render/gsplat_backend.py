@@ -125,6 +125,7 @@ def rasterize(
         rasterize_mode="antialiased" if config.antialiased else "classic",
         render_mode="RGB+ED",
         packed=False,
+        absgrad=config.absgrad,
     )
     rgb, alpha, depth = colors[0, ..., :3], alphas[0], colors[0, ..., 3:]
     if background is not None:
@@ -135,6 +136,7 @@ def rasterize(
         radii_px=_largest_radii(meta["radii"]),
         width=camera.width,
         height=camera.height,
+        absgrad_holder=meta["means2d"] if config.absgrad else None,
     )
     return RenderOutput(rgb=rgb, alpha=alpha, depth=depth, stats=stats)
 

@@ -23,6 +23,19 @@ class RenderStats:
     height: int
     """Image height in pixels."""
 
+    absgrad_holder: Tensor | None = None
+    """The tensor on which `backward()` leaves its `absgrad`; read `means2d_absgrad` instead."""
+
+    @property
+    def means2d_absgrad(self) -> Float[Tensor, "n 2"] | None:
+        """Sum over pixels of the absolute gradient of `means2d`, 1/pixels; what AbsGS decides densification by.
+
+        None before `backward()`, and always unless `RenderConfig.absgrad` asks for it. It is the last backward pass's:
+        those of several do not add up.
+        """
+        absgrad = getattr(self.absgrad_holder, "absgrad", None)
+        return absgrad if absgrad is None or absgrad.ndim == 2 else absgrad[0]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RenderOutput:
