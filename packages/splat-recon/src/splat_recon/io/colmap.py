@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float64, UInt8
+from jaxtyping import Bool, Float64, Int64, UInt8
 
 from splat_recon.errors import InputError
 from splat_recon.geometry.cameras import Camera
@@ -183,7 +183,22 @@ def _points(reconstruction: pycolmap.Reconstruction, problems: list[str]) -> Poi
     if num_wrong:
         problems.append(f"{num_wrong} of {len(p_world)} 3D points are not finite")
         return None
-    return Points(p_world=p_world.astype(np.float32), rgb_u8=np.stack([point.color for point in in_order]))
+    rgb_u8 = np.stack([point.color for point in in_order])
+    return Points(p_world=p_world.astype(np.float32), rgb_u8=rgb_u8, seen_in=_seen_in(reconstruction, in_order))
+
+
+def _seen_in(
+    reconstruction: pycolmap.Reconstruction, in_order: Sequence[pycolmap.Point3D]
+) -> dict[str, Int64[np.ndarray, " m"]]:
+    """Which points each photo shows, from the points' tracks."""
+    found: dict[int, list[int]] = {}
+    for index, point in enumerate(in_order):
+        for image_id in {element.image_id for element in point.track.elements}:
+            found.setdefault(image_id, []).append(index)
+    images = reconstruction.images
+    return {
+        images[image_id].name: np.array(idx, dtype=np.int64) for image_id, idx in found.items() if image_id in images
+    }
 
 
 def _photo_sizes(registered: Sequence[_Registered], problems: list[str]) -> dict[str, tuple[int, int]]:

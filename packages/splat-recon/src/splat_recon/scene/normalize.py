@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from splat_recon.geometry.poses import rigid, similarity, transform_camera, transform_points
-from splat_recon.scene.scene import Points, Scene
+from splat_recon.scene.scene import Scene
 
 MIN_POINTS_FOR_AXES = 4
 """With fewer points than this the principal axes mean nothing and the points are left as the cameras put them."""
@@ -31,7 +31,7 @@ def normalized(scene: Scene) -> Scene:
     return replace(
         scene,
         views=views,
-        points=Points(p_world=p_scene, rgb_u8=scene.points.rgb_u8),
+        points=replace(scene.points, p_world=p_scene),
         T_scene_colmap=T_scene_world @ scene.T_scene_colmap,
     )
 

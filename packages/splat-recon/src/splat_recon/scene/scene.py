@@ -1,11 +1,11 @@
 """A captured scene in memory: posed photos and the points that structure from motion found."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 
 from splat_recon.errors import InputError
 from splat_recon.geometry.cameras import Camera
@@ -54,6 +54,10 @@ class Points:
 
     rgb_u8: UInt8[np.ndarray, "n 3"]
     """Colours, sRGB bytes."""
+
+    seen_in: Mapping[str, Int64[np.ndarray, " m"]] = field(default_factory=dict)
+    """Indices of the points that structure from motion matched in each photo, by the photo's name; without an entry,
+    nothing is known about a photo."""
 
     def __post_init__(self) -> None:
         if self.p_world.ndim != 2 or self.p_world.shape[1] != 3 or self.p_world.shape != self.rgb_u8.shape:

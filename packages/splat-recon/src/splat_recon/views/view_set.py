@@ -35,6 +35,10 @@ class TrainingView:
     pixel_weight: Float[Tensor, "h w"] | None = None
     """Weight of each pixel in the loss, >= 0; 0 leaves a pixel out. None means 1 everywhere."""
 
+    name: str = ""
+    """The photo's name in its scene, by which what is learned per photo (pose, exposure, depths) is found; empty for
+    images that are no photos."""
+
     def __post_init__(self) -> None:
         size = (self.camera.height, self.camera.width)
         if tuple(self.rgb.shape) != (*size, 3):
@@ -51,7 +55,7 @@ class TrainingView:
         """A photo as a training view: bytes to [0, 1], the mask as pixel weights of 0 and 1."""
         rgb = torch.tensor(view.rgb_u8, dtype=torch.float32) / 255.0
         mask = None if view.mask is None else torch.tensor(view.mask, dtype=torch.float32)
-        return cls(camera=view.camera, rgb=rgb, weight=weight, pixel_weight=mask)
+        return cls(camera=view.camera, rgb=rgb, weight=weight, pixel_weight=mask, name=view.name)
 
 
 class ViewSet:
