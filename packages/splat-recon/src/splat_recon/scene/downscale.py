@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
+from splat_recon.scene.photo_store import Pixels, StoredView
 from splat_recon.scene.scene import Scene, View
 
 
@@ -26,12 +27,23 @@ def downscaled_view(view: View, max_size: int) -> View:
     width, height = limited_size(view.camera.width, view.camera.height, max_size)
     if (width, height) == (view.camera.width, view.camera.height):
         return view
+    if isinstance(view, StoredView):
+        photo = view.photo.changed(lambda pixels: downscaled_pixels(pixels, width, height))
+        return StoredView(name=view.name, camera=view.camera.resized(width, height), photo=photo)
     return View(
         name=view.name,
         camera=view.camera.resized(width, height),
         rgb_u8=resized_rgb_u8(view.rgb_u8, width, height),
         mask=None if view.mask is None else resized_mask(view.mask, width, height),
     )
+
+
+def downscaled_pixels(pixels: Pixels, width: int, height: int) -> Pixels:
+    """A decoded photo at another size, its mask with it."""
+    if pixels.rgb_u8.shape[:2] == (height, width):
+        return pixels
+    mask = None if pixels.mask is None else resized_mask(pixels.mask, width, height)
+    return Pixels(rgb_u8=resized_rgb_u8(pixels.rgb_u8, width, height), mask=mask)
 
 
 def limited_size(width: int, height: int, max_size: int) -> tuple[int, int]:

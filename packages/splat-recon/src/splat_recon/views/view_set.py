@@ -1,6 +1,6 @@
 """A set of posed images to train on, sampled epoch by epoch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splat_recon.geometry.cameras import Camera
+from splat_recon.scene.photo_store import StoredView
 from splat_recon.scene.scene import View
 
 if TYPE_CHECKING:
@@ -50,12 +51,83 @@ class TrainingView:
         if not 0 <= self.weight < float("inf"):
             raise ValueError(f"weight must be finite and at least 0, got {self.weight}")
 
+    def rgb_on(self, device: str | torch.device) -> Float[Tensor, "h w 3"]:
+        """The image on a device."""
+        return self.rgb.to(device)
+
+    def prefetch(self) -> None:
+        """Start to make the image in the background, where it is not in memory; the next step will want it."""
+
     @classmethod
-    def from_view(cls, view: View, *, weight: float = 1.0) -> "TrainingView":
+    def from_view(cls, view: View, *, weight: float = 1.0) -> "PhotoTrainingView":
         """A photo as a training view: bytes to [0, 1], the mask as pixel weights of 0 and 1."""
-        rgb = torch.tensor(view.rgb_u8, dtype=torch.float32) / 255.0
-        mask = None if view.mask is None else torch.tensor(view.mask, dtype=torch.float32)
-        return cls(camera=view.camera, rgb=rgb, weight=weight, pixel_weight=mask, name=view.name)
+        return PhotoTrainingView(view=view, camera=view.camera, weight=weight, name=view.name)
+
+
+class _Given:
+    """What a training view was given for a tensor, or what its photo says where it was given nothing.
+
+    A descriptor for a dataclass field: read from the class it is the field's default, None.
+    """
+
+    def __init__(self, from_photo: Callable[[View], Tensor | None]) -> None:
+        self._from_photo = from_photo
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, view: "PhotoTrainingView | None", owner: type) -> Any:
+        if view is None:
+            return None
+        given = view.__dict__.get(self._name)
+        return self._from_photo(view.view) if given is None else given
+
+    def __set__(self, view: "PhotoTrainingView", value: Tensor | None) -> None:
+        view.__dict__[self._name] = value
+
+
+def _rgb(view: View) -> Float[Tensor, "h w 3"]:
+    return torch.tensor(view.rgb_u8, dtype=torch.float32) / 255.0
+
+
+def _pixel_weight(view: View) -> Float[Tensor, "h w"] | None:
+    return None if view.mask is None else torch.tensor(view.mask, dtype=torch.float32)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PhotoTrainingView(TrainingView):
+    """A photo to train on: bytes become floats at each look, and are read from disk then if need be.
+
+    It holds no pixels of its own, so a set of these costs what the views cost. Pixel weights may be given in place of
+    the photo's mask.
+    """
+
+    rgb: Any = _Given(_rgb)
+    """The photo, sRGB in [0, 1]."""
+
+    pixel_weight: Any = _Given(_pixel_weight)
+    """The mask as weights of 0 and 1, None where the photo has none, unless weights were given."""
+
+    view: View
+    """The photo and its camera."""
+
+    def __post_init__(self) -> None:
+        """Checks what was given; a photo has its camera's size."""
+        if any(self.__dict__[name] is not None for name in ("rgb", "pixel_weight")):
+            TrainingView.__post_init__(self)
+        elif not 0 <= self.weight < float("inf"):
+            raise ValueError(f"weight must be finite and at least 0, got {self.weight}")
+
+    def rgb_on(self, device: str | torch.device) -> Float[Tensor, "h w 3"]:
+        """The image on a device; a photo travels as bytes and becomes floats there."""
+        if self.__dict__["rgb"] is not None:
+            return self.rgb.to(device)
+        return torch.tensor(self.view.rgb_u8, device=device).to(torch.float32) / 255.0
+
+    def prefetch(self) -> None:
+        """Start to decode the photo in the background, if it is not held."""
+        if isinstance(self.view, StoredView):
+            self.view.prefetch()
 
 
 class ViewSet:
@@ -90,6 +162,8 @@ class ViewSet:
             self._position = 0
         view = self.views[self._order[self._position]]
         self._position += 1
+        if self._position < len(self._order):
+            self.views[self._order[self._position]].prefetch()
         return view
 
     def mixed_with(self, other: "ViewSet", other_prob: float) -> "ViewMixture":
