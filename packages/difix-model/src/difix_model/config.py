@@ -25,6 +25,9 @@ BETA_START = 0.00085
 BETA_END = 0.012
 """The scaled-linear noise schedule of Stable Diffusion 2.1, which SD-Turbo and Difix share."""
 
+ADDED_FIELDS = ("unet.lora_rank", "unet.lora_alpha")
+"""Fields that checkpoints of earlier versions lack; their defaults mean what those versions did."""
+
 DOWN_BLOCK_TYPES = ("CrossAttnDownBlock2D", "DownBlock2D")
 UP_BLOCK_TYPES = ("CrossAttnUpBlock2D", "UpBlock2D")
 
@@ -63,11 +66,26 @@ class UNetConfig:
     upcast_attention: bool = False
     """Whether attention scores are computed in float32."""
 
+    lora_rank: int = 0
+    """Rank of the adapters on convolutions, projections and attention; 0 means none. Released weights: none."""
+
+    lora_alpha: float = 8.0
+    """The adapters' output is scaled by lora_alpha / lora_rank."""
+
     def __post_init__(self) -> None:
         levels = len(self.block_out_channels)
         _check_positive(
-            self, ("layers_per_block", "cross_attention_dim", "norm_num_groups", "transformer_layers_per_block")
+            self,
+            (
+                "layers_per_block",
+                "cross_attention_dim",
+                "norm_num_groups",
+                "transformer_layers_per_block",
+                "lora_alpha",
+            ),
         )
+        if self.lora_rank < 0:
+            raise ValueError(f"unet.lora_rank must be 0 or more, got {self.lora_rank}")
         _check_channels("unet.block_out_channels", self.block_out_channels, self.norm_num_groups)
         for name in ("num_heads", "down_block_types", "up_block_types"):
             if len(getattr(self, name)) != levels:
@@ -161,7 +179,8 @@ class NetworkConfig:
             known = {f.name for f in dataclasses.fields(part_type)}
             prefix = f"{part}." if part else ""
             problems += [f"unknown field {prefix}{name}" for name in sorted(set(given) - known)]
-            problems += [f"missing field {prefix}{name}" for name in sorted(known - set(given))]
+            missing = sorted(f"{prefix}{name}" for name in known - set(given))
+            problems += [f"missing field {name}" for name in missing if name not in ADDED_FIELDS]
         if problems:
             raise InputError(f"the network configuration does not fit this version: {first_problems(problems)}")
         try:

@@ -8,18 +8,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 ADAPTER = "vae_skip"
-"""Name of the adapter in the published weights; part of every parameter name."""
+"""Name of the decoder's adapter in the published weights; part of every parameter name."""
+
+UNET_ADAPTER = "unet"
+"""Name of the UNet's adapter."""
 
 
 class LoraLayer(nn.Module):
     """A frozen-or-not base layer plus a trainable low-rank update: base(x) + scaling * B(A(x)).
 
-    The parameters are called `base_layer.weight`, `lora_A.vae_skip.weight` and `lora_B.vae_skip.weight`, as PEFT
+    The parameters are called `base_layer.weight`, `lora_A.<adapter>.weight` and `lora_B.<adapter>.weight`, as PEFT
     names them, so published weights load as they are.
     """
 
-    def __init__(self, base_layer: nn.Conv2d | nn.Linear, *, rank: int, alpha: float) -> None:
+    def __init__(self, base_layer: nn.Conv2d | nn.Linear, *, rank: int, alpha: float, adapter: str = ADAPTER) -> None:
         super().__init__()
+        self.adapter = adapter
         self.base_layer = base_layer
         self.scaling = alpha / rank
         if isinstance(base_layer, nn.Conv2d):
@@ -37,18 +41,18 @@ class LoraLayer(nn.Module):
             up = nn.Linear(rank, base_layer.out_features, bias=False)
         nn.init.normal_(down.weight, std=1.0 / rank)
         nn.init.zeros_(up.weight)
-        self.lora_A = nn.ModuleDict({ADAPTER: down})
-        self.lora_B = nn.ModuleDict({ADAPTER: up})
+        self.lora_A = nn.ModuleDict({adapter: down})
+        self.lora_B = nn.ModuleDict({adapter: up})
 
     @property
     def down(self) -> nn.Conv2d | nn.Linear:
         """The layer to the low rank."""
-        return cast("nn.Conv2d | nn.Linear", self.lora_A[ADAPTER])
+        return cast("nn.Conv2d | nn.Linear", self.lora_A[self.adapter])
 
     @property
     def up(self) -> nn.Conv2d | nn.Linear:
         """The layer from the low rank."""
-        return cast("nn.Conv2d | nn.Linear", self.lora_B[ADAPTER])
+        return cast("nn.Conv2d | nn.Linear", self.lora_B[self.adapter])
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Apply the base layer and the update."""
@@ -64,7 +68,7 @@ class LoraLayer(nn.Module):
         return self.base_layer
 
 
-def add_lora(root: nn.Module, targets: list[str], *, rank: int, alpha: float) -> None:
+def add_lora(root: nn.Module, targets: list[str], *, rank: int, alpha: float, adapter: str = ADAPTER) -> None:
     """Wrap the named layers of a module, in place.
 
     Args:
@@ -72,10 +76,11 @@ def add_lora(root: nn.Module, targets: list[str], *, rank: int, alpha: float) ->
         targets: Names of convolutions and linear layers.
         rank: Rank of every update.
         alpha: Updates are scaled by alpha / rank.
+        adapter: Part of the names of the updates' parameters.
     """
     for name in targets:
         parent, child = _parent_of(root, name)
-        setattr(parent, child, LoraLayer(getattr(parent, child), rank=rank, alpha=alpha))
+        setattr(parent, child, LoraLayer(getattr(parent, child), rank=rank, alpha=alpha, adapter=adapter))
 
 
 def merge_lora(root: nn.Module) -> None:

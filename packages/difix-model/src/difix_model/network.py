@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from difix_model.config import RENDERED_VIEW, TIMESTEP, NetworkConfig
 from difix_model.denoise import predict_clean
-from difix_model.unet import build_unet, predict_noise
+from difix_model.lora import UNET_ADAPTER, add_lora, merge_lora
+from difix_model.unet import build_unet, lora_targets, predict_noise
 from difix_model.vae import DifixVae
 
 Decode = Literal["all", "target"]
@@ -78,6 +79,38 @@ class DifixNetwork(nn.Module):
             denoised = denoised.target()
         return self.decode(denoised, clamp=clamp)
 
+    def fix_targets(
+        self,
+        x: Float[Tensor, "b c=3 h w"],
+        reference_z: Float[Tensor, "b r c2 h2 w2"] | None,
+        *,
+        text_embedding: Float[Tensor, "*b n d"],
+        timestep: int = TIMESTEP,
+    ) -> Float[Tensor, "b c=3 h w"]:
+        """Fix renders with references that are already encoded: the same values as `forward`, at the least cost.
+
+        Only the render is encoded and decoded, and only its skip activations exist: those of references are never read.
+
+        Args:
+            x: Renders in [-1, 1].
+            reference_z: From `encode_latents`; None means no references.
+            text_embedding: Embedding of the prompt, one for all samples or one per sample.
+            timestep: Diffusion timestep that the input is taken to be at.
+
+        Returns:
+            Fixed renders in [-1, 1].
+        """
+        encoded = self.encode(x[:, None])
+        if reference_z is not None:
+            encoded = dataclasses.replace(encoded, z=torch.cat([encoded.z, reference_z.to(encoded.z)], dim=1))
+        denoised = self.denoise(encoded, text_embedding=text_embedding, timestep=timestep)
+        return self.decode(denoised.target())[:, 0]
+
+    def encode_latents(self, x: Float[Tensor, "n c=3 h w"]) -> Float[Tensor, "n c2 h2 w2"]:
+        """Encode references to scaled latents, which is all that is needed of them; no skip activations are kept."""
+        self._check_size(x)
+        return self.config.vae.scaling_factor * self.vae.encode(x, keep_skips=False).mean
+
     def encode(
         self, x: Float[Tensor, "b v c=3 h w"], *, posterior_noise: Float[Tensor, "..."] | None = None
     ) -> EncodedViews:
@@ -126,10 +159,28 @@ class DifixNetwork(nn.Module):
         return x.clamp(-1.0, 1.0) if clamp else x
 
     def merge_lora(self) -> "DifixNetwork":
-        """Fold the decoder's adapters into its layers, in place, for inference; returns the network itself."""
+        """Fold all adapters into their layers, in place, for inference; returns the network itself."""
         self.vae.merge_lora()
-        self.config = dataclasses.replace(self.config, vae=self.vae.config)
+        merge_lora(self.unet)
+        unet = dataclasses.replace(self.config.unet, lora_rank=0)
+        self.config = dataclasses.replace(self.config, vae=self.vae.config, unet=unet)
         return self
+
+    def add_unet_lora(self, rank: int, alpha: float) -> None:
+        """Give the UNet fresh adapters, which change nothing until they are trained.
+
+        Args:
+            rank: Rank of every update.
+            alpha: Updates are scaled by alpha / rank.
+
+        Raises:
+            ValueError: If it has adapters already, or the rank is not positive.
+        """
+        if self.config.unet.lora_rank or rank < 1:
+            raise ValueError(f"adapters need a positive rank and a UNet without adapters, got the rank {rank}")
+        add_lora(self.unet, lora_targets(self.unet), rank=rank, alpha=alpha, adapter=UNET_ADAPTER)
+        unet = dataclasses.replace(self.config.unet, lora_rank=rank, lora_alpha=alpha)
+        self.config = dataclasses.replace(self.config, unet=unet)
 
     def _check_size(self, x: Tensor) -> None:
         factor = self.config.vae.downscale_factor

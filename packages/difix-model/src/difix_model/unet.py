@@ -6,7 +6,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from difix_model.config import UNetConfig
+from difix_model.lora import UNET_ADAPTER, add_lora
 from difix_model.reference_attention import ReferenceAttention
+
+LORA_SUFFIXES = (
+    *("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
+    *("conv1", "conv2", "conv_shortcut"),
+)
+"""Endings of the layers that carry adapters, where a configuration asks for them."""
 
 
 def build_unet(config: UNetConfig, *, latent_channels: int) -> UNet2DConditionModel:
@@ -31,7 +38,15 @@ def build_unet(config: UNetConfig, *, latent_channels: int) -> UNet2DConditionMo
         upcast_attention=config.upcast_attention,
     )
     unet.set_attn_processor(ReferenceAttention())
+    if config.lora_rank:
+        add_lora(unet, lora_targets(unet), rank=config.lora_rank, alpha=config.lora_alpha, adapter=UNET_ADAPTER)
     return unet
+
+
+def lora_targets(unet: UNet2DConditionModel) -> list[str]:
+    """Return the names of the layers that carry adapters, or would."""
+    names = {name.removesuffix(".base_layer") for name, _ in unet.named_modules()}
+    return sorted(name for name in names if name.endswith(tuple(f".{suffix}" for suffix in LORA_SUFFIXES)))
 
 
 def predict_noise(

@@ -78,12 +78,18 @@ class DifixVae(nn.Module):
         merge_lora(self)
         self.config = dataclasses.replace(self.config, lora_rank=0)
 
-    def encode(self, x: Float[Tensor, "n c=3 h w"]) -> EncodedImages:
-        """Encode images in [-1, 1] whose sides are multiples of the downscale factor."""
+    def encode(self, x: Float[Tensor, "n c=3 h w"], *, keep_skips: bool = True) -> EncodedImages:
+        """Encode images in [-1, 1] whose sides are multiples of the downscale factor.
+
+        Args:
+            x: The images.
+            keep_skips: Whether to return the skip activations; without them less memory is used.
+        """
         sample = self.encoder.conv_in(x)
         skips = []
         for down_block in self.encoder.down_blocks:
-            skips.append(sample)
+            if keep_skips:
+                skips.append(sample)
             sample = down_block(sample)
         sample = self.encoder.mid_block(sample)
         sample = self.encoder.conv_out(self.encoder.conv_act(self.encoder.conv_norm_out(sample)))
