@@ -5,7 +5,7 @@ raw parameters (logarithms of scales, logits of opacities, quaternions w x y z).
 then of green, then of blue.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,15 @@ from plyfile import PlyData, PlyElement, PlyParseError
 
 from splat_recon.errors import InputError
 from splat_recon.gaussians.gaussians import Gaussians
+from splat_recon.gaussians.spherical_harmonics import C0
+from splat_recon.io import compressed_ply
+from splat_recon.io.whole_file import written_whole
+
+MAX_NUM_REST = 15
+"""Coefficients of degrees 1 to 3."""
+
+INFINITE_LOGIT = 7.0
+"""What an infinite logit of an opacity is read as: within 1/1000 of opaque or of transparent, and still trainable."""
 
 
 def write_ply(path: Path | str, gaussians: Gaussians, *, comments: Sequence[str] = ()) -> None:
@@ -29,7 +38,6 @@ def write_ply(path: Path | str, gaussians: Gaussians, *, comments: Sequence[str]
     Raises:
         InputError: The file cannot be written.
     """
-    path = Path(path)
     n, num_rest = len(gaussians), gaussians.sh_rest.shape[1]
     columns = {name: tensor.detach().cpu().float().numpy() for name, tensor in gaussians.parameters().items()}
     table = np.concatenate(
@@ -46,14 +54,8 @@ def write_ply(path: Path | str, gaussians: Gaussians, *, comments: Sequence[str]
     )
     dtype = [(name, "<f4") for name in _property_names(num_rest)]
     vertices = np.ascontiguousarray(table, dtype="<f4").view(dtype).reshape(n)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        element = PlyElement.describe(vertices, "vertex")
-        PlyData([element], byte_order="<", comments=list(comments)).write(str(partial))
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error}") from None
+    with written_whole(Path(path)) as partial:
+        PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<", comments=list(comments)).write(str(partial))
 
 
 def _property_names(num_rest: int) -> list[str]:
@@ -64,46 +66,82 @@ def _property_names(num_rest: int) -> list[str]:
 
 
 def read_ply(path: Path | str) -> Gaussians:
-    """Read a splat file; properties may stand in any order, and others are left out of account.
+    """Read a splat file of this layout, or of the compressed one.
+
+    Properties may stand in any order, as text or binary; normals and properties of other programs are left out of
+    account, and so are coefficients of degree 4. A file with red, green and blue in place of f_dc_* has these colours.
 
     Raises:
         InputError: The file is missing, is no PLY file, lacks a property, or holds values that are not finite.
     """
     path = Path(path)
+    return gaussians_of(opened_ply(path), path)
+
+
+def opened_ply(path: Path) -> PlyData:
+    """A PLY file's header and elements.
+
+    Raises:
+        InputError: The file is missing or is no PLY file.
+    """
     try:
-        elements = PlyData.read(str(path))
+        return PlyData.read(str(path))
     except FileNotFoundError:
         raise InputError(f"there is no file {path}") from None
     except (OSError, PlyParseError, ValueError, UnicodeDecodeError, MemoryError) as error:
         raise InputError(f"{path} is not a PLY file that can be read ({error})") from None
-    if "vertex" not in elements:
+
+
+def gaussians_of(data: PlyData, path: Path) -> Gaussians:
+    """The Gaussians of an opened PLY file; `path` is for messages.
+
+    Raises:
+        InputError: It is no splat file, or holds values that are not finite.
+    """
+    if "vertex" not in data:
         raise InputError(f"{path} has no vertices: it is not a splat file")
-    vertices = elements["vertex"]
+    if compressed_ply.is_compressed(data):
+        return compressed_ply.unpacked(data, path)
+    vertices = data["vertex"]
     present = {prop.name for prop in vertices.properties}
-    num_rest_properties = sum(name.startswith("f_rest_") for name in present)
-    if num_rest_properties not in (0, 9, 24, 45):
-        raise InputError(f"{path} has {num_rest_properties} properties f_rest_*: expected 0, 9, 24 or 45 (degrees 0-3)")
-    num_rest = num_rest_properties // 3
-    missing = [name for name in _property_names(num_rest) if name not in present and name not in ("nx", "ny", "nz")]
+    num_stored = sum(name.startswith("f_rest_") for name in present)
+    if num_stored not in (0, 9, 24, 45, 72):
+        raise InputError(f"{path} has {num_stored} properties f_rest_*: expected 0, 9, 24, 45 or 72 (degrees 0 to 4)")
+    only_rgb = "f_dc_0" not in present and present >= {"red", "green", "blue"}
+    ignored = ("nx", "ny", "nz", *(("f_dc_0", "f_dc_1", "f_dc_2") if only_rgb else ()))
+    missing = [name for name in _property_names(num_stored // 3) if name not in present and name not in ignored]
     if missing:
         raise InputError(f"{path} is not a splat file: it lacks the properties {', '.join(missing[:10])}")
 
     def columns(*names: str) -> torch.Tensor:
         values = np.stack([np.asarray(vertices[name], dtype=np.float32) for name in names], axis=1)
+        if names == ("opacity",):
+            # Converters write infinite logits for opacities of exactly 0 and 1.
+            values = np.where(np.isinf(values), np.sign(values) * INFINITE_LOGIT, values).astype(np.float32)
         if not np.isfinite(values).all():
             raise InputError(f"{path} holds values that are not finite in {names[0]}..{names[-1]}")
         return torch.from_numpy(values)
 
-    n = len(vertices.data)
-    sh_rest = torch.zeros((n, 0, 3))
-    if num_rest:
-        sh_rest = columns(*(f"f_rest_{index}" for index in range(3 * num_rest)))
-        sh_rest = sh_rest.reshape(n, 3, num_rest).transpose(1, 2).contiguous()
     return Gaussians(
         means=columns("x", "y", "z"),
         log_scales=columns(*(f"scale_{index}" for index in range(3))),
         quats_wxyz=columns(*(f"rot_{index}" for index in range(4))),
         logit_opacities=columns("opacity")[:, 0].clone(),
-        sh0=columns(*(f"f_dc_{index}" for index in range(3)))[:, None, :],
-        sh_rest=sh_rest,
+        sh0=_degree_0(columns, only_rgb)[:, None, :],
+        sh_rest=_higher_degrees(columns, len(vertices.data), num_stored // 3),
     )
+
+
+def _degree_0(columns: Callable[..., torch.Tensor], only_rgb: bool) -> torch.Tensor:
+    if only_rgb:
+        return (columns("red", "green", "blue") / 255 - 0.5) / C0
+    return columns("f_dc_0", "f_dc_1", "f_dc_2")
+
+
+def _higher_degrees(columns: Callable[..., torch.Tensor], n: int, num_stored: int) -> torch.Tensor:
+    """[n k 3] of the stored coefficients, at most the 15 up to degree 3."""
+    num_rest = min(num_stored, MAX_NUM_REST)
+    if not num_rest:
+        return torch.zeros((n, 0, 3))
+    names = [f"f_rest_{channel * num_stored + index}" for channel in range(3) for index in range(num_rest)]
+    return columns(*names).reshape(n, 3, num_rest).transpose(1, 2).contiguous()
