@@ -11,12 +11,14 @@ from torch import Tensor
 
 from difix_model.checkpoint import Checkpoint
 from difix_model.config import TIMESTEP
+from difix_model.diffusers_call import call_like_diffusers, checked_loading_dtype, is_diffusers_call
 from difix_model.errors import InputError
 from difix_model.images import AnyImage, cropped, from_network, padded, resized, to_network, to_rgb
+from difix_model.pipeline_methods import PipelineMethods
 from difix_model.sources import DEFAULT_SOURCE, load_source
 
 
-class DifixPipeline:
+class DifixPipeline(PipelineMethods):
     """Fixes rendered images, optionally with captured images of the same place from nearby as references.
 
     The result is deterministic: the latent is the encoder's mean, not a sample. Images are padded to the size that the
@@ -63,6 +65,7 @@ class DifixPipeline:
         prompt: str | None = None,
         uses_reference: bool | None = None,
         batch_size: int = 4,
+        **diffusers: Any,
     ) -> "DifixPipeline":
         """Load a pipeline from any kind of weights.
 
@@ -77,14 +80,24 @@ class DifixPipeline:
             uses_reference: Whether the weights know references; None takes it from the checkpoint. A .pkl does not
                 say and is taken to know them.
             batch_size: How many images of one size are fixed at a time.
+            diffusers: What scripts for a diffusers pipeline pass: `torch_dtype` counts as `dtype`, and
+                `trust_remote_code` has no effect, since code of a repository is never run.
 
         Raises:
             InputError: If the weights cannot be found, read or used this way.
         """
+        dtype = checked_loading_dtype(dtype, diffusers)
         checkpoint = load_source(source, revision=revision, base=base, prompt=prompt, uses_reference=uses_reference)
         return cls(checkpoint, device=device, dtype=dtype, batch_size=batch_size)
 
-    def __call__(self, images: AnyImage | Sequence[AnyImage], references: Any = None, *, strength: float = 1.0) -> Any:
+    def __call__(
+        self,
+        images: AnyImage | Sequence[AnyImage] = None,
+        references: Any = None,
+        *,
+        strength: float = 1.0,
+        **diffusers: Any,
+    ) -> Any:
         """Fix one image or a list of images.
 
         Args:
@@ -92,6 +105,8 @@ class DifixPipeline:
             references: For one image: None, a reference, or a list of references. For a list of images: None, or a
                 list with one of these per image. References of another size are resized.
             strength: Share of the fix, in [0, 1]; below 1 the result is blended with the input.
+            diffusers: With a prompt instead of images, the arguments of `call_like_diffusers`, for scripts written
+                for the released pipeline: `pipe(prompt, image=..., ref_image=..., timesteps=[199]).images[0]`.
 
         Returns:
             Fixed images of the same types and sizes, in the same order; a list if a list was given.
@@ -99,6 +114,11 @@ class DifixPipeline:
         Raises:
             InputError: If an image cannot be used, the numbers differ, or the weights know no references.
         """
+        if is_diffusers_call(images, diffusers):
+            positional = [given for given in (images, references) if given is not None]
+            return call_like_diffusers(self, *positional, strength=strength, **diffusers)
+        if diffusers:
+            raise TypeError(f"DifixPipeline got unexpected arguments: {', '.join(sorted(diffusers))}")
         if not 0.0 <= strength <= 1.0:
             raise InputError(f"strength must be in [0, 1], got {strength}")
         single = not isinstance(images, (list, tuple))
