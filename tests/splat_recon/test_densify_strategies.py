@@ -115,9 +115,9 @@ def test_growth_follows_gradient_and_size():
     grad2d[20:23] = 3e-4  # Large and steep: split.
     config = AdcConfig(refine_start=0, refine_every=2)
     control = make_density_control(config, extent=1.0, generator=_generator())
-    control.after_step(optimizer, _stats(grad2d), 1)
+    control.after_step(optimizer, [_stats(grad2d)], 1)
     assert len(optimizer.gaussians) == 30
-    control.after_step(optimizer, _stats(grad2d), 2)
+    control.after_step(optimizer, [_stats(grad2d)], 2)
     assert len(optimizer.gaussians) == 30 + 4 + 3
     assert int((optimizer.gaussians.scales < 0.0011).all(dim=-1).sum()) == 24
     assert control.tensors() == {}
@@ -131,9 +131,9 @@ def test_gradients_are_averaged_over_the_renders_that_show_a_gaussian():
     seen_once, seen_often = torch.zeros(20), torch.zeros(20)
     seen_once[0] = 3e-4
     seen_once[1] = seen_often[1] = 1.5e-4
-    control.after_step(optimizer, _stats(seen_once), 1)
-    control.after_step(optimizer, _stats(seen_often), 2)
-    control.after_step(optimizer, _stats(seen_often), 3)
+    control.after_step(optimizer, [_stats(seen_once)], 1)
+    control.after_step(optimizer, [_stats(seen_often)], 2)
+    control.after_step(optimizer, [_stats(seen_often)], 3)
     assert len(optimizer.gaussians) == 21
     torch.testing.assert_close(optimizer.gaussians.means[20].detach(), gaussians.means[0])
 
@@ -145,12 +145,12 @@ def test_the_cap_lets_the_steepest_grow():
     grad2d = torch.linspace(1e-3, 2e-3, 30)
     config = AdcConfig(refine_start=0, refine_every=1, cap_max=33)
     control = make_density_control(config, extent=100.0, generator=_generator())
-    control.after_step(optimizer, _stats(grad2d), 1)
+    control.after_step(optimizer, [_stats(grad2d)], 1)
     assert len(optimizer.gaussians) == 33
     assert {tuple(row) for row in optimizer.gaussians.means[30:].tolist()} == {
         tuple(row) for row in gaussians.means[27:].tolist()
     }
-    control.after_step(optimizer, _stats(torch.full((33,), 1e-3)), 2)
+    control.after_step(optimizer, [_stats(torch.full((33,), 1e-3))], 2)
     assert len(optimizer.gaussians) == 33
 
 
@@ -163,9 +163,9 @@ def test_faint_and_huge_gaussians_are_pruned():
     optimizer = GaussianOptimizer(gaussians, LearningRates(), extent=1.0, max_steps=10)
     config = AdcConfig(refine_start=0, refine_every=1, reset_every=10)
     control = make_density_control(config, extent=1.0, generator=_generator())
-    control.after_step(optimizer, _stats(torch.zeros(40)), 9)
+    control.after_step(optimizer, [_stats(torch.zeros(40))], 9)
     assert len(optimizer.gaussians) == 35  # Huge ones stay until the first reset.
-    control.after_step(optimizer, _stats(torch.zeros(35)), 11)
+    control.after_step(optimizer, [_stats(torch.zeros(35))], 11)
     assert len(optimizer.gaussians) == 33
 
 
@@ -186,7 +186,7 @@ def test_opacities_are_reset_on_schedule_and_lose_their_moments():
     control = make_density_control(config, extent=1.0, generator=_generator())
     low = optimizer.gaussians.opacities.detach() < 0.01
     before = optimizer.gaussians.clone()
-    control.after_step(optimizer, _stats(torch.zeros(40)), 5)
+    control.after_step(optimizer, [_stats(torch.zeros(40))], 5)
     opacities = optimizer.gaussians.opacities.detach()
     assert float(opacities.max()) == pytest.approx(0.01, rel=1e-4)
     assert torch.equal(opacities[low], before.opacities[low])
@@ -251,7 +251,7 @@ def test_mcmc_grows_to_its_cap():
     control = make_density_control(config, extent=1.0, generator=_generator())
     sizes = []
     for step in range(1, 5):
-        control.after_step(optimizer, _stats(torch.zeros(len(optimizer.gaussians))), step)
+        control.after_step(optimizer, [_stats(torch.zeros(len(optimizer.gaussians)))], step)
         sizes.append(len(optimizer.gaussians))
     assert sizes == [105, 110, 112, 112]
     assert float(_moments(optimizer)["adam.exp_avg.means"][100:].abs().max()) == 0

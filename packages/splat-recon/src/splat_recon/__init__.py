@@ -7,7 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from splat_recon.config import AdcConfig, LearningRates, McmcConfig, TrainConfig, mcmc_config
+    from splat_recon.config import (
+        AdcConfig,
+        LearningRates,
+        McmcConfig,
+        TrainConfig,
+        absgrad_config,
+        antialiased_config,
+        mcmc_config,
+    )
     from splat_recon.errors import InputError
     from splat_recon.evaluate import Evaluation, ViewScore
     from splat_recon.gaussians.gaussians import Gaussians
@@ -29,18 +37,23 @@ if TYPE_CHECKING:
     from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
     from splat_recon.trained import TrainedSplats, export_ply
     from splat_recon.trainer import SplatTrainer
+    from splat_recon.view_configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
     from splat_recon.views.mixture import ViewMixture
     from splat_recon.views.view_set import TrainingView, ViewSet
 
 _SUBMODULES = {
     "AdcConfig": "config",
+    "BilateralGridConfig": "view_configs",
     "Camera": "geometry.cameras",
+    "DepthConfig": "view_configs",
     "Evaluation": "evaluate",
+    "ExposureConfig": "view_configs",
     "Gaussians": "gaussians.gaussians",
     "InputError": "errors",
     "LearningRates": "config",
     "McmcConfig": "config",
     "Points": "scene.scene",
+    "PoseConfig": "view_configs",
     "Rasterizer": "render.rasterizer",
     "RenderConfig": "render.rasterizer",
     "RenderOutput": "render.output",
@@ -57,6 +70,8 @@ _SUBMODULES = {
     "ViewMixture": "views.mixture",
     "ViewScore": "evaluate",
     "ViewSet": "views.view_set",
+    "absgrad_config": "config",
+    "antialiased_config": "config",
     "downscaled": "scene.downscale",
     "export_ply": "trained",
     "from_points": "gaussians.initialize",
@@ -79,13 +94,17 @@ _SUBMODULES = {
 
 __all__ = [
     "AdcConfig",
+    "BilateralGridConfig",
     "Camera",
+    "DepthConfig",
     "Evaluation",
+    "ExposureConfig",
     "Gaussians",
     "InputError",
     "LearningRates",
     "McmcConfig",
     "Points",
+    "PoseConfig",
     "Rasterizer",
     "RenderConfig",
     "RenderOutput",
@@ -102,6 +121,8 @@ __all__ = [
     "ViewMixture",
     "ViewScore",
     "ViewSet",
+    "absgrad_config",
+    "antialiased_config",
     "downscaled",
     "export_ply",
     "from_points",

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from splat_recon.view_configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
+
 RELEASED_STEPS = 30_000
 """Length of the schedule that the default intervals are written for (gsplat's)."""
 
@@ -120,6 +122,10 @@ class AdcConfig:
 
     revised_opacity: bool = False
     """Halves of a split share the opacity so that the sum stays (arXiv:2404.06109)."""
+
+    absgrad: bool = False
+    """Decide by the sums of each pixel's absolute gradients (arXiv:2404.10484), which do not cancel out inside large
+    Gaussians; they are larger, so `grow_grad2d` must be too (`absgrad_config`)."""
 
     cap_max: int | None = 1_000_000
     """Never more Gaussians than this; those with the highest gradients grow first. None: no limit."""
@@ -237,6 +243,28 @@ class TrainConfig:
     antialiased: bool = False
     """Opacity compensation for small Gaussians, as in Mip-Splatting."""
 
+    batch_size: int = 1
+    """Photos per step. Adam's rates are multiplied by its square root, and the moments decay as if the photos had come
+    one by one (gsplat's rule)."""
+
+    pose: PoseConfig | None = None
+    """Correct the poses of the training photos; None trusts them."""
+
+    appearance: ExposureConfig | BilateralGridConfig | None = None
+    """Let the photos differ in exposure or tone; None trusts their colours."""
+
+    depth: DepthConfig | None = None
+    """Learn from the depths of structure-from-motion points; None does not."""
+
+    packed: bool = False
+    """CUDA only: gsplat keeps visible Gaussians only between its kernels, slower and smaller."""
+
+    sparse_grad: bool = False
+    """CUDA only, with `packed`: gradients and Adam for the visible Gaussians only, through torch's SparseAdam."""
+
+    visible_adam: bool = False
+    """CUDA only: gsplat's SelectiveAdam, which updates the visible Gaussians only."""
+
     near: float = 0.01
     """Nearest depth that is rendered, in scene units."""
 
@@ -254,6 +282,9 @@ class TrainConfig:
             raise ValueError(f"sh_degree must be 0, 1, 2 or 3, got {self.sh_degree}")
         if not 0 < self.init_opacity < 1:
             raise ValueError(f"init_opacity must be in (0, 1), got {self.init_opacity}")
+        _check_positive(self, "batch_size")
+        if self.sparse_grad and (not self.packed or self.visible_adam):
+            raise ValueError("sparse_grad needs packed, and does not go with visible_adam")
         if len(self.background) != 3 or not all(0 <= value <= 1 for value in self.background):
             raise ValueError(f"background must be three numbers in [0, 1], got {self.background}")
 
@@ -269,6 +300,7 @@ class TrainConfig:
             max_steps=max_steps,
             sh_degree_every=_scaled(self.sh_degree_every, factor),
             strategy=self.strategy.scaled(factor),
+            pose=None if self.pose is None else self.pose.scaled(factor),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -284,16 +316,35 @@ class TrainConfig:
             raise ValueError(f"unknown training settings: {', '.join(unknown)}")
         fields = dict(values)
         try:
-            if "learning_rates" in fields:
-                fields["learning_rates"] = LearningRates(**fields["learning_rates"])
-            if "strategy" in fields:
-                strategies = {strategy().kind: strategy for strategy in (AdcConfig, McmcConfig)}
-                fields["strategy"] = strategies[fields["strategy"].get("kind")](**fields["strategy"])
+            for name, kinds in _NESTED.items():
+                if fields.get(name) is not None:
+                    kind = fields[name].get("kind", "")
+                    fields[name] = kinds[kind](**fields[name])
             if "background" in fields:
                 fields["background"] = tuple(fields["background"])
             return cls(**fields)
         except (KeyError, TypeError) as error:
             raise ValueError(f"unreadable training settings: {error}") from error
+
+
+_NESTED: dict[str, dict[str, type]] = {
+    "learning_rates": {"": LearningRates},
+    "strategy": {"adc": AdcConfig, "mcmc": McmcConfig},
+    "pose": {"": PoseConfig},
+    "appearance": {"exposure": ExposureConfig, "bilateral": BilateralGridConfig},
+    "depth": {"": DepthConfig},
+}
+"""Fields of `TrainConfig` that are configs themselves, by their `kind`."""
+
+
+def antialiased_config() -> TrainConfig:
+    """The antialiased preset: the default with Mip-Splatting's opacity compensation."""
+    return TrainConfig(antialiased=True)
+
+
+def absgrad_config() -> TrainConfig:
+    """The absgrad preset: growth where the absolute gradient exceeds 8e-4, the threshold that gsplat advises."""
+    return TrainConfig(strategy=AdcConfig(absgrad=True, grow_grad2d=8e-4))
 
 
 def mcmc_config(cap_max: int = 1_000_000) -> TrainConfig:

@@ -1,10 +1,11 @@
 """Adam over the parameters of Gaussians, whose number changes during training."""
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from splat_recon.config import LearningRates
@@ -35,17 +36,30 @@ class GaussianOptimizer:
         rates: Learning rates. The one of the centres is multiplied by the extent.
         extent: Size of the scene in scene units.
         max_steps: Steps over which the rate of the centres decays to `rates.means_final_ratio` of itself.
+        batch_size: Photos per step: rates grow with its square root, and moments forget as fast per photo as with one.
+        kind: "dense" is Adam; "visible" is gsplat's SelectiveAdam and "sparse" torch's SparseAdam, both on CUDA.
     """
 
-    def __init__(self, gaussians: Gaussians, rates: LearningRates, *, extent: float, max_steps: int) -> None:
+    def __init__(
+        self,
+        gaussians: Gaussians,
+        rates: LearningRates,
+        *,
+        extent: float,
+        max_steps: int,
+        batch_size: int = 1,
+        kind: Literal["dense", "sparse", "visible"] = "dense",
+    ) -> None:
         self._gaussians = gaussians.mapped(lambda tensor: tensor.detach().clone().requires_grad_())
-        self._means_rate = rates.means * extent
+        factor = math.sqrt(batch_size)
+        self._means_rate = rates.means * extent * factor
         self._decay = rates.means_final_ratio ** (1.0 / max_steps)
+        self._kind = kind
         groups = []
         for name, parameter in self._gaussians.parameters().items():
-            rate = self._means_rate if name == "means" else getattr(rates, RATE_NAMES[name])
+            rate = self._means_rate if name == "means" else getattr(rates, RATE_NAMES[name]) * factor
             groups.append({"params": [parameter], "lr": rate, "name": name})
-        self._adam = torch.optim.Adam(groups, betas=(0.9, 0.999), eps=EPS, fused=True)
+        self._adam = _make_adam(groups, kind, betas=batch_betas(batch_size), eps=EPS / factor)
 
     @property
     def gaussians(self) -> Gaussians:
@@ -64,12 +78,34 @@ class GaussianOptimizer:
         """Forget all gradients."""
         self._adam.zero_grad(set_to_none=True)
 
-    def step(self, step: int) -> None:
-        """One step of Adam; `step` counts from 0 and sets the rate of the centres."""
+    def has_finite_gradients(self) -> bool:
+        """Whether a step would leave the parameters finite."""
+        gradients = [parameter.grad for parameter in self._gaussians.parameters().values()]
+        return math.isfinite(float(sum(gradient.sum() for gradient in gradients if gradient is not None)))
+
+    def step(self, step: int, visible: Bool[Tensor, " n"] | None = None) -> None:
+        """One step of Adam; `step` counts from 0 and sets the rate of the centres.
+
+        Args:
+            step: How many were done before.
+            visible: The Gaussians that some photo of the step shows; only the kinds other than "dense" look at it.
+        """
         for group in self._adam.param_groups:
             if group["name"] == "means":
                 group["lr"] = self.means_rate(step)
+        if self._kind == "visible":
+            self._adam.step(visible)  # pyright: ignore[reportCallIssue, reportArgumentType]
+            return
+        if self._kind == "sparse" and visible is not None:
+            self._keep_visible_gradients(torch.nonzero(visible).flatten())
         self._adam.step()
+
+    def _keep_visible_gradients(self, visible_idx: Int64[Tensor, " m"]) -> None:
+        for parameter in self._gaussians.parameters().values():
+            if parameter.grad is not None and not parameter.grad.is_sparse:
+                parameter.grad = torch.sparse_coo_tensor(
+                    visible_idx[None], parameter.grad[visible_idx], parameter.shape, is_coalesced=True
+                )
 
     @torch.no_grad()
     def replace(self, gaussians: Gaussians, source_idx: Int64[Tensor, " n"]) -> None:
@@ -123,3 +159,26 @@ class GaussianOptimizer:
                     state[key] = value.to(parameter.device, copy=True)
             if state:
                 self._adam.state[parameter] = state
+
+
+def batch_betas(batch_size: int) -> tuple[float, float]:
+    """Adam's decay rates for several photos per step: 0.9 and 0.999 for one, for more as if they came one by one.
+
+    gsplat's rule, 1 - batch_size (1 - beta), which is bounded below by 0: from ten photos on, the first moment is the
+    gradient itself.
+    """
+    if batch_size == 1:
+        return 0.9, 0.999
+    return max(0.0, 1 - batch_size * (1 - 0.9)), max(0.0, 1 - batch_size * (1 - 0.999))
+
+
+def _make_adam(
+    groups: list[dict[str, Any]], kind: str, *, betas: tuple[float, float], eps: float
+) -> torch.optim.Optimizer:
+    if kind == "sparse":
+        return torch.optim.SparseAdam(groups, betas=betas, eps=eps)
+    if kind == "visible":
+        from gsplat import SelectiveAdam
+
+        return SelectiveAdam(groups, eps=eps, betas=betas)
+    return torch.optim.Adam(groups, betas=betas, eps=eps, fused=True)

@@ -2,17 +2,17 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from splat_recon.checkpoint import gaussians_from_tensors, read_checkpoint, write_checkpoint
-from splat_recon.config import TrainConfig
+from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.errors import InputError
 from splat_recon.gaussians.densify import make_density_control
 from splat_recon.gaussians.gaussians import Gaussians
@@ -20,10 +20,13 @@ from splat_recon.gaussians.initialize import from_points
 from splat_recon.geometry.cameras import Camera
 from splat_recon.losses import photometric, regularization
 from splat_recon.optim import GaussianOptimizer
-from splat_recon.render.output import RenderOutput
+from splat_recon.pose_refinement import PoseChange
+from splat_recon.render.output import RenderOutput, RenderStats
 from splat_recon.render.rasterizer import RenderConfig, make_rasterizer
 from splat_recon.scene.scene import Scene
 from splat_recon.ssim_kernel import WINDOW
+from splat_recon.view_identity import check_same_views, views_identity
+from splat_recon.view_parts import ViewParts, photo_names
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import TrainingView, ViewSet
 
@@ -92,15 +95,23 @@ class SplatTrainer:
         self.views = views
         self._generators = _seeded_generators(config.seed)
         self._extent = scene_extent(scene)
-        self._render_config = RenderConfig(near=config.near, antialiased=config.antialiased)
+        check_device(config, device)
+        absgrad = isinstance(config.strategy, AdcConfig) and config.strategy.absgrad
+        self._render_config = RenderConfig(near=config.near, antialiased=config.antialiased, absgrad=absgrad)
         self._rasterize = make_rasterizer(device, self._render_config)
         if gaussians is None:
             gaussians = from_points(scene.points, self._extent, config, self._generators["init"])
         if len(gaussians) == 0:
             raise InputError(f"scene {scene.name}: there is no Gaussian to start from")
         self._optimizer = GaussianOptimizer(
-            gaussians.to(device), config.learning_rates, extent=self._extent, max_steps=config.max_steps
+            gaussians.to(device),
+            config.learning_rates,
+            extent=self._extent,
+            max_steps=config.max_steps,
+            batch_size=config.batch_size,
+            kind="visible" if config.visible_adam else "sparse" if config.sparse_grad else "dense",
         )
+        self._parts = ViewParts(config, scene, photo_names(views), extent=self._extent, device=device)
         self._density = make_density_control(
             config.strategy, extent=self._extent, generator=self._generators["density"]
         )
@@ -142,34 +153,75 @@ class SplatTrainer:
         with torch.no_grad():
             return self._rasterize(self.gaussians, camera, sh_degree=self.sh_degree, background=self._background)
 
+    def refined_camera(self, camera: Camera, name: str) -> Camera:
+        """The camera of a training photo as pose refinement has it now; other cameras as they are."""
+        return camera if self._parts.pose is None else self._parts.pose.corrected(camera, name)
+
+    def pose_changes(self) -> dict[str, PoseChange]:
+        """How far pose refinement moved each training photo's camera so far; empty where poses are trusted."""
+        return {} if self._parts.pose is None else self._parts.pose.changes()
+
+    def as_photo(self, rgb: Float[Tensor, "h w 3"], name: str) -> Float[Tensor, "h w 3"]:
+        """A render with the exposure and tone that were learned for a training photo; unchanged for other names."""
+        with torch.no_grad():
+            return self._parts.applied(rgb, name)
+
     def _train_step(self) -> None:
-        view = self._views.sample(self._generators["views"])
         self._optimizer.zero_grad()
-        output = self._rasterize(
-            self._optimizer.gaussians, view.camera, sh_degree=self.sh_degree, background=self._step_background()
-        )
-        loss = self._loss(output, view)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise DivergedError(
-                f"the loss became {value} at step {self.step}; the Gaussians of the step before are unharmed: "
-                "resume from the last checkpoint with lower learning rates"
-            )
-        loss.backward()
-        self._optimizer.step(self.step)
-        self._density.after_step(self._optimizer, output.stats, self.step)
+        self._parts.begin(self.step)
+        value, stats = 0.0, []
+        for index in range(self.config.batch_size):
+            loss, render_stats = self._view_loss(with_regularization=index == 0)
+            value += float(loss.detach())
+            self._check_finite(value)
+            loss.backward()
+            stats.append(render_stats)
+        if not self._optimizer.has_finite_gradients():
+            self._check_finite(math.nan)
+        self._optimizer.step(self.step, self._visible(stats))
+        self._parts.step(self.step)
+        self._density.after_step(self._optimizer, stats, self.step)
         self.step += 1
         self._log(value)
 
-    def _loss(self, output: RenderOutput, view: TrainingView) -> Float[Tensor, ""]:
-        config = self.config
+    def _view_loss(self, *, with_regularization: bool) -> tuple[Float[Tensor, ""], RenderStats]:
+        """A photo's share of the step's loss, whose mean over the batch is minimized."""
+        view = self._views.sample(self._generators["views"])
+        gaussians, camera = self._parts.seen(self._optimizer.gaussians, view.camera, view.name)
+        output = self._rasterize(gaussians, camera, sh_degree=self.sh_degree, background=self._step_background())
+        loss = self._loss(output, view, camera) / self.config.batch_size
+        if with_regularization:
+            loss = loss + regularization(
+                self._optimizer.gaussians, opacity_reg=self.config.opacity_reg, scale_reg=self.config.scale_reg
+            )
+        return loss, output.stats
+
+    def _loss(self, output: RenderOutput, view: TrainingView, camera: Camera) -> Float[Tensor, ""]:
+        parts = self._parts
         pixel_weight = None if view.pixel_weight is None else view.pixel_weight.to(self.device)
         loss = view.weight * photometric(
-            output.rgb, view.rgb.to(self.device), ssim_weight=config.ssim_weight, pixel_weight=pixel_weight
+            parts.applied(output.rgb, view.name),
+            view.rgb.to(self.device),
+            ssim_weight=self.config.ssim_weight,
+            pixel_weight=pixel_weight,
         )
-        return loss + regularization(
-            self._optimizer.gaussians, opacity_reg=config.opacity_reg, scale_reg=config.scale_reg
-        )
+        if parts.appearance is not None:
+            loss = loss + parts.appearance.penalty(view.name)
+        if parts.depth is not None:
+            loss = loss + view.weight * parts.depth.loss(output, camera, view.name, pixel_weight)
+        return loss
+
+    def _check_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss or its gradient became {loss} at step {self.step}; the Gaussians of the step before are "
+                "unharmed: resume from the last checkpoint with lower learning rates"
+            )
+
+    def _visible(self, stats: Sequence[RenderStats]) -> Bool[Tensor, " n"] | None:
+        if not (self.config.visible_adam or self.config.sparse_grad):
+            return None
+        return torch.stack([render.radii_px > 0 for render in stats]).any(dim=0)
 
     def _step_background(self) -> Float[Tensor, " c=3"]:
         if not self.config.random_background:
@@ -193,10 +245,13 @@ class SplatTrainer:
         tensors = self._optimizer.tensors()
         tensors |= {f"density.{name}": tensor for name, tensor in self._density.tensors().items()}
         tensors |= {f"generator.{name}": generator.get_state() for name, generator in self._generators.items()}
+        tensors |= {f"views.{name}": tensor for name, tensor in self._parts.tensors().items()}
         state = {
             "step": self.step,
             "config": self.config.to_dict(),
             "views": self._views.state_dict(),
+            "photos": list(self._parts.names),
+            "identity": views_identity(self._views),
             "loss_sum": self._loss_sum,
             "num_summed": self._num_summed,
             "history": [record.to_dict() for record in self.history],
@@ -224,8 +279,11 @@ class SplatTrainer:
             config = TrainConfig.from_dict(state["config"])
         except ValueError as error:
             raise InputError(f"checkpoint {folder} is of another version: {error}") from error
+        check_same_views(views, state["identity"], f"checkpoint {folder}")
         trainer = cls(scene, views, config, device=device, gaussians=gaussians_from_tensors(tensors))
         try:
+            trainer._parts = ViewParts(config, scene, tuple(state["photos"]), extent=trainer._extent, device=device)
+            trainer._parts.load_tensors(_with_prefix(tensors, "views."))
             views.load_state_dict(state["views"])
         except ValueError as error:
             raise InputError(f"checkpoint {folder} is of other views: {error}") from error
@@ -248,6 +306,17 @@ def scene_extent(scene: Scene) -> float:
         p_world = torch.from_numpy(scene.points.p_world)
         extent = float((p_world - p_world.median(dim=0).values).norm(dim=-1).median())
     return EXTENT_MARGIN * extent if extent > 0 else 1.0
+
+
+def check_device(config: TrainConfig, device: str) -> None:
+    """Refuse settings that a device has no use for.
+
+    Raises:
+        InputError: gsplat's own ways to save time or memory are asked for on a CPU.
+    """
+    asked = [name for name in ("packed", "sparse_grad", "visible_adam") if getattr(config, name)]
+    if asked and not str(device).startswith("cuda"):
+        raise InputError(f"{', '.join(asked)} is for gsplat on CUDA, this run is on {device}: leave it out")
 
 
 def _seeded_generators(seed: int) -> dict[str, torch.Generator]:

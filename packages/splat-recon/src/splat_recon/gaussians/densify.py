@@ -5,7 +5,7 @@ density control (`densify_adc`) and Markov chain Monte Carlo (`densify_mcmc`). E
 on the CPU, so that a seed means the same on every device.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -24,13 +24,13 @@ MIN_GAUSSIANS = 16
 class DensityControl(Protocol):
     """Changes the Gaussians of an optimizer between two steps."""
 
-    def after_step(self, optimizer: GaussianOptimizer, stats: RenderStats, step: int) -> None:
-        """Look at the gradients of one render and, when it is time, change the Gaussians.
+    def after_step(self, optimizer: GaussianOptimizer, stats: Sequence[RenderStats], step: int) -> None:
+        """Look at the gradients of one step's renders and, when it is time, change the Gaussians.
 
         Args:
-            optimizer: Holds the Gaussians; its step for this render is done.
-            stats: Of the render, after the backward pass.
-            step: Of this render, counted from 0.
+            optimizer: Holds the Gaussians; its step is done.
+            stats: Of each of the step's renders, after the backward pass of the mean of their losses.
+            step: Counted from 0.
         """
         ...
 

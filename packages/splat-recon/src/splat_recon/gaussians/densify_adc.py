@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -36,12 +36,13 @@ class AdaptiveDensityControl:
         self._grad2d_sum: Tensor | None = None
         self._num_seen: Tensor | None = None
 
-    def after_step(self, optimizer: GaussianOptimizer, stats: RenderStats, step: int) -> None:
+    def after_step(self, optimizer: GaussianOptimizer, stats: Sequence[RenderStats], step: int) -> None:
         """See `DensityControl.after_step`."""
         config = self.config
         if step >= config.refine_stop:
             return
-        self._accumulate(stats)
+        for render in stats:
+            self._accumulate(render, num_renders=len(stats))
         if step > config.refine_start and step % config.refine_every == 0:
             num_before = len(optimizer.gaussians)
             self._grow(optimizer)
@@ -52,14 +53,15 @@ class AdaptiveDensityControl:
         if config.reset_every and step > 0 and step % config.reset_every == 0:
             reset_opacities(optimizer, 2 * config.prune_opacity)
 
-    def _accumulate(self, stats: RenderStats) -> None:
-        grad = stats.means2d.grad
+    def _accumulate(self, stats: RenderStats, *, num_renders: int) -> None:
+        grad = stats.means2d_absgrad if self.config.absgrad else stats.means2d.grad
         if grad is None:
             return
         if self._grad2d_sum is None or self._num_seen is None or len(self._num_seen) != len(grad):
             self._grad2d_sum = grad.new_zeros(len(grad))
             self._num_seen = grad.new_zeros(len(grad))
-        half_image = grad.new_tensor([stats.width / 2, stats.height / 2])
+        # The loss is a mean over the renders; the thresholds are for the gradient of one.
+        half_image = grad.new_tensor([stats.width / 2, stats.height / 2]) * num_renders
         visible = stats.radii_px > 0
         self._grad2d_sum += torch.where(visible, (grad * half_image).norm(dim=-1), 0.0)
         self._num_seen += visible

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int64
@@ -38,7 +38,7 @@ class Mcmc:
         self.config = config
         self._generator = generator
 
-    def after_step(self, optimizer: GaussianOptimizer, stats: RenderStats, step: int) -> None:
+    def after_step(self, optimizer: GaussianOptimizer, stats: Sequence[RenderStats], step: int) -> None:
         """See `DensityControl.after_step`."""
         config = self.config
         if config.refine_start < step < config.refine_stop and step % config.refine_every == 0:

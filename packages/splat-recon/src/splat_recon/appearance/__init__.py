@@ -1,0 +1,1 @@
+"""What differs between photos of one scene besides the view: exposure, white balance, tone."""

@@ -1,0 +1,22 @@
+"""Colours of a render aligned to its photo, for scores that leave exposure out."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def color_aligned(
+    rendered: Float[Tensor, "h w 3"], photo: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None = None
+) -> Float[Tensor, "h w 3"]:
+    """The affine map of RGB that brings a render closest to its photo in the mean square, applied and clamped.
+
+    A score after this looks at the photo first: it says how good the shapes are where exposures differ, and must be
+    reported beside the plain score, never in its place.
+    """
+    known = torch.ones(rendered.shape[:2], dtype=torch.bool, device=rendered.device) if mask is None else mask
+    pixels = torch.cat([rendered, torch.ones_like(rendered[..., :1])], dim=-1).double()
+    # The ridge keeps a render of one colour from having no answer.
+    inside = pixels[known]
+    normal = inside.T @ inside + 1e-6 * torch.eye(4, dtype=torch.float64, device=rendered.device)
+    affine = torch.linalg.solve(normal, inside.T @ photo[known].double())
+    return (pixels @ affine).clamp(0, 1).to(rendered)

@@ -1,0 +1,103 @@
+"""Everything that is learned or known about single photos besides their pixels: pose, appearance, depths."""
+
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor
+
+from splat_recon.appearance.model import Appearance, make_appearance
+from splat_recon.config import TrainConfig
+from splat_recon.depth_supervision import DepthSupervision
+from splat_recon.gaussians.gaussians import Gaussians
+from splat_recon.geometry.cameras import Camera
+from splat_recon.pose_refinement import PoseRefinement
+from splat_recon.scene.scene import Scene
+from splat_recon.view_table import ViewTable
+from splat_recon.views.mixture import ViewMixture
+from splat_recon.views.view_set import ViewSet
+
+
+class ViewParts:
+    """The parts that a configuration asks for; without any, each method hands back what it got.
+
+    Args:
+        config: Which parts, and their settings.
+        scene: Gives the points.
+        names: Of the training photos.
+        extent: Size of the scene in scene units.
+        device: Where the training runs.
+    """
+
+    def __init__(
+        self, config: TrainConfig, scene: Scene, names: tuple[str, ...], *, extent: float, device: str
+    ) -> None:
+        self.names = names
+        self.pose: PoseRefinement | None = None
+        self.appearance: Appearance | None = None
+        self.depth: DepthSupervision | None = None
+        self._pose_start = 0 if config.pose is None else config.pose.start
+        self._moves_poses = False
+        factor, max_steps = config.batch_size**0.5, config.max_steps
+        if config.pose is not None:
+            self.pose = PoseRefinement(
+                config.pose, names, extent=extent, max_steps=max_steps, rate_factor=factor, device=device
+            )
+        if config.appearance is not None:
+            self.appearance = make_appearance(
+                config.appearance, names, max_steps=max_steps, rate_factor=factor, device=device
+            )
+        if config.depth is not None:
+            self.depth = DepthSupervision(
+                config.depth, scene.points, names, near=config.near, extent=extent, device=device
+            )
+
+    def begin(self, step: int) -> None:
+        """Forget what a step that was not finished left behind, and decide whether this one moves poses."""
+        for table in self._tables().values():
+            table.forget()
+        self._moves_poses = step >= self._pose_start
+
+    def seen(self, gaussians: Gaussians, camera: Camera, name: str) -> tuple[Gaussians, Camera]:
+        """What to render for a photo; see `PoseRefinement.seen`."""
+        if self.pose is None or not self._moves_poses:
+            return gaussians, camera
+        return self.pose.seen(gaussians, camera, name)
+
+    def applied(self, rgb: Float[Tensor, "h w 3"], name: str) -> Float[Tensor, "h w 3"]:
+        """A render as the photo would show it; see `Appearance.applied`."""
+        return rgb if self.appearance is None else self.appearance.applied(rgb, name)
+
+    def step(self, step: int) -> None:
+        """Learn from the gradients of a step, counted from 0."""
+        for table in self._tables().values():
+            table.step(step)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What was learned, for a checkpoint."""
+        return {
+            f"{part}.{name}": tensor
+            for part, table in self._tables().items()
+            for name, tensor in table.tensors().items()
+        }
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from what `tensors` gave.
+
+        Raises:
+            ValueError: They are of other parts or other photos.
+        """
+        for part, table in self._tables().items():
+            prefix = f"{part}."
+            table.load_tensors(
+                {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            )
+
+    def _tables(self) -> dict[str, ViewTable]:
+        parts = {"pose": self.pose, "appearance": self.appearance}
+        return {name: part.table for name, part in parts.items() if part is not None}
+
+
+def photo_names(views: ViewSet | ViewMixture) -> tuple[str, ...]:
+    """The names of the photos among the views, sorted; images without a name are no photos."""
+    sets = views.sets if isinstance(views, ViewMixture) else (views,)
+    return tuple(sorted({view.name for view_set in sets for view in view_set if view.name}))
