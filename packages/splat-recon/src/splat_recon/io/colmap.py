@@ -1,63 +1,62 @@
 """COLMAP folders: the only file that knows COLMAP's model.
 
-A scene folder holds the photos in ``images/`` (subfolders allowed) and a model, binary or text, in ``sparse/0``,
-``colmap/sparse/0`` or ``sparse``. Photos that the model does not register are left alone. Masks are optional:
-``masks/<photo name>.png`` or the photo's name with the ending .png, white where the photo is valid.
+A scene folder holds the photos in ``images/`` (subfolders allowed; smaller copies in ``images_2``, ``images_4``, ...)
+and models, binary or text, in numbered folders of ``sparse`` or ``colmap/sparse``, or right there. Photos that the
+model does not register are left alone. Masks are optional: ``masks/<photo name>.png`` or the photo's name with the
+ending .png, white where the photo is valid; transparent parts of photos are masked as well.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, UInt8
+from jaxtyping import Int64
 
 from splat_recon.errors import InputError
-from splat_recon.geometry.cameras import Camera
 from splat_recon.geometry.poses import inverse, rigid, transform_camera, transform_points
 from splat_recon.io.colmap_binary import check_binary_model
-from splat_recon.io.images import photo_size, read_mask, read_photo, write_mask, write_photo
+from splat_recon.io.colmap_models import find_model, has_model
+from splat_recon.io.image_folders import IMAGES, choose_images
+from splat_recon.io.images import write_mask, write_photo
+from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, read_views
 from splat_recon.io.pycolmap_import import pycolmap
-from splat_recon.scene.downscale import downscaled_view
-from splat_recon.scene.scene import Points, Scene, View
-
-MODEL_FOLDERS = ("sparse/0", "colmap/sparse/0", "sparse")
-"""Where a scene folder may keep its model, in the order they are tried."""
-
-UNDISTORTED_MODELS = ("SIMPLE_PINHOLE", "PINHOLE")
-"""Camera models that are pinholes already."""
-
-NUM_PHOTO_THREADS = 4
-"""Photos that are decoded at the same time."""
+from splat_recon.io.transforms_json import TRANSFORMS_FILE, read_transforms
+from splat_recon.io.undistort import UndistortedCache
+from splat_recon.scene.photo_store import DEFAULT_PHOTO_BYTES, PhotoStore
+from splat_recon.scene.scene import Points, Scene
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Registered:
-    """A photo that the model registers."""
+def read_scene(
+    folder: Path | str,
+    *,
+    max_size: int | None = None,
+    images: str = "auto",
+    model: str | None = None,
+    photo_bytes: int = DEFAULT_PHOTO_BYTES,
+    cache_folder: Path | None = None,
+) -> Scene:
+    """Read the photos, cameras and points of a COLMAP folder, or of a folder with nerfstudio's transforms.json.
 
-    name: str
-    path: Path
-    mask_path: Path | None
-    colmap_camera: pycolmap.Camera
-    T_world_cam: Float64[np.ndarray, "4 4"]
+    Lens distortion, of any of COLMAP's perspective and fisheye models, is taken out of the photos; the cameras of the
+    scene are pinholes. Where all photos are smaller than their cameras by one ratio (the model was made from larger
+    copies), the intrinsics are scaled by the actual sizes and the log says so. The photos' EXIF orientation is not
+    applied, as COLMAP does not apply it, unless it is what makes a photo as wide and high as its camera.
 
-
-def read_scene(folder: Path | str, *, max_size: int | None = None, images: str = "images") -> Scene:
-    """Read the photos, cameras and points of a COLMAP folder.
-
-    Lens distortion, of any of COLMAP's perspective and fisheye models, is taken out of the photos here, once; the
-    cameras of the scene are pinholes. Where all photos are smaller than their cameras by one ratio (the model was made
-    from larger copies), the intrinsics are scaled by the actual sizes and the log says so. The photos' EXIF
-    orientation is not applied, as COLMAP does not apply it.
+    Every photo is decoded once here, to find what is broken; afterwards pixels are in memory as far as `photo_bytes`
+    allows and are decoded again when they are wanted.
 
     Args:
         folder: The scene folder.
         max_size: Downscale photos in memory to at most this many pixels on their longer side. None: as they are.
-        images: Folder of the photos inside the scene folder.
+        images: Folder of the photos inside the scene folder. ``auto``: ``images``, or the smallest complete
+            ``images_N`` whose photos still fill `max_size`.
+        model: The model to read, as its folder inside the scene folder or its number. None: of several the one with
+            the most registered photos; a warning says so.
+        photo_bytes: Decoded photos to hold in memory at once.
+        cache_folder: Where undistorted photos are kept for the next time. None: nowhere; nothing is written.
 
     Returns:
         The scene in COLMAP's own frame.
@@ -67,47 +66,34 @@ def read_scene(folder: Path | str, *, max_size: int | None = None, images: str =
             problems.
     """
     folder = Path(folder)
-    reconstruction = _read_model(_find_model(folder), folder)
-    where = f"scene {folder}"
-    registered, problems = _registered_photos(reconstruction, folder, images)
+    cache = None if cache_folder is None else UndistortedCache(cache_folder)
+    options = ReadOptions(max_size=max_size, store=PhotoStore(photo_bytes), cache=cache)
+    if model is None and (folder / TRANSFORMS_FILE).is_file() and not has_model(folder):
+        return read_transforms(folder / TRANSFORMS_FILE, images=images, options=options)
+    reconstruction = _read_model(find_model(folder, model), folder)
+    problems = [
+        f"camera {camera_id}: {problem}"
+        for camera_id, camera in sorted(reconstruction.cameras.items())
+        if (problem := camera_problem(camera))
+    ]
+    photos = _posed_photos(reconstruction, problems)
     points = _points(reconstruction, problems)
-    sizes = _photo_sizes(registered, problems)
-    _check_sizes(registered, sizes, problems)
-    readable = [photo for photo in registered if photo.name in sizes]
-    if problems:
-        # Photos are decoded all the same, for one error is to name all problems; their cameras may be wrong.
-        _find_corrupt(readable, problems)
-        raise InputError.from_problems(where, problems)
-    views = _read_views(readable, sizes, max_size, problems)
+    where = choose_images(folder, {photo.name: photo.camera_size for photo in photos}, images, max_size)
+    if where is None:
+        missing = folder / (IMAGES if images == "auto" else images)
+        raise InputError.from_problems(f"scene {folder}", [*problems, f"there is no folder {missing} with the photos"])
+    _count_unregistered(reconstruction, sorted(where.names), where.path)
+    views = read_views(photos, folder, where, options, problems)
     if problems or points is None:
-        raise InputError.from_problems(where, problems)
+        raise InputError.from_problems(f"scene {folder}", problems)
     return Scene(views=tuple(views), points=points, T_scene_colmap=np.eye(4), name=folder.resolve().name)
 
 
-def _find_model(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}: expected a COLMAP scene folder (images/ and sparse/0/)")
-    incomplete = ""
-    for candidate in MODEL_FOLDERS:
-        model = folder / candidate
-        for suffix in (".bin", ".txt"):
-            needed = [f"{part}{suffix}" for part in ("cameras", "images", "points3D")]
-            missing = [name for name in needed if not (model / name).is_file()]
-            if not missing:
-                _warn_of_other_models(model)
-                return model
-            if len(missing) < len(needed):
-                incomplete = f" ({model} lacks {', '.join(missing)})"
-    raise InputError(
-        f"{folder} is not a COLMAP scene folder: there is no model (cameras, images and points3D, .bin or .txt) in "
-        f"{', '.join(MODEL_FOLDERS)}{incomplete}; for photos without a model, reconstruct them first"
-    )
-
-
-def _warn_of_other_models(model: Path) -> None:
-    others = sorted(path.name for path in model.parent.glob("[0-9]*") if path.is_dir() and path != model)
-    if model.name == "0" and others:
-        _log.warning("%s has further models (%s): only %s is read", model.parent, ", ".join(others), model.name)
+def _count_unregistered(reconstruction: pycolmap.Reconstruction, names: Sequence[str], where: Path) -> None:
+    registered = {Path(image.name).with_suffix("") for image in reconstruction.images.values() if image.has_pose}
+    num_left = sum(Path(name).with_suffix("") not in registered for name in names)
+    if num_left:
+        _log.info("%d of %d photos in %s are not registered in the model: left alone", num_left, len(names), where)
 
 
 def _read_model(model: Path, folder: Path) -> pycolmap.Reconstruction:
@@ -123,19 +109,9 @@ def _read_model(model: Path, folder: Path) -> pycolmap.Reconstruction:
     return reconstruction
 
 
-def _registered_photos(
-    reconstruction: pycolmap.Reconstruction, folder: Path, images: str
-) -> tuple[list[_Registered], list[str]]:
-    """The registered photos sorted by name, and what is wrong with their cameras and poses."""
-    problems = [
-        f"camera {camera_id}: {problem}"
-        for camera_id, camera in sorted(reconstruction.cameras.items())
-        if (problem := _camera_problem(camera))
-    ]
-    if not (folder / images).is_dir():
-        problems.append(f"there is no folder {folder / images} with the photos")
-        return [], problems
-    registered = []
+def _posed_photos(reconstruction: pycolmap.Reconstruction, problems: list[str]) -> list[PosedPhoto]:
+    """The registered photos sorted by name; poses that are wrong are problems."""
+    photos = []
     by_name = sorted((image.name, image_id) for image_id, image in reconstruction.images.items() if image.has_pose)
     for name, image_id in by_name:
         image = reconstruction.images[image_id]
@@ -145,32 +121,10 @@ def _registered_photos(
         if not np.isfinite(T_world_cam).all():
             problems.append(f"photo {name} has a pose that is not finite")
             continue
-        registered.append(
-            _Registered(
-                name=name,
-                path=folder / images / name,
-                mask_path=_mask_path(folder / "masks", name),
-                colmap_camera=reconstruction.cameras[image.camera_id],
-                T_world_cam=T_world_cam,
-            )
+        photos.append(
+            PosedPhoto(name=name, colmap_camera=reconstruction.cameras[image.camera_id], T_world_cam=T_world_cam)
         )
-    return registered, problems
-
-
-def _camera_problem(camera: pycolmap.Camera) -> str | None:
-    if camera.is_spherical():
-        return f"the model {camera.model_name} is no perspective or fisheye camera: cut the photos to pinhole views"
-    focal_lengths = [camera.params[index] for index in camera.focal_length_idxs()]
-    if not np.isfinite(camera.params).all() or any(focal <= 0 for focal in focal_lengths):
-        return f"the parameters {camera.params_to_string()} are not those of a camera"
-    if camera.width < 1 or camera.height < 1:
-        return f"the size {camera.width}x{camera.height} is not that of a photo"
-    return None
-
-
-def _mask_path(masks: Path, name: str) -> Path | None:
-    candidates = (masks / f"{name}.png", (masks / name).with_suffix(".png"))
-    return next((path for path in candidates if path.is_file()), None)
+    return photos
 
 
 def _points(reconstruction: pycolmap.Reconstruction, problems: list[str]) -> Points | None:
@@ -199,115 +153,6 @@ def _seen_in(
     return {
         images[image_id].name: np.array(idx, dtype=np.int64) for image_id, idx in found.items() if image_id in images
     }
-
-
-def _photo_sizes(registered: Sequence[_Registered], problems: list[str]) -> dict[str, tuple[int, int]]:
-    sizes = {}
-    for photo in registered:
-        try:
-            sizes[photo.name] = photo_size(photo.path)
-        except InputError as error:
-            problems.append(str(error))
-    return sizes
-
-
-def _check_sizes(registered: Sequence[_Registered], sizes: Mapping[str, tuple[int, int]], problems: list[str]) -> None:
-    """Photos must have their camera's size, or all be smaller by one ratio."""
-    known = [(photo, sizes[photo.name]) for photo in registered if photo.name in sizes]
-    differing = [(photo, size) for photo, size in known if size != _camera_size(photo)]
-    if not differing:
-        return
-    photo, size = differing[0]
-    ratio = size[0] / _camera_size(photo)[0]
-    if len(differing) == len(known) and all(_is_scaled(_camera_size(photo), size, ratio) for photo, size in known):
-        _log.info("the photos are %.4g times as large as the model's cameras: intrinsics are scaled", ratio)
-        return
-    for photo, (width, height) in differing:
-        camera_width, camera_height = _camera_size(photo)
-        hint = "give the photos that the model was made from"
-        if (width, height) == (camera_height, camera_width):
-            hint = "its EXIF rotation seems to have been applied after the model was made: " + hint
-        problems.append(
-            f"photo {photo.path} is {width}x{height} but its camera is {camera_width}x{camera_height}: {hint}"
-        )
-
-
-def _camera_size(photo: _Registered) -> tuple[int, int]:
-    return photo.colmap_camera.width, photo.colmap_camera.height
-
-
-def _is_scaled(camera_size: tuple[int, int], size: tuple[int, int], ratio: float) -> bool:
-    """Whether a size is the camera's times the ratio, less than 1, but for rounding."""
-    return ratio < 1 and all(abs(pixels - full * ratio) < 1 for pixels, full in zip(size, camera_size, strict=True))
-
-
-def _find_corrupt(photos: Sequence[_Registered], problems: list[str]) -> None:
-    for photo in photos:
-        try:
-            read_photo(photo.path)
-        except InputError as error:
-            problems.append(str(error))
-
-
-def _read_views(
-    photos: Sequence[_Registered], sizes: Mapping[str, tuple[int, int]], max_size: int | None, problems: list[str]
-) -> list[View]:
-    def read(photo: _Registered) -> View | InputError:
-        try:
-            view = _read_view(photo, sizes[photo.name])
-        except InputError as error:
-            return error
-        return view if max_size is None else downscaled_view(view, max_size)
-
-    views = []
-    with ThreadPoolExecutor(max_workers=NUM_PHOTO_THREADS) as pool:
-        for outcome in pool.map(read, photos):
-            if isinstance(outcome, InputError):
-                problems.append(str(outcome))
-            else:
-                views.append(outcome)
-    return views
-
-
-def _read_view(photo: _Registered, size: tuple[int, int]) -> View:
-    rgb_u8, mask = read_photo(photo.path)
-    if photo.mask_path is not None:
-        drawn = read_mask(photo.mask_path)
-        if drawn.shape != rgb_u8.shape[:2]:
-            raise InputError(
-                f"mask {photo.mask_path} is {drawn.shape[1]}x{drawn.shape[0]} but its photo is {size[0]}x{size[1]}"
-            )
-        mask = drawn if mask is None else mask & drawn
-    if photo.colmap_camera.model_name in UNDISTORTED_MODELS:
-        K = np.asarray(photo.colmap_camera.calibration_matrix(), dtype=np.float64)
-        width, height = _camera_size(photo)
-        camera = Camera(T_world_cam=photo.T_world_cam, K=K, width=width, height=height).resized(*size)
-        return View(name=photo.name, camera=camera, rgb_u8=rgb_u8, mask=mask)
-    return _undistorted(photo, size, rgb_u8, mask)
-
-
-def _undistorted(
-    photo: _Registered,
-    size: tuple[int, int],
-    rgb_u8: UInt8[np.ndarray, "h w 3"],
-    mask: Bool[np.ndarray, "h w"] | None,
-) -> View:
-    """The view through COLMAP's own pinhole for this camera: no blank pixels, cropped rather than stretched."""
-    distorted = pycolmap.Camera(photo.colmap_camera.todict())
-    distorted.rescale(*size)
-    options = pycolmap.UndistortCameraOptions()
-    try:
-        bitmap, pinhole = pycolmap.undistort_image(options, pycolmap.Bitmap.from_array(rgb_u8), distorted)
-        if mask is not None:
-            mask_bitmap = pycolmap.Bitmap.from_array(mask.astype(np.uint8) * 255)
-            mask_bitmap, _ = pycolmap.undistort_image(options, mask_bitmap, distorted)
-            undistorted_mask = np.asarray(mask_bitmap.to_array()).reshape(pinhole.height, pinhole.width)
-            mask = undistorted_mask >= 128
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"photo {photo.path} cannot be undistorted ({error}): check its camera's parameters") from None
-    K = np.asarray(pinhole.calibration_matrix(), dtype=np.float64)
-    camera = Camera(T_world_cam=photo.T_world_cam, K=K, width=pinhole.width, height=pinhole.height)
-    return View(name=photo.name, camera=camera, rgb_u8=np.ascontiguousarray(bitmap.to_array()), mask=mask)
 
 
 def write_scene(folder: Path | str, scene: Scene) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from splat_recon.errors import InputError
@@ -20,11 +20,17 @@ JPEG_QUALITY = 95
 """Quality at which JPEG files are written, without chroma subsampling."""
 
 
-def read_photo(path: Path) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"] | None]:
+def read_photo(
+    path: Path, *, upright: bool = False
+) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"] | None]:
     """Decode all of a photo.
 
-    Grey, palette and 16-bit images become 8-bit RGB. The EXIF orientation is NOT applied: COLMAP does not apply it
-    either, and its cameras belong to the pixels as they are stored.
+    Grey, palette and 16-bit images become 8-bit RGB.
+
+    Args:
+        path: The file.
+        upright: Turn the photo as its EXIF orientation says. COLMAP does not, and its cameras belong to the pixels as
+            they are stored.
 
     Returns:
         The pixels, and where the photo has an alpha channel that is not opaque, which of them are valid
@@ -35,7 +41,7 @@ def read_photo(path: Path) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray,
     """
     with _opened(path) as photo:
         photo.load()
-        return _to_rgb_u8(photo)
+        return _to_rgb_u8(ImageOps.exif_transpose(photo) if upright else photo)
 
 
 def photo_size(path: Path) -> tuple[int, int]:
@@ -46,6 +52,16 @@ def photo_size(path: Path) -> tuple[int, int]:
     """
     with _opened(path) as photo:
         return photo.size
+
+
+def photo_orientation(path: Path) -> int:
+    """A photo's EXIF orientation, from 1 (upright) to 8; 5 to 8 turn it by a quarter. A PNG is decoded for it.
+
+    Raises:
+        InputError: The file is missing or is no image.
+    """
+    with _opened(path) as photo:
+        return int(photo.getexif().get(ExifTags.Base.Orientation, 1) or 1)
 
 
 @contextmanager
@@ -100,13 +116,17 @@ def write_beside(path: Path, rendered: Float[Tensor, "h w 3"], photo_u8: UInt8[n
     write_photo(path, np.concatenate([to_u8(rendered), photo_u8], axis=1))
 
 
-def read_mask(path: Path) -> Bool[np.ndarray, "h w"]:
+def read_mask(path: Path, *, upright: bool = False) -> Bool[np.ndarray, "h w"]:
     """Read a mask image: white is valid, black is not, a half and more counts as white.
+
+    Args:
+        path: The file.
+        upright: Turn it as its own EXIF orientation says.
 
     Raises:
         InputError: The file is missing or corrupt.
     """
-    rgb_u8, _ = read_photo(path)
+    rgb_u8, _ = read_photo(path, upright=upright)
     return rgb_u8.max(axis=2) >= 128
 
 

@@ -1,0 +1,143 @@
+"""Where a scene's photos lie: the folder, smaller copies of it, and files under other endings."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from splat_recon.errors import InputError
+from splat_recon.io.images import list_photos, photo_size
+
+IMAGES = "images"
+"""The folder of the photos in a scene folder."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder:
+    """A folder of photos, listed once."""
+
+    path: Path
+    """The folder."""
+
+    by_stem: Mapping[str, str]
+    """The photos' names by their names without ending; of several, the first."""
+
+    names: frozenset[str]
+    """The photos' names, relative to the folder."""
+
+    def file(self, name: str) -> Path | None:
+        """The file of a photo: of this name, or of this name with another ending (copies are often JPEG or PNG)."""
+        if name in self.names or (self.path / name).is_file():
+            return self.path / name
+        other = self.by_stem.get(_stem(name))
+        return None if other is None else self.path / other
+
+    def lacking(self, names: Sequence[str]) -> list[str]:
+        """Those photos that are not here."""
+        return [name for name in names if self.file(name) is None]
+
+
+def listed(folder: Path) -> ImageFolder:
+    """A folder and what is in it.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    names = list_photos(folder)
+    by_stem: dict[str, str] = {}
+    for name in names:
+        by_stem.setdefault(_stem(name), name)
+    return ImageFolder(path=folder, by_stem=by_stem, names=frozenset(names))
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()
+
+
+def choose_images(
+    scene: Path, sizes: Mapping[str, tuple[int, int]], images: str, max_size: int | None
+) -> ImageFolder | None:
+    """The folder to read photos from.
+
+    Args:
+        scene: The scene folder.
+        sizes: Size of each photo's camera, by the photo's name.
+        images: Folder inside the scene folder, or ``auto``: ``images``, or the smallest complete ``images_N`` whose
+            photos still fill `max_size`; where there is no ``images``, the largest complete ``images_N``.
+        max_size: Size that photos are shrunk to.
+
+    Returns:
+        The folder; None where there is none.
+    """
+    if images != "auto":
+        return listed(scene / images) if (scene / images).is_dir() else None
+    full = listed(scene / IMAGES) if (scene / IMAGES).is_dir() else None
+    if max_size is None and full is not None:
+        return full
+    copies = [listed(path) for path in _smaller_copies(scene)]
+    complete = [copy for copy in copies if not _says_lacking(copy, sizes)]
+    if full is None:
+        if complete:
+            _log.warning("%s has no folder images: %s is read", scene, complete[0].path.name)
+        return complete[0] if complete else None
+    for copy in reversed(complete):
+        if max_size is not None and _fills(copy, sizes, max_size):
+            _log.info("%s is read, the smallest copies that fill %d pixels", copy.path, max_size)
+            return copy
+    return full
+
+
+def _smaller_copies(scene: Path) -> list[Path]:
+    """The folders ``images_2``, ``images_4``, ..., from large to small photos."""
+    found = [path for path in scene.glob(f"{IMAGES}_*") if path.is_dir() and path.name.split("_")[-1].isdigit()]
+    return sorted(found, key=lambda path: int(path.name.split("_")[-1]))
+
+
+def _says_lacking(copy: ImageFolder, sizes: Mapping[str, tuple[int, int]]) -> bool:
+    lacking = copy.lacking(list(sizes))
+    if lacking:
+        _log.warning("%s lacks %d of %d photos (%s): it is not used", copy.path, len(lacking), len(sizes), lacking[0])
+    return bool(lacking)
+
+
+def _fills(copy: ImageFolder, sizes: Mapping[str, tuple[int, int]], max_size: int) -> bool:
+    for name, camera_size in sizes.items():
+        path = copy.file(name)
+        try:
+            if path is None or max(photo_size(path)) < min(max_size, max(camera_size)):
+                return False
+        except InputError:
+            return False
+    return True
+
+
+def find_mask(scene: Path, images: Path, name: str) -> Path | None:
+    """A photo's mask: ``masks/a.jpg.png``, ``masks/a.png``, ``masks/a.jpg``; for ``images_N`` first in ``masks_N``.
+
+    Args:
+        scene: The scene folder.
+        images: Folder of the photos.
+        name: The photo's name.
+    """
+    folders = [images.name.replace(IMAGES, "masks", 1)] if images.name.startswith(IMAGES) else []
+    for folder in dict.fromkeys([*folders, "masks"]):
+        masks = scene / folder
+        for path in (masks / f"{name}.png", (masks / name).with_suffix(".png"), masks / name):
+            if path.is_file():
+                return path
+    return None
+
+
+def say_masks(scene: Path, num_masks: int, num_photos: int) -> None:
+    """Tell the log how many photos have a mask file; none at all although there is a folder is a warning."""
+    if not (scene / "masks").is_dir():
+        return
+    if num_masks == 0:
+        _log.warning(
+            "%s belongs to none of the photos: masks are named like the photos (a.jpg: a.jpg.png or a.png)",
+            scene / "masks",
+        )
+    else:
+        _log.info("%d of %d photos have a mask", num_masks, num_photos)

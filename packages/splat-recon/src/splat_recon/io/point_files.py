@@ -1,0 +1,53 @@
+"""Coloured points as PLY files."""
+
+from pathlib import Path
+
+import numpy as np
+from plyfile import PlyData, PlyElement, PlyParseError
+
+from splat_recon.errors import InputError
+from splat_recon.scene.scene import Points
+
+GREY = 128
+"""Colour of points that have none."""
+
+
+def read_points_ply(path: Path) -> Points:
+    """Read the vertices x, y, z of a PLY file, with red, green and blue as bytes where it has them.
+
+    Raises:
+        InputError: The file is missing, is no PLY file, or has no such vertices.
+    """
+    try:
+        vertices = PlyData.read(path)["vertex"].data
+        p_world = np.stack([vertices[axis] for axis in "xyz"], axis=1).astype(np.float32)
+    except (OSError, KeyError, ValueError, PlyParseError) as error:
+        raise InputError(f"points {path} cannot be read: {error}") from None
+    if not np.isfinite(p_world).all():
+        raise InputError(f"points {path}: {int((~np.isfinite(p_world).all(axis=1)).sum())} are not finite")
+    colours = ("red", "green", "blue")
+    if not set(colours) <= set(vertices.dtype.names):
+        return Points(p_world=p_world, rgb_u8=np.full(p_world.shape, GREY, np.uint8))
+    rgb = np.stack([vertices[colour] for colour in colours], axis=1)
+    # Colours are bytes, or fractions of one.
+    rgb_u8 = np.round(np.clip(rgb, 0, 1) * 255) if np.issubdtype(rgb.dtype, np.floating) else np.clip(rgb, 0, 255)
+    return Points(p_world=p_world, rgb_u8=rgb_u8.astype(np.uint8))
+
+
+def write_points_ply(path: Path, points: Points) -> None:
+    """Write points as a binary PLY file.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    layout = [(axis, "<f4") for axis in "xyz"] + [(colour, "u1") for colour in ("red", "green", "blue")]
+    vertices = np.empty(len(points), dtype=layout)
+    for index, axis in enumerate("xyz"):
+        vertices[axis] = points.p_world[:, index]
+    for index, colour in enumerate(("red", "green", "blue")):
+        vertices[colour] = points.rgb_u8[:, index]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<").write(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None

@@ -1,0 +1,278 @@
+"""nerfstudio's transforms.json: the only file that knows its conventions.
+
+Cameras there are OpenGL's (x right, y up, z backward), intrinsics OpenCV's, in pixels, for all frames or for each.
+Principal points count from the corner of the image, as here.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from splat_recon.errors import InputError
+from splat_recon.geometry.poses import inverse, transform_camera, transform_points
+from splat_recon.io.image_folders import IMAGES, ImageFolder, choose_images, listed
+from splat_recon.io.images import photo_size, write_mask, write_photo
+from splat_recon.io.point_files import read_points_ply, write_points_ply
+from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, read_views
+from splat_recon.io.pycolmap_import import pycolmap
+from splat_recon.scene.random_points import random_points
+from splat_recon.scene.scene import Points, Scene
+
+TRANSFORMS_FILE = "transforms.json"
+"""Name of the file in a scene folder."""
+
+POINTS_FILE = "sparse_pc.ply"
+"""Points beside it, where the file names none."""
+
+T_OPENGL_OPENCV = np.diag([1.0, -1.0, -1.0, 1.0])
+"""Camera axes: y and z point the other way."""
+
+PARAMETERS = {
+    "OPENCV": ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2"),
+    "FULL_OPENCV": ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
+    "OPENCV_FISHEYE": ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "k3", "k4"),
+    "PINHOLE": ("fl_x", "fl_y", "cx", "cy"),
+}
+"""COLMAP's parameters by nerfstudio's names."""
+
+PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "FULL_OPENCV", "PERSPECTIVE")
+"""Names of lenses whose distortion, if any, is OpenCV's."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """The content of a file, checked to have frames."""
+
+    path: Path
+    content: dict[str, Any]
+    frames: list[dict[str, Any]]
+    T_file_colmap: np.ndarray
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+
+def read_transforms(path: Path | str, *, images: str = "auto", options: ReadOptions | None = None) -> Scene:
+    """Read a transforms.json, its photos and its points.
+
+    Points come from the file that ``ply_file_path`` names, else from sparse_pc.ply beside it; where there are none,
+    they are drawn at random in what the cameras see, and a warning says so. Frames without a photo are problems.
+
+    Args:
+        path: The file.
+        images: As for `read_scene`; counts where the frames' photos lie in ``images/``.
+        options: How to read photos.
+
+    Returns:
+        The scene in the file's frame; ``applied_transform`` and ``applied_scale`` lead back to COLMAP's.
+
+    Raises:
+        InputError: Anything is wrong with the file or what it names.
+    """
+    options = options or ReadOptions()
+    file = _read(Path(path))
+    where = f"scene {file.path}"
+    problems: list[str] = []
+    names = _names(file, problems)
+    root, names, in_images = _image_root(file.folder, names)
+    folder = listed(root)
+    photos = [
+        photo
+        for frame, name in zip(file.frames, names, strict=True)
+        if name and (photo := _posed_photo(file, frame, name, folder, problems)) is not None
+    ]
+    if problems:
+        raise InputError.from_problems(where, problems)
+    if in_images:
+        chosen = choose_images(
+            file.folder, {photo.name: photo.camera_size for photo in photos}, images, options.max_size
+        )
+        folder = chosen or folder
+    views = read_views(photos, file.folder, folder, options, problems)
+    points = _points(file, photos, problems)
+    if problems:
+        raise InputError.from_problems(where, problems)
+    name = file.folder.resolve().name
+    return Scene(views=tuple(views), points=points, T_scene_colmap=file.T_file_colmap, name=name)
+
+
+def _read(path: Path) -> _File:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    frames = content.get("frames") if isinstance(content, dict) else None
+    if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
+        raise InputError(f'{path} is not a transforms.json: expected an object with a list "frames" that is not empty')
+    T_file_colmap = np.eye(4)
+    applied = _matrix(content.get("applied_transform", np.eye(4)[:3].tolist()), (3, 4))
+    scale = content.get("applied_scale", 1.0)
+    if applied is None or not isinstance(scale, int | float) or not (math.isfinite(scale) and scale > 0):
+        raise InputError(f'{path}: "applied_transform" must be a 3x4 matrix and "applied_scale" a positive number')
+    size = np.cbrt(np.linalg.det(applied[:, :3]))
+    if size <= 0 or np.abs(applied[:, :3] @ applied[:, :3].T / size**2 - np.eye(3)).max() > 1e-5:
+        raise InputError(f'{path}: "applied_transform" is no rotation, scale and translation: it mirrors or shears')
+    T_file_colmap[:3] = scale * applied
+    return _File(path=path, content=content, frames=frames, T_file_colmap=T_file_colmap)
+
+
+def _matrix(value: Any, shape: tuple[int, int]) -> Float64[np.ndarray, "r c"] | None:
+    try:
+        matrix = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    if matrix.shape == (4, 4) and shape == (3, 4):
+        matrix = matrix[:3]
+    return matrix if matrix.shape == shape and np.isfinite(matrix).all() else None
+
+
+def _names(file: _File, problems: list[str]) -> list[str]:
+    """The frames' photos relative to the file; "" where a frame names none."""
+    names = []
+    for index, frame in enumerate(file.frames):
+        name = frame.get("file_path")
+        if not isinstance(name, str) or not name:
+            problems.append(f'frame {index} has no "file_path"')
+            name = ""
+        names.append(PurePosixPath(name.replace("\\", "/")).as_posix() if name else "")
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    problems += [f"{name} comes in several frames" for name in twice]
+    return names
+
+
+def _image_root(folder: Path, names: Sequence[str]) -> tuple[Path, list[str], bool]:
+    """The folder that names are relative to: ``images`` where all photos lie there, else that of the file."""
+    prefix = f"{IMAGES}/"
+    if all(name.startswith(prefix) for name in names) and (folder / IMAGES).is_dir():
+        return folder / IMAGES, [name.removeprefix(prefix) for name in names], True
+    return folder, list(names), False
+
+
+def _posed_photo(
+    file: _File, frame: Mapping[str, Any], name: str, folder: ImageFolder, problems: list[str]
+) -> PosedPhoto | None:
+    path = folder.file(name)
+    T_file_opengl = _matrix(frame.get("transform_matrix"), (4, 4))
+    if path is None:
+        problems.append(f"photo {folder.path / name} is missing")
+        return None
+    if T_file_opengl is None:
+        problems.append(f'{name}: "transform_matrix" must be a 4x4 matrix of finite numbers')
+        return None
+    R = T_file_opengl[:3, :3]
+    if np.abs(R @ R.T - np.eye(3)).max() > 1e-3 or np.linalg.det(R) < 0:
+        problems.append(f'{name}: "transform_matrix" is no rotation and translation')
+        return None
+    try:
+        camera = _lens({**file.content, **frame}, path)
+    except InputError as error:
+        problems.append(str(error))
+        return None
+    mask = frame.get("mask_path")
+    mask_path = file.folder / mask if isinstance(mask, str) and mask else None
+    # The photo's own ending makes the name, so that what is written under the name has a format.
+    name = path.relative_to(folder.path).as_posix()
+    T_world_cam = T_file_opengl @ T_OPENGL_OPENCV
+    return PosedPhoto(name=name, colmap_camera=camera, T_world_cam=T_world_cam, mask_path=mask_path)
+
+
+def _lens(values: Mapping[str, Any], path: Path) -> pycolmap.Camera:
+    """The camera of a frame, from its own values and the file's.
+
+    Raises:
+        InputError: The values are not those of a camera.
+    """
+    numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
+    size = photo_size(path)
+    width, height = int(numbers.get("w", size[0])), int(numbers.get("h", size[1]))
+    angle_x, angle_y = numbers.get("camera_angle_x"), numbers.get("camera_angle_y")
+    if "fl_x" not in numbers and angle_x is not None:
+        numbers["fl_x"] = 0.5 * width / math.tan(0.5 * angle_x)
+    if "fl_y" not in numbers and angle_y is not None and "fl_x" not in values:
+        numbers["fl_y"] = 0.5 * height / math.tan(0.5 * angle_y)
+    if "fl_x" not in numbers:
+        raise InputError(f'photo {path}: there is no focal length: neither "fl_x" nor "camera_angle_x"')
+    defaults = {"fl_y": numbers["fl_x"], "cx": width / 2, "cy": height / 2}
+    model = str(values.get("camera_model", "OPENCV")).upper()
+    if model in PERSPECTIVE:
+        distortion = [name for name in PARAMETERS["FULL_OPENCV"][4:] if numbers.get(name, 0.0)]
+        full = any(name in ("k3", "k4", "k5", "k6") for name in distortion)
+        model = "FULL_OPENCV" if full else "OPENCV" if distortion else "PINHOLE"
+    elif model != "OPENCV_FISHEYE":
+        raise InputError(f'photo {path}: "camera_model" {model} is none of OPENCV, OPENCV_FISHEYE, PINHOLE')
+    numbers = {**dict.fromkeys(PARAMETERS[model], 0.0), **defaults, **numbers}
+    params = [float(numbers[name]) for name in PARAMETERS[model]]
+    camera = pycolmap.Camera(camera_id=1, model=model, width=width, height=height, params=np.array(params))
+    problem = camera_problem(camera)
+    if problem:
+        raise InputError(f"photo {path}: {problem}")
+    return camera
+
+
+def _points(file: _File, photos: Sequence[PosedPhoto], problems: list[str]) -> Points:
+    named = file.content.get("ply_file_path")
+    path = file.folder / (named if isinstance(named, str) and named else POINTS_FILE)
+    if path.is_file():
+        try:
+            return read_points_ply(path)
+        except InputError as error:
+            problems.append(str(error))
+    elif isinstance(named, str) and named:
+        problems.append(f'points {path}, named by "ply_file_path", are missing')
+    if problems:
+        return Points(p_world=np.zeros((0, 3), np.float32), rgb_u8=np.zeros((0, 3), np.uint8))
+    _log.warning("%s names no points: training starts from points drawn at random where the cameras look", file.path)
+    poses = [photo.T_world_cam for photo in photos]
+    tangents = [(photo.colmap_camera.width / (2 * photo.colmap_camera.mean_focal_length())) for photo in photos]
+    return random_points(poses, tangents)
+
+
+def write_transforms(folder: Path | str, scene: Scene) -> None:
+    """Write a folder that nerfstudio reads: transforms.json, images/, masks/ where there are any, sparse_pc.ply.
+
+    A normalized scene goes back to COLMAP's frame. Cameras are pinholes, each frame with its own intrinsics.
+
+    Raises:
+        InputError: The folder cannot be written, a view's name leaves it, or a camera has skew.
+    """
+    folder = Path(folder)
+    T_colmap_scene = inverse(scene.T_scene_colmap)
+    problems, frames = [], []
+    for view in scene.views:
+        if Path(view.name).is_absolute() or ".." in Path(view.name).parts:
+            problems.append(f"view {view.name}: its name leads out of the folder")
+        camera = transform_camera(T_colmap_scene, view.camera)
+        if camera.K[0, 1] != 0:
+            problems.append(f"view {view.name}: its K has skew, which transforms.json cannot express")
+        frame: dict[str, Any] = {"file_path": f"{IMAGES}/{view.name}"}
+        if view.mask is not None:
+            frame["mask_path"] = f"masks/{view.name}.png"
+        frame |= {"fl_x": camera.K[0, 0], "fl_y": camera.K[1, 1], "cx": camera.K[0, 2], "cy": camera.K[1, 2]}
+        frame |= {"w": camera.width, "h": camera.height}
+        frame["transform_matrix"] = (camera.T_world_cam @ T_OPENGL_OPENCV).tolist()
+        frames.append(frame)
+    if problems:
+        raise InputError.from_problems(f"scene {scene.name} cannot be written as transforms.json", problems)
+    content: dict[str, Any] = {"camera_model": "OPENCV", "frames": frames}
+    if len(scene.points):
+        content["ply_file_path"] = POINTS_FILE
+        p_colmap = transform_points(T_colmap_scene, scene.points.p_world).astype(np.float32)
+        write_points_ply(folder / POINTS_FILE, Points(p_world=p_colmap, rgb_u8=scene.points.rgb_u8))
+    for view in scene.views:
+        write_photo(folder / IMAGES / view.name, view.rgb_u8)
+        if view.mask is not None:
+            write_mask(folder / "masks" / f"{view.name}.png", view.mask)
+    try:
+        (folder / TRANSFORMS_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {folder / TRANSFORMS_FILE}: {error.strerror or error}") from None
