@@ -1,10 +1,8 @@
-"""Which files belong together, and videos as streams."""
+"""Videos as streams."""
 
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -15,7 +13,7 @@ from PIL import Image
 
 from difix_model.checkpoint import is_checkpoint
 from difix_model.errors import InputError
-from difix_model.files import open_image, plan_job, save_image
+from difix_model.files import open_image, plan_job
 from difix_model.fix_files import num_items, run_job
 from difix_model.pipeline import DifixPipeline
 
@@ -41,63 +39,6 @@ def write_video(path: Path, frames: Iterable[np.ndarray], rate: Fraction | int =
         for frame in frames:
             writer.write(frame)
     return path
-
-
-def test_references_are_found_by_name_then_by_order(tmp_path: Path) -> None:
-    images = [write_image(tmp_path / "in" / name) for name in ("b.png", "a.jpg")]
-    write_image(tmp_path / "named" / "a.png")
-    write_image(tmp_path / "named" / "b.png")
-    write_image(tmp_path / "named" / "c.png")
-    write_image(tmp_path / "ordered" / "0.png")
-    write_image(tmp_path / "ordered" / "1.png")
-    by_name = plan_job(tmp_path / "in", tmp_path / "out", tmp_path / "named")
-    assert by_name.inputs == (images[1], images[0])
-    assert [path.name for (path,) in by_name.references] == ["a.png", "b.png"]
-    by_order = plan_job(tmp_path / "in", tmp_path / "out", tmp_path / "ordered")
-    assert [path.name for (path,) in by_order.references] == ["0.png", "1.png"]
-    one = plan_job(tmp_path / "in", tmp_path / "out", images[0])
-    assert one.references == ((images[0],), (images[0],))
-    write_image(tmp_path / "ordered" / "2.png")
-    with pytest.raises(InputError, match=r"3 references .* 2 images"):
-        plan_job(tmp_path / "in", tmp_path / "out", tmp_path / "ordered")
-
-
-def test_what_cannot_be_done_is_said_before_anything_is_written(tmp_path: Path) -> None:
-    image = write_image(tmp_path / "in" / "a.png")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "text.txt").write_text("no image")
-    (tmp_path / "broken" / "x.png").parent.mkdir()
-    (tmp_path / "broken" / "x.png").write_bytes(b"\x89PNG nothing")
-    refused = [
-        ((tmp_path / "absent", tmp_path / "out"), "does not exist"),
-        ((tmp_path / "empty", tmp_path / "out"), "no images"),
-        ((tmp_path / "text.txt", tmp_path / "out"), "neither an image"),
-        ((tmp_path / "broken", tmp_path / "out"), "cannot be read"),
-        ((image, image), "overwritten"),
-        ((tmp_path / "in", tmp_path / "in"), "overwritten"),
-        ((image, tmp_path / "out.mp4"), "cannot hold"),
-        ((tmp_path / "in", image), "is a file"),
-        ((image, tmp_path / "out", tmp_path / "absent"), "reference .* does not exist"),
-    ]
-    for arguments, message in refused:
-        with pytest.raises(InputError, match=message):
-            plan_job(*arguments)
-    assert not (tmp_path / "out").exists()
-
-
-def test_planning_imports_no_torch() -> None:
-    code = "import sys, difix_model.files, difix_model.pairs, difix_model.config; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_images_survive_saving(tmp_path: Path) -> None:
-    image = open_image(write_image(tmp_path / "a.png"))
-    save_image(tmp_path / "deep" / "b.png", image)
-    assert np.array_equal(np.asarray(open_image(tmp_path / "deep" / "b.png")), np.asarray(image))
-    save_image(tmp_path / "deep" / "c.jpg", image.convert("RGBA"))
-    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["b.png", "c.jpg"]
-    with pytest.raises(InputError, match="cannot write"):
-        save_image(tmp_path / "a.png" / "below.png", image)
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 48), (33, 21)])

@@ -1,4 +1,4 @@
-"""Files to fix: which images and references belong together, where results go, and how images are read and written.
+"""Files to fix: which images, references and masks belong together, and where results go.
 
 Imports no torch, so that a command can refuse bad input at once.
 """
@@ -6,22 +6,33 @@ Imports no torch, so that a command can refuse bad input at once.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-
 from difix_model.errors import InputError, first_problems
+from difix_model.image_files import IMAGE_SUFFIXES, image_files, image_size, open_image, save_image
+from difix_model.reference_choice import CHOICE_NAME, ReferenceChoice, ReferenceConfig, choose_references
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "FixJob",
+    "ReferenceConfig",
+    "image_files",
+    "is_video",
+    "open_image",
+    "plan_job",
+    "save_image",
+]
+
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 
-JPEG_QUALITY = 95
+BY_DEFAULT = ReferenceConfig()
 
-READ_ERRORS = (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What PIL raises for damaged files."""
+SHAPE_TOLERANCE = 0.02
+"""How far a mask's ratio of width to height may be from its image's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,16 +50,55 @@ class FixJob:
 
     is_video: bool
 
+    masks: tuple[Path | None, ...] = ()
+    """One per image: white where it may be changed. Empty for a video."""
 
-def plan_job(source: Path, out: Path, reference: Path | None = None) -> FixJob:
+    alphas: tuple[Path | None, ...] = ()
+    """One per image: the opacity of the render. Empty for a video."""
+
+    weight_outputs: tuple[Path | None, ...] = ()
+    """Where the share of the fix that was let through goes, one per image. Empty for a video."""
+
+    choice: ReferenceChoice | None = None
+    """Which references were chosen for which image, finished ones included; None if there was nothing to choose."""
+
+    choice_output: Path | None = None
+    """Where `choice` is to be written."""
+
+    finished: tuple[Path, ...] = ()
+    """Results that were there already, and are kept."""
+
+    skipped: tuple[str, ...] = ()
+    """What is wrong with the images that are left out."""
+
+
+def plan_job(
+    source: Path,
+    out: Path,
+    reference: Path | None = None,
+    *,
+    references: ReferenceConfig = BY_DEFAULT,
+    mask: Path | None = None,
+    alpha: Path | None = None,
+    write_mask: Path | None = None,
+    resume: bool = False,
+    skip_broken: bool = False,
+) -> FixJob:
     """Find out what is to be fixed and check all of it before any heavy work.
 
     Args:
         source: An image, a folder of images, or a video.
         out: For a folder, a folder. For an image or a video, a file with a suffix, or a folder that gets a file of
             the input's name.
-        reference: An image for all, or a folder: images of the same names, otherwise as many images in the same
-            order. None fixes without references.
+        reference: A photo for all, a folder of photos, or a file of chosen references, see
+            `reference_choice.choose_references`. None fixes without references. For a video one photo, or a folder with
+            one per frame.
+        references: How references are chosen from a folder.
+        mask: For images: an image, or a folder of images named like the inputs; white where they may be changed.
+        alpha: In the same way, the opacity of the renders.
+        write_mask: For images: a folder for the share of the fix that was let through, as gray images.
+        resume: Keep results that are there already: readable, of the input's size, and not older than it.
+        skip_broken: Leave out images that cannot be read, instead of refusing all.
 
     Returns:
         The job; nothing is written yet.
@@ -56,35 +106,47 @@ def plan_job(source: Path, out: Path, reference: Path | None = None) -> FixJob:
     Raises:
         InputError: If anything is absent, unreadable or would overwrite an input; it names the first ten problems.
     """
-    if source.is_dir():
-        inputs = image_files(source)
-        if not inputs:
-            raise InputError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)})")
-        if out.is_file():
-            raise InputError(f"{out} is a file: for a folder of images, --out must be a folder")
-        outputs = [out / path.name for path in inputs]
-    elif source.is_file():
-        inputs = [source]
-        known = VIDEO_SUFFIXES if is_video(source) else IMAGE_SUFFIXES
-        if source.suffix.lower() not in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
-            raise InputError(f"{source} is neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a video")
-        if out.suffix.lower() in known and not out.is_dir():
-            outputs = [out]
-        elif out.suffix and not out.is_dir():
-            raise InputError(f"{out} cannot hold the result: use one of {', '.join(known)}, or name a folder")
-        else:
-            outputs = [out / (f"{source.stem}.mp4" if is_video(source) else source.name)]
-    else:
-        raise InputError(f"{source} does not exist: give an image, a folder of images, or a video")
-    overwritten = [path for path in outputs if path.resolve() in {given.resolve() for given in inputs}]
-    if overwritten:
-        raise InputError(f"{overwritten[0]} would be overwritten by its result: choose another --out")
-    video = is_video(inputs[0])
-    found = _video_references(reference) if video else matched_references(inputs, reference)
-    references = tuple(() if path is None else (path,) for path in found)
-    _check_readable([*([] if video else inputs), *{path for several in references for path in several}])
-    _check_writable(outputs[0].parent)
-    return FixJob(inputs=tuple(inputs), outputs=tuple(outputs), references=references, is_video=video)
+    inputs, outputs = _inputs_and_outputs(source, out)
+    if is_video(inputs[0]):
+        if mask is not None or alpha is not None or write_mask is not None:
+            raise InputError("masks and opacities go with images only: extract the frames, or leave them out")
+        chosen = _video_references(reference)
+        _check_overwriting(outputs, [*inputs, *_flat(chosen)])
+        _refuse([problem for path in _flat(chosen) if (problem := _problem(path))])
+        _check_writable(outputs[0].parent)
+        return FixJob(inputs=tuple(inputs), outputs=tuple(outputs), references=chosen, is_video=True)
+    weight_outputs = [None if write_mask is None else write_mask / f"{path.stem}.png" for path in inputs]
+    _check_distinct(inputs, [*outputs, *(path for path in weight_outputs if path is not None)])
+    problems = {path: problem for path in inputs if (problem := _problem(path))}
+    if not skip_broken or len(problems) == len(inputs):
+        _refuse(list(problems.values()))
+    whole = [path for path in inputs if path not in problems]
+    choice = None if reference is None else choose_references(whole, reference, references, among=inputs)
+    of_image = {} if choice is None else dict(zip(choice.images, choice.references, strict=True))
+    masks, alphas = _matched(whole, mask, "mask"), _matched(whole, alpha, "opacity")
+    beside = [path for path in (*masks.values(), *alphas.values()) if path is not None]
+    _refuse([problem for path in sorted({*_flat(of_image.values()), *beside}) if (problem := _problem(path))])
+    _check_shapes(masks, alphas)
+    written = [path for path in (*outputs, *weight_outputs) if path is not None]
+    _check_overwriting(written, [*inputs, *_flat(of_image.values()), *beside])
+    for folder in sorted({path.parent for path in written}):
+        _check_writable(folder)
+    items = [item for item in zip(inputs, outputs, weight_outputs, strict=True) if item[0] in set(whole)]
+    kept = [item for item in items if resume and _is_finished(*item)]
+    items = [item for item in items if item not in kept]
+    return FixJob(
+        inputs=tuple(path for path, _, _ in items),
+        outputs=tuple(path for _, path, _ in items),
+        references=tuple(of_image.get(path, ()) for path, _, _ in items),
+        is_video=False,
+        masks=tuple(masks[path] for path, _, _ in items),
+        alphas=tuple(alphas[path] for path, _, _ in items),
+        weight_outputs=tuple(path for _, _, path in items),
+        choice=choice,
+        choice_output=_choice_output(source, outputs, reference, choice),
+        finished=tuple(path for _, path, _ in kept),
+        skipped=tuple(problems.values()),
+    )
 
 
 def is_video(path: Path) -> bool:
@@ -92,105 +154,139 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def image_files(folder: Path) -> list[Path]:
-    """Return the images of a folder, sorted by name; hidden files are left out."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+def _inputs_and_outputs(source: Path, out: Path) -> tuple[list[Path], list[Path]]:
+    if source.is_dir():
+        inputs = image_files(source)
+        if not inputs:
+            raise InputError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+        if out.is_file():
+            raise InputError(f"{out} is a file: for a folder of images, --out must be a folder")
+        return inputs, [out / path.name for path in inputs]
+    if not source.is_file():
+        raise InputError(f"{source} does not exist: give an image, a folder of images, or a video")
+    known = VIDEO_SUFFIXES if is_video(source) else IMAGE_SUFFIXES
+    if source.suffix.lower() not in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
+        raise InputError(f"{source} is neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a video")
+    if out.suffix.lower() in known and not out.is_dir():
+        return [source], [out]
+    if out.suffix and not out.is_dir():
+        raise InputError(f"{out} cannot hold the result: use one of {', '.join(known)}, or name a folder")
+    return [source], [out / (f"{source.stem}.mp4" if is_video(source) else source.name)]
 
 
-def matched_references(images: Sequence[Path], reference: Path | None) -> list[Path | None]:
-    """Find each image's reference.
-
-    Args:
-        images: The images to fix.
-        reference: None, one image for all, or a folder. In a folder, images of the same name (whatever the suffix)
-            count; if not every image has one, the order counts, and the numbers must be equal.
-
-    Raises:
-        InputError: If there is no such file or folder, or the images cannot be matched.
-    """
+def _video_references(reference: Path | None) -> tuple[tuple[Path, ...], ...]:
     if reference is None:
-        return [None] * len(images)
+        return ((),)
     if reference.is_file():
-        return [reference] * len(images)
+        return ((reference,),)
     if not reference.is_dir():
         raise InputError(f"the reference {reference} does not exist")
-    candidates = image_files(reference)
-    by_name = {path.stem: path for path in candidates}
-    without = [path.name for path in images if path.stem not in by_name]
-    if not without:
-        return [by_name[path.stem] for path in images]
-    if len(candidates) == len(images):
-        return list(candidates)
-    raise InputError(
-        f"the {len(candidates)} references in {reference} do not fit the {len(images)} images: give them the same "
-        f"names, or as many as there are images (no reference for {first_problems(without)})"
-    )
-
-
-def open_image(path: Path) -> Image.Image:
-    """Read an image file completely, turned upright as its EXIF entry says.
-
-    Raises:
-        InputError: If it is absent or no readable image.
-    """
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist") from error
-    except READ_ERRORS as error:
-        raise InputError(f"{path} cannot be read as an image, it may be damaged or of another kind") from error
-
-
-def save_image(path: Path, image: Image.Image) -> None:
-    """Write an image file atomically; its suffix decides the format, and folders are created.
-
-    Raises:
-        InputError: If it cannot be written.
-    """
-    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() in (".jpg", ".jpeg"):
-            image.convert("RGB").save(partial, quality=JPEG_QUALITY, subsampling=0)
-        else:
-            image.save(partial)
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def _video_references(reference: Path | None) -> list[Path | None]:
-    if reference is None:
-        return [None]
-    if reference.is_file():
-        return [reference]
-    if not reference.is_dir():
-        raise InputError(f"the reference {reference} does not exist")
-    found: list[Path | None] = [*image_files(reference)]
+    found = image_files(reference)
     if not found:
         raise InputError(f"{reference} holds no images")
-    return found
+    return tuple((path,) for path in found)
 
 
-def _check_readable(paths: Sequence[Path]) -> None:
-    """Decode every image: far quicker than fixing one, and no damaged file turns up half-way."""
+def _matched(images: Sequence[Path], given: Path | None, what: str) -> dict[Path, Path | None]:
+    """Find every image's mask: one for all, or those of its name in a folder."""
+    if given is None or given.is_file():
+        return dict.fromkeys(images, given)
+    if not given.is_dir():
+        raise InputError(f"the {what} {given} does not exist")
+    by_stem = {path.stem: path for path in image_files(given)}
+    if without := [path.name for path in images if path.stem not in by_stem]:
+        raise InputError(f"{given} holds no {what} named like {first_problems(without)}")
+    return {path: by_stem[path.stem] for path in images}
+
+
+def _choice_output(
+    source: Path, outputs: Sequence[Path], reference: Path | None, choice: ReferenceChoice | None
+) -> Path | None:
+    """Beside the results; not over the file that was given, and not for one photo that the user named."""
+    if choice is None or (source.is_file() and choice.method in ("given", "file")):
+        return None
+    name = CHOICE_NAME if source.is_dir() else f"{outputs[0].stem}.{CHOICE_NAME}"
+    path = outputs[0].parent / name
+    return None if reference is not None and _same_file(path, reference) else path
+
+
+def _problem(path: Path) -> str | None:
+    """Decode an image: far quicker than fixing one, and no damaged file turns up half-way."""
+    try:
+        open_image(path)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def _is_finished(source: Path, out: Path, weight_out: Path | None) -> bool:
+    for path in (out, weight_out):
+        if path is None:
+            continue
+        if not path.is_file() or _problem(path) or image_size(path) != image_size(source):
+            return False
+        if path.stat().st_mtime < source.stat().st_mtime:
+            return False
+    return True
+
+
+def _check_shapes(*matched: dict[Path, Path | None]) -> None:
     problems = []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                image.load()
-        except READ_ERRORS:
-            problems.append(str(path))
+    for of_image in matched:
+        for image, mask in of_image.items():
+            if mask is None:
+                continue
+            (width, height), (mask_width, mask_height) = image_size(image), image_size(mask)
+            if abs(width * mask_height / (height * mask_width) - 1) > SHAPE_TOLERANCE:
+                problems.append(f"{mask} is {mask_width}x{mask_height}, {image.name} is {width}x{height}")
     if problems:
-        raise InputError(f"these files cannot be read as images: {first_problems(problems)}")
+        raise InputError(f"masks and opacities must have the shape of their images: {first_problems(problems)}")
+
+
+def _check_distinct(inputs: Sequence[Path], written: Sequence[Path]) -> None:
+    """Refuse two results in one file, as by a.png and A.png where upper and lower case are the same."""
+    by_name: dict[str, list[Path]] = {}
+    for path in written:
+        by_name.setdefault(str(path).casefold(), []).append(path)
+    alike = [paths for paths in by_name.values() if len(paths) > 1]
+    clashing = [paths for paths in alike if len(set(paths)) < len(paths) or not _tells_case(inputs[0].parent)]
+    if clashing:
+        names = first_problems([str(paths[0]) for paths in clashing])
+        raise InputError(f"several results would go to one file: {names}: rename the inputs")
+
+
+def _tells_case(folder: Path) -> bool:
+    """Tell whether a folder's file system distinguishes upper and lower case, by a name that is there."""
+    return not folder.with_name(folder.name.swapcase()).exists() or folder.name.swapcase() == folder.name
+
+
+def _check_overwriting(written: Iterable[Path], given: Iterable[Path]) -> None:
+    """Compare files, not names: links and other spellings lead to one file, too."""
+    files = {_file_id(path): path for path in given}
+    for path in written:
+        if (found := files.get(_file_id(path))) is not None:
+            raise InputError(f"{found} would be overwritten by a result: choose another --out")
+
+
+def _file_id(path: Path) -> tuple[int, int] | str:
+    try:
+        status = path.stat()
+    except OSError:
+        return str(path.resolve())
+    return (status.st_dev, status.st_ino)
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    return _file_id(path) == _file_id(other)
+
+
+def _flat(several: Iterable[Iterable[Path]]) -> list[Path]:
+    return sorted({path for paths in several for path in paths})
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise InputError(first_problems(problems))
 
 
 def _check_writable(folder: Path) -> None:
