@@ -13,7 +13,7 @@ from difix3d.errors import InputError
 from difix3d.evaluate import VARIANTS, VariantResult, verdict
 from difix3d.experiment import Experiment
 from difix3d.fixers import DifixFixer, IdentityFixer, load_fixer
-from difix3d.pictures import beside, file_name, labelled_pair
+from difix3d.pictures import labelled_pair
 from difix3d.run_folder import KEPT_CHECKPOINTS, RunFolder, newest_run, numbered
 from difix3d.settings import RunSettings
 from difix_model.checkpoint import save_checkpoint
@@ -22,6 +22,7 @@ from difix_model.network import DifixNetwork
 from splat_recon.evaluate import Evaluation, ViewScore
 from splat_recon.io.colmap import write_scene
 from splat_recon.io.ply import read_ply
+from splat_recon.pictures import beside, file_name
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 
 NUM_FRAMES = 4

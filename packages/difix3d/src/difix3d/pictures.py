@@ -1,21 +1,18 @@
 """Pictures of a run: what was rendered beside what it should be."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from difix3d.evaluate import VariantResult
 from difix3d.novel_views import NovelViews
 from splat_recon.io.images import to_u8
+from splat_recon.pictures import beside, file_name, labelled
 from splat_recon.scene.scene import View
-
-GAP_PX = 4
-"""White space between two pictures that stand side by side."""
 
 
 def write_comparison(folder: Path, held_out: Sequence[View], results: Sequence[VariantResult]) -> None:
@@ -38,29 +35,8 @@ def labelled_pair(
     left: Float[Tensor, "h w 3"], right: Float[Tensor, "h w 3"], labels: tuple[str, str]
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
     """Two pictures side by side, each with its name in the lower left corner; sides are even, as video wants them."""
-    picture = Image.fromarray(beside([to_u8(left), to_u8(right)]))
-    draw = ImageDraw.Draw(picture)
-    for label, x in zip(labels, (0, left.shape[1] + GAP_PX), strict=True):
-        corner = (x + 6, picture.height - 6)
-        draw.text(corner, label, fill="white", anchor="lb", stroke_width=2, stroke_fill="black")
-    return np.asarray(picture)[: picture.height // 2 * 2, : picture.width // 2 * 2]
-
-
-def beside(pictures_u8: Sequence[UInt8[np.ndarray, "_h _w 3"]]) -> UInt8[np.ndarray, "h w 3"]:
-    """Pictures side by side on white, scaled to the height of the first."""
-    height = pictures_u8[0].shape[0]
-    parts = []
-    for picture_u8 in pictures_u8:
-        if picture_u8.shape[0] != height:
-            width = max(1, round(picture_u8.shape[1] * height / picture_u8.shape[0]))
-            picture_u8 = np.asarray(Image.fromarray(picture_u8).resize((width, height), Image.Resampling.LANCZOS))
-        parts += [picture_u8, np.full((height, GAP_PX, 3), 255, np.uint8)]
-    return np.concatenate(parts[:-1], axis=1)
-
-
-def file_name(view_name: str) -> str:
-    """A PNG's name for a view, whose own name may have folders and any ending."""
-    return re.sub(r"[^\w.-]", "_", str(Path(view_name).with_suffix(""))) + ".png"
+    row = beside([labelled(to_u8(picture), label) for picture, label in zip((left, right), labels, strict=True)])
+    return row[: row.shape[0] // 2 * 2, : row.shape[1] // 2 * 2]
 
 
 def _write(path: Path, picture_u8: UInt8[np.ndarray, "h w 3"]) -> None:

@@ -2,15 +2,10 @@
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
 
 from difix3d.config import HeldOutTargets, ProgressiveConfig
 from difix3d.curves import Curves
@@ -18,6 +13,7 @@ from difix3d.evaluate import VARIANTS, VariantResult, best_variant, verdict
 from difix3d.novel_views import NovelViews
 from difix3d.schedule import rounds
 from difix3d.settings import RunSettings
+from splat_recon.html_page import embedded_image, filled, settings_table, spread
 from splat_recon.io.images import to_u8
 from splat_recon.scene.scene import View
 from splat_recon.scene.splits import Split
@@ -30,9 +26,6 @@ MAX_NOVEL = 4
 
 MAX_EMBEDDED_VIDEO = 16_000_000
 """Bytes up to which the video goes into the page; a larger one is linked."""
-
-MAX_PICTURE_PX = 640
-"""Longer side of a picture in the page; the folder images/ has them in full."""
 
 SHOWN = ("plain", "loop", "loop_fixed")
 """Variants that stand beside the photo."""
@@ -114,7 +107,6 @@ def write_report(
     Returns:
         The path of the report.
     """
-    page = _PAGE.read_text(encoding="utf-8")
     if not facts.fixed:
         # Without a fixer a final fix changes nothing.
         results = [result for result in results if not result.name.endswith("_fixed")]
@@ -128,12 +120,10 @@ def write_report(
         "table": _table(results),
         "novel": _novel(novel, captured),
         "video": _video(folder / "path.mp4"),
-        "settings": _settings(facts),
+        "settings": settings_table(facts.settings.to_dict()),
     }
-    for name, part in parts.items():
-        page = page.replace(f"<!--{name}-->", part)
     path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(filled(_PAGE, parts), encoding="utf-8")
     return path
 
 
@@ -182,15 +172,15 @@ def _pictures(results: Sequence[VariantResult], held_out: Sequence[View]) -> str
     shown = [name for name in SHOWN if name in by_name]
     heads = "".join(f"<th>{head}</th>" for head in ("photo", *(VARIANTS[name] for name in shown)))
     rows = []
-    for index in _spread(len(held_out), MAX_PICTURES):
+    for index in spread(len(held_out), MAX_PICTURES):
         view = held_out[index]
-        cells = [f"<td>{_image(view.rgb_u8, f'photo {view.name}')}<p>{html.escape(view.name)}</p></td>"]
+        cells = [f"<td>{embedded_image(view.rgb_u8, f'photo {view.name}')}<p>{html.escape(view.name)}</p></td>"]
         highest = max(by_name[name].evaluation.per_view[view.name].psnr for name in shown)
         for name in shown:
             score = by_name[name].evaluation.per_view[view.name]
             figures = f"{score.psnr:.2f} dB, SSIM {score.ssim:.3f}"
             figures = f"<b>{figures}</b>" if score.psnr == highest else figures
-            picture = _image(by_name[name].renders_u8[view.name], f"{VARIANTS[name]} {view.name}")
+            picture = embedded_image(by_name[name].renders_u8[view.name], f"{VARIANTS[name]} {view.name}")
             cells.append(f"<td>{picture}<p>{figures}</p></td>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return f'<table class="pictures"><tr>{heads}</tr>{"".join(rows)}</table>'
@@ -221,14 +211,15 @@ def _novel(novel: NovelViews | None, captured: Sequence[View]) -> str:
         return "<p>There was none.</p>"
     photos = {view.name: view.rgb_u8 for view in captured}
     rows = []
-    for index in _spread(len(novel.views), MAX_NOVEL):
+    for index in spread(len(novel.views), MAX_NOVEL):
         view = novel.views[index]
         covered = float((view.alpha > 0.5).float().mean())
         rows.append(
-            f"<tr><td>{_image(to_u8(view.rendered), 'rendered')}<p>{covered:.0%} opaque</p></td>"
-            f"<td>{_image(to_u8(view.fixed), 'fixed')}"
+            f"<tr><td>{embedded_image(to_u8(view.rendered), 'rendered')}<p>{covered:.0%} opaque</p></td>"
+            f"<td>{embedded_image(to_u8(view.fixed), 'fixed')}"
             f"<p>changed by {float((view.fixed - view.rendered).abs().mean()) * 255:.1f} of 255 on average</p></td>"
-            f"<td>{_image(photos[view.reference_name], 'reference')}<p>{html.escape(view.reference_name)}</p></td></tr>"
+            f"<td>{embedded_image(photos[view.reference_name], 'reference')}"
+            f"<p>{html.escape(view.reference_name)}</p></td></tr>"
         )
     heads = "<tr><th>rendered</th><th>fixed (trained on)</th><th>reference (nearest captured photo)</th></tr>"
     return f'<table class="pictures">{heads}{"".join(rows)}</table>'
@@ -241,24 +232,3 @@ def _video(path: Path) -> str:
     if path.stat().st_size <= MAX_EMBEDDED_VIDEO:
         source = f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}"
     return f'<video controls loop muted autoplay playsinline src="{source}"></video>'
-
-
-def _settings(facts: RunFacts) -> str:
-    rows = "".join(
-        f"<tr><td>{name}</td><td>{html.escape(str(value))}</td></tr>"
-        for name, value in facts.settings.to_dict().items()
-    )
-    return f'<table class="settings">{rows}</table>'
-
-
-def _image(rgb_u8: UInt8[np.ndarray, "h w 3"], alt: str) -> str:
-    picture = Image.fromarray(rgb_u8)
-    picture.thumbnail((MAX_PICTURE_PX, MAX_PICTURE_PX), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=92, subsampling=0)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{html.escape(alt)}" src="data:image/jpeg;base64,{data}">'
-
-
-def _spread(count: int, most: int) -> list[int]:
-    return sorted({round(float(index)) for index in np.linspace(0, count - 1, min(count, most))})

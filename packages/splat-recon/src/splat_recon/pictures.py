@@ -1,0 +1,87 @@
+"""Pictures for people: side by side, labelled, errors and depths as colours."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+GAP_PX = 4
+"""White space between two pictures that stand side by side."""
+
+_ERROR_COLORS = np.array([[8, 8, 20], [70, 18, 110], [180, 40, 100], [245, 120, 45], [255, 235, 150]], dtype=np.float64)
+"""From no error, dark, to the largest, bright."""
+
+_DEPTH_COLORS = np.array(
+    [[255, 246, 180], [255, 190, 90], [232, 95, 75], [160, 45, 120], [75, 30, 130], [18, 14, 60]], dtype=np.float64
+)
+"""From near, bright, to far, dark."""
+
+
+def beside(pictures_u8: Sequence[UInt8[np.ndarray, "_h _w 3"]]) -> UInt8[np.ndarray, "h w 3"]:
+    """Pictures side by side on white, scaled to the height of the first."""
+    height = pictures_u8[0].shape[0]
+    parts = []
+    for picture_u8 in pictures_u8:
+        if picture_u8.shape[0] != height:
+            width = max(1, round(picture_u8.shape[1] * height / picture_u8.shape[0]))
+            picture_u8 = np.asarray(Image.fromarray(picture_u8).resize((width, height), Image.Resampling.LANCZOS))
+        parts += [picture_u8, np.full((height, GAP_PX, 3), 255, np.uint8)]
+    return np.concatenate(parts[:-1], axis=1)
+
+
+def labelled(picture_u8: UInt8[np.ndarray, "h w 3"], label: str) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture with its name in the lower left corner."""
+    picture = Image.fromarray(picture_u8)
+    corner = (6, picture.height - 6)
+    ImageDraw.Draw(picture).text(corner, label, fill="white", anchor="lb", stroke_width=2, stroke_fill="black")
+    return np.array(picture)
+
+
+def headline(text: str, width: int) -> UInt8[np.ndarray, "h w 3"]:
+    """A strip of white with a line of text, cut off where it does not fit."""
+    picture = Image.new("RGB", (width, 22), "white")
+    ImageDraw.Draw(picture).text((4, 11), text, fill="#1c2530", anchor="lm", font=ImageFont.load_default(13))
+    return np.array(picture)
+
+
+def error_map(
+    rendered_u8: UInt8[np.ndarray, "h w 3"], photo_u8: UInt8[np.ndarray, "h w 3"], most: float = 64.0
+) -> UInt8[np.ndarray, "h w 3"]:
+    """How far a render is from its photo: the mean difference of the three channels, `most` of 255 and more bright."""
+    difference = np.abs(rendered_u8.astype(np.float64) - photo_u8).mean(axis=2)
+    return _colored(difference / most, _ERROR_COLORS)
+
+
+def depth_colors(
+    depth: Float[np.ndarray, "h w"], alpha: Float[np.ndarray, "h w"], near: float, far: float
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Depths as colours, evenly in 1 / depth, from `near` (bright) to `far` (dark); black where nothing is.
+
+    Args:
+        depth: Expected z-depth; not looked at where alpha is 0.
+        alpha: Opacity in [0, 1], by which the colours fade to black.
+        near: Depth of the brightest colour, positive.
+        far: Depth of the darkest, beyond `near`.
+
+    Raises:
+        ValueError: Not 0 < near < far.
+    """
+    if not 0 < near < far:
+        raise ValueError(f"expected 0 < near < far, got {near} and {far}")
+    inverse = 1 / np.maximum(depth, near * 1e-3)
+    t = (1 / near - inverse) / (1 / near - 1 / far)
+    return (_colored(t, _DEPTH_COLORS) * np.clip(alpha, 0, 1)[..., None]).astype(np.uint8)
+
+
+def _colored(t: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """Values in [0, 1] (others are clamped) as colours between the given ones."""
+    stops = np.linspace(0, 1, len(colors))
+    return np.stack([np.interp(t, stops, channel) for channel in colors.T], axis=-1).round().astype(np.uint8)
+
+
+def file_name(view_name: str) -> str:
+    """A PNG's name for a view, whose own name may have folders and any ending."""
+    return re.sub(r"[^\w.-]", "_", str(Path(view_name).with_suffix(""))) + ".png"
