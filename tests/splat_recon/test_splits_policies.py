@@ -53,6 +53,40 @@ def test_names_do_not_depend_on_the_numbers_in_them():
     assert make_split(names, "names").train == tuple(names[3:])
 
 
+def test_patterns_say_which_views_test():
+    names = [f"{side}/r_{index}.png" for side in ("test", "train") for index in range(4)]
+    for policy in ("glob:test/*", "regex:^test/"):
+        split = make_split(names, policy)
+        assert split.test == tuple(names[:4])
+        assert split.train == tuple(names[4:])
+        assert split.policy == policy
+    assert make_split(names, "glob:r_[01].png").test == (names[0], names[1], names[4], names[5])
+    assert make_split(NAMES, r"regex:0(0|1)5\.").test == ("photo_005.jpg", "photo_015.jpg")
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [("glob:none*", "no test views"), ("glob:*", "no training views"), ("regex:(", "not a regular expression")],
+)
+def test_patterns_that_leave_nothing_are_refused(policy, message):
+    with pytest.raises(InputError, match=message):
+        make_split(NAMES, policy)
+
+
+def test_a_list_names_the_test_views(tmp_path):
+    path = tmp_path / "test.txt"
+    path.write_text(f"# held out\n{NAMES[3]}\n\nphoto_007\n")
+    split = make_split(NAMES, str(path))
+    assert split.test == (NAMES[3], NAMES[7])
+    assert set(split.train) == set(NAMES) - set(split.test)
+    assert "test.txt" in split.policy
+    path.write_text("photo_007.png\nphoto_030\n")
+    with pytest.raises(InputError, match=r"(?s)2 problems.*photo_007\.png is not in the scene"):
+        make_split(NAMES, str(path))
+    with pytest.raises(InputError, match="cannot be read"):
+        make_split(NAMES, str(tmp_path / "none.txt"))
+
+
 def test_sparse_takes_the_files_list_and_keeps_the_test_views(tmp_path):
     sparse = {"3": [NAMES[1], NAMES[9], NAMES[19]]}
     write_splits(tmp_path, train=NAMES[1:], test=NAMES[:1], sparse_train=sparse)

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -52,7 +54,10 @@ def make_split(
         names: All views of the scene.
         policy: ``auto``: the scene folder's splits.json where there is one, else ``every:8``. ``every:N``: of the
             names in sorted order, those with index 0, N, 2N, ... test and the rest train. ``names``: files with
-            ``_train_`` in their name train, those with ``_eval_`` test. Anything else: the path of a splits file.
+            ``_train_`` in their name train, those with ``_eval_`` test. ``glob:PATTERN`` and ``regex:PATTERN``: names
+            that match test and the rest train; a glob covers the whole name or its last part, a regular expression
+            is searched for in the whole name. A path ending in .txt: the test views' names, one per line. Anything
+            else: the path of a splits file.
         sparse: Train on this many views only. The list of that length under ``sparse_train`` in the splits file is
             taken; where there is none, so many evenly spaced training views (the policy's text and a warning say so).
             The test views stay.
@@ -73,6 +78,11 @@ def make_split(
         train, test = _every(names, policy)
     elif policy == "names":
         train, test = _by_names(names)
+    elif policy.startswith(("glob:", "regex:")):
+        train, test = _by_pattern(names, policy)
+    elif policy.lower().endswith(".txt"):
+        train, test = _by_list(Path(policy), names)
+        policy = f"list {Path(policy).name}"
     else:
         file = _read_splits_file(Path(policy), names)
         train, test, policy = list(file.train), list(file.test), f"file {file.path.name}"
@@ -109,6 +119,40 @@ def _by_names(names: Sequence[str]) -> tuple[list[str], list[str]]:
     return train, test
 
 
+def _by_pattern(names: Sequence[str], policy: str) -> tuple[list[str], list[str]]:
+    kind, _, pattern = policy.partition(":")
+    if kind == "glob":
+        test = [name for name in names if any(fnmatchcase(one, pattern) for one in (name, PurePosixPath(name).name))]
+    else:
+        try:
+            test = [name for name in names if re.search(pattern, name)]
+        except re.error as error:
+            raise InputError(f"split {policy}: not a regular expression ({error})") from None
+    return sorted(set(names) - set(test)), test
+
+
+def _by_list(path: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Views listed by name, with or without ending; empty lines and those that begin with # do not count."""
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"list of test views {path} cannot be read: {error}") from None
+    by_stem: dict[str, list[str]] = {}
+    for name in names:
+        by_stem.setdefault(PurePosixPath(name).with_suffix("").as_posix(), []).append(name)
+    test, problems = [], []
+    for line in lines:
+        if not line or line.startswith("#"):
+            continue
+        found = [line] if line in names else by_stem.get(line, [])
+        if len(found) != 1:
+            problems.append(f"{line} is {'the name of several views' if found else 'not in the scene'}")
+        test += found[:1]
+    if problems:
+        raise InputError.from_problems(f"list of test views {path}", problems)
+    return sorted(set(names) - set(test)), sorted(set(test))
+
+
 def _sparse(train: Sequence[str], test: Sequence[str], sparse: int, file: _SplitsFile | None) -> tuple[list[str], str]:
     if sparse < 1:
         raise InputError(f"sparse must be at least 1 view, got {sparse}")
@@ -126,7 +170,10 @@ def _read_splits_file(path: Path, names: Sequence[str]) -> _SplitsFile:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"split {path}: expected auto, every:N, names or the path of a splits file") from None
+        raise InputError(
+            f"split {path}: expected auto, every:N, names, glob:PATTERN, regex:PATTERN, or the path of a list "
+            "(.txt) or splits file (.json)"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"splits file {path} cannot be read: {error}") from None
     try:
