@@ -49,6 +49,7 @@ def test_training_leaves_the_agreed_run_folder(finished: Path):
         "cameras.json",
         "checkpoints",
         "config.json",
+        "evaluations.jsonl",
         "images",
         "log.txt",
         "metrics.json",
@@ -67,7 +68,7 @@ def test_training_leaves_the_agreed_run_folder(finished: Path):
     assert scores["step"] == 30
     assert scores["split"] == "test"
     assert len(scores["per_view"]) == 2
-    images = sorted((finished / "images").iterdir())
+    images = sorted((finished / "images").glob("*.png"))
     assert len(images) == 2
     with Image.open(images[0]) as image:
         assert image.size == (128, 48)

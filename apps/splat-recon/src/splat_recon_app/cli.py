@@ -76,10 +76,26 @@ class Train:
     resume: bool = False
     """Go on with the run in --out from its newest whole checkpoint; repeat the flags it was started with."""
 
+    eval_every: int | None = None
+    """Steps between two looks at up to 8 held-out photos, for report and TensorBoard; 0 never. Left out: ten a run."""
+
+    tensorboard: bool = False
+    """Also write curves and pictures for TensorBoard into the run folder (extra tensorboard)."""
+
+    viewer: bool = False
+    """Show the training live in the browser (extra viewer); it changes nothing about the result."""
+
+    viewer_host: str = "127.0.0.1"
+    """Address that the viewer listens on: this machine's own, unless told otherwise."""
+
+    viewer_port: int = 8080
+    """Port of the viewer; the next free one where it is taken."""
+
     def __post_init__(self) -> None:
         _check_at_least(self, 1, "max_steps", "sparse", "checkpoint_every", "stop_at")
         _check_at_least(self, MIN_GAUSSIANS, "max_gaussians")
-        _check_at_least(self, 0, "max_size", "seed")
+        _check_at_least(self, 0, "max_size", "seed", "eval_every")
+        _check_at_least(self, 1, "viewer_port")
         if self.seed > MAX_SEED:
             raise ValueError(f"--seed must be at most {MAX_SEED}, got {self.seed}")
         if self.max_size is not None and 0 < self.max_size < 32:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from splat_recon.errors import InputError
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli, presets
 from splat_recon_app.console import console, logging_to, progress_bar
+from splat_recon_app.observers import Observer, watching
 
 if TYPE_CHECKING:
     from splat_recon.config import TrainConfig
@@ -67,7 +68,8 @@ def _train(args: cli.Train, run: RunFolder) -> int:
         run_folder.write_cameras(run, cameras, scene.T_scene_colmap)
     logger.info("%d training and %d test views (%s) on %s", len(split.train), len(split.test), split.policy, where)
     stop_at = min(config.max_steps, args.stop_at or config.max_steps)
-    received = _train_until(trainer, run, stop_at, args.checkpoint_every)
+    with watching(args, run, trainer, split) as observers:
+        received = _train_until(trainer, run, stop_at, args.checkpoint_every, observers)
     checkpoint = run.checkpoints / checkpoint_name(trainer.step)
     if received is not None:
         console.print(f"stopped at step {trainer.step}: add --resume to the same command to go on")
@@ -121,18 +123,26 @@ def _trainer(
     return SplatTrainer(scene, views, config, device=where)
 
 
-def _train_until(trainer: SplatTrainer, run: RunFolder, stop_at: int, checkpoint_every: int) -> int | None:
+def _train_until(
+    trainer: SplatTrainer, run: RunFolder, stop_at: int, checkpoint_every: int, observers: Sequence[Observer]
+) -> int | None:
     """Train with a progress bar, saving on the way and at the end; returns the signal that ended it early, if any."""
     from splat_recon.checkpoint import checkpoint_name
 
     saved_step = trainer.step
+    # How many steps are taken at once changes no result.
+    chunk = 1 if any(observer.every_step for observer in observers) else CHUNK
     with _signals() as received, progress_bar() as bar:
         task = bar.add_task("training", total=stop_at, completed=min(trainer.step, stop_at), note="compiling")
+        for observer in observers:
+            observer.observe(trainer)
         while trainer.step < stop_at and not received:
             to_checkpoint = checkpoint_every - trainer.step % checkpoint_every
-            trainer.train_until(min(stop_at, trainer.step + min(CHUNK, to_checkpoint)))
+            trainer.train_until(min(stop_at, trainer.step + min(chunk, to_checkpoint)))
             loss = f"loss {trainer.history[-1].loss:.4f}  " if trainer.history else ""
             bar.update(task, completed=trainer.step, note=f"{loss}{len(trainer.gaussians):,} Gaussians")
+            for observer in observers:
+                observer.observe(trainer)
             if trainer.step % checkpoint_every == 0 or trainer.step >= stop_at:
                 saved_step = _save(trainer, run)
         if saved_step != trainer.step or not (run.checkpoints / checkpoint_name(trainer.step)).exists():

@@ -62,6 +62,21 @@ class RunFolder:
         return self.path / "images"
 
     @property
+    def first_images(self) -> Path:
+        """Renders of some held-out views before the first step, for the report."""
+        return self.path / "images" / "first"
+
+    @property
+    def evaluations(self) -> Path:
+        """Scores on some held-out views on the way, one JSON object per line."""
+        return self.path / "evaluations.jsonl"
+
+    @property
+    def report(self) -> Path:
+        """The page that shows the run."""
+        return self.path / "report.html"
+
+    @property
     def log(self) -> Path:
         """What the run said."""
         return self.path / "log.txt"
@@ -208,6 +223,35 @@ def check_same_scene(run: RunFolder, name: str, view_names: Sequence[str], T_sce
 def write_history(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None:
     """Write `metrics.jsonl` anew: a resumed run has no lines beyond the checkpoint it started from."""
     _write_text(run.history, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def write_evaluations(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write `evaluations.jsonl` anew."""
+    _write_text(run.evaluations, "".join(json.dumps(record) + "\n" for record in records))
+
+
+def read_evaluations(run: RunFolder, *, until_step: int | None = None) -> list[dict[str, Any]]:
+    """The lines of `evaluations.jsonl`, up to a step; none where there is no such file, or where it is unreadable."""
+    return _read_lines(run.evaluations, until_step)
+
+
+def read_history(run: RunFolder) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; none where there is no such file."""
+    return _read_lines(run.history, None)
+
+
+def _read_lines(path: Path, until_step: int | None) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict) and "step" in record and (until_step is None or record["step"] <= until_step):
+            found.append(record)
+    return found
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

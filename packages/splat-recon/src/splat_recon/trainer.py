@@ -157,6 +157,10 @@ class SplatTrainer:
         """The camera of a training photo as pose refinement has it now; other cameras as they are."""
         return camera if self._parts.pose is None else self._parts.pose.corrected(camera, name)
 
+    def learning_rates(self) -> dict[str, float]:
+        """Rates of the last step by parameter; that of the means is in scene units per step."""
+        return {group["name"]: float(group["lr"]) for group in self._optimizer.groups()}
+
     def pose_changes(self) -> dict[str, PoseChange]:
         """How far pose refinement moved each training photo's camera so far; empty where poses are trusted."""
         return {} if self._parts.pose is None else self._parts.pose.changes()
