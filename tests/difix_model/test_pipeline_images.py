@@ -106,10 +106,14 @@ def test_several_references_as_a_tensor(pipe: DifixPipeline) -> None:
 
 def test_alpha_is_kept(pipe: DifixPipeline) -> None:
     pixels = noise_u8(16, 24, channels=4)
+    pixels[2:5, 3:9, 3] = 0
     for given_image in (Image.fromarray(pixels), pixels, torch.from_numpy(pixels)):
         fixed = np.asarray(pipe(given_image))
         assert np.array_equal(fixed[..., 3], pixels[..., 3])
-        assert np.array_equal(fixed[..., :3], pipe(pixels[..., :3]))
+        seen = pixels[..., 3] > 0
+        assert 0 < seen.sum() < seen.size
+        assert np.array_equal(fixed[seen][:, :3], pipe(np.ascontiguousarray(pixels[..., :3]))[seen])
+        assert np.array_equal(fixed[~seen], pixels[~seen]), "what cannot be seen stays as it was"
 
 
 def test_other_pil_modes_become_rgb() -> None:
@@ -127,13 +131,18 @@ def test_other_pil_modes_become_rgb() -> None:
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((16, 24), np.uint8), "3 or 4 channels"),
-        (np.zeros((3, 16, 24), np.float32), "3 or 4 channels"),
-        (np.zeros((16, 24, 3), np.uint16), "uint8 or float"),
+        (np.zeros((3, 16, 24), np.float32), "1 to 4 channels"),
+        (np.zeros((1, 16, 24, 3), np.float32), "1 to 4 channels"),
+        (np.zeros((16, 24, 3), np.int32), "uint16 or float"),
+        (np.zeros((16, 24, 3), np.uint32), "uint16 or float"),
+        (np.zeros((16, 24, 3), bool), "uint16 or float"),
+        (np.full((16, 24), "a"), "uint16 or float"),
         (np.full((16, 24, 3), 255.0), r"in \[0, 1\]"),
         (np.full((16, 24, 3), -0.9), r"in \[0, 1\]"),
         (np.full((16, 24, 3), np.nan), r"in \[0, 1\]"),
-        (np.zeros((4, 24, 3), np.uint8), "at least 8x8"),
+        (np.zeros((0, 24, 3), np.uint8), "24x0"),
+        (Image.new("RGB", (0, 4)), "0x4"),
+        (Image.new("F", (8, 8)), "float image"),
         ("photo.png", "PIL image"),
     ],
 )

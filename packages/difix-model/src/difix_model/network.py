@@ -100,11 +100,11 @@ class DifixNetwork(nn.Module):
         Returns:
             Fixed renders in [-1, 1].
         """
-        encoded = self.encode(x[:, None])
-        if reference_z is not None:
-            encoded = dataclasses.replace(encoded, z=torch.cat([encoded.z, reference_z.to(encoded.z)], dim=1))
-        denoised = self.denoise(encoded, text_embedding=text_embedding, timestep=timestep)
-        return self.decode(denoised.target())[:, 0]
+        target = self.encode(x[:, None])
+        z = target.z if reference_z is None else torch.cat([target.z, reference_z.to(target.z)], dim=1)
+        clean = self.denoise_latents(z, text_embedding=text_embedding, timestep=timestep)
+        target = dataclasses.replace(target, z=clean[:, RENDERED_VIEW : RENDERED_VIEW + 1])
+        return self.decode(target)[:, 0]
 
     def encode_latents(self, x: Float[Tensor, "n c=3 h w"]) -> Float[Tensor, "n c2 h2 w2"]:
         """Encode references to scaled latents, which is all that is needed of them; no skip activations are kept."""
@@ -129,10 +129,16 @@ class DifixNetwork(nn.Module):
         self, encoded: EncodedViews, *, text_embedding: Float[Tensor, "*b n d"], timestep: int = TIMESTEP
     ) -> EncodedViews:
         """Take the single step on the latents of all views; the skips are passed on."""
-        noise = self.predict_noise(encoded.z, text_embedding=text_embedding, timestep=timestep)
+        clean = self.denoise_latents(encoded.z, text_embedding=text_embedding, timestep=timestep)
+        return dataclasses.replace(encoded, z=clean)
+
+    def denoise_latents(
+        self, z: Float[Tensor, "b v c h w"], *, text_embedding: Float[Tensor, "*b n d"], timestep: int = TIMESTEP
+    ) -> Float[Tensor, "b v c h w"]:
+        """Take the single step on scaled latents of all views."""
+        noise = self.predict_noise(z, text_embedding=text_embedding, timestep=timestep)
         precise = torch.promote_types(noise.dtype, torch.float32)
-        clean = predict_clean(encoded.z.to(precise), noise.to(precise), timestep)
-        return dataclasses.replace(encoded, z=clean.to(encoded.z.dtype))
+        return predict_clean(z.to(precise), noise.to(precise), timestep).to(z.dtype)
 
     def predict_noise(
         self, z: Float[Tensor, "b v c h w"], *, text_embedding: Float[Tensor, "*b n d"], timestep: int = TIMESTEP

@@ -5,17 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 from difix_model.checkpoint import Checkpoint
 from difix_model.config import TIMESTEP
+from difix_model.device import prefers_channels_last
 from difix_model.diffusers_call import call_like_diffusers, checked_loading_dtype, is_diffusers_call
 from difix_model.errors import InputError
-from difix_model.images import AnyImage, cropped, from_network, padded, resized, to_network, to_rgb
+from difix_model.images import AnyImage, GivenImage, given_image
 from difix_model.pipeline_methods import PipelineMethods
+from difix_model.reference_cache import DEFAULT_CACHE_BYTES, ReferenceImage
+from difix_model.runner import NetworkRunner
 from difix_model.sources import DEFAULT_SOURCE, load_source
+from difix_model.tiling import TilingConfig
+
+NO_REFERENCES = "these weights know no references: leave the references out, or use weights such as nvidia/difix_ref"
 
 
 class DifixPipeline(PipelineMethods):
@@ -32,6 +37,10 @@ class DifixPipeline(PipelineMethods):
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         batch_size: int = 4,
+        tiling: TilingConfig | None = None,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        channels_last: bool | None = None,
+        compile: bool | str = False,
     ) -> None:
         """Take over a checkpoint's network; its decoder's adapters are folded into the layers.
 
@@ -39,7 +48,12 @@ class DifixPipeline(PipelineMethods):
             checkpoint: What to run. Its metadata may hold "uses_reference", "timestep" and "gate".
             device: Where to.
             dtype: Floating-point type of the network.
-            batch_size: How many images of one size are fixed at a time.
+            batch_size: How many images of one size are fixed at a time; less where memory runs out.
+            tiling: When and how large images are cut into tiles; None means the defaults of `TilingConfig`.
+            cache_bytes: Room for latents of references, which are kept from call to call; 0 keeps none.
+            channels_last: Memory layout of images and weights; None takes the faster one of the device.
+            compile: Whether to run through `torch.compile`, or its mode, such as "max-autotune". Compiling takes
+                seconds to minutes for each new size, number of references and batch size.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -52,6 +66,13 @@ class DifixPipeline(PipelineMethods):
         self.device = torch.device(device)
         self.dtype = dtype
         self.batch_size = batch_size
+        self.runner = NetworkRunner(
+            self.network,
+            tiling=tiling,
+            cache_bytes=cache_bytes,
+            channels_last=prefers_channels_last(self.device) if channels_last is None else channels_last,
+            compile_mode=("default" if compile else None) if isinstance(compile, bool) else compile,
+        )
 
     @classmethod
     def from_pretrained(
@@ -65,6 +86,10 @@ class DifixPipeline(PipelineMethods):
         prompt: str | None = None,
         uses_reference: bool | None = None,
         batch_size: int = 4,
+        tiling: TilingConfig | None = None,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        channels_last: bool | None = None,
+        compile: bool | str = False,
         **diffusers: Any,
     ) -> "DifixPipeline":
         """Load a pipeline from any kind of weights.
@@ -79,7 +104,12 @@ class DifixPipeline(PipelineMethods):
             prompt: Prompt; None takes the checkpoint's, or the one of the released weights.
             uses_reference: Whether the weights know references; None takes it from the checkpoint. A .pkl does not
                 say and is taken to know them.
-            batch_size: How many images of one size are fixed at a time.
+            batch_size: How many images of one size are fixed at a time; less where memory runs out.
+            tiling: When and how large images are cut into tiles; None means the defaults of `TilingConfig`.
+            cache_bytes: Room for latents of references, which are kept from call to call; 0 keeps none.
+            channels_last: Memory layout of images and weights; None takes the faster one of the device.
+            compile: Whether to run through `torch.compile`, or its mode, such as "max-autotune". Compiling takes
+                seconds to minutes for each new size, number of references and batch size.
             diffusers: What scripts for a diffusers pipeline pass: `torch_dtype` counts as `dtype`, and
                 `trust_remote_code` has no effect, since code of a repository is never run.
 
@@ -88,7 +118,16 @@ class DifixPipeline(PipelineMethods):
         """
         dtype = checked_loading_dtype(dtype, diffusers)
         checkpoint = load_source(source, revision=revision, base=base, prompt=prompt, uses_reference=uses_reference)
-        return cls(checkpoint, device=device, dtype=dtype, batch_size=batch_size)
+        return cls(
+            checkpoint,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            tiling=tiling,
+            cache_bytes=cache_bytes,
+            channels_last=channels_last,
+            compile=compile,
+        )
 
     def __call__(
         self,
@@ -130,11 +169,14 @@ class DifixPipeline(PipelineMethods):
             raise InputError(
                 f"there must be one reference per image: got {len(given)} images, {len(references)} references"
             )
-        converted = [to_rgb(image) for image in given]
-        rgbs = [rgb for rgb, _ in converted]
-        views = [self._reference_views(entry, rgb) for entry, rgb in zip(references, rgbs, strict=True)]
-        fixed = self._fix_in_batches(rgbs, views, strength)
-        results = [restore(rgb) for rgb, (_, restore) in zip(fixed, converted, strict=True)]
+        taken = [given_image(image) for image in given]
+        views = [self._references_of(entry, image) for entry, image in zip(references, taken, strict=True)]
+        rgbs = [image.rgb(self.device) for image in taken]
+        fixed = self._run(rgbs, views)
+        results = [
+            image.restore(self._finished(rgb[None], own[None], strength)[0])
+            for image, rgb, own in zip(taken, rgbs, fixed, strict=True)
+        ]
         return results[0] if single else results
 
     @torch.no_grad()
@@ -161,31 +203,30 @@ class DifixPipeline(PipelineMethods):
         if references is not None:
             self._check_references(rendered, references)
         height, width = rendered.shape[1:3]
-        if references is not None and references.ndim == 4:
-            references = references[:, None]
-        fixed = []
-        for start in range(0, rendered.shape[0], self.batch_size):
-            part = slice(start, start + self.batch_size)
-            views = rendered[part][:, None]
-            if references is not None:
-                num_references = references.shape[1]
-                flat = resized(rearrange(references[part], "b r h w c -> (b r) h w c").float(), height, width)
-                views = torch.cat(
-                    [views, rearrange(flat, "(b r) h w c -> b r h w c", r=num_references).to(views)], dim=1
-                )
-            fixed.append(self._fix_views(views).to(rendered.device))
-        result = torch.cat(fixed) if fixed else rendered.float()
-        rendered = rendered.float().clamp(0.0, 1.0)
-        result = self._gated(rendered, result)
-        return result if strength == 1.0 else torch.lerp(rendered, result, strength)
+        views: list[list[ReferenceImage]] = [[] for _ in rendered]
+        if references is not None:
+            several = references[:, None] if references.ndim == 4 else references
+            views = [[ReferenceImage(reference, height, width) for reference in own] for own in several]
+        rendered = rendered.float()
+        fixed = self._run(list(rendered), views)
+        result = torch.stack(fixed) if fixed else rendered
+        return self._finished(rendered.clamp(0.0, 1.0), result, strength)
 
-    def _fix_views(self, views: Float[Tensor, "b v h w c=3"]) -> Float[Tensor, "b h w c=3"]:
-        num_samples, _, height, width, _ = views.shape
-        x = rearrange(to_network(views.to(self.device).float()).to(self.dtype), "b v c h w -> (b v) c h w")
-        x = padded(x, self.network.config.vae.downscale_factor)
-        x = rearrange(x, "(b v) c h w -> b v c h w", b=num_samples)
-        output = self.network(x, text_embedding=self.text_embedding, timestep=self.timestep, decode="target")
-        return from_network(cropped(output[:, 0].float(), height, width))
+    def _run(self, rgbs: Sequence[Tensor], references: Sequence[Sequence[ReferenceImage]]) -> list[Tensor]:
+        return self.runner.run(
+            rgbs,
+            references,
+            text_embedding=self.text_embedding,
+            timestep=self.timestep,
+            batch_size=self.batch_size,
+        )
+
+    def _finished(
+        self, rendered: Float[Tensor, "b h w c=3"], fixed: Float[Tensor, "b h w c=3"], strength: float
+    ) -> Float[Tensor, "b h w c=3"]:
+        """Turn what the network says into the result: as much of it as the gate and the strength let through."""
+        result = self._gated(rendered, fixed)
+        return result if strength == 1.0 else torch.lerp(rendered, result, strength)
 
     def _gated(self, rendered: Tensor, fixed: Tensor) -> Tensor:
         if self.metadata.get("gate") is None:
@@ -196,37 +237,16 @@ class DifixPipeline(PipelineMethods):
 
     def _check_references(self, rendered: Tensor, references: Tensor) -> None:
         if not self.uses_reference:
-            raise InputError(
-                "these weights know no references: leave the references out, or use weights such as nvidia/difix_ref"
-            )
+            raise InputError(NO_REFERENCES)
         if references.shape[0] != rendered.shape[0]:
             raise InputError(
                 f"there must be one reference per image: got {rendered.shape[0]} images, "
                 f"{references.shape[0]} references"
             )
 
-    def _reference_views(self, entry: Any, rgb: Tensor) -> Tensor | None:
-        """Return the references of one image in its size, `[r h w 3]`."""
-        if entry is None:
-            return None
-        several = entry if isinstance(entry, (list, tuple)) else [entry]
-        if not several:
-            return None
-        height, width = rgb.shape[:2]
-        return torch.cat([resized(to_rgb(reference)[0][None], height, width) for reference in several])
-
-    def _fix_in_batches(self, rgbs: list[Tensor], views: list[Tensor | None], strength: float) -> list[Tensor]:
-        """Fix images of equal size and number of references together; results are on the CPU."""
-        groups: dict[tuple[int, ...], list[int]] = {}
-        for index, (rgb, references) in enumerate(zip(rgbs, views, strict=True)):
-            num_references = 0 if references is None else references.shape[0]
-            groups.setdefault((*rgb.shape[:2], num_references), []).append(index)
-        fixed: dict[int, Tensor] = {}
-        for indices in groups.values():
-            for start in range(0, len(indices), self.batch_size):
-                batch = indices[start : start + self.batch_size]
-                references = [view for i in batch if (view := views[i]) is not None]
-                stacked = torch.stack(references) if references else None
-                results = self.fix(torch.stack([rgbs[i] for i in batch]), stacked, strength=strength)
-                fixed |= dict(zip(batch, results.cpu(), strict=True))
-        return [fixed[index] for index in range(len(rgbs))]
+    def _references_of(self, entry: Any, image: GivenImage) -> list[ReferenceImage]:
+        """Take the references of one image: none, one, or a list."""
+        several = entry if isinstance(entry, (list, tuple)) else [] if entry is None else [entry]
+        if several and not self.uses_reference:
+            raise InputError(NO_REFERENCES)
+        return [ReferenceImage(given_image(reference).pixels, image.height, image.width) for reference in several]

@@ -1,0 +1,98 @@
+"""References as the network needs them, and their latents kept from call to call."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Hashable
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from difix_model.images import colours, resized
+
+DEFAULT_CACHE_BYTES = 256 * 2**20
+"""Room for latents: about 1700 references of 1024x576 in float32 with the released architecture."""
+
+
+class ReferenceImage:
+    """A reference in the size of the image that it helps to fix.
+
+    A reference of another size is resized to exactly the image's size, as in the released code: one of another shape
+    is thus stretched, and the whole of it is seen.
+
+    Args:
+        pixels: uint8, uint16 or float in [0, 1]; gray, RGB, with alpha or without. On any device.
+        height: Rows of the image to fix.
+        width: Columns of the image to fix.
+    """
+
+    def __init__(self, pixels: Shaped[Tensor, "h w c"], height: int, width: int) -> None:
+        self.pixels = pixels
+        self.height = height
+        self.width = width
+
+    @cached_property
+    def digest(self) -> bytes:
+        """What identifies the content: a hash of the pixels as given, their type and shape, and the wanted size."""
+        content = hashlib.blake2b(digest_size=16)
+        content.update(repr((self.pixels.dtype, tuple(self.pixels.shape), self.height, self.width)).encode())
+        content.update(self.pixels.contiguous().view(torch.uint8).cpu().numpy().data)
+        return content.digest()
+
+    def region(self, rows: slice, columns: slice) -> Float[Tensor, "h2 w2 c=3"]:
+        """Return a part of the resized reference as RGB in [0, 1]."""
+        if self.pixels.shape[:2] == (self.height, self.width):
+            return colours(self.pixels[rows, columns])
+        return self._resized[rows, columns]
+
+    @cached_property
+    def _resized(self) -> Float[Tensor, "h2 w2 c=3"]:
+        return resized(colours(self.pixels)[None], self.height, self.width)[0]
+
+
+class ReferenceCache:
+    """Latents by key, in bounded memory: what was not used for longest goes first.
+
+    Args:
+        max_bytes: Room for latents; 0 keeps none.
+    """
+
+    def __init__(self, max_bytes: int = DEFAULT_CACHE_BYTES) -> None:
+        if max_bytes < 0:
+            raise ValueError(f"max_bytes must be at least 0, got {max_bytes}")
+        self.max_bytes = max_bytes
+        self.num_bytes = 0
+        self._latents: OrderedDict[Hashable, Tensor] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Return how many latents are kept."""
+        return len(self._latents)
+
+    def get(self, key: Hashable) -> Tensor | None:
+        """Return what was put under this key, if it is still there."""
+        found = self._latents.get(key)
+        if found is not None:
+            self._latents.move_to_end(key)
+        return found
+
+    def put(self, key: Hashable, z: Float[Tensor, "c h w"]) -> None:
+        """Keep a latent; it is copied, so that it holds no larger tensor in memory."""
+        size = z.numel() * z.element_size()
+        if size > self.max_bytes:
+            return
+        self._drop(key)
+        while self.num_bytes + size > self.max_bytes:
+            self._drop(next(iter(self._latents)))
+        self._latents[key] = z.clone()
+        self.num_bytes += size
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._latents.clear()
+        self.num_bytes = 0
+
+    def _drop(self, key: Hashable) -> None:
+        dropped = self._latents.pop(key, None)
+        if dropped is not None:
+            self.num_bytes -= dropped.numel() * dropped.element_size()
