@@ -231,6 +231,7 @@ def test_run_writes_metrics_checkpoints_and_a_model_for_the_pipeline(tmp_path: P
         run.advance()
     lines = [json.loads(line) for line in (folder.path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["kind"], line["step"]) for line in lines] == [
+        ("test", 1),
         ("train", 2),
         ("test", 3),
         ("train", 4),

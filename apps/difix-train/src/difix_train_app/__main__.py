@@ -2,12 +2,13 @@
 
 import json
 import logging
+import os
 import shlex
 import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -21,6 +22,9 @@ from difix_train_app.cli import Command
 if TYPE_CHECKING:
     from difix_train.evaluate import PairEvaluation
     from difix_train.run import TrainingRun
+
+IS_MAIN = os.environ.get("RANK", "0") == "0"
+"""Whether this is the process that talks, of those that `accelerate launch` started."""
 
 STEPS_BETWEEN_UPDATES = 5
 """Optimizer steps between two looks at the progress bar and at signals."""
@@ -45,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _train(settings: RunSettings) -> int:
     existed = settings.out.exists()
     settings.check()
+    if not IS_MAIN:
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            return _train_checked(settings)
     try:
         with _log_to(settings.out / "log.txt"):
             return _train_checked(settings)
@@ -61,16 +68,20 @@ def _train_checked(settings: RunSettings) -> int:
     from difix_train.run import open_run
 
     run = open_run(settings)
-    with _signals() as received:
+    with _signals() as received, closing(run):
         _show(run, received)
+        stopped_by = run.stop_wanted(received)
+        if stopped_by:
+            run.save()
     if run.latest_evaluation is not None:
         _print_table(run.latest_evaluation)
     step = run.trainer.step
-    if received:
-        run.save()
+    if run.seconds:
+        print(f"{run.share_waiting_for_data:.1%} of the training time went into waiting for images.")
+    if stopped_by:
         print(f"Stopped and saved at step {step}. Go on with the same command and --resume.")
         print(run.folder.checkpoint(step))
-        return 128 + received[0]
+        return 128 + stopped_by
     if step < settings.config.max_steps:
         print(f"Stopped at step {step} as asked. Go on with the same command and --resume.")
         print(run.folder.checkpoint(step))
@@ -115,7 +126,7 @@ def _show(run: "TrainingRun", received: list[int]) -> None:
     )
     with Progress(*columns) as bars:
         task = bars.add_task("training", total=run.end, completed=run.trainer.step, note="")
-        while not run.done and not received:
+        while not run.done and not run.stop_wanted(received):
             run.advance(STEPS_BETWEEN_UPDATES)
             history = run.trainer.history
             bars.update(task, completed=run.trainer.step, note=f"loss {history[-1].loss:.4g}" if history else "")

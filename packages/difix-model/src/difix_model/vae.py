@@ -8,6 +8,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from difix_model.config import VaeConfig
 from difix_model.lora import add_lora, merge_lora
@@ -45,6 +46,8 @@ class DifixVae(nn.Module):
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
         self.config = config
+        self.gradient_checkpointing = False
+        """Whether training recomputes the decoder's blocks in the backward pass instead of keeping them."""
         levels = len(config.block_out_channels)
         stock = AutoencoderKL(
             block_out_channels=config.block_out_channels,  # type: ignore[arg-type]
@@ -104,13 +107,18 @@ class DifixVae(nn.Module):
             skips: Activations from `encode` of the same images; unread where the configuration ignores skips.
         """
         decoder = self.decoder
-        sample = decoder.mid_block(decoder.conv_in(self.post_quant_conv(latents)))
+        sample = self._block(decoder.mid_block, decoder.conv_in(self.post_quant_conv(latents)))
         for number, up_block in enumerate(decoder.up_blocks, start=1):
             if not self.config.ignore_skip:
                 skip_conv = decoder.get_submodule(skip_name(number))
                 sample = sample + skip_conv(skips[-number] * self.config.gamma)
-            sample = up_block(sample)
+            sample = self._block(up_block, sample)
         return decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(sample)))
+
+    def _block(self, block: nn.Module, sample: Tensor) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, sample, use_reentrant=False)
+        return block(sample)
 
 
 def skip_name(number: int) -> str:

@@ -168,6 +168,10 @@ Trainable = Literal["released", "all", "unet", "lora", "decoder", "latent"]
 """Names of the sets of parameters that can be trained; see :mod:`difix_train.trainable`."""
 
 
+TrackerName = Literal["tensorboard", "wandb"]
+"""Where curves can go besides metrics.jsonl."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """Everything that decides the result of a training run besides pairs and starting weights."""
@@ -176,7 +180,7 @@ class TrainConfig:
     """Optimizer steps of the whole run. Released code: 10000 (there only the schedule's length)."""
 
     batch_size: int = 1
-    """Samples in one forward pass. Released README: 1 (its code's default: 4)."""
+    """Samples in one forward pass of each process. Released README: 1 (its code's default: 4)."""
 
     gradient_accumulation: int = 1
     """Forward passes whose gradients are averaged into one optimizer step. Released code: 1."""
@@ -189,14 +193,16 @@ class TrainConfig:
 
     trainable: Trainable = "released"
     """Which parameters are trained: `released` (whole UNet, decoder LoRA, skip convolutions), `all`, `unet`, `lora`
-    (decoder LoRA and skip convolutions), `decoder` (every decoder parameter) or `latent` (all but the skips,
-    so that a network from scratch learns to use its latent, where alone views meet, before its skips)."""
+    (every adapter, of decoder and UNet, and the skip convolutions), `decoder` (every decoder parameter) or `latent`
+    (all but the skips, so that a network from scratch learns to use its latent, where alone views meet, before its
+    skips)."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of forward and backward. The weights that are trained stay float32 in both cases."""
 
     gradient_checkpointing: bool = False
-    """Recompute activations of the UNet in the backward pass: less memory, more time."""
+    """Recompute activations of UNet and decoder in the backward pass: less memory, more time. Released code: UNet
+    only."""
 
     posterior_noise: bool = True
     """Draw the latent from the encoder's posterior (as released); otherwise take its mode."""
@@ -220,6 +226,10 @@ class TrainConfig:
     validation_samples: int = 100
     """At most this many samples are used by a validation. Released code: 100."""
 
+    grid_samples: int = 6
+    """Held-out samples in the picture that every validation writes, at the first, every Nth and the last step; 0 for
+    none. Released code: every tenth."""
+
     data: DataConfig = field(default_factory=DataConfig)
     """Images and augmentation."""
 
@@ -233,7 +243,7 @@ class TrainConfig:
         positive = ("max_steps", "batch_size", "gradient_accumulation", "log_every", "checkpoint_every")
         for name in (*positive, "keep_checkpoints", "validation_samples"):
             _check_positive(name, getattr(self, name))
-        for name in ("seed", "validate_every"):
+        for name in ("seed", "validate_every", "grid_samples"):
             _check_not_negative(name, getattr(self, name))
         _check_range("timestep", self.timestep, 0, 999)
         if not 0 <= self.ema_decay < 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from difix_train.config import OptimizerConfig
+from difix_train.processes import placed_like, whole
 
 
 def make_optimizer(parameters: Mapping[str, nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
@@ -35,11 +36,11 @@ def learning_rate_at(step: int, max_steps: int, config: OptimizerConfig) -> floa
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
-    """AdamW's state as named tensors: `<name of the parameter>/<name of the moment>`."""
+    """AdamW's state as named tensors: `<name of the parameter>/<name of the moment>`; every process must ask."""
     tensors = {}
     for name, parameter in zip(names, optimizer.param_groups[0]["params"], strict=True):
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{name}/{key}"] = value.detach().cpu().contiguous()
+            tensors[f"{name}/{key}"] = whole(value.detach()).cpu().contiguous()
     return tensors
 
 
@@ -51,7 +52,7 @@ def load_optimizer_tensors(optimizer: torch.optim.Optimizer, names: list[str], t
         if state:
             # AdamW keeps its step counter on the CPU.
             optimizer.state[parameter] = {
-                key: value.clone() if key == "step" else value.to(parameter, copy=True) for key, value in state.items()
+                key: value.clone() if key == "step" else placed_like(value, parameter) for key, value in state.items()
             }
 
 

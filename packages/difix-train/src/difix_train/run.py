@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import platform
+import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,17 +19,20 @@ from difix_model.config import TIMESTEP
 from difix_model.device import chosen_device
 from difix_train.config import SIZE_MULTIPLE, DataConfig
 from difix_train.dataset import PairDataset
-from difix_train.errors import InputError
-from difix_train.evaluate import PairEvaluation, evaluate_pairs
+from difix_train.errors import InputError, NonFiniteLossError
+from difix_train.evaluate import PairEvaluation, evaluate_pairs, spread
+from difix_train.examples import grid
 from difix_train.losses.lpips import Lpips
 from difix_train.losses.objective import Objective
 from difix_train.losses.vgg import load_vgg16
 from difix_train.presets import preset
+from difix_train.processes import Processes
 from difix_train.run_folder import CONFIG, RunFolder
 from difix_train.settings import EvalSettings, RunSettings
 from difix_train.start import StartingPoint, start_from_base, start_from_model, start_from_preset
 from difix_train.state import config_values, newest_whole
-from difix_train.trainer import DifixTrainer
+from difix_train.trackers import Tracker, open_trackers
+from difix_train.trainer import DifixTrainer, StepRecord
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +45,7 @@ class TrainingRun:
         folder: Opened by :meth:`RunFolder.open`.
         validation: Held-out pairs, if there are any.
         stop_at: Stop (with a checkpoint) after this step, before ``max_steps``.
+        trackers: Where numbers and pictures go besides the folder.
     """
 
     def __init__(
@@ -49,14 +55,21 @@ class TrainingRun:
         *,
         validation: PairDataset | None = None,
         stop_at: int | None = None,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         self.trainer = trainer
         self.folder = folder
         self.validation = validation
         self.end = min(trainer.config.max_steps, stop_at or trainer.config.max_steps)
         self.latest_evaluation: PairEvaluation | None = None
+        self.trackers = tuple(trackers)
+        self.seconds = 0.0
+        """Time spent in steps."""
+        self._is_main = trainer.processes.is_main
         self._num_logged = len(trainer.history)
-        folder.forget_metrics_after(trainer.step)
+        self._saved_step: int | None = None
+        if self._is_main:
+            folder.forget_metrics_after(trainer.step)
 
     @property
     def done(self) -> bool:
@@ -74,17 +87,55 @@ class TrainingRun:
         stops = [self.end, *(step + every - step % every for every in intervals if every)]
         if num_steps:
             stops.append(step + num_steps)
-        self.trainer.train_until(min(stops))
+        if step == 0 and config.validate_every:
+            stops.append(1)
+        self._train_until(min(stops))
         for record in self.trainer.history[self._num_logged :]:
-            self.folder.append_metrics({"kind": "train", **asdict(record)})
+            self._log(record)
         self._num_logged = len(self.trainer.history)
         finished = self.trainer.step >= config.max_steps
-        if self._is_due(config.validate_every) or (finished and config.validate_every):
+        if config.validate_every and (self._is_due(config.validate_every) or self.trainer.step == 1 or finished):
             self._validate()
         if self._is_due(config.checkpoint_every) or self.done:
             self.save()
         if finished:
             self.trainer.save_model(self.folder.model)
+
+    def stop_wanted(self, received: Sequence[int]) -> int:
+        """The number of a signal that any process has received, 0 for none; every process must ask."""
+        return self.trainer.processes.largest(max(received, default=0))
+
+    @property
+    def share_waiting_for_data(self) -> float:
+        """Share of the steps' time in which training waited for images, in [0, 1]."""
+        return self.trainer.seconds_waiting_for_data / self.seconds if self.seconds else 0.0
+
+    def close(self) -> None:
+        """Finish what trackers have begun to write."""
+        for tracker in self.trackers:
+            tracker.close()
+
+    def _train_until(self, step: int) -> None:
+        begun = time.perf_counter()
+        try:
+            self.trainer.train_until(step)
+        except NonFiniteLossError as error:
+            if self._is_main:
+                values = {"step": error.step, "ids": list(error.ids), "message": str(error)}
+                path = self.folder.write_json(f"nonfinite_{error.step:06d}.json", values)
+                logger.error("The samples stand in %s", path)
+            raise
+        finally:
+            self.seconds += time.perf_counter() - begun
+
+    def _log(self, record: StepRecord) -> None:
+        if not self._is_main:
+            return
+        self.folder.append_metrics({"kind": "train", **asdict(record)})
+        values = {"loss": record.loss, "grad_norm": record.grad_norm, "learning_rate": record.learning_rate}
+        values |= {f"loss_{name}": value for name, value in record.terms.items()}
+        for tracker in self.trackers:
+            tracker.numbers({f"train/{name}": value for name, value in values.items()}, record.step)
 
     def metrics(self) -> dict[str, Any]:
         """Summary of the run so far: the last training record and the last evaluation."""
@@ -102,7 +153,18 @@ class TrainingRun:
     def _validate(self) -> None:
         if self.validation is None:
             return
-        self.latest_evaluation = evaluation = self.trainer.validate(self.validation)
+        trainer = self.trainer
+        self.latest_evaluation = evaluation = trainer.validate(self.validation)
+        examples = trainer.examples(self.validation, spread(len(self.validation), trainer.config.grid_samples))
+        if not self._is_main:
+            return
+        if examples:
+            picture = grid(examples)
+            self.folder.write_image(f"step_{trainer.step:06d}.png", picture)
+            for tracker in self.trackers:
+                tracker.picture("test/examples", picture, trainer.step)
+        for tracker in self.trackers:
+            tracker.numbers(_flat_scores(evaluation), trainer.step)
         values = evaluation.to_dict()
         values.pop("per_sample")
         self.folder.append_metrics({"kind": "test", "step": self.trainer.step, **values})
@@ -112,10 +174,22 @@ class TrainingRun:
 
     def save(self) -> None:
         """Write a checkpoint of the present step."""
-        folder = self.folder.checkpoint(self.trainer.step)
+        step = self.trainer.step
+        if step == self._saved_step:
+            return
+        folder = self.folder.checkpoint(step)
         self.trainer.save(folder)
-        self.folder.keep_latest(self.trainer.config.keep_checkpoints)
-        logger.info("Saved %s", folder)
+        self._saved_step = step
+        if self._is_main:
+            self.folder.keep_latest(self.trainer.config.keep_checkpoints)
+            logger.info("Saved %s", folder)
+
+
+def _flat_scores(evaluation: PairEvaluation) -> dict[str, float]:
+    values = {}
+    for name, scores in (("before", evaluation.before), *evaluation.after.items()):
+        values |= {f"test/{name}_{key}": value for key, value in asdict(scores).items() if value is not None}
+    return values
 
 
 def open_run(settings: RunSettings) -> TrainingRun:
@@ -130,11 +204,16 @@ def open_run(settings: RunSettings) -> TrainingRun:
     validation = None
     if any(record.split == "test" for record in records):
         validation = PairDataset.from_records(records, "test", validation_data(config.data))
-    device = chosen_device(settings.device)
+    processes = Processes(chosen_device(settings.device))
+    trackers = []
+    if processes.is_main:
+        trackers = open_trackers(
+            settings.trackers, settings.out, project=settings.project, settings=config_values(settings)
+        )
     objective = Objective(config.loss)  # Before the weights: a missing backbone should show at once.
     if checkpoint is not None:
         checkpoint = newest_whole([folder.checkpoint(step) for step in folder.checkpoint_steps()])
-        trainer = DifixTrainer.load(checkpoint, dataset, config, device=device, objective=objective)
+        trainer = DifixTrainer.load(checkpoint, dataset, config, objective=objective, processes=processes)
     else:
         start = starting_point(settings, dataset.prompts)
         trainer = DifixTrainer(
@@ -142,17 +221,27 @@ def open_run(settings: RunSettings) -> TrainingRun:
             start.text_embeddings,
             dataset,
             config,
-            device=device,
             objective=objective,
             metadata=start.metadata,
+            processes=processes,
         )
-    run = TrainingRun(trainer, folder, validation=validation, stop_at=settings.stop_at)
-    folder.write_json(CONFIG, {"settings": config_values(settings), "versions": versions()})
+    run = TrainingRun(trainer, folder, validation=validation, stop_at=settings.stop_at, trackers=trackers)
+    if processes.is_main:
+        folder.write_json(CONFIG, {"settings": config_values(settings), "versions": versions()})
     return run
 
 
 def starting_point(settings: RunSettings, prompts: tuple[str, ...]) -> StartingPoint:
     """The network that the settings ask for."""
+    start = _plain_starting_point(settings, prompts)
+    if settings.unet_lora_rank:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.config.seed)
+            start.network.add_unet_lora(settings.unet_lora_rank, alpha=float(settings.unet_lora_rank))
+    return start
+
+
+def _plain_starting_point(settings: RunSettings, prompts: tuple[str, ...]) -> StartingPoint:
     if settings.preset is not None:
         return start_from_preset(preset(settings.preset), prompts=prompts, seed=settings.config.seed)
     if settings.model is not None:

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from difix_train.errors import InputError
 
 CHECKPOINTS = "checkpoints"
+IMAGES = "images"
 METRICS = "metrics.jsonl"
 CONFIG = "config.json"
 PREFIX = "step_"
@@ -61,6 +65,15 @@ class RunFolder:
         path = self.path / name
         partial = path.with_name(f".{name}.partial-{os.getpid()}")
         partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+        return path
+
+    def write_image(self, name: str, rgb: np.ndarray) -> Path:
+        """Write a picture of RGB bytes into `images`."""
+        path = self.path / IMAGES / name
+        path.parent.mkdir(exist_ok=True)
+        partial = path.with_name(f".{path.stem}.partial-{os.getpid()}.png")
+        Image.fromarray(rgb).save(partial)
         partial.replace(path)
         return path
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from difix_model.errors import first_problems
 from difix_model.pairs import PairRecord, read_pairs
-from difix_train.config import SIZE_MULTIPLE, DataConfig, TrainConfig
+from difix_train.config import SIZE_MULTIPLE, DataConfig, TrackerName, TrainConfig
 from difix_train.errors import InputError
 from difix_train.presets import preset
 from difix_train.run_folder import RunFolder, check_writable
@@ -46,8 +46,18 @@ class RunSettings:
     reference_attention: bool = True
     """Whether views attend to each other when training from --base. Released code: off unless asked for."""
 
+    unet_lora_rank: int = 0
+    """Train adapters of this rank on the UNet instead of the UNet itself, with --trainable lora; 0 for none. They are
+    merged wherever the model is used. Released code: none."""
+
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
+
+    trackers: tuple[TrackerName, ...] = ()
+    """Where curves and pictures go besides the run folder: tensorboard, wandb, or both."""
+
+    project: str = "difix"
+    """Project name for Weights & Biases."""
 
     stop_at: int | None = None
     """Stop with a checkpoint after this step, to continue later with --resume."""
@@ -68,6 +78,7 @@ class RunSettings:
             InputError: Anything is wrong; nothing heavy was done.
         """
         self._check_start()
+        self._check_adapters()
         records = read_pairs(self.pairs)
         if not any(record.split == "train" for record in records):
             raise InputError(f'{self.pairs} has no pairs in "train"')
@@ -75,6 +86,15 @@ class RunSettings:
         if self.stop_at is not None and self.stop_at < 1:
             raise InputError(f"stop_at must be at least 1, got {self.stop_at}")
         return records, RunFolder(self.out).open(resume=self.resume)
+
+    def _check_adapters(self) -> None:
+        if self.unet_lora_rank < 0:
+            raise InputError(f"unet_lora_rank must be 0 or more, got {self.unet_lora_rank}")
+        if self.unet_lora_rank and self.config.trainable != "lora":
+            raise InputError(
+                f"adapters on the UNet are trained with --trainable lora, not with {self.config.trainable}: "
+                "change one of the two"
+            )
 
     def _check_start(self) -> None:
         if self.preset is not None:

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,7 +20,6 @@ from difix_model.checkpoint import load_checkpoint, save_checkpoint
 from difix_model.network import DifixNetwork
 from difix_train.config import TrainConfig
 from difix_train.errors import InputError, first_problems
-from difix_train.optim import optimizer_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +38,7 @@ FREE_FIELDS = (
     "keep_checkpoints",
     "validate_every",
     "validation_samples",
+    "grid_samples",
     "data.num_workers",
     "data.cache",
     "loss.vgg16",
@@ -64,13 +63,15 @@ class EngineState:
     metadata: Mapping[str, Any]
     """What the model says about its origin."""
 
+    world_size: int = 1
+    """Processes that trained together."""
+
 
 def write_state(
     folder: Path,
     state: EngineState,
     network: DifixNetwork,
-    optimizer: torch.optim.Optimizer,
-    names: list[str],
+    moments: Mapping[str, Tensor],
 ) -> None:
     """Write a checkpoint beside its place, then move it there.
 
@@ -78,15 +79,14 @@ def write_state(
         folder: The checkpoint; replaced if it exists.
         state: Counters and generators.
         network: What ``folder/model`` holds.
-        optimizer: Whose moments are kept.
-        names: Names of the optimizer's parameters.
+        moments: The optimizer's state, see :func:`difix_train.optim.optimizer_tensors`.
 
     Raises:
         InputError: The folder cannot be written.
     """
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     prompts = list(state.text_embeddings)
-    tensors = {f"optimizer/{name}": value for name, value in optimizer_tensors(optimizer, names).items()}
+    tensors = {f"optimizer/{name}": value for name, value in moments.items()}
     tensors |= {f"raw/{name}": value.cpu().contiguous() for name, value in state.raw_parameters.items()}
     tensors |= {f"text/{index}": state.text_embeddings[prompt].cpu() for index, prompt in enumerate(prompts)}
     tensors["generator"] = state.generator
@@ -108,19 +108,33 @@ def write_state(
             "sampler": state.sampler,
             "sums": state.sums,
             "prompts": prompts,
+            "world_size": state.world_size,
             "sha256": {name: sha256_of(partial / name) for name in CHECKSUMMED},
         }
         (partial / STATE_JSON).write_text(json.dumps(values) + "\n", encoding="utf-8")
         for name in (*CHECKSUMMED, STATE_JSON):
             with (partial / name).open("rb+") as file:
                 os.fsync(file.fileno())
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.replace(folder)
+        _put_in_place(partial, folder)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write the checkpoint {folder}: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    """Rename a whole checkpoint to its place; one that stands there already goes only afterwards."""
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    descriptor = os.open(folder.parent, os.O_RDONLY) if hasattr(os, "O_DIRECTORY") else None
+    if descriptor is not None:
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_state(folder: Path, config: TrainConfig) -> tuple[DifixNetwork, EngineState, dict[str, Tensor]]:
@@ -146,6 +160,7 @@ def read_state(folder: Path, config: TrainConfig) -> tuple[DifixNetwork, EngineS
         raw_parameters=_under("raw/", tensors),
         text_embeddings={prompt: tensors[f"text/{index}"] for index, prompt in enumerate(values["prompts"])},
         metadata={name: value for name, value in checkpoint.metadata.items() if name != PROGRESS},
+        world_size=values.get("world_size", 1),
     )
     return checkpoint.network, state, _under("optimizer/", tensors)
 

@@ -28,7 +28,7 @@ def trainable_parameters(network: DifixNetwork, trainable: Trainable) -> dict[st
         "released": (_is_unet, _is_lora, _is_skip),
         "all": (lambda name: True,),
         "unet": (_is_unet,),
-        "lora": (_is_lora, _is_skip),
+        "lora": (_is_adapter, _is_lora, _is_skip),
         "decoder": (_is_decoder,),
         "latent": (lambda name: not _is_skip(name),),
     }
@@ -45,6 +45,10 @@ def freeze_all_but(network: DifixNetwork, trained: dict[str, nn.Parameter]) -> N
 
 def _is_unet(name: str) -> bool:
     return name.startswith("unet.")
+
+
+def _is_adapter(name: str) -> bool:
+    return LORA_MARK in name
 
 
 def _is_lora(name: str) -> bool:

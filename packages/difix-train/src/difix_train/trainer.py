@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from difix_model.checkpoint import save_checkpoint
+from difix_model.checkpoint import empty_network, load_strictly, save_checkpoint
 from difix_model.config import RENDERED_VIEW
 from difix_model.network import DifixNetwork
 from difix_train.batches import BatchStream
@@ -19,8 +20,16 @@ from difix_train.config import TrainConfig
 from difix_train.dataset import Batch, PairDataset
 from difix_train.errors import InputError, NonFiniteLossError, first_problems
 from difix_train.evaluate import REFERENCE_MODES, PairEvaluation, evaluate_pairs
+from difix_train.examples import Example, fixed_example
 from difix_train.losses.objective import Objective
-from difix_train.optim import WeightAverage, learning_rate_at, load_optimizer_tensors, make_optimizer
+from difix_train.optim import (
+    WeightAverage,
+    learning_rate_at,
+    load_optimizer_tensors,
+    make_optimizer,
+    optimizer_tensors,
+)
+from difix_train.processes import Processes, placed_like, whole, without_exchange
 from difix_train.sampler import PairSampler
 from difix_train.state import EngineState, model_metadata, read_state, write_state
 from difix_train.trainable import freeze_all_but, trainable_parameters
@@ -60,6 +69,7 @@ class DifixTrainer:
         device: Where to compute.
         objective: Loss; built from ``config.loss`` by default.
         metadata: Plain values for the checkpoints' metadata, such as licence and origin.
+        processes: Where several processes train together; decides the device then.
 
     Raises:
         InputError: A prompt has no embedding, sizes do not fit the network, no parameter is trainable, or a loss
@@ -76,10 +86,12 @@ class DifixTrainer:
         device: torch.device | str = "cpu",
         objective: Objective | None = None,
         metadata: Mapping[str, Any] | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.config = config
         self.dataset = dataset
-        self.device = torch.device(device)
+        self.processes = Processes(device) if processes is None else processes
+        self.device = self.processes.device
         shows_references = any(pair.references for pair in dataset.pairs)
         knew_references = bool((metadata or {}).get("uses_reference", False))
         self.metadata = {
@@ -95,20 +107,28 @@ class DifixTrainer:
         freeze_all_but(network, self.trained)
         if config.gradient_checkpointing:
             network.unet.enable_gradient_checkpointing()
+            network.vae.gradient_checkpointing = True
+        self._forward = self.processes.shared_out(network)
+        # Sharing out may have put other parameters in the place of those before.
+        self.trained = trainable_parameters(network, config.trainable)
         self.optimizer = make_optimizer(self.trained, config.optimizer)
         self.average = WeightAverage(self.trained, config.ema_decay) if config.ema_decay else None
         self.step = 0
         self.history: list[StepRecord] = []
         self._sums: dict[str, tuple[float, int]] = {}
-        self._batches = BatchStream(
-            dataset, PairSampler(dataset, config.batch_size, config.seed), config.data.num_workers
-        )
+        sampler = PairSampler(dataset, config.batch_size * self.processes.world_size, config.seed)
+        self._batches = BatchStream(dataset, sampler, config.data.num_workers, part=self.processes.own_part)
         self._generator = torch.Generator().manual_seed(config.seed + 1)
 
     @property
     def prompt(self) -> str:
         """The prompt whose embedding checkpoints carry."""
         return next(iter(self.text_embeddings))
+
+    @property
+    def seconds_waiting_for_data(self) -> float:
+        """Time that steps waited for images since the trainer was made."""
+        return self._batches.seconds_waited
 
     def train_until(self, step: int) -> None:
         """Train until ``step`` optimizer steps are finished; in how many calls makes no difference.
@@ -126,18 +146,42 @@ class DifixTrainer:
     def validate(
         self, dataset: PairDataset, *, max_samples: int | None = None, modes: tuple[str, ...] = REFERENCE_MODES
     ) -> PairEvaluation:
-        """Evaluate the weights that a checkpoint would hold for use on other pairs; consumes no random numbers."""
+        """Evaluate the weights that a checkpoint would hold for use on other pairs; consumes no random numbers.
+
+        Of several processes every one must call; all get the result.
+        """
+        self.network.eval()
+        self._exchange_average()
+        evaluation = None
+        try:
+            # A network in shards needs every process for every image.
+            if self.processes.is_main or self.processes.sharded:
+                evaluation = evaluate_pairs(
+                    self._fix,
+                    dataset,
+                    max_samples=self.config.validation_samples if max_samples is None else max_samples,
+                    modes=modes,
+                    lpips=self.objective.lpips,
+                    device=self.device,
+                )
+        finally:
+            self._exchange_average()
+        return self.processes.from_main(evaluation)
+
+    @torch.no_grad()
+    def examples(self, dataset: PairDataset, indices: list[int]) -> list[Example]:
+        """Fix some held-out pairs to look at: what a checkpoint would give, each with its own reference.
+
+        Args:
+            dataset: Held-out pairs.
+            indices: Which of them.
+        """
         self.network.eval()
         self._exchange_average()
         try:
-            return evaluate_pairs(
-                self._fix,
-                dataset,
-                max_samples=self.config.validation_samples if max_samples is None else max_samples,
-                modes=modes,
-                lpips=self.objective.lpips,
-                device=self.device,
-            )
+            if not (self.processes.is_main or self.processes.sharded):
+                return []
+            return [fixed_example(self._fix, dataset, index, self.device) for index in indices]
         finally:
             self._exchange_average()
 
@@ -155,11 +199,15 @@ class DifixTrainer:
                 sums=self._sums,
                 generator=self._generator.get_state(),
                 # While the network holds the average, the average's place holds the weights in training.
-                raw_parameters=self.average.averages if self.average else {},
+                raw_parameters=self._whole(self.average.averages if self.average else {}),
                 text_embeddings=self.text_embeddings,
                 metadata=self.metadata,
+                world_size=self.processes.world_size,
             )
-            write_state(folder, state, self.network, self.optimizer, list(self.trained))
+            network, moments = self._whole_network(), optimizer_tensors(self.optimizer, list(self.trained))
+            if self.processes.is_main:
+                write_state(folder, state, network, moments)
+            self.processes.wait()
         finally:
             self._exchange_average()
 
@@ -167,13 +215,16 @@ class DifixTrainer:
         """Write only the network for use."""
         self._exchange_average()
         try:
-            save_checkpoint(
-                folder,
-                self.network,
-                text_embedding=self.text_embeddings[self.prompt],
-                prompt=self.prompt,
-                metadata=model_metadata(self.metadata, self.step),
-            )
+            network = self._whole_network()
+            if self.processes.is_main:
+                save_checkpoint(
+                    folder,
+                    network,
+                    text_embedding=self.text_embeddings[self.prompt],
+                    prompt=self.prompt,
+                    metadata=model_metadata(self.metadata, self.step),
+                )
+            self.processes.wait()
         finally:
             self._exchange_average()
 
@@ -186,6 +237,7 @@ class DifixTrainer:
         *,
         device: torch.device | str = "cpu",
         objective: Objective | None = None,
+        processes: Processes | None = None,
     ) -> DifixTrainer:
         """Continue from what :meth:`save` wrote; on a CPU the further steps are bitwise the same.
 
@@ -195,11 +247,12 @@ class DifixTrainer:
             config: The same configuration; intervals, workers and ``max_steps`` may differ.
             device: Where to compute.
             objective: Loss; built from ``config.loss`` by default.
+            processes: As many as before.
 
         Raises:
             InputError: The checkpoint is incomplete, damaged or from another configuration or dataset.
         """
-        network, state, optimizer_tensors = read_state(folder, config)
+        network, state, moments = read_state(folder, config)
         trainer = cls(
             network,
             state.text_embeddings,
@@ -208,8 +261,14 @@ class DifixTrainer:
             device=device,
             objective=objective,
             metadata=state.metadata,
+            processes=processes,
         )
-        trainer._restore(state, optimizer_tensors)
+        if state.world_size != trainer.processes.world_size:
+            raise InputError(
+                f"{folder} was written by {state.world_size} processes and there are now "
+                f"{trainer.processes.world_size}: their batches would be others, continue with as many"
+            )
+        trainer._restore(state, moments)
         return trainer
 
     def _train_step(self) -> None:
@@ -219,13 +278,15 @@ class DifixTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         ids: list[str] = []
         losses: dict[str, float] = {"loss": 0.0}
-        for _ in range(config.gradient_accumulation):
+        for number in range(1, config.gradient_accumulation + 1):
             batch = self._batches.next()
             ids += batch.ids
-            for name, value in self._accumulate_gradients(batch, ids).items():
+            with without_exchange(self._forward, enabled=number < config.gradient_accumulation):
+                values = self._accumulate_gradients(batch, ids)
+            for name, value in values.items():
                 losses[name] = losses.get(name, 0.0) + value / config.gradient_accumulation
-        norm = torch.nn.utils.clip_grad_norm_(list(self.trained.values()), config.optimizer.max_grad_norm)
-        self._require_finite(norm, "gradient", ids)
+        norm = whole(torch.nn.utils.clip_grad_norm_(list(self.trained.values()), config.optimizer.max_grad_norm))
+        self._require_finite(float(norm), "gradient", ids)
         self.optimizer.step()
         self.step += 1
         if self.average is not None:
@@ -236,7 +297,7 @@ class DifixTrainer:
         x, x_target = batch.x.to(self.device), batch.x_target.to(self.device)
         only_target = self.config.loss.views == "target"
         with self._autocast():
-            x_pred = self.network(
+            x_pred = self._forward(
                 x,
                 text_embedding=self._embedding(batch.prompts),
                 timestep=self.config.timestep,
@@ -247,18 +308,21 @@ class DifixTrainer:
         if only_target:
             x_target = x_target[:, RENDERED_VIEW : RENDERED_VIEW + 1]
         terms = self.objective(x_pred, x_target, step=self.step, generator=self._generator)
-        self._require_finite(terms.total, "loss", ids)
+        values = {"loss": float(terms.total.detach()), **{name: float(term) for name, term in terms.weighted.items()}}
+        values = self.processes.means(values)
+        self._require_finite(values["loss"], "loss", ids)
         (terms.total / self.config.gradient_accumulation).backward()
-        return {"loss": float(terms.total.detach()), **{name: float(term) for name, term in terms.weighted.items()}}
+        return values
 
     def _posterior_noise(self, x: Float[Tensor, "b v c=3 h w"]) -> Float[Tensor, "bv c2 h2 w2"] | None:
         if not self.config.posterior_noise:
             return None
         vae = self.network.config.vae
         factor = vae.downscale_factor
-        shape = (x.shape[0] * x.shape[1], vae.latent_channels, x.shape[-2] // factor, x.shape[-1] // factor)
-        # Drawn on the CPU so that every device sees the same noise.
-        return torch.randn(shape, generator=self._generator).to(self.device)
+        num_images = self.processes.world_size * x.shape[0] * x.shape[1]
+        shape = (num_images, vae.latent_channels, x.shape[-2] // factor, x.shape[-1] // factor)
+        # Drawn on the CPU, for all processes, so that every device sees the same noise.
+        return self.processes.own_part(torch.randn(shape, generator=self._generator)).to(self.device)
 
     def _fix(self, x: Float[Tensor, "1 v c=3 h w"], prompt: str) -> Float[Tensor, "1 1 c=3 h w"]:
         with self._autocast():
@@ -291,12 +355,27 @@ class DifixTrainer:
         loss, grad_norm = means.pop("loss"), means.pop("grad_norm")
         self.history.append(StepRecord(step=self.step, loss=loss, terms=means, grad_norm=grad_norm, learning_rate=rate))
 
-    def _require_finite(self, value: Tensor, what: str, ids: list[str]) -> None:
-        if not bool(torch.isfinite(value)):
+    def _require_finite(self, value: float, what: str, ids: list[str]) -> None:
+        if not math.isfinite(value):
+            ids = self.processes.all_of(ids)
             raise NonFiniteLossError(
-                f"the {what} became {value.item()} at step {self.step + 1} on the samples {', '.join(ids)}: "
-                "look at these images, or lower the learning rate"
+                f"the {what} became {value} at step {self.step + 1} on the samples {', '.join(ids)}: "
+                "look at these images, or lower the learning rate",
+                step=self.step + 1,
+                ids=tuple(ids),
             )
+
+    def _whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: whole(tensor) for name, tensor in tensors.items()}
+
+    def _whole_network(self) -> DifixNetwork:
+        """The network with whole parameters; where it is in shards, a copy on the CPU."""
+        if not self.processes.sharded:
+            return self.network
+        state = {name: whole(tensor).cpu() for name, tensor in self.network.state_dict().items()}
+        network = empty_network(self.network.config)
+        load_strictly(network, state, source="memory")
+        return network
 
     def _restore(self, state: EngineState, optimizer_tensors: Mapping[str, Tensor]) -> None:
         self.step = state.step
@@ -312,7 +391,7 @@ class DifixTrainer:
             self.average = WeightAverage(self.trained, self.config.ema_decay)
             with torch.no_grad():
                 for name, parameter in self.trained.items():
-                    parameter.copy_(state.raw_parameters[name])
+                    parameter.copy_(placed_like(state.raw_parameters[name], parameter))
 
     def _embeddings_by_prompt(self, given: Tensor | TextEmbeddings) -> dict[str, Tensor]:
         prompts = self.dataset.prompts

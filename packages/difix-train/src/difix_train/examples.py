@@ -1,0 +1,87 @@
+"""Held-out pairs to look at: render, fixed, target and reference side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from difix_model.config import FIRST_REFERENCE_VIEW, RENDERED_VIEW
+from difix_train.dataset import Draw, PairDataset
+from difix_train.evaluate import Fix
+
+CELL_WIDTH = 320
+"""Width in pixels of a picture in the grid; smaller ones keep theirs."""
+
+GAP = 4
+BACKGROUND = 255
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Example:
+    """The pictures of one pair, as bytes."""
+
+    id: str
+    rendered: UInt8[np.ndarray, "h w 3"]
+    fixed: UInt8[np.ndarray, "h w 3"]
+    target: UInt8[np.ndarray, "h w 3"]
+    reference: UInt8[np.ndarray, "h w 3"] | None
+    """The first one shown; None without references."""
+
+
+def fixed_example(fix: Fix, dataset: PairDataset, index: int, device: torch.device | str) -> Example:
+    """Fix one pair with its own references.
+
+    Args:
+        fix: The network.
+        dataset: Held-out pairs.
+        index: Which one.
+        device: Where ``fix`` computes.
+    """
+    pair = dataset.pairs[index]
+    x, x_target = dataset.whole_sample(Draw(index=index, reference_index=index if pair.references else None))
+    fixed = fix(x[None].to(device), pair.prompt)[0, RENDERED_VIEW]
+    return Example(
+        id=pair.id,
+        rendered=_bytes(x[RENDERED_VIEW]),
+        fixed=_bytes(fixed),
+        target=_bytes(x_target[RENDERED_VIEW]),
+        reference=_bytes(x[FIRST_REFERENCE_VIEW]) if len(x) > FIRST_REFERENCE_VIEW else None,
+    )
+
+
+def grid(examples: Sequence[Example]) -> UInt8[np.ndarray, "h w 3"]:
+    """One row for each example: render, fixed, target, and the reference where there is one."""
+    rows = [
+        [_cell(picture) for picture in (e.rendered, e.fixed, e.target, e.reference) if picture is not None]
+        for e in examples
+    ]
+    heights = [max(cell.shape[0] for cell in row) for row in rows]
+    width = max(sum(cell.shape[1] + GAP for cell in row) for row in rows) - GAP
+    canvas = np.full((sum(heights) + GAP * (len(rows) - 1), width, 3), BACKGROUND, dtype=np.uint8)
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        left = 0
+        for cell in row:
+            canvas[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+            left += cell.shape[1] + GAP
+        top += height + GAP
+    return canvas
+
+
+def _cell(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    if width <= CELL_WIDTH:
+        return picture
+    size = (CELL_WIDTH, max(1, round(height * CELL_WIDTH / width)))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+
+
+def _bytes(x: Float[Tensor, "c=3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
+    rgb = (x.detach().float().cpu() * 0.5 + 0.5).clamp(0, 1)
+    return (rgb * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()

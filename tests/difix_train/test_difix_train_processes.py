@@ -1,0 +1,95 @@
+"""Two processes with batch 1 do what one does with batch 2, with copies of the network and with shards of it."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from difix_model.checkpoint import load_checkpoint
+from difix_train import InputError
+from difix_train.processes import SHARDED_VARIABLE
+from difix_train.state import read_state
+from support import train_in_processes
+from support.train_in_processes import train
+
+STEPS = 3
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _launch(folder: Path, *, sharded: bool, stops: str) -> None:
+    """Start two processes as a launcher does, by environment variables, and wait for them."""
+    shared = {
+        **os.environ,
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "ACCELERATE_USE_CPU": "true",
+        SHARDED_VARIABLE: str(sharded).lower(),
+    }
+    command = [sys.executable, train_in_processes.__file__, str(folder), stops]
+    started = [
+        subprocess.Popen(
+            command, env={**shared, "RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for rank in ("0", "1")
+    ]
+    outputs = [process.communicate(timeout=300)[0].decode() for process in started]
+    assert [process.returncode for process in started] == [0, 0], "\n".join(outputs)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    train(folder, 2, [STEPS])
+    return folder / f"{STEPS}"
+
+
+def _assert_same_run(ours: Path, theirs: Path) -> None:
+    expected, found = load_checkpoint(theirs / "model"), load_checkpoint(ours / "model")
+    for (name, value), other in zip(
+        expected.network.state_dict().items(), found.network.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(other, value, atol=2e-6, rtol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+    progress, own = (json.loads((folder / "training.json").read_text()) for folder in (theirs, ours))
+    assert own["sampler"] == progress["sampler"]
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["copies", "shards"])
+def test_two_processes_equal_one_with_twice_the_batch_and_resume(alone: Path, tmp_path: Path, sharded: bool) -> None:
+    _launch(tmp_path, sharded=sharded, stops=f"1,{STEPS}")
+    _assert_same_run(tmp_path / f"{STEPS}", alone)
+
+
+def test_training_moved_the_weights_by_far_more_than_the_tolerance(alone: Path, tmp_path: Path) -> None:
+    train(tmp_path, 2, [1])
+    before = load_checkpoint(tmp_path / "1" / "model").network.state_dict()
+    after = load_checkpoint(alone / "model").network.state_dict()
+    assert max(float((after[name] - before[name]).abs().max()) for name in before) > 1e-4
+
+
+def test_a_checkpoint_of_two_processes_is_not_continued_by_one(alone: Path, tmp_path: Path) -> None:
+    settings = train_in_processes.config(2)
+    values = json.loads((alone / "training.json").read_text())
+    folder = tmp_path / "two"
+    folder.mkdir()
+    for path in alone.rglob("*"):
+        if path.is_file():
+            (folder / path.relative_to(alone)).parent.mkdir(exist_ok=True)
+            (folder / path.relative_to(alone)).write_bytes(path.read_bytes())
+    (folder / "training.json").write_text(json.dumps(values | {"world_size": 2}))
+    assert read_state(folder, settings)[1].world_size == 2
+    with pytest.raises(InputError, match="2 processes and there are now 1"):
+        train_in_processes.DifixTrainer.load(
+            folder, train_in_processes.PairDataset(train_in_processes.pairs(), settings.data), settings
+        )

@@ -1,0 +1,67 @@
+"""A program of the tests: train a tiny network in this process, or in as many as have been started together."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from difix_model.config import tiny_config
+from difix_train import DataConfig, DifixTrainer, LossConfig, OptimizerConfig, Pair, PairDataset, Preset, TrainConfig
+from difix_train.processes import Processes
+from difix_train.start import start_from_preset
+
+PROMPT = "remove degradation"
+SIDE = 32
+
+
+def pairs() -> list[Pair]:
+    """Seven pairs of noise, each with a reference."""
+    rng = np.random.default_rng(0)
+
+    def image() -> np.ndarray:
+        return rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+
+    return [Pair(id=f"{i}", image=image(), target=image(), references=(image(),), prompt=PROMPT) for i in range(7)]
+
+
+def config(batch_size: int) -> TrainConfig:
+    """Everything on that depends on how samples are shared out: accumulation, noise, moving average, clipping."""
+    return TrainConfig(
+        batch_size=batch_size,
+        gradient_accumulation=2,
+        ema_decay=0.9,
+        trainable="released",
+        log_every=1,
+        loss=LossConfig(lpips_weight=0.0, gram_weight=0.0),
+        # A large epsilon: Adam's first steps turn rounding differences of tiny gradients into full steps.
+        optimizer=OptimizerConfig(learning_rate=1e-3, eps=1e-3),
+        data=DataConfig(height=SIDE, width=SIDE, horizontal_flip_prob=0.5),
+    )
+
+
+def train(folder: Path, batch_size: int, stops: list[int], processes: Processes | None = None) -> list[float]:
+    """Train to each stop, save there, and go on from the saved checkpoint; returns the losses of all steps."""
+    torch.set_num_threads(1)
+    settings = config(batch_size)
+    dataset = PairDataset(pairs(), settings.data)
+    start = start_from_preset(Preset(network=tiny_config, description="tiny"), prompts=[PROMPT], seed=3)
+    trainer = DifixTrainer(start.network, start.text_embeddings, dataset, settings, processes=processes)
+    losses = []
+    for number, stop in enumerate(stops):
+        if number:
+            trainer = DifixTrainer.load(folder / f"{stops[number - 1]}", dataset, settings, processes=processes)
+        trainer.train_until(stop)
+        losses += [record.loss for record in trainer.history]
+        trainer.save(folder / f"{stop}")
+    evaluation = trainer.validate(dataset, max_samples=2)
+    assert evaluation.num_samples == 2
+    return losses
+
+
+if __name__ == "__main__":
+    processes = Processes("cpu")
+    train(Path(sys.argv[1]), 1, [int(stop) for stop in sys.argv[2].split(",")], processes)
+    processes.close()
