@@ -1,9 +1,12 @@
 """Checkpoints of a training run: folders of plain numbers, written whole or not at all.
 
 A checkpoint holds `state.json`, `tensors.npz` and `checksums.json` (SHA-256 of the other two, written last). It is
-written to a temporary folder, synced to disk and renamed. Nothing in it is pickled.
+written to a hidden folder beside its own, each file and the folder are synced to disk, and the folder is renamed.
+One that is replaced waits under a hidden name until the new one is in place. So whenever the power goes, a whole
+checkpoint is there, at worst under a hidden name, where `newest_checkpoint` finds it too. Nothing in it is pickled.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -13,7 +16,7 @@ import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -24,10 +27,16 @@ from splat_recon.gaussians.gaussians import Gaussians
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "splat-recon checkpoint 1"
+FORMAT = "splat-recon checkpoint 2"
 """First entry of `state.json`."""
 
 STATE_FILE, TENSORS_FILE, CHECKSUMS_FILE = "state.json", "tensors.npz", "checksums.json"
+
+_FOLDER_NAME = re.compile(r"step_(\d+)|\.step_(\d+)\.\d+\.(tmp|old)")
+"""A checkpoint's own name, or a hidden one: being written, or being replaced."""
+
+_PREFERENCE = {None: 2, "tmp": 1, "old": 0}
+"""Among whole checkpoints of one step: under its own name, then the one that was being written."""
 
 GAUSSIANS_PREFIX = "gaussians."
 """Prefix of the raw parameters among the tensors."""
@@ -58,7 +67,7 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any], tensors: Mapping[st
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
         with (temporary / TENSORS_FILE).open("wb") as file:
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-            _sync(file.fileno())
+            _sync(file)
         _write_json(temporary / STATE_FILE, {"format": FORMAT, **state})
         checksums = {name: _sha256(temporary / name) for name in (STATE_FILE, TENSORS_FILE)}
         _write_json(temporary / CHECKSUMS_FILE, checksums)
@@ -71,7 +80,8 @@ def write_checkpoint(folder: Path, state: Mapping[str, Any], tensors: Mapping[st
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if replaced.exists() and not folder.exists():
-            replaced.rename(folder)
+            with contextlib.suppress(OSError):
+                replaced.rename(folder)
         raise InputError(f"cannot write the checkpoint {folder}: {error.strerror or error}") from error
 
 
@@ -84,32 +94,68 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     folder = Path(folder)
     try:
         checksums = json.loads((folder / CHECKSUMS_FILE).read_text(encoding="utf-8"))
-        for name in (STATE_FILE, TENSORS_FILE):
-            if _sha256(folder / name) != checksums[name]:
-                raise InputError(f"checkpoint {folder}: {name} is damaged (its checksum differs); use another one")
-        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-        if state.get("format") != FORMAT:
-            raise InputError(f"checkpoint {folder}: expected format {FORMAT!r}, got {state.get('format')!r}")
-        with np.load(folder / TENSORS_FILE, allow_pickle=False) as arrays:
-            return state, {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (OSError, KeyError, AttributeError, TypeError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+        damaged = [name for name in (STATE_FILE, TENSORS_FILE) if _sha256(folder / name) != checksums[name]]
+        if not damaged:
+            state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+            if state.get("format") == FORMAT:
+                with np.load(folder / TENSORS_FILE, allow_pickle=False) as arrays:
+                    return state, {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except (OSError, KeyError, AttributeError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{folder} is not a whole checkpoint: {error}") from error
+    if damaged:
+        raise InputError(f"checkpoint {folder}: {damaged[0]} is damaged (its checksum differs); use another one")
+    raise InputError(
+        f"checkpoint {folder}: expected format {FORMAT!r}, got {state.get('format')!r}: it is of another version"
+    )
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The whole checkpoint of the highest step in a folder of checkpoints; damaged ones are skipped with a warning."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        return None
-    found = [(int(match[1]), path) for path in folder.iterdir() if (match := re.fullmatch(r"step_(\d+)", path.name))]
-    for _, path in sorted(found, reverse=True):
+    """The whole checkpoint of the highest step in a folder of checkpoints; damaged ones are skipped with a warning.
+
+    It may have a hidden name where a writer was killed, or is at work; `recovered_checkpoint` puts that right.
+    """
+    for _, _, path in _candidates(Path(folder)):
         try:
             read_checkpoint(path)
         except InputError as error:
-            logger.warning("skipping a checkpoint: %s", error)
+            # What a killed writer left unfinished is nothing to warn of.
+            level = logging.DEBUG if path.name.startswith(".") else logging.WARNING
+            logger.log(level, "skipping a checkpoint: %s", error)
             continue
         return path
     return None
+
+
+def recovered_checkpoint(folder: Path) -> Path | None:
+    """`newest_checkpoint` for the one process that is going to write: under its own name, and leftovers are removed.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    folder = Path(folder)
+    newest = newest_checkpoint(folder)
+    try:
+        if newest is not None and newest.name.startswith("."):
+            step = next(step for step, _, path in _candidates(folder) if path == newest)
+            own = folder / checkpoint_name(step)
+            logger.warning("%s was not put in its place: it is now %s", newest, own.name)
+            shutil.rmtree(own, ignore_errors=True)  # It is not whole, or it would have been found.
+            newest = newest.rename(own)
+        for _, _, path in _candidates(folder):
+            if path.name.startswith("."):
+                shutil.rmtree(path, ignore_errors=True)
+    except OSError as error:
+        raise InputError(f"cannot put the checkpoints in {folder} in order: {error.strerror or error}") from error
+    return newest
+
+
+def _candidates(folder: Path) -> list[tuple[int, int, Path]]:
+    """Step, preference and path of everything that may be a checkpoint, the newest and best first."""
+    if not folder.is_dir():
+        return []
+    found = [(match, path) for path in folder.iterdir() if (match := _FOLDER_NAME.fullmatch(path.name))]
+    ranked = [(int(match[1] or match[2]), _PREFERENCE[match[3]], path) for match, path in found]
+    return sorted(ranked, reverse=True)
 
 
 def gaussians_from_tensors(tensors: Mapping[str, Tensor]) -> Gaussians:
@@ -130,12 +176,12 @@ def gaussians_from_tensors(tensors: Mapping[str, Tensor]) -> Gaussians:
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     with path.open("w", encoding="utf-8") as file:
         json.dump(value, file, indent=1, allow_nan=False)
-        file.flush()
-        _sync(file.fileno())
+        _sync(file)
 
 
-def _sync(descriptor: int) -> None:
-    os.fsync(descriptor)
+def _sync(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
