@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from difix_model.network import DifixNetwork
@@ -27,13 +28,13 @@ class Processes:
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.world_size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = 0
-        self.device = torch.device(device)
+        self.device: torch.device = torch.device(device)
         self.sharded = False
         if self.world_size > 1:
             from accelerate import PartialState
 
             state = PartialState(cpu=self.device.type == "cpu")
-            self.rank, self.device = state.process_index, state.device
+            self.rank, self.device = state.process_index, torch.device(str(state.device))
             self.sharded = os.environ.get(SHARDED_VARIABLE, "false").lower() == "true"
 
     @property
@@ -97,7 +98,7 @@ class Processes:
             return nn.parallel.DistributedDataParallel(network, device_ids=device_ids, broadcast_buffers=False)
         from torch.distributed.fsdp import fully_shard
 
-        mesh = torch.distributed.init_device_mesh(self.device.type, (self.world_size,))
+        mesh = init_device_mesh(self.device.type, (self.world_size,))
         for module in _shard_units(network):
             fully_shard(module, mesh=mesh)
         fully_shard(network, mesh=mesh)

@@ -43,8 +43,8 @@ def start_from_model(
         InputError: The source is missing, incomplete or of an unknown form.
     """
     from difix_model.hub import weights_folder
-    from difix_model.pipeline import load_source
     from difix_model.released import is_layout
+    from difix_model.sources import load_source
     from difix_model.text import TextEncoder
 
     checkpoint = load_source(source, base=base)
