@@ -123,7 +123,7 @@ def test_gradients_agree_with_gsplat(antialiased: bool, spread: float):
     v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest = grads
     project_backward(
         0, num, means, log_scales, quats, logits, sh_rest, values, DEGREE, antialiased, splats, radii,
-        np.arange(num + 1), moments, v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest, v_means2d,
+        np.arange(num + 1), moments, v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest, v_means2d, None,
     )  # fmt: skip
 
     # What the moments mean: the gradients of position, conic, opacity, colour and depth of every splat.

@@ -16,8 +16,8 @@ from torch import Tensor
 from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.geometry.cameras import Camera
 from splat_recon.render import cpu_layout as layout
-from splat_recon.render.cpu_blend import blend, blend_backward
-from splat_recon.render.cpu_projection import add_slots, project, project_backward
+from splat_recon.render.cpu_blend import NUM_KEPT, blend, blend_backward
+from splat_recon.render.cpu_projection import project, project_backward
 from splat_recon.render.cpu_tiles import bin_splats
 from splat_recon.render.output import RenderOutput, RenderStats
 from splat_recon.render.rasterizer import DEFAULT_CONFIG, RenderConfig, check_request
@@ -125,18 +125,19 @@ class _Rasterize(torch.autograd.Function):
         ids, _, tile_starts, _ = bins
         shape = (call.height, call.width)
         rgb = np.empty((*shape, 3), np.float32)
-        alpha, depth, light = (np.empty(shape, np.float32) for _ in range(3))
-        last = np.empty(shape, np.int32)
+        alpha, depth = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        reached = np.empty(ids.shape[0], np.uint16)
+        kept = np.empty((call.tiles_x * call.tiles_y, NUM_KEPT * layout.TILE**2), np.float32)
         behind = _array(background)
         max_alpha = np.float32(call.config.max_alpha)
         call.workers.run(
             lambda worker: blend(
                 worker, call.workers.num_threads, call.tiles_x, tile_starts, ids, splats, behind, max_alpha,
-                rgb, alpha, depth, light, last,
+                rgb, alpha, depth, reached, kept,
             )
         )  # fmt: skip
         ctx.call = call
-        ctx.state = (parameters, splats, bins, behind, alpha, depth, light, last)
+        ctx.state = (parameters, splats, bins, behind, reached, kept, alpha, depth)
         ctx.set_materialize_grads(True)
         return torch.from_numpy(rgb), torch.from_numpy(alpha)[..., None], torch.from_numpy(depth)[..., None]
 
@@ -145,38 +146,35 @@ class _Rasterize(torch.autograd.Function):
     def backward(ctx, v_rgb, v_alpha, v_depth):
         """Walk the tiles back to front, then each Gaussian from the image to the world."""
         call: _Call = ctx.call
-        parameters, splats, (ids, slots, tile_starts, slot_starts), behind, alpha, depth, light, last = ctx.state
-        moments = np.empty((ids.shape[0], layout.NUM_MOMENTS), np.float32)
-        abs_moments = np.empty((ids.shape[0], 2), np.float32) if call.config.absgrad else None
+        parameters, splats, (ids, slots, tile_starts, slot_starts), behind, reached, kept, alpha, depth = ctx.state
+        moments = np.empty((ids.shape[0], layout.MOMENT_STRIDE), np.float32)
         gradients = (_array(v_rgb), _array(v_alpha)[..., 0], _array(v_depth)[..., 0])
         max_alpha = np.float32(call.config.max_alpha)
+        num = splats.shape[0]
+        absgrad = np.zeros((num, 2), np.float32) if call.config.absgrad else None
         call.workers.run(
             lambda worker: blend_backward(
                 worker, call.workers.num_threads, call.tiles_x, tile_starts, ids, slots, splats, behind, max_alpha,
-                alpha, depth, light, last, *gradients, moments, abs_moments,
+                reached, kept, alpha, depth, *gradients, moments, absgrad,
             )
         )  # fmt: skip
         means, log_scales, quats, logits, _, sh_rest = parameters
-        if abs_moments is not None:
-            absgrad = np.empty((means.shape[0], 2), np.float32)
-            call.workers.run_ranges(
-                means.shape[0], lambda start, stop: add_slots(start, stop, slot_starts, abs_moments, absgrad)
-            )
-            call.means2d.absgrad = torch.from_numpy(absgrad)  # pyright: ignore[reportAttributeAccessIssue]
         v_parameters = tuple(np.zeros_like(parameter) for parameter in parameters)
         v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest = v_parameters
-        v_means2d = np.zeros((means.shape[0], 2), np.float32)
+        v_means2d = np.zeros((num, 2), np.float32)
         call.workers.run_ranges(
-            means.shape[0],
+            num,
             lambda start, stop: project_backward(
                 start, stop, means, log_scales, quats, logits, sh_rest, call.camera, call.degree,
                 call.config.antialiased, splats, call.radii, slot_starts, moments,
-                v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest, v_means2d,
+                v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest, v_means2d, absgrad,
             ),
         )  # fmt: skip
+        if absgrad is not None:
+            call.means2d.absgrad = torch.from_numpy(absgrad)  # pyright: ignore[reportAttributeAccessIssue]
         v_background = None
         if ctx.needs_input_grad[2]:
-            v_background = torch.einsum("hwc,hw->c", v_rgb, torch.from_numpy(light))
+            v_background = torch.einsum("hwc,hw->c", v_rgb, 1 - torch.from_numpy(alpha))
         found = (torch.from_numpy(array) for array in (v_means2d, *v_parameters))
         v_means2d_tensor, *rest = found
         return None, v_means2d_tensor, v_background, *rest

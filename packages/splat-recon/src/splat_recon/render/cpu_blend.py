@@ -1,35 +1,42 @@
 """Front-to-back blending of splats, tile by tile, as a numba kernel and its backward.
 
-A tile's pixels lie in one flat float32 buffer, plane after plane of 16 x 16 values: constant distances from one base
-let LLVM see that nothing overlaps, and each row of 16 pixels becomes straight vector code. For that the row loops
-are free of branches, indices are unsigned (numba would otherwise test for negative ones), and exp is a polynomial
-that holds on the range in which a pixel can be reached at all.
+A tile of 16 x 16 pixels is cut into 16 blocks of 4 x 4, and the 16 pixels of a block are the lanes of one value (see
+`cpu_lanes`): a small splat reaches few blocks. Which ones is decided for all 16 at once, exactly: by the least exponent
+anywhere in each. The planes of a tile's buffer hold block after block. exp is a polynomial that is good on the range in
+which a pixel can be reached at all, the same in both directions.
 """
-
-import math
 
 import numpy as np
 from numba import njit
 
 from splat_recon.render.cpu_harmonics import FLAGS
+from splat_recon.render.cpu_lanes import (
+    WIDTH,
+    address,
+    bits,
+    everywhere,
+    fma,
+    fold_2,
+    fold_4,
+    fold_8,
+    fold_16,
+    least,
+    load,
+    lowest_bit,
+    magnitude,
+    most,
+    select,
+    store,
+    with_sign,
+)
 from splat_recon.render.cpu_layout import (
     BLUE,
     CONIC_XX,
     CONIC_XY,
     CONIC_YY,
     DEPTH,
-    EXTENT_Y,
     GREEN,
-    M_00,
-    M_01,
-    M_02,
-    M_10,
-    M_11,
-    M_20,
-    M_BLUE,
-    M_DEPTH,
-    M_GREEN,
-    M_RED,
+    LIMIT,
     OPACITY,
     RED,
     TILE,
@@ -54,313 +61,337 @@ MAX_EXPONENT = F(5.6)
 E0, E1, E2 = F(1.0), F(-0.12499997019767761), F(0.007812413387000561)
 E3, E4 = F(-0.0003254314069636166), F(1.0127823770744726e-05)
 E5, E6 = F(-2.4260549480459304e-07), F(3.7193039759131352e-09)
+ROUNDING = F(1 - 4e-6)
+"""Lowers the least exponent of a block by what rounding may have added to it, so that no pixel is missed."""
 
-SIDE = U(TILE)
-PLANE = U(TILE * TILE)
+BLOCK = 4
+"""Side of a block in pixels."""
+AHEAD = 32
+"""Splats whose blocks are found together, and between two looks at which blocks still let light through. So the
+processor need not wait for pixels before it knows which block comes next."""
+FAR_PIXEL = F(BLOCK - 1)
 U0 = U(0)
 U1 = U(1)
-SUM_FLAGS = {*FLAGS, "reassoc"}
-"""A fixed number of columns may be summed in the order that suits vector units; it is the same at every call."""
-CHECK_EVERY = 16
-"""Splats between two looks at whether a tile's rows still let light through."""
+LANES = U(WIDTH)
+PLANE = U(TILE * TILE)
+NUM_BLOCKS = TILE * TILE // WIDTH
 
+# Planes of both buffers: where a tile's pixels lie in it, and first of all where its blocks begin (one value each).
+P_X = U(0) * PLANE
+P_Y = U(1) * PLANE
+B_X = U(2) * PLANE
+B_Y = B_X + LANES
+P_LIGHT = U(3) * PLANE
 # Planes of the forward buffer.
-P_LIGHT = U(0) * PLANE
-P_RED = U(1) * PLANE
-P_GREEN = U(2) * PLANE
-P_BLUE = U(3) * PLANE
-P_DEPTH = U(4) * PLANE
-P_LAST = U(5) * PLANE
-NUM_FORWARD = 6 * TILE * TILE
+P_RED = U(4) * PLANE
+P_GREEN = U(5) * PLANE
+P_BLUE = U(6) * PLANE
+P_DEPTH = U(7) * PLANE
+P_LAST = U(8) * PLANE
+# Planes of the backward buffer.
+P_V_RED = U(4) * PLANE
+P_V_GREEN = U(5) * PLANE
+P_V_BLUE = U(6) * PLANE
+P_V_DEPTH = U(7) * PLANE
+P_DRAWN = U(8) * PLANE
+P_BEHIND = U(9) * PLANE
+NUM_FORWARD = 9 * TILE * TILE
+NUM_BACKWARD = 10 * TILE * TILE
 
-# Planes of the backward buffer, then rows that sum over the columns of a tile.
-P_BEHIND = U(1) * PLANE
-P_V_RED = U(2) * PLANE
-P_V_GREEN = U(3) * PLANE
-P_V_BLUE = U(4) * PLANE
-P_V_DEPTH = U(5) * PLANE
-P_B_LAST = U(6) * PLANE
-NUM_BACKWARD = 7 * TILE * TILE
-S_0 = U(0)
-S_1 = S_0 + SIDE
-S_2 = S_1 + SIDE
-S_RED = S_2 + SIDE
-S_GREEN = S_RED + SIDE
-S_BLUE = S_GREEN + SIDE
-S_DEPTH = S_BLUE + SIDE
-NUM_SUMS = 7 * TILE
+KEPT_LIGHT = U(0)
+"""Planes that the forward keeps of every tile for the backward: the light behind the last splat drawn."""
+KEPT_LAST = U(1)
+"""That splat's place in the tile's list; -1: none."""
+NUM_KEPT = 2
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
-def row_range(y, extent):
-    """First and past-last row of the tile that a splat at height y (in the tile's rows) can reach."""
-    first = max(math.ceil(y - extent), ZERO)
-    last = min(math.floor(y + extent), F(TILE - 1))
-    if last < first:
-        return U0, U0
-    return U(first), U(last) + U1
+def place_in_tile(row, column):
+    """Where a pixel of a tile lies in a plane."""
+    block = (row // BLOCK) * (TILE // BLOCK) + column // BLOCK
+    return block * WIDTH + (row % BLOCK) * BLOCK + column % BLOCK
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
+def new_buffer(size):
+    """A buffer with the coordinates of the tile's pixels and blocks, counted from the tile's first pixel."""
+    spare = np.zeros(size + WIDTH, np.float32)
+    # Values that lie across two lines of the cache would take twice as long.
+    skipped = (LANES - (address(spare) // U(4)) % LANES) % LANES
+    buffer = spare[skipped : skipped + U(size)]
+    for row in range(TILE):
+        for column in range(TILE):
+            at = place_in_tile(row, column)
+            buffer[int(P_X) + at] = F(column)
+            buffer[int(P_Y) + at] = F(row)
+    for block in range(NUM_BLOCKS):
+        buffer[int(B_X) + block] = buffer[int(P_X) + block * WIDTH]
+        buffer[int(B_Y) + block] = buffer[int(P_Y) + block * WIDTH]
+    return buffer
+
+
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
+def exponent(dx, dy, half_xx, conic_xy, half_yy):
+    """Half the squared Mahalanobis distance."""
+    return fma(fma(dx, half_xx, dy * conic_xy), dx, dy * half_yy * dy)
+
+
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
+def reached_blocks(buffer, x, y, half_xx, conic_xy, half_yy, limit):
+    """The blocks in which some exponent may be `limit` or less, as bits.
+
+    The exponent is convex and least at the splat's centre. Where that lies outside a block, the least value is on the
+    nearer vertical or the nearer horizontal side.
+    """
+    xx, yy = half_xx * ROUNDING, half_yy * ROUNDING
+    high_x, high_y = x - load(buffer, B_X), y - load(buffer, B_Y)
+    low_x, low_y = high_x - FAR_PIXEL, high_y - FAR_PIXEL
+    near_x = most(least(high_x, ZERO), low_x)
+    near_y = most(least(high_y, ZERO), low_y)
+    best_x = most(least(near_y * (-HALF * conic_xy / half_xx), high_x), low_x)
+    best_y = most(least(near_x * (-HALF * conic_xy / half_yy), high_y), low_y)
+    on_vertical = exponent(near_x, best_y, xx, conic_xy, yy)
+    on_horizontal = exponent(best_x, near_y, xx, conic_xy, yy)
+    return bits(least(on_vertical, on_horizontal) <= limit)
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def exp_minus(s):
     """exp(-s) for s in [0, MAX_EXPONENT], the same in both directions: a polynomial of s / 8, three times squared."""
-    e = s if s < MAX_EXPONENT else MAX_EXPONENT
-    e = E0 + e * (E1 + e * (E2 + e * (E3 + e * (E4 + e * (E5 + e * E6)))))
+    s = least(s, MAX_EXPONENT)
+    e = fma(s, E6, E5)
+    e = fma(s, e, E4)
+    e = fma(s, e, E3)
+    e = fma(s, e, E2)
+    e = fma(s, e, E1)
+    e = fma(s, e, E0)
     e = e * e
     e = e * e
-    e = e * e
-    return e
+    return e * e
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
-def blend_row(buffer, row, x, y, half_xx, conic_xy, half_yy, opacity, red, green, blue, depth, index, max_alpha):
-    """Blend one splat into one row of the tile."""
-    dy = y - F(row)
-    linear = conic_xy * dy
-    constant = half_yy * dy * dy
-    base = row * SIDE
-    for column in range(SIDE):
-        at = base + column
-        dx = x - F(column)
-        s = (half_xx * dx + linear) * dx + constant
-        e = exp_minus(s)
-        alpha = opacity * e
-        alpha = alpha if alpha < max_alpha else max_alpha
-        light = buffer[P_LIGHT + at]
-        left = light - light * alpha
-        seen = (alpha >= MIN_ALPHA) & (s >= ZERO)
-        drawn = seen & (left > MIN_TRANSMITTANCE)
-        weight = light * alpha if drawn else ZERO
-        # A pixel that is done keeps its light with the sign turned, so that nothing passes the test again.
-        stopped = -abs(light) if seen else light
-        buffer[P_LIGHT + at] = left if drawn else stopped
-        buffer[P_RED + at] += weight * red
-        buffer[P_GREEN + at] += weight * green
-        buffer[P_BLUE + at] += weight * blue
-        buffer[P_DEPTH + at] += weight * depth
-        buffer[P_LAST + at] = index if drawn else buffer[P_LAST + at]
+def blend_block(buffer, at, x, y, half_xx, conic_xy, half_yy, opacity, red, green, blue, depth, index, max_alpha):
+    """Blend one splat into one block."""
+    s = exponent(x - load(buffer, P_X + at), y - load(buffer, P_Y + at), half_xx, conic_xy, half_yy)
+    alpha = least(exp_minus(s) * opacity, max_alpha)
+    light = load(buffer, P_LIGHT + at)
+    left = light - light * alpha
+    seen = (alpha >= MIN_ALPHA) & (s >= ZERO)
+    drawn = seen & (left > MIN_TRANSMITTANCE)
+    weight = select(drawn, light * alpha, ZERO)
+    # A pixel that is done keeps its light with the sign turned, so that nothing passes the test again. (Computed such
+    # that all lanes are written: reading back soon after a masked store is slow.)
+    light = with_sign(light - weight, select(drawn, light, select(seen, -ONE, light)))
+    store(buffer, P_LIGHT + at, light)
+    store(buffer, P_RED + at, fma(weight, red, load(buffer, P_RED + at)))
+    store(buffer, P_GREEN + at, fma(weight, green, load(buffer, P_GREEN + at)))
+    store(buffer, P_BLUE + at, fma(weight, blue, load(buffer, P_BLUE + at)))
+    store(buffer, P_DEPTH + at, fma(weight, depth, load(buffer, P_DEPTH + at)))
+    store(buffer, P_LAST + at, select(drawn, index, load(buffer, P_LAST + at)))
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
-def live_rows(buffer, live):
-    """Refresh which rows still let light through; returns how many do."""
-    num_live = 0
-    for row in range(SIDE):
-        open_pixels = 0
-        for column in range(SIDE):
-            open_pixels += buffer[P_LIGHT + row * SIDE + column] > ZERO
-        live[row] = open_pixels > 0
-        num_live += open_pixels > 0
-    return num_live
+def live_blocks(buffer):
+    """The blocks that still let light through, as bits."""
+    live = U0
+    for block in range(U(NUM_BLOCKS)):
+        live |= U(bits(load(buffer, P_LIGHT + block * LANES) > ZERO) != U0) << block
+    return live
+
+
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
+def clear_tile(buffer, rows, columns):
+    """An empty tile, of which `rows` x `columns` pixels lie in the image."""
+    for block in range(U(NUM_BLOCKS)):
+        at = block * LANES
+        # Pixels beyond the image's edge never hold a tile or a block back.
+        inside = (load(buffer, P_X + at) < columns) & (load(buffer, P_Y + at) < rows)
+        store(buffer, P_LIGHT + at, select(inside, ONE, -ONE))
+        for plane in (P_RED, P_GREEN, P_BLUE, P_DEPTH):
+            store(buffer, plane + at, everywhere(ZERO))
+        store(buffer, P_LAST + at, everywhere(-ONE))
+
+
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
+def finish_tile(buffer, background, kept):
+    """Lay the background under a blended tile, make depth the expected one, and keep what the backward needs.
+
+    Afterwards the plane of the light holds the alpha.
+    """
+    for block in range(U(NUM_BLOCKS)):
+        at = block * LANES
+        light = magnitude(load(buffer, P_LIGHT + at))
+        alpha = ONE - light
+        store(kept, KEPT_LIGHT * PLANE + at, light)
+        store(kept, KEPT_LAST * PLANE + at, load(buffer, P_LAST + at))
+        store(buffer, P_RED + at, fma(light, background[0], load(buffer, P_RED + at)))
+        store(buffer, P_GREEN + at, fma(light, background[1], load(buffer, P_GREEN + at)))
+        store(buffer, P_BLUE + at, fma(light, background[2], load(buffer, P_BLUE + at)))
+        store(buffer, P_DEPTH + at, load(buffer, P_DEPTH + at) / most(alpha, MIN_WEIGHT))
+        store(buffer, P_LIGHT + at, alpha)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
 def blend(
-    worker, num_workers, tiles_x, tile_starts, ids, splats, background, max_alpha, rgb, alpha, depth, light, last
+    worker, num_workers, tiles_x, tile_starts, ids, splats, background, max_alpha, rgb, alpha, depth, reached, kept
 ):
     """Blend every `num_workers`-th tile, beginning with number `worker`.
 
-    Writes colour, alpha and expected depth of the image, and what the backward needs: the light left behind the last
-    splat drawn, and that splat's place in the tile's list (-1: none).
+    Writes colour, alpha and expected depth of the image, and what the backward needs: the blocks each intersection
+    reaches as bits, and `NUM_KEPT` planes of each tile.
     """
-    height, width = light.shape
-    buffer = np.empty(NUM_FORWARD, np.float32)
-    live = np.empty(TILE, np.bool_)
+    height, width = alpha.shape
+    buffer = new_buffer(NUM_FORWARD)
     for tile in range(worker, tile_starts.shape[0] - 1, num_workers):
         top, left = TILE * (tile // tiles_x), TILE * (tile % tiles_x)
+        rows, columns = min(TILE, height - top), min(TILE, width - left)
         origin_x, origin_y = F(left) + HALF, F(top) + HALF
-        buffer[: int(P_LAST)] = ZERO
-        buffer[: int(PLANE)] = ONE
-        buffer[int(P_LAST) :] = F(-1)
-        # Pixels beyond the image's edge never hold a tile or a row back.
-        for row in range(TILE):
-            for column in range(TILE):
-                if top + row >= height or left + column >= width:
-                    buffer[row * TILE + column] = -ONE
-        live_rows(buffer, live)
-        start = tile_starts[tile]
-        for k in range(tile_starts[tile + 1] - start):
-            if k % CHECK_EVERY == CHECK_EVERY - 1 and live_rows(buffer, live) == 0:
-                break
-            splat = splats[ids[start + k]]
-            x, y = splat[X] - origin_x, splat[Y] - origin_y
-            first, end = row_range(y, splat[EXTENT_Y])
-            half_xx, conic_xy, half_yy = HALF * splat[CONIC_XX], splat[CONIC_XY], HALF * splat[CONIC_YY]
-            for row in range(first, end):
-                if live[row]:
-                    blend_row(
-                        buffer, row, x, y, half_xx, conic_xy, half_yy,
-                        splat[OPACITY], splat[RED], splat[GREEN], splat[BLUE], splat[DEPTH], F(k), max_alpha,
+        clear_tile(buffer, F(rows), F(columns))
+        start, stop = tile_starts[tile], tile_starts[tile + 1]
+        for place in range(start, stop):
+            if (place - start) % AHEAD == 0:
+                live = live_blocks(buffer)
+                if live == U0:
+                    break
+                for later in range(place, min(place + AHEAD, stop)):
+                    splat = splats[ids[later]]
+                    found = reached_blocks(
+                        buffer, splat[X] - origin_x, splat[Y] - origin_y,
+                        HALF * splat[CONIC_XX], splat[CONIC_XY], HALF * splat[CONIC_YY], splat[LIMIT],
                     )  # fmt: skip
-        for row in range(min(TILE, height - top)):
-            for column in range(min(TILE, width - left)):
-                at = U(row * TILE + column)
-                i, j = top + row, left + column
-                rest = abs(buffer[P_LIGHT + at])
-                covered = ONE - rest
-                rgb[i, j, 0] = buffer[P_RED + at] + rest * background[0]
-                rgb[i, j, 1] = buffer[P_GREEN + at] + rest * background[1]
-                rgb[i, j, 2] = buffer[P_BLUE + at] + rest * background[2]
-                alpha[i, j] = covered
-                depth[i, j] = buffer[P_DEPTH + at] / max(covered, MIN_WEIGHT)
-                light[i, j] = rest
-                last[i, j] = np.int32(buffer[P_LAST + at])
+                    reached[later] = np.uint16(found & live)
+            splat = splats[ids[place]]
+            x, y = splat[X] - origin_x, splat[Y] - origin_y
+            half_xx, conic_xy, half_yy = HALF * splat[CONIC_XX], splat[CONIC_XY], HALF * splat[CONIC_YY]
+            ahead = U(reached[place])
+            while ahead != U0:
+                at = lowest_bit(ahead) * LANES
+                ahead &= ahead - U1
+                blend_block(
+                    buffer, at, x, y, half_xx, conic_xy, half_yy,
+                    splat[OPACITY], splat[RED], splat[GREEN], splat[BLUE], splat[DEPTH], F(place - start), max_alpha,
+                )  # fmt: skip
+        finish_tile(buffer, background, kept[tile])
+        for row in range(rows):
+            for column in range(columns):
+                at = U(place_in_tile(row, column))
+                rgb[top + row, left + column, 0] = buffer[P_RED + at]
+                rgb[top + row, left + column, 1] = buffer[P_GREEN + at]
+                rgb[top + row, left + column, 2] = buffer[P_BLUE + at]
+                alpha[top + row, left + column] = buffer[P_LIGHT + at]
+                depth[top + row, left + column] = buffer[P_DEPTH + at]
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
-def row_backward(
-    buffer, sums, abs_sums, row, x, y, half_xx, conic_xy, half_yy, opacity, red, green, blue, depth, index, max_alpha
-):
-    """Step back over one splat in one row: restore the light before it, add to the column sums.
+def step_back(buffer, at, dx, dy, half_xx, conic_xy, half_yy, opacity, red, green, blue, depth, index, max_alpha):
+    """Step back over one splat in one block: restore the light before it.
 
-    `abs_sums` is None unless absolute gradients are wanted, and the compiler then leaves their lines out.
+    Returns the gradient with respect to the exponent and the splat's weight, pixel by pixel.
     """
-    dy = y - F(row)
-    linear = conic_xy * dy
-    constant = half_yy * dy * dy
-    base = row * SIDE
-    for column in range(SIDE):
-        at = base + column
-        dx = x - F(column)
-        s = (half_xx * dx + linear) * dx + constant
-        e = exp_minus(s)
-        raw = opacity * e
-        alpha = raw if raw < max_alpha else max_alpha
-        drawn = (alpha >= MIN_ALPHA) & (s >= ZERO) & (index <= buffer[P_B_LAST + at])
-        alpha = alpha if drawn else ZERO
-        inverse = ONE / (ONE - alpha)
-        light = buffer[P_LIGHT + at] * inverse
-        weight = light * alpha
-        v_red, v_green = buffer[P_V_RED + at], buffer[P_V_GREEN + at]
-        v_blue, v_depth = buffer[P_V_BLUE + at], buffer[P_V_DEPTH + at]
-        behind = buffer[P_BEHIND + at]
-        value = red * v_red + green * v_green + blue * v_blue + depth * v_depth
-        v_alpha = light * value - behind * inverse
-        v_exponent = -raw * v_alpha if drawn & (raw <= max_alpha) else ZERO
-        buffer[P_LIGHT + at] = light
-        buffer[P_BEHIND + at] = behind + weight * value
-        if abs_sums is not None:
-            abs_sums[column] += abs(v_exponent * (TWO * half_xx * dx + linear))
-            abs_sums[SIDE + column] += abs(v_exponent * (conic_xy * dx + TWO * half_yy * dy))
-        sums[S_0 + column] += v_exponent
-        sums[S_1 + column] += v_exponent * dy
-        sums[S_2 + column] += v_exponent * (dy * dy)
-        sums[S_RED + column] += weight * v_red
-        sums[S_GREEN + column] += weight * v_green
-        sums[S_BLUE + column] += weight * v_blue
-        sums[S_DEPTH + column] += weight * v_depth
+    s = exponent(dx, dy, half_xx, conic_xy, half_yy)
+    raw = exp_minus(s) * opacity
+    alpha = least(raw, max_alpha)
+    drawn = (alpha >= MIN_ALPHA) & (s >= ZERO) & (load(buffer, P_DRAWN + at) >= index)
+    alpha = select(drawn, alpha, ZERO)
+    inverse = everywhere(ONE) / (ONE - alpha)
+    light = load(buffer, P_LIGHT + at) * inverse
+    weight = light * alpha
+    behind = load(buffer, P_BEHIND + at)
+    value = load(buffer, P_V_RED + at) * red
+    value = fma(load(buffer, P_V_GREEN + at), green, value)
+    value = fma(load(buffer, P_V_BLUE + at), blue, value)
+    value = fma(load(buffer, P_V_DEPTH + at), depth, value)
+    v_transparency = behind * inverse - light * value
+    store(buffer, P_LIGHT + at, light)
+    store(buffer, P_BEHIND + at, fma(weight, value, behind))
+    return select(drawn & (raw <= max_alpha), raw * v_transparency, ZERO), weight
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
-def load_gradients(
-    buffer, row_deepest, top, left, background, alpha, depth, light, last, v_rgb, v_alpha, v_depth
-):  # fmt: skip
-    """Fill the planes of one tile with the image's gradients, and `row_deepest` with the last place drawn in each row.
+def load_tile(buffer, kept, top, left, background, alpha, depth, v_rgb, v_alpha, v_depth):
+    """Fill the planes of one tile with the image's gradients; returns the last place drawn in each block and in all.
 
     Where nothing is drawn that place is -1. Light that is left counts by what it lets through: the background, and
     1 - alpha. The expected depth is a ratio, so its gradient reaches the blended depth and alpha.
     """
-    height, width = light.shape
-    buffer[: int(P_B_LAST)] = ZERO
-    buffer[int(P_B_LAST) :] = F(-1)
-    row_deepest[:] = -1
+    height, width = alpha.shape
     for row in range(min(TILE, height - top)):
         for column in range(min(TILE, width - left)):
-            at = U(row * TILE + column)
+            at = U(place_in_tile(row, column))
             i, j = top + row, left + column
-            buffer[P_LIGHT + at] = light[i, j]
-            buffer[P_B_LAST + at] = F(last[i, j])
-            row_deepest[row] = max(row_deepest[row], last[i, j])
             covered = alpha[i, j]
             weight_gradient = v_depth[i, j] / covered if covered > MIN_WEIGHT else ZERO
             buffer[P_V_RED + at] = v_rgb[i, j, 0]
             buffer[P_V_GREEN + at] = v_rgb[i, j, 1]
             buffer[P_V_BLUE + at] = v_rgb[i, j, 2]
             buffer[P_V_DEPTH + at] = weight_gradient
-            through = background[0] * v_rgb[i, j, 0] + background[1] * v_rgb[i, j, 1] + background[2] * v_rgb[i, j, 2]
-            v_light = through - v_alpha[i, j] + weight_gradient * depth[i, j]
-            buffer[P_BEHIND + at] = light[i, j] * v_light
-
-
-@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=SUM_FLAGS)
-def write_moments(sums, x, moments, slot):
-    """Sum the column sums into one row of moments."""
-    m_00 = m_10 = m_01 = m_20 = m_11 = m_02 = red = green = blue = depth = ZERO
-    for column in range(SIDE):
-        dx = x - F(column)
-        order_0, order_1 = sums[S_0 + column], sums[S_1 + column]
-        m_00 += order_0
-        m_10 += dx * order_0
-        m_01 += order_1
-        m_20 += dx * dx * order_0
-        m_11 += dx * order_1
-        m_02 += sums[S_2 + column]
-        red += sums[S_RED + column]
-        green += sums[S_GREEN + column]
-        blue += sums[S_BLUE + column]
-        depth += sums[S_DEPTH + column]
-    moments[slot, M_00] = m_00
-    moments[slot, M_10] = m_10
-    moments[slot, M_01] = m_01
-    moments[slot, M_20] = m_20
-    moments[slot, M_11] = m_11
-    moments[slot, M_02] = m_02
-    moments[slot, M_RED] = red
-    moments[slot, M_GREEN] = green
-    moments[slot, M_BLUE] = blue
-    moments[slot, M_DEPTH] = depth
+            buffer[P_BEHIND + at] = weight_gradient * depth[i, j] - v_alpha[i, j]
+    deepest = -ONE
+    for block in range(U(NUM_BLOCKS)):
+        at = block * LANES
+        light, last = load(kept, KEPT_LIGHT * PLANE + at), load(kept, KEPT_LAST * PLANE + at)
+        through = load(buffer, P_V_RED + at) * background[0]
+        through = fma(load(buffer, P_V_GREEN + at), background[1], through)
+        through = fma(load(buffer, P_V_BLUE + at), background[2], through)
+        store(buffer, P_BEHIND + at, light * (load(buffer, P_BEHIND + at) + through))
+        store(buffer, P_LIGHT + at, light)
+        store(buffer, P_DRAWN + at, last)
+        for lane in range(LANES):
+            deepest = max(deepest, kept[KEPT_LAST * PLANE + at + lane])
+    return int(deepest)
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
 def blend_backward(
-    worker, num_workers, tiles_x, tile_starts, ids, slots, splats, background, max_alpha,
-    alpha, depth, light, last, v_rgb, v_alpha, v_depth, moments, abs_moments,
+    worker, num_workers, tiles_x, tile_starts, ids, slots, splats, background, max_alpha, reached, kept,
+    alpha, depth, v_rgb, v_alpha, v_depth, moments, absgrad,
 ):  # fmt: skip
     """Walk every `num_workers`-th tile back to front and write each intersection's moments into its slot.
 
-    `abs_moments` receives the sums of the absolute values of each pixel's gradient with respect to the centre, x and y;
-    it may be None.
+    The compiler leaves out the moments of the absolute gradients where `absgrad` is None.
     """
-    buffer = np.empty(NUM_BACKWARD, np.float32)
-    sums = np.empty(NUM_SUMS, np.float32)
-    abs_sums = None if abs_moments is None else np.empty(2 * TILE, np.float32)
-    row_deepest = np.empty(TILE, np.int32)
+    buffer = new_buffer(NUM_BACKWARD)
+    zero = everywhere(ZERO)
     for tile in range(worker, tile_starts.shape[0] - 1, num_workers):
-        top, left = TILE * (tile // tiles_x), TILE * (tile % tiles_x)
-        origin_x, origin_y = F(left) + HALF, F(top) + HALF
         start, stop = tile_starts[tile], tile_starts[tile + 1]
         if start == stop:
             continue
-        load_gradients(buffer, row_deepest, top, left, background, alpha, depth, light, last, v_rgb, v_alpha, v_depth)
-        deepest = row_deepest.max()
+        top, left = TILE * (tile // tiles_x), TILE * (tile % tiles_x)
+        origin_x, origin_y = F(left) + HALF, F(top) + HALF
+        deepest = load_tile(buffer, kept[tile], top, left, background, alpha, depth, v_rgb, v_alpha, v_depth)
         for place in range(start + deepest + 1, stop):
-            moments[slots[place], :] = ZERO
-            if abs_moments is not None:
-                abs_moments[slots[place], :] = ZERO
-        for k in range(deepest, -1, -1):
-            splat = splats[ids[start + k]]
+            store(moments, U(slots[place]) * LANES, zero)
+        for place in range(start + deepest, start - 1, -1):
+            splat = splats[ids[place]]
             x, y = splat[X] - origin_x, splat[Y] - origin_y
-            first, end = row_range(y, splat[EXTENT_Y])
             half_xx, conic_xy, half_yy = HALF * splat[CONIC_XX], splat[CONIC_XY], HALF * splat[CONIC_YY]
-            reached = False
-            for row in range(first, end):
-                if k > row_deepest[row]:
-                    continue
-                if not reached:
-                    sums[:] = ZERO
-                    if abs_sums is not None:
-                        abs_sums[:] = ZERO
-                    reached = True
-                row_backward(
-                    buffer, sums, abs_sums, row, x, y, half_xx, conic_xy, half_yy,
-                    splat[OPACITY], splat[RED], splat[GREEN], splat[BLUE], splat[DEPTH], F(k), max_alpha,
+            m_00 = m_10 = m_01 = m_20 = m_11 = m_02 = zero
+            m_red = m_green = m_blue = m_depth = abs_x = abs_y = zero
+            ahead = U(reached[place])
+            if ahead == U0:
+                store(moments, U(slots[place]) * LANES, zero)
+                continue
+            while ahead != U0:
+                at = lowest_bit(ahead) * LANES
+                ahead &= ahead - U1
+                dx, dy = x - load(buffer, P_X + at), y - load(buffer, P_Y + at)
+                v_exponent, weight = step_back(
+                    buffer, at, dx, dy, half_xx, conic_xy, half_yy,
+                    splat[OPACITY], splat[RED], splat[GREEN], splat[BLUE], splat[DEPTH], F(place - start), max_alpha,
                 )  # fmt: skip
-            if reached:
-                write_moments(sums, x, moments, slots[start + k])
-            else:
-                moments[slots[start + k], :] = ZERO
-            if abs_moments is not None:
-                for axis in range(2):
-                    abs_moments[slots[start + k], axis] = (
-                        abs_sums[axis * TILE : (axis + 1) * TILE].sum() if reached else ZERO
-                    )
+                by_x, by_y = v_exponent * dx, v_exponent * dy
+                m_00, m_10, m_01 = m_00 + v_exponent, m_10 + by_x, m_01 + by_y
+                m_20, m_11, m_02 = fma(by_x, dx, m_20), fma(by_x, dy, m_11), fma(by_y, dy, m_02)
+                m_red = fma(weight, load(buffer, P_V_RED + at), m_red)
+                m_green = fma(weight, load(buffer, P_V_GREEN + at), m_green)
+                m_blue = fma(weight, load(buffer, P_V_BLUE + at), m_blue)
+                m_depth = fma(weight, load(buffer, P_V_DEPTH + at), m_depth)
+                if absgrad is not None:
+                    abs_x = abs_x + magnitude(fma(by_x, TWO * half_xx, by_y * conic_xy))
+                    abs_y = abs_y + magnitude(fma(by_x, conic_xy, by_y * (TWO * half_yy)))
+            first = fold_8(fold_16(m_00, m_10), fold_16(m_01, m_20))
+            second = fold_8(fold_16(m_11, m_02), fold_16(m_red, m_green))
+            third = fold_8(fold_16(m_blue, m_depth), fold_16(abs_x, abs_y))
+            folded = fold_2(fold_4(first, second), fold_4(third, zero))
+            store(moments, U(slots[place]) * LANES, folded)

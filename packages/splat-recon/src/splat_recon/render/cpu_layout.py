@@ -28,8 +28,8 @@ BLUE = 8
 """Third channel of the same."""
 DEPTH = 9
 """z-depth of the centre, scene units."""
-EXTENT_Y = 10
-"""Rows farther from the centre than this many pixels see less than 1/255 of the Gaussian."""
+LIMIT = 10
+"""Pixels at which the exponent is larger than this see less than 1/255 of the Gaussian."""
 COMPENSATION = 11
 """Factor in (0, 1] that makes up for the blur; 1 unless antialiased."""
 NUM_SPLAT_COLUMNS = 12
@@ -47,7 +47,12 @@ M_GREEN = 7
 M_BLUE = 8
 M_DEPTH = 9
 """Gradient with respect to the z-depth that is blended."""
-NUM_MOMENTS = 10
+M_ABS_X = 10
+"""Sum over pixels of the absolute gradient with respect to the centre; y follows. Only where absgrad is asked for."""
+M_ABS_Y = 11
+NUM_MOMENTS = 12
+MOMENT_STRIDE = 16
+"""Floats from one row of moments to the next: a line of the cache."""
 
 CAMERA_FX = 12
 """The camera array holds R_cam_world row by row (0-8), t_cam_world (9-11), then the intrinsics in pixels."""

@@ -27,13 +27,15 @@ from splat_recon.render.cpu_layout import (
     CONIC_XY,
     CONIC_YY,
     DEPTH,
-    EXTENT_Y,
+    LIMIT,
     M_00,
     M_01,
     M_02,
     M_10,
     M_11,
     M_20,
+    M_ABS_X,
+    M_ABS_Y,
     M_DEPTH,
     M_RED,
     NUM_MOMENTS,
@@ -192,7 +194,7 @@ def project(
         splats[i, CONIC_YY] = c_xx * inv
         splats[i, OPACITY] = opacity
         splats[i, DEPTH] = z
-        splats[i, EXTENT_Y] = F(1.001) * math.sqrt(TWO * threshold * c_yy) + F(0.01)
+        splats[i, LIMIT] = F(1.00001) * threshold + F(0.0001)
         splats[i, COMPENSATION] = compensation
         depths[i] = z
         radii[i, 0] = np.int32(radius_x)
@@ -320,20 +322,9 @@ def geometry_backward(i, camera, means, log_scales, quats, v_xx, v_xy, v_yy, v_p
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
-def add_slots(start, stop, slot_starts, moments, totals):
-    """Add up what the tiles found about Gaussians `start` to `stop`: row by row of `moments` into rows of `totals`."""
-    for i in range(start, stop):
-        for m in range(totals.shape[1]):
-            totals[i, m] = ZERO
-        for slot in range(slot_starts[i], slot_starts[i + 1]):
-            for m in range(totals.shape[1]):
-                totals[i, m] += moments[slot, m]
-
-
-@njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
 def project_backward(
     start, stop, means, log_scales, quats, logits, sh_rest, camera, degree, antialiased, splats, radii,
-    slot_starts, moments, v_means, v_logs, v_quats, v_logits, v_sh0, v_sh_rest, v_means2d,
+    slot_starts, moments, v_means, v_logs, v_quats, v_logits, v_sh0, v_sh_rest, v_means2d, absgrad,
 ):  # fmt: skip
     """Add up what the tiles found about Gaussians `start` to `stop` and carry it to the raw parameters.
 
@@ -355,6 +346,9 @@ def project_backward(
         v_py = splat[CONIC_XY] * total[M_10] + splat[CONIC_YY] * total[M_01]
         v_means2d[i, 0] = v_px
         v_means2d[i, 1] = v_py
+        if absgrad is not None:
+            absgrad[i, 0] = total[M_ABS_X]
+            absgrad[i, 1] = total[M_ABS_Y]
         sigmoid = ONE / (ONE + math.exp(-logits[i]))
         v_xx, v_xy, v_yy, v_opacity = covariance_gradient(splat, total, camera[CAMERA_EPS2D], antialiased, sigmoid)
         v_logits[i] = v_opacity * sigmoid * (ONE - sigmoid)
