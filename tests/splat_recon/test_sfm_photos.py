@@ -1,12 +1,26 @@
+"""Photos and videos to scenes."""
+
 import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from splat_recon.errors import InputError
+from splat_recon.io import sfm
 from splat_recon.io.colmap import read_scene
-from splat_recon.io.sfm import SfmConfig, reconstruct
+from splat_recon.io.pycolmap_import import pycolmap
+from splat_recon.io.sfm import reconstruct
+from splat_recon.io.sfm_config import CAMERA_MODELS, SfmConfig
+from splat_recon.io.sfm_plan import PhotoFacts, counts_up, make_plan, photo_facts
+from splat_recon.io.sfm_report import advice_without_model, summary
 
 
 def write_photos(folder, count, size=(48, 36)):
@@ -30,11 +44,23 @@ def test_wrong_photo_folders_are_refused(tmp_path):
     write_photos(tmp_path / "few", 2)
     with pytest.raises(InputError, match="holds 2 photos"):
         reconstruct(tmp_path / "few", tmp_path / "out")
+    (tmp_path / "few" / "a.HEIC").write_bytes(b"")
+    with pytest.raises(InputError, match=r"1 \.HEIC files are not read: convert them"):
+        reconstruct(tmp_path / "few", tmp_path / "out")
     write_photos(tmp_path / "mixed", 4)
     Image.new("RGB", (36, 48)).save(tmp_path / "mixed" / "2.png")
     (tmp_path / "mixed" / "3.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"(?s)2 problems.*3\.png.*one size"):
+        reconstruct(tmp_path / "mixed", tmp_path / "out", SfmConfig(cameras="shared"))
+    with pytest.raises(InputError, match=r"photos .*: photo .*3\.png"):
         reconstruct(tmp_path / "mixed", tmp_path / "out")
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(InputError, match="neither a folder of photos nor a video"):
+        reconstruct(tmp_path / "notes.txt", tmp_path / "out")
+    (tmp_path / "film.mp4").write_text("hello")
+    with pytest.raises(InputError, match=r"film\.mp4 cannot be decoded"):
+        reconstruct(tmp_path / "film.mp4", tmp_path / "out")
+    assert not (tmp_path / "out" / ".sfm").exists()
 
 
 def test_a_folder_with_a_model_is_not_written_to(tmp_path):
@@ -44,10 +70,261 @@ def test_a_folder_with_a_model_is_not_written_to(tmp_path):
         reconstruct(tmp_path / "photos", tmp_path / "out")
 
 
-@pytest.mark.parametrize("wrong", [{"max_size": 0}, {"max_features": -1}, {"camera_model": "PINHOLEY"}])
+@pytest.mark.skipif(pycolmap.has_cuda, reason="this pycolmap has CUDA")
+def test_cuda_without_cuda_is_refused(tmp_path):
+    write_photos(tmp_path / "photos", 3)
+    with pytest.raises(InputError, match="built without CUDA"):
+        reconstruct(tmp_path / "photos", tmp_path / "out", SfmConfig(device="cuda"))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_size": 0}, {"max_features": -1}, {"camera_model": "PINHOLEY"}, {"fps": 0.0}, {"max_frames": 2}],
+)
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SfmConfig(**wrong)
+
+
+def test_the_camera_models_are_colmaps():
+    assert set(CAMERA_MODELS) <= set(pycolmap.CameraModelId.__members__)
+
+
+def facts(count, *, size=(640, 480), lens="", prefix="img_", start=0):
+    return {f"{prefix}{start + index:04d}.jpg": PhotoFacts(size=size, lens=lens) for index in range(count)}
+
+
+def test_cameras_are_shared_by_photos_of_one_size_and_lens():
+    mixed = {**facts(3, lens="A 28"), **facts(2, lens="A 50", start=10), **facts(2, size=(480, 640), start=20)}
+    groups = make_plan(mixed, SfmConfig(), is_video=False).groups
+    assert [len(group) for group in groups] == [3, 2, 2]
+    assert len(make_plan(facts(5, lens="A 28"), SfmConfig(), is_video=False).groups) == 1
+    assert len(make_plan(mixed, SfmConfig(cameras="per-image"), is_video=False).groups) == 7
+    same_size = {**facts(3, lens="A 28"), **facts(2, lens="A 50", start=10)}
+    assert len(make_plan(same_size, SfmConfig(cameras="shared"), is_video=False).groups) == 1
+    with pytest.raises(InputError, match=r"640x480 .*480x640"):
+        make_plan(mixed, SfmConfig(cameras="shared"), is_video=False)
+
+
+def test_exif_data_tell_lenses_apart(tmp_path):
+    for index, focal in enumerate((28, 28, 50)):
+        exif = Image.Exif()
+        exif[0x010F], exif[0x0110] = "Maker", "Camera"
+        exif.get_ifd(0x8769)[0xA405] = focal
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{index}.jpg", exif=exif)
+    problems = []
+    found = photo_facts(tmp_path, ["0.jpg", "1.jpg", "2.jpg"], problems)
+    assert not problems
+    assert found["0.jpg"] == found["1.jpg"] == PhotoFacts(size=(40, 30), lens="Maker Camera 28")
+    assert make_plan(found, SfmConfig(), is_video=False).groups == (("0.jpg", "1.jpg"), ("2.jpg",))
+    # COLMAP starts from the focal length: 28 mm of a 43.3 mm diagonal.
+    camera = pycolmap.infer_camera_from_image(tmp_path / "0.jpg")
+    assert camera.has_prior_focal_length
+    assert camera.mean_focal_length() == pytest.approx(28 / 43.27 * 50, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("count", "prefix", "is_video", "matching"),
+    [
+        (80, "img_", False, "exhaustive"),
+        (81, "img_", False, "sequential"),
+        (150, None, False, "exhaustive"),
+        (200, None, False, "exhaustive"),
+        (60, "frame_", True, "exhaustive"),
+        (100, "frame_", True, "sequential"),
+    ],
+)
+def test_matching_is_chosen_by_number_and_order(count, prefix, is_video, matching):
+    found = facts(count, prefix=prefix or "")
+    if prefix is None:
+        found = {f"{(index * 7919) % 10_007:05d}_x{index % 3}.jpg": fact for index, fact in enumerate(found.values())}
+    plan = make_plan(found, SfmConfig(), is_video=is_video)
+    assert plan.matching == matching
+    assert str(count) in plan.reasons["matching"]
+    assert make_plan(found, SfmConfig(matching="sequential"), is_video=is_video).matching == "sequential"
+
+
+def test_many_photos_are_mapped_at_once():
+    assert make_plan(facts(250), SfmConfig(), is_video=False).mapping == "incremental"
+    assert make_plan(facts(251), SfmConfig(), is_video=False).mapping == "global"
+    assert make_plan(facts(251), SfmConfig(mapping="incremental"), is_video=False).mapping == "incremental"
+
+
+def test_names_that_count_up_are_an_order():
+    assert counts_up(["IMG_0998.JPG", "IMG_0999.JPG", "IMG_1000.JPG", "IMG_1003.JPG"])
+    assert not counts_up(["a1.jpg", "b2.jpg", "c3.jpg"])
+    assert not counts_up(["1.jpg", "20.jpg", "300.jpg"])
+    assert not counts_up(["kitchen.jpg", "garden.jpg"])
+
+
+def test_advice_follows_what_the_pairs_say():
+    assert "3 pairs compared, none alike" in advice_without_model(3, [], 3)
+    assert "from one place" in advice_without_model(9, ["PANORAMIC"] * 8 + ["CALIBRATED"], 36)
+    assert "none gives a pair to start with" in advice_without_model(9, ["UNCALIBRATED"] * 8, 36)
+
+
+NUM_PHOTOS = 6
+WORLD = np.random.default_rng(5).uniform(0, 255, (8, 64, 64))
+
+
+def draw(T_cam_world, K, size):
+    """Ray-cast a corner of three textured walls: much to match, exact geometry."""
+    width, height = size
+    u, v = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones_like(u)], axis=-1)
+    R = T_cam_world[:3, :3].T
+    center, directions = -R @ T_cam_world[:3, 3], rays @ R.T
+    best, image = np.full(u.shape, np.inf), np.zeros((height, width))
+    for axis in range(3):
+        distance = -center[axis] / directions[..., axis]
+        hit = center + distance[..., None] * directions
+        a, b = np.delete(hit, axis, axis=-1)[..., 0], np.delete(hit, axis, axis=-1)[..., 1]
+        nearer = (distance > 0) & (distance < best) & (a >= 0) & (b >= 0)
+        grey = sum(
+            WORLD[axis + 3 * k % 5, (a * f).astype(int) % 64, (b * f).astype(int) % 64] for k, f in ((0, 9), (1, 23))
+        )
+        image = np.where(nearer, grey / 2, image)
+        best = np.where(nearer, distance, best)
+    return np.repeat(image.round().astype(np.uint8)[..., None], 3, axis=2)
+
+
+def corner_pose(index, count):
+    from splat_recon.geometry.trajectories import looking_along
+
+    angle = 0.45 + 0.7 * index / max(count - 1, 1)
+    center = np.array([6 * np.cos(angle), 6 * np.sin(angle), 3.0 + 0.5 * np.sin(5 * angle)])
+    return looking_along(np.array([0.8, 0.8, 0.8]) - center, np.array([0, 0, -1.0]), center)
+
+
+def write_corner(folder: Path, count=NUM_PHOTOS, size=(320, 240)) -> list[np.ndarray]:
+    folder.mkdir(parents=True)
+    K = np.array([[300.0, 0, size[0] / 2], [0, 300, size[1] / 2], [0, 0, 1]])
+    poses = [corner_pose(index, count) for index in range(count)]
+    for index, pose in enumerate(poses):
+        Image.fromarray(draw(np.linalg.inv(pose), K, size)).save(folder / f"photo_{index:02d}.png")
+    return poses
+
+
+def angles_between(poses):
+    return np.array(
+        [[np.arccos(np.clip((np.trace(a[:3, :3].T @ b[:3, :3]) - 1) / 2, -1, 1)) for b in poses] for a in poses]
+    )
+
+
+@pytest.fixture(scope="module")
+def corner(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corner") / "photos"
+    return folder, write_corner(folder)
+
+
+@pytest.mark.parametrize(("mapping", "matching"), [("incremental", "exhaustive"), ("global", "sequential")])
+def test_cameras_of_drawn_photos_are_found(corner, tmp_path, mapping, matching):
+    photos, poses = corner
+    config = SfmConfig(mapping=mapping, matching=matching, num_threads=1, camera_model="SIMPLE_PINHOLE")
+    result = reconstruct(photos, tmp_path / "scene", config)
+    assert len(result.registered) == NUM_PHOTOS
+    assert result.mean_reprojection_error_px < 0.8
+    scene = read_scene(tmp_path / "scene")
+    found = [view.camera.T_world_cam for view in scene.views]
+    assert np.abs(angles_between(found) - angles_between(poses)).max() < np.radians(0.5)
+    report = json.loads((tmp_path / "scene" / "sfm_report.json").read_text())
+    assert report["num_registered"] == NUM_PHOTOS
+    assert report["model_sizes"] == [NUM_PHOTOS]
+    assert [view["name"] for view in report["views"]] == list(scene.names)
+    counts = [view["num_points"] for view in report["views"]]
+    assert report["weakest"][0]["num_points"] == min(counts)
+    # The errors of the views, weighted by their points, are those of the points, weighted by their views.
+    errors = np.array([view["mean_error_px"] for view in report["views"]])
+    points = pycolmap.Reconstruction(tmp_path / "scene" / "sparse" / "0").points3D.values()
+    expected = np.average([point.error for point in points], weights=[point.track.length() for point in points])
+    assert np.average(errors, weights=counts) == pytest.approx(expected, rel=0.02)
+    assert mapping in report["choices"]["mapping"]
+    assert matching in report["choices"]["matching"]
+    assert any("weakest views: " in line for line in summary(result))
+    assert not (tmp_path / "scene" / ".sfm").exists()
+
+
+@pytest.mark.slow
+def test_several_models_are_said_and_the_largest_is_kept(corner, tmp_path, monkeypatch, caplog):
+    photos, _ = corner
+    folder = tmp_path / "two"
+    folder.mkdir()
+    for path in photos.iterdir():
+        (folder / f"a_{path.name}").write_bytes(path.read_bytes())
+    monkeypatch.setattr(sys.modules[__name__], "WORLD", np.random.default_rng(99).uniform(0, 255, (8, 64, 64)))
+    write_corner(tmp_path / "other", count=5)
+    for path in (tmp_path / "other").iterdir():
+        (folder / f"b_{path.name}").write_bytes(path.read_bytes())
+    result = reconstruct(folder, tmp_path / "scene", SfmConfig(num_threads=1, camera_model="SIMPLE_PINHOLE"))
+    assert result.model_sizes == (NUM_PHOTOS, 5)
+    assert all(name.startswith("a_") for name in result.registered)
+    assert len(result.unregistered) == 5
+    assert any(f"fall into 2 models of {NUM_PHOTOS}, 5 photos" in advice for advice in result.advice)
+    assert any(f"5 of {NUM_PHOTOS + 5} photos have no camera" in advice for advice in result.advice)
+    assert len(read_scene(tmp_path / "scene").views) == NUM_PHOTOS
+
+
+def test_an_interrupted_run_goes_on_where_it_was(corner, tmp_path, monkeypatch):
+    photos, _ = corner
+    extracted, extract, match = [], pycolmap.extract_features, pycolmap.match_exhaustive
+
+    def counting(*args, **options):
+        extracted.extend(options["image_names"])
+        return extract(*args, **options)
+
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    config = SfmConfig(num_threads=1, camera_model="SIMPLE_PINHOLE", max_features=1000)
+    monkeypatch.setattr(pycolmap, "extract_features", counting)
+    monkeypatch.setattr(sfm, "_match", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(photos, tmp_path / "scene", replace(config, max_features=900))
+    assert len(extracted) == NUM_PHOTOS
+    # Other settings are another run.
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(photos, tmp_path / "scene", config)
+    assert len(extracted) == 2 * NUM_PHOTOS
+    # As if the power had gone in the middle: two photos are missing.
+    database = tmp_path / "scene" / ".sfm" / "database.db"
+    with sqlite3.connect(database) as opened:
+        for table in ("images", "keypoints", "descriptors"):
+            opened.execute(f"DELETE FROM {table} WHERE image_id > {NUM_PHOTOS - 2}")
+    opened.close()
+    monkeypatch.undo()
+    monkeypatch.setattr(pycolmap, "extract_features", counting)
+    assert match is pycolmap.match_exhaustive
+    result = reconstruct(photos, tmp_path / "scene", config)
+    assert len(extracted) == 2 * NUM_PHOTOS + 2
+    assert len(result.registered) == NUM_PHOTOS
+    assert len(result.cameras) == 1
+    assert not (tmp_path / "scene" / ".sfm").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_ends_a_running_step_soon(tmp_path):
+    write_photos(tmp_path / "photos", 60, size=(900, 700))
+    code = (
+        "import sys, logging\nlogging.basicConfig(level='INFO', stream=sys.stdout)\n"
+        "from splat_recon.io.sfm import reconstruct\n"
+        "from splat_recon.io.sfm_config import SfmConfig\n"
+        "reconstruct(sys.argv[1], sys.argv[2], SfmConfig(num_threads=1))\n"
+    )
+    argv = [sys.executable, "-u", "-c", code, str(tmp_path / "photos"), str(tmp_path / "out")]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    for line in process.stdout:
+        if "extracting" in line:
+            break
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    _, errors = process.communicate(timeout=40)
+    assert time.monotonic() - begun < 20
+    assert "KeyboardInterrupt" in errors
+    assert process.returncode != 0
+    assert (tmp_path / "out" / ".sfm" / "database.db").exists()
 
 
 @pytest.mark.scenes
@@ -60,3 +337,4 @@ def test_real_photos_become_a_scene(scenes, tmp_path):
     scene = read_scene(tmp_path / "scene", max_size=64)
     assert scene.names == result.registered
     assert len(scene.points) == result.num_points
+    assert result.choices["cameras"] == "all photos share one"

@@ -1,208 +1,350 @@
-"""Photos without cameras -> a COLMAP folder, with COLMAP's own pipeline on the CPU."""
+"""Photos or a video without cameras -> a COLMAP folder, with COLMAP's own pipeline."""
 
+import json
 import logging
 import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from splat_recon.errors import InputError
-from splat_recon.io.images import list_photos, read_photo
+from splat_recon.io.images import list_photos
 from splat_recon.io.pycolmap_import import pycolmap
+from splat_recon.io.sfm_config import SfmConfig
+from splat_recon.io.sfm_plan import Plan, make_plan, photo_facts
+from splat_recon.io.sfm_report import (
+    NUM_WEAKEST,
+    REPORT_FILE,
+    SfmResult,
+    advice_on,
+    advice_without_model,
+    view_qualities,
+    write_report,
+)
+from splat_recon.io.video_frames import VIDEO_SUFFIXES, extract_frames, measure_motion, pick_frames
 
 MIN_PHOTOS = 3
 """Fewer photos than this give no model worth training on."""
 
+WORKSPACE = ".sfm"
+"""Folder inside the scene folder that holds what an interrupted run goes on from."""
+
+GOOD_SHARE = 0.5
+"""A mapping that registers less than this part of the photos lets `auto` try the other one."""
+
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SfmConfig:
-    """How photos become cameras and points."""
-
-    single_camera: bool = True
-    """All photos were taken by one camera at one zoom: they share intrinsics. Photos must then have one size."""
-
-    camera_model: str = "SIMPLE_RADIAL"
-    """COLMAP's camera model; distortion is taken out afterwards."""
-
-    max_features: int = 4000
-    """SIFT features per photo."""
-
-    max_size: int = 1600
-    """Photos are matched at no more than this many pixels on their longer side."""
-
-    matching: Literal["auto", "exhaustive", "sequential"] = "auto"
-    """Which pairs are compared: all, neighbours in name order, or all up to `exhaustive_limit` photos."""
-
-    exhaustive_limit: int = 150
-    """Most photos of which `auto` compares all pairs."""
-
-    num_threads: int = -1
-    """Threads; -1 takes all cores."""
-
-    seed: int = 0
-    """Seed of everything random in COLMAP."""
-
-    def __post_init__(self) -> None:
-        for name in ("max_features", "max_size", "exhaustive_limit"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.camera_model not in pycolmap.CameraModelId.__members__ or self.camera_model == "INVALID":
-            raise ValueError(f"camera_model must be one of COLMAP's camera models, got {self.camera_model}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SfmResult:
-    """What `reconstruct` found."""
-
-    num_photos: int
-    """Photos in the folder."""
-
-    registered: tuple[str, ...]
-    """Names of those that have a camera now, sorted."""
-
-    num_points: int
-    """Points of the model."""
-
-    mean_reprojection_error_px: float
-    """Mean distance between points and their observations, in pixels of the photos as they were given."""
-
-    num_models: int
-    """Models that COLMAP found; the one with the most photos was kept."""
 
 
 def reconstruct(images: Path | str, out: Path | str, config: SfmConfig | None = None) -> SfmResult:
     """Find the cameras of photos and write an undistorted COLMAP folder that `read_scene` reads.
 
     Focal lengths start from the photos' EXIF data where there is any. Photos are used as they are stored: the EXIF
-    orientation is not applied. The log tells which step is running.
+    orientation is not applied. The log tells which step is running. An interrupted run (Ctrl-C, a power cut) leaves
+    its features and matches in ``.sfm`` in the folder; the same call goes on from there.
 
     Args:
-        images: Folder of photos, subfolders included.
-        out: Folder to write ``images/`` and ``sparse/0/`` to; must not hold a model yet.
+        images: Folder of photos, subfolders included, or a video.
+        out: Folder to write ``images/``, ``sparse/0/`` and ``sfm_report.json`` to; must not hold a model yet.
         config: Settings; the defaults where None.
 
     Raises:
         InputError: There are too few photos, one is corrupt, sizes differ although one camera is to be shared, the
             photos do not match each other, or the folder cannot be written.
     """
+    started = time.monotonic()
     images, out, config = Path(images), Path(out), config or SfmConfig()
-    names = _checked_photos(images, config)
+    is_video = images.is_file()
+    if not images.exists() and images.suffix.lower() in VIDEO_SUFFIXES:
+        raise InputError(f"there is no video {images}")
+    if is_video and images.suffix.lower() not in VIDEO_SUFFIXES:
+        raise InputError(f"{images} is neither a folder of photos nor a video ({', '.join(VIDEO_SUFFIXES)})")
+    names = [] if is_video else _listed(images)
+    device = _device(config.device)
     if (out / "sparse" / "0").exists():
         raise InputError(f"{out} holds a model already: choose another folder or remove {out / 'sparse'}")
+    workspace = out / WORKSPACE
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out, prefix=".sfm-") as workspace:
-            models = _models(images, names, Path(workspace), config)
-            best = _best(models, len(names))
-            _write_undistorted(best, images, Path(workspace), out)
+        _prepare(workspace, images, names, config)
+        if is_video:
+            images, names = workspace / "frames", _frames(images, workspace, config)
+        plan = _plan(images, names, config, is_video=is_video)
+        models, used = _models(images, names, workspace, plan, config, device)
+        best = models[0]
+        _write_undistorted(best, images, workspace, out, config)
+        result = _result(models, names, plan, used, device, time.monotonic() - started)
+        write_report(out / REPORT_FILE, result)
+        (out / "sparse").mkdir(exist_ok=True)
+        # The model comes last: a folder that has one is finished.
+        (workspace / "model").replace(out / "sparse" / "0")
+        shutil.rmtree(workspace)
+    except InputError:
+        shutil.rmtree(workspace, ignore_errors=True)
+        raise
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error}") from None
-    registered = sorted(image.name for image in best.images.values() if image.has_pose)
-    return SfmResult(
-        num_photos=len(names),
-        registered=tuple(registered),
-        num_points=best.num_points3D(),
-        mean_reprojection_error_px=best.compute_mean_reprojection_error(),
-        num_models=len(models),
-    )
+    return result
 
 
-def _checked_photos(images: Path, config: SfmConfig) -> list[str]:
+def _listed(images: Path) -> list[str]:
     names = list_photos(images)
     if len(names) < MIN_PHOTOS:
-        raise InputError(f"{images} holds {len(names)} photos: at least {MIN_PHOTOS} that overlap are needed")
-    problems: list[str] = []
-    sizes: dict[tuple[int, int], str] = {}
-    for name in names:
-        try:
-            height, width, _ = read_photo(images / name)[0].shape
-        except InputError as error:
-            problems.append(str(error))
-        else:
-            sizes.setdefault((width, height), name)
-    if config.single_camera and len(sizes) > 1:
-        found = ", ".join(f"{width}x{height} ({name})" for (width, height), name in list(sizes.items())[:4])
-        problems.append(f"photos of one shared camera must have one size, these have {found}: let each have its own")
-    if problems:
-        raise InputError.from_problems(f"photos {images}", problems)
+        raw = [path for path in images.rglob("*") if path.suffix.lower() in (".heic", ".heif", ".dng", ".cr2", ".nef")]
+        hint = f"; its {len(raw)} {raw[0].suffix} files are not read: convert them to JPEG" if raw else ""
+        raise InputError(f"{images} holds {len(names)} photos: at least {MIN_PHOTOS} that overlap are needed{hint}")
     return names
 
 
+def _device(device: str) -> pycolmap.Device:
+    if device == "cuda" and not pycolmap.has_cuda:
+        raise InputError(
+            "this pycolmap was built without CUDA: use --device cpu, or install a build with CUDA in its place"
+        )
+    return pycolmap.Device.cuda if device != "cpu" and pycolmap.has_cuda else pycolmap.Device.cpu
+
+
+def _prepare(workspace: Path, images: Path, names: Sequence[str], config: SfmConfig) -> None:
+    """Keep the workspace of an interrupted run with the same photos and settings; start anew otherwise."""
+    files = [images / name for name in names] or [images]
+    inputs = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    state: dict[str, Any] = {"inputs": inputs, "config": asdict(config), "version": pycolmap.__version__}
+    state = json.loads(json.dumps(state))
+    path = workspace / "state.json"
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        before = None
+    if before == state:
+        _log.warning("going on with the interrupted run in %s", workspace)
+        for name in ("models", "model", "undistorted"):
+            shutil.rmtree(workspace / name, ignore_errors=True)
+        return
+    shutil.rmtree(workspace, ignore_errors=True)
+    workspace.mkdir(parents=True)
+    path.write_text(json.dumps(state), encoding="utf-8")
+
+
+def _frames(video: Path, workspace: Path, config: SfmConfig) -> list[str]:
+    folder, done = workspace / "frames", workspace / "frames.json"
+    if done.is_file():
+        return json.loads(done.read_text(encoding="utf-8"))
+    _log.info("measuring sharpness and motion of %s", video)
+    motion = measure_motion(video)
+    picked = pick_frames(motion, step=config.motion_step, max_frames=config.max_frames, fps=config.fps)
+    if len(picked) < MIN_PHOTOS:
+        raise InputError(f"video {video} gives {len(picked)} frames that differ: at least {MIN_PHOTOS} are needed")
+    _log.info("taking %d of %d frames", len(picked), len(motion.path))
+    shutil.rmtree(folder, ignore_errors=True)
+    names = extract_frames(video, folder, picked)
+    done.write_text(json.dumps(names), encoding="utf-8")
+    return names
+
+
+def _plan(images: Path, names: Sequence[str], config: SfmConfig, *, is_video: bool) -> Plan:
+    problems: list[str] = []
+    facts = photo_facts(images, names, problems)
+    try:
+        plan = make_plan(facts, config, is_video=is_video)
+    except InputError as error:
+        problems.append(str(error))
+    if problems:
+        raise InputError.from_problems(f"photos {images}", problems)
+    for what, why in plan.reasons.items():
+        _log.info("%s: %s", what, why)
+    if plan.matching == "exhaustive" and len(names) > config.exhaustive_limit and config.matching == "auto":
+        _log.warning("%s; --matching sequential is quicker where the names follow the camera", plan.reasons["matching"])
+    return plan
+
+
 def _models(
-    images: Path, names: Sequence[str], workspace: Path, config: SfmConfig
-) -> Mapping[int, pycolmap.Reconstruction]:
+    images: Path, names: Sequence[str], workspace: Path, plan: Plan, config: SfmConfig, device: pycolmap.Device
+) -> tuple[list[pycolmap.Reconstruction], str]:
+    """The models from large to small, and the mapping that made them."""
     database = workspace / "database.db"
     pycolmap.set_random_seed(config.seed)
-    _log.info("extracting features of %d photos", len(names))
-    extraction = pycolmap.FeatureExtractionOptions()
-    extraction.num_threads, extraction.use_gpu, extraction.max_image_size = config.num_threads, False, config.max_size
-    extraction.sift.max_num_features = config.max_features
-    reader = pycolmap.ImageReaderOptions()
-    reader.camera_model = config.camera_model
-    mode = pycolmap.CameraMode.SINGLE if config.single_camera else pycolmap.CameraMode.AUTO
     try:
-        pycolmap.extract_features(
-            database,
-            images,
-            image_names=list(names),
-            camera_mode=mode,
-            reader_options=reader,
-            extraction_options=extraction,
-            device=pycolmap.Device.cpu,
-        )
-        _match(database, len(names), config)
-        _log.info("reconstructing")
-        mapping = pycolmap.IncrementalPipelineOptions()
-        mapping.num_threads, mapping.random_seed = config.num_threads, config.seed
-        # A model of few photos is better than none, and the user is told how many it has.
-        mapping.min_model_size = MIN_PHOTOS
-        return pycolmap.incremental_mapping(database, images, workspace, options=mapping)
+        _extract(database, images, plan, config, device)
+        _match(database, plan, config, device)
+        models = _mapped(database, images, workspace, plan.mapping, config, device)
+        used = plan.mapping
+        share = models[0].num_reg_images() / len(names) if models else 0.0
+        if config.mapping == "auto" and share < GOOD_SHARE:
+            other = "global" if used == "incremental" else "incremental"
+            _log.warning("%s mapping registers %.0f%% of the photos: trying %s mapping", used, 100 * share, other)
+            others = _mapped(database, images, workspace, other, config, device)
+            if others and (not models or others[0].num_reg_images() > models[0].num_reg_images()):
+                models, used = others, other
     except (RuntimeError, ValueError) as error:
         raise InputError(f"COLMAP cannot reconstruct {images}: {error}") from None
+    if not models:
+        raise InputError(_why_no_model(database, len(names)))
+    return models, used
 
 
-def _match(database: Path, num_photos: int, config: SfmConfig) -> None:
+def _extract(database: Path, images: Path, plan: Plan, config: SfmConfig, device: pycolmap.Device) -> None:
+    _log.info("extracting features of %d photos", sum(map(len, plan.groups)))
+    options = pycolmap.FeatureExtractionOptions()
+    options.num_threads, options.use_gpu = config.num_threads, device == pycolmap.Device.cuda
+    options.max_image_size, options.sift.max_num_features = config.max_size, config.max_features
+    known: dict[str, int] = {}
+    if database.is_file():
+        with pycolmap.Database.open(database) as opened:
+            known = {image.name: image.camera_id for image in opened.read_all_images()}
+    for group in plan.groups:
+        reader = pycolmap.ImageReaderOptions()
+        reader.camera_model = config.camera_model
+        cameras = {known[name] for name in group if name in known}
+        left = [name for name in group if name not in known]
+        if not left:
+            continue
+        if cameras:
+            # A group that was interrupted goes on with its camera.
+            reader.existing_camera_id = cameras.pop()
+        _cancellable(
+            lambda token, left=left, reader=reader: pycolmap.extract_features(
+                database,
+                images,
+                image_names=left,
+                camera_mode=pycolmap.CameraMode.SINGLE,
+                reader_options=reader,
+                extraction_options=options,
+                device=device,
+                cancellation_token=token,
+            )
+        )
+
+
+def _match(database: Path, plan: Plan, config: SfmConfig, device: pycolmap.Device) -> None:
     options = pycolmap.FeatureMatchingOptions()
-    options.num_threads, options.use_gpu = config.num_threads, False
-    exhaustive = config.matching == "exhaustive"
-    if config.matching == "auto":
-        exhaustive = num_photos <= config.exhaustive_limit
-    _log.info("matching %s", "all pairs of photos" if exhaustive else "photos that follow each other by name")
+    options.num_threads, options.use_gpu = config.num_threads, device == pycolmap.Device.cuda
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = config.seed
-    match = pycolmap.match_exhaustive if exhaustive else pycolmap.match_sequential
-    match(database, matching_options=options, verification_options=verification, device=pycolmap.Device.cpu)
+    _log.info("matching photos, %s", plan.matching)
+    arguments: dict[str, Any] = {"matching_options": options, "verification_options": verification, "device": device}
+    match: Callable[..., None] = pycolmap.match_exhaustive
+    if plan.matching == "sequential":
+        match, pairing = pycolmap.match_sequential, pycolmap.SequentialPairingOptions()
+        pairing.overlap, pairing.quadratic_overlap = config.overlap, True
+        arguments["pairing_options"] = pairing
+    _cancellable(lambda token: match(database, **arguments, cancellation_token=token))
 
 
-def _best(models: Mapping[int, pycolmap.Reconstruction], num_photos: int) -> pycolmap.Reconstruction:
-    if not models:
-        raise InputError(
-            f"no cameras could be found for the {num_photos} photos: take photos that overlap by more than half, of "
-            "something with texture that does not move, from places that differ (turning on the spot is not enough)"
+def _mapped(
+    database: Path, images: Path, workspace: Path, mapping: str, config: SfmConfig, device: pycolmap.Device
+) -> list[pycolmap.Reconstruction]:
+    _log.info("reconstructing, %s", mapping)
+    folder = workspace / "models" / mapping
+    folder.mkdir(parents=True)
+    if mapping == "incremental":
+        options = pycolmap.IncrementalPipelineOptions()
+        options.num_threads, options.random_seed = config.num_threads, config.seed
+        # A model of few photos is better than none, and the user is told how many it has.
+        options.min_model_size = MIN_PHOTOS
+        run: Callable[..., Any] = lambda token: pycolmap.incremental_mapping(  # noqa: E731
+            database, images, folder, options=options, cancellation_token=token
         )
-    ranked = sorted(models.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()), reverse=True)
-    best = ranked[0]
-    if len(ranked) > 1:
-        sizes = ", ".join(str(model.num_reg_images()) for model in ranked)
-        _log.warning("the photos fall into %d models of %s photos: the largest is kept", len(ranked), sizes)
-    if best.num_reg_images() < num_photos:
-        _log.warning("%d of %d photos could be registered", best.num_reg_images(), num_photos)
-    return best
+    else:
+        with pycolmap.Database.open(database) as opened:
+            calibrated = all(camera.has_prior_focal_length for camera in opened.read_all_cameras())
+        if not calibrated:
+            # Global mapping relies on focal lengths: without EXIF data they come from the pairs.
+            pycolmap.calibrate_view_graph(database)
+        global_options = pycolmap.GlobalPipelineOptions()
+        global_options.num_threads, global_options.random_seed = config.num_threads, config.seed
+        global_options.min_model_size = MIN_PHOTOS
+        global_options.mapper.bundle_adjustment.ceres.use_gpu = device == pycolmap.Device.cuda
+        global_options.mapper.global_positioning.use_gpu = device == pycolmap.Device.cuda
+        run = lambda _: pycolmap.global_mapping(database, images, folder, options=global_options)  # noqa: E731
+    models: Mapping[int, pycolmap.Reconstruction] = _cancellable(run)
+    found = [model for model in models.values() if model.num_reg_images() >= MIN_PHOTOS]
+    return sorted(found, key=lambda model: (model.num_reg_images(), model.num_points3D()), reverse=True)
 
 
-def _write_undistorted(best: pycolmap.Reconstruction, images: Path, workspace: Path, out: Path) -> None:
+def _cancellable(run: Callable[[Any], Any]) -> Any:
+    """Run one of COLMAP's steps in a thread, so that a signal ends it soon and not when it is over."""
+    token, outcome = pycolmap.CancellationToken(), {}
+
+    def work() -> None:
+        try:
+            outcome["result"] = run(token)
+        except Exception as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=work, name="colmap", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(0.1)
+    except BaseException:
+        token.cancel()
+        thread.join(10)
+        raise
+    if "error" in outcome:
+        raise outcome["error"]
+    return outcome["result"]
+
+
+def _why_no_model(database: Path, num_photos: int) -> str:
+    with pycolmap.Database.open(database) as opened:
+        _, geometries = opened.read_two_view_geometries()
+        num_pairs = opened.num_matched_image_pairs()
+    names = [pycolmap.TwoViewGeometryConfiguration(geometry.config).name for geometry in geometries]
+    verified = [name for name in names if name not in ("UNDEFINED", "DEGENERATE", "WATERMARK")]
+    return advice_without_model(num_photos, verified, num_pairs)
+
+
+def _write_undistorted(
+    best: pycolmap.Reconstruction, images: Path, workspace: Path, out: Path, config: SfmConfig
+) -> None:
     _log.info("undistorting %d photos", best.num_reg_images())
     model, undistorted = workspace / "best", workspace / "undistorted"
+    shutil.rmtree(model, ignore_errors=True)
     model.mkdir()
     best.write(model)
-    pycolmap.undistort_images(undistorted, model, images, jpeg_quality=95)
-    target = out / "sparse" / "0"
-    target.mkdir(parents=True)
+    _cancellable(
+        lambda token: pycolmap.undistort_images(
+            undistorted, model, images, jpeg_quality=95, num_threads=config.num_threads, cancellation_token=token
+        )
+    )
+    (workspace / "model").mkdir()
     for path in sorted((undistorted / "sparse").iterdir()):
         if path.is_file():
-            shutil.move(path, target / path.name)
+            path.replace(workspace / "model" / path.name)
     shutil.copytree(undistorted / "images", out / "images", dirs_exist_ok=True)
+
+
+def _result(
+    models: Sequence[pycolmap.Reconstruction],
+    names: Sequence[str],
+    plan: Plan,
+    used: str,
+    device: pycolmap.Device,
+    seconds: float,
+) -> SfmResult:
+    best, sizes = models[0], tuple(model.num_reg_images() for model in models)
+    views = view_qualities(best)
+    registered = tuple(view.name for view in views)
+    unregistered = tuple(sorted(set(names) - set(registered)))
+    why_mapping = plan.reasons["mapping"] if used == plan.mapping else f"{plan.mapping} registered too few photos"
+    return SfmResult(
+        num_photos=len(names),
+        registered=registered,
+        unregistered=unregistered,
+        num_points=best.num_points3D(),
+        mean_reprojection_error_px=best.compute_mean_reprojection_error(),
+        mean_track_length=best.compute_mean_track_length(),
+        model_sizes=sizes,
+        cameras=tuple(f"{camera.model_name} {camera.params_to_string()}" for camera in best.cameras.values()),
+        weakest=tuple(sorted(views, key=lambda view: (view.num_points, view.name))[:NUM_WEAKEST]),
+        views=tuple(views),
+        choices={
+            "cameras": plan.reasons["cameras"],
+            "matching": f"{plan.matching} ({plan.reasons['matching']})",
+            "mapping": f"{used} ({why_mapping})",
+            "device": device.name,
+        },
+        advice=tuple(advice_on(best, views, unregistered, sizes)),
+        seconds=seconds,
+    )

@@ -1,0 +1,221 @@
+"""Frames of a video worth reconstructing from: sharp ones, a fair step of motion apart."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import av.container
+import av.error
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, UInt8
+
+from splat_recon.errors import InputError
+from splat_recon.io.images import write_photo
+
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".3gp")
+"""File endings, in lower case, that count as videos."""
+
+SHARPNESS_SIZE = 640
+"""Sharpness is judged on frames of this many pixels on their longer side."""
+
+MOTION_SIZE = 320
+"""Motion is measured on frames of this many pixels on their longer side."""
+
+BLOCK = 64
+"""Side of the squares, in pixels at `MOTION_SIZE`, whose displacement is measured; half of it is the limit."""
+
+NEW_REFERENCE = 0.04
+"""Motion is measured against a fixed frame until it exceeds this part of the longer side; then against a newer one."""
+
+CORRELATED = 0.08
+"""A block whose phase correlation has no peak of this height has not been found again."""
+
+MOVING_SHARE = 75
+"""Percentile of the blocks' displacements that counts: what the camera circles around stands still in the middle."""
+
+MIN_FRAMES = 24
+"""Where the motion of a whole video is less than so many steps, the steps are made smaller."""
+
+STANDSTILL = 0.01
+"""A video whose picture moves by less than this part of its longer side shows one place only."""
+
+CENTRAL = 0.35
+"""The sharpest frame is looked for within this part of a step around the middle of the step."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VideoMotion:
+    """What one look at all frames of a video tells, an entry per frame."""
+
+    time_s: Float64[np.ndarray, " n"]
+    """When the frame is shown, in seconds."""
+
+    sharpness: Float64[np.ndarray, " n"]
+    """Variance of the Laplacian of the grey frame; comparable within a video only."""
+
+    path: Float64[np.ndarray, " n"]
+    """How far the picture has moved since the first frame, in parts of its longer side, never decreasing."""
+
+
+def pick_frames(motion: VideoMotion, *, step: float, max_frames: int, fps: float | None = None) -> list[int]:
+    """The frames to take, in their order: in each step of motion the sharpest one near the middle of the step.
+
+    Args:
+        motion: The video.
+        step: Motion between two frames, in parts of the longer side; widened where there would be too many frames,
+            narrowed where there would be fewer than 24.
+        max_frames: Most frames to take.
+        fps: Steps of time instead, this many per second; frames before which nothing moved are still left out.
+    """
+    if fps is None:
+        moved = float(motion.path[-1])
+        num_steps = min(max(moved / step, MIN_FRAMES), max_frames)
+        position, length = motion.path, max(moved, STANDSTILL) / num_steps
+    else:
+        position = motion.time_s - motion.time_s[0]
+        length = max(1 / fps, float(position[-1]) / max_frames)
+    # The last frame ends the last step instead of beginning another one.
+    steps = np.minimum(np.floor(position / length), np.ceil(position[-1] / length - 1e-9) - 1).clip(0).astype(int)
+    picked: list[int] = []
+    for number in np.unique(steps):
+        inside = np.flatnonzero(steps == number)
+        central = inside[np.abs(position[inside] / length - number - 0.5) <= CENTRAL]
+        best = max(central if len(central) else inside, key=lambda index: motion.sharpness[index])
+        # Frames of one place add nothing, however much time passes between them.
+        if not picked or fps is None or motion.path[best] - motion.path[picked[-1]] > step / 25:
+            picked.append(int(best))
+    return picked
+
+
+def measure_motion(video: Path) -> VideoMotion:
+    """Decode a video and measure it frame by frame.
+
+    Raises:
+        InputError: It cannot be decoded, has no frames, or shows one place only.
+    """
+    time_s, sharpness, path = [], [], []
+    reference, before, at_reference = None, None, 0.0
+    with _opened(video) as container:
+        for index, frame in enumerate(container.decode(video=0)):
+            grey = _grey(frame, SHARPNESS_SIZE)
+            sharpness.append(_sharpness(grey))
+            small = _grey(frame, MOTION_SIZE)
+            reference = small if reference is None else reference
+            moved = displacement(reference, small)
+            if moved > NEW_REFERENCE and before is not None:
+                # The frame before becomes the one to compare with, so that what is measured stays small.
+                at_reference, reference = path[-1], before
+                moved = displacement(reference, small)
+            path.append(max(path[-1] if path else 0.0, at_reference + moved))
+            before = small
+            time_s.append(float(frame.time) if frame.time is not None else index / 30)
+    if not path:
+        raise InputError(f"video {video} has no frames")
+    if path[-1] < STANDSTILL:
+        raise InputError(f"the camera of video {video} hardly moves: film while walking around what is to be seen")
+    return VideoMotion(time_s=np.array(time_s), sharpness=np.array(sharpness), path=np.array(path))
+
+
+def _sharpness(grey: Float32[np.ndarray, "h w"]) -> float:
+    inner = grey[1:-1, 1:-1]
+    return float((grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner).var())
+
+
+def displacement(before: Float32[np.ndarray, "h w"], after: Float32[np.ndarray, "h w"]) -> float:
+    """How far a picture moved: that of its faster blocks, in parts of its longer side.
+
+    Blocks are compared by phase correlation. Where most of them cannot be found again (a cut, a fast swing), the
+    answer is the largest displacement that can be measured.
+    """
+    blocks_before, blocks_after = _blocks(before), _blocks(after)
+    height, width = blocks_before.shape[1:]
+    longest = min(height, width) / 2
+    textured = (blocks_before.std(axis=(1, 2)) > 2) & (blocks_after.std(axis=(1, 2)) > 2)
+    if not textured.any():
+        return 0.0
+    window = np.hanning(height)[:, None] * np.hanning(width)[None]
+    a, b = (
+        np.fft.rfft2((block - block.mean(axis=(1, 2), keepdims=True)) * window)
+        for block in (blocks_before[textured], blocks_after[textured])
+    )
+    cross = b * a.conj()
+    peaks = np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-6), s=(height, width))
+    flat = peaks.reshape(len(peaks), -1)
+    found: Bool[np.ndarray, " n"] = flat.max(axis=1) > CORRELATED
+    if found.mean() < 0.5:
+        return longest / max(before.shape)
+    row, column = np.unravel_index(flat.argmax(axis=1), (height, width))
+    each = np.arange(len(peaks))
+    y = _centred(row, height) + _between(*(peaks[each, (row + d) % height, column] for d in (-1, 0, 1)))
+    x = _centred(column, width) + _between(*(peaks[each, row, (column + d) % width] for d in (-1, 0, 1)))
+    return float(np.percentile(np.hypot(x, y)[found], MOVING_SHARE)) / max(before.shape)
+
+
+def _centred(index: np.ndarray, size: int) -> np.ndarray:
+    """Positions in a periodic axis as displacements of either sign."""
+    return (index + size // 2) % size - size // 2
+
+
+def _between(left: np.ndarray, peak: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Where between pixels a peak lies, from the pixels beside it."""
+    left, right = np.maximum(left, 0), np.maximum(right, 0)
+    return (right - left) / np.maximum(left + peak + right, 1e-9)
+
+
+def _blocks(image: np.ndarray) -> np.ndarray:
+    """Squares of an image, overlapping by up to a half and spread evenly."""
+    height, width = image.shape
+    side_y, side_x = min(BLOCK, height), min(BLOCK, width)
+    rows = np.linspace(0, height - side_y, max(1, 3 * height // (2 * side_y) - 1)).astype(int)
+    columns = np.linspace(0, width - side_x, max(1, 3 * width // (2 * side_x) - 1)).astype(int)
+    return np.stack([image[row : row + side_y, column : column + side_x] for row in rows for column in columns])
+
+
+def extract_frames(video: Path, folder: Path, picked: Sequence[int]) -> list[str]:
+    """Write frames of a video as JPEG files named by their index, turned as the video says; returns their names.
+
+    Raises:
+        InputError: The video cannot be decoded or a file not be written.
+    """
+    wanted, names = set(picked), []
+    with _opened(video) as container:
+        for index, frame in enumerate(container.decode(video=0)):
+            if index in wanted:
+                names.append(f"frame_{index:06d}.jpg")
+                write_photo(folder / names[-1], _rgb_u8(frame))
+            if index >= max(wanted):
+                break
+    return names
+
+
+def _rgb_u8(frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
+    # Phones film lying on their side and note by how much the picture is to be turned, in steps of 90 degrees.
+    quarters = round(getattr(frame, "rotation", 0) / 90) % 4
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarters))
+
+
+def _grey(frame: av.VideoFrame, size: int) -> Float32[np.ndarray, "h w"]:
+    scale = min(1.0, size / max(frame.width, frame.height))
+    width, height = max(4, round(frame.width * scale)), max(4, round(frame.height * scale))
+    return (
+        frame.reformat(width=width, height=height, format="gray", interpolation="AREA").to_ndarray().astype(np.float32)
+    )
+
+
+@contextmanager
+def _opened(video: Path) -> Iterator[av.container.InputContainer]:
+    try:
+        with av.open(str(video)) as container:
+            if not container.streams.video:
+                raise InputError(f"{video} holds no video")
+            container.streams.video[0].thread_type = "AUTO"
+            yield container
+    except FileNotFoundError:
+        raise InputError(f"there is no video {video}") from None
+    except (av.error.FFmpegError, OSError) as error:
+        raise InputError(f"video {video} cannot be decoded ({error}): convert it to H.264 in an mp4 file") from None
