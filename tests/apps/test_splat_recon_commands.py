@@ -49,12 +49,14 @@ def test_training_leaves_the_agreed_run_folder(finished: Path):
         "cameras.json",
         "checkpoints",
         "config.json",
+        "contact_sheet.png",
         "evaluations.jsonl",
         "images",
         "log.txt",
         "metrics.json",
         "metrics.jsonl",
         "point_cloud.ply",
+        "report.html",
     ]
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == [
         "step_000012",
@@ -110,6 +112,8 @@ def test_eval_scores_the_run_again(finished: Path, capsys):
     assert main(["eval", "--run", str(finished), "--device", "cpu", "--split", "train"]) == 0
     scores = json.loads((finished / "metrics_train.json").read_text())
     assert len(scores["per_view"]) == 4
+    assert (finished / "contact_sheet_train.png").is_file()
+    (finished / "contact_sheet_train.png").unlink()
     (finished / "metrics_train.json").unlink()
     for name in scores["per_view"]:
         (finished / "images" / name).with_suffix(".png").unlink()
@@ -155,7 +159,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(scene_folder: Path, finished:
         "every:N": _train(scene_folder, out, "--split", "every:x"),
         "there is no run in": ["eval", "--run", str(tmp_path / "empty")],
         "must end in .mp4": ["render", "--run", str(finished), "--out", str(tmp_path / "path.txt")],
-        "must end in .ply": ["export", "--run", str(finished), "--out", str(tmp_path / "x.obj")],
+        "ends in .compressed.ply": ["export", "--run", str(finished), "--out", str(tmp_path / "x.obj")],
         "no folder of photos": ["sfm", "--images", str(tmp_path / "missing"), "--out", str(out)],
         "at least 3": ["sfm", "--images", str(tmp_path / "empty"), "--out", str(tmp_path / "sfm")],
     }

@@ -124,6 +124,13 @@ def test_a_compressed_file_has_the_layout_that_viewers_read(tmp_path):
     assert np.linalg.norm(gaussians.means.numpy() - (low + t * (high - low)), axis=1).min() < 5e-3
 
 
+def test_degrees_that_are_nearly_zero_are_left_out_of_a_compressed_file(tmp_path):
+    gaussians = make_gaussians(40, 1)
+    gaussians.sh_rest[:, 3:] *= 1e-3
+    write_splats(tmp_path / "a.compressed.ply", SplatFile(gaussians=gaussians))
+    assert read_splats(tmp_path / "a.compressed.ply").gaussians.sh_degree_max == 1
+
+
 def test_spz_has_the_published_layout_in_opengls_axes(tmp_path):
     gaussians = make_gaussians(50, 4, degree=2)
     write_spz(tmp_path / "a.spz", gaussians, antialiased=True)

@@ -17,7 +17,14 @@ def parse(argv: Sequence[str] | None = None) -> cli.Command:
     import tyro
 
     return tyro.extras.subcommand_cli_from_dict(
-        {"train": cli.Train, "eval": cli.Eval, "render": cli.Render, "export": cli.Export, "sfm": cli.Sfm},
+        {
+            "train": cli.Train,
+            "eval": cli.Eval,
+            "render": cli.Render,
+            "view": cli.View,
+            "export": cli.Export,
+            "sfm": cli.Sfm,
+        },
         prog="splat-recon",
         description="Photos to Gaussian splats.",
         args=argv,
@@ -36,13 +43,17 @@ def run(command: cli.Command) -> int:
         from splat_recon_app.sfm import sfm
 
         return sfm(command)
+    if isinstance(command, cli.Render):
+        from splat_recon_app.render import render
+
+        return render(command)
+    if isinstance(command, cli.View):
+        from splat_recon_app.view import view
+
+        return view(command)
     from splat_recon_app import use
 
-    if isinstance(command, cli.Eval):
-        return use.evaluate_run(command)
-    if isinstance(command, cli.Render):
-        return use.render_run(command)
-    return use.export_run(command)
+    return use.evaluate_run(command) if isinstance(command, cli.Eval) else use.export(command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from splat_recon.config import MIN_GAUSSIANS
 
@@ -119,40 +121,114 @@ class Eval:
     """auto takes CUDA where gsplat can use it."""
 
 
+SplatsFile = Annotated[Path | None, tyro.conf.arg(aliases=["--ply"])]
+"""A splat file in the place of a run."""
+
+
+def _check_source(run: Path | None, splats: Path | None) -> None:
+    if (run is None) == (splats is None):
+        raise ValueError("name either a run (--run) or a splat file (--splats)")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Render:
-    """Render a video along a smooth path through the training cameras."""
-
-    run: Path
-    """Run folder of `train`."""
+    """Render along a path: a video where --out ends in .mp4, else a folder with a file for each frame."""
 
     out: Path
-    """Video file to write (.mp4)."""
+    """Video to write (.mp4), or folder of frames."""
+
+    run: Path | None = None
+    """Run folder of `train`."""
+
+    splats: SplatsFile = None
+    """Splat file in COLMAP's frame (.ply, .compressed.ply, .spz, .splat) instead of a run; needs --cameras."""
+
+    path: Literal["interpolated", "ellipse", "spiral", "orbit", "given"] = "interpolated"
+    """Through the cameras, around the scene, on a spiral before it, on a circle, or exactly the ones of --cameras."""
+
+    cameras: Path | None = None
+    """Cameras to use instead of the training ones: a COLMAP folder, transforms.json, cameras.json of a run, or
+    nerfstudio's camera_path.json."""
+
+    frames: int | None = None
+    """Length of the film. Left out: --frames-per-view from camera to camera, 240 on the other paths."""
 
     frames_per_view: int = 12
-    """Frames from one camera to the next."""
+    """Frames from one camera to the next, on the interpolated path."""
 
-    fps: float = 24.0
-    """Frames per second."""
+    shown: tuple[Literal["rgb", "depth", "alpha"], ...] = ("rgb",)
+    """What to write: colours, depths (in folders also as float32 .npy, in COLMAP's unit), opacities."""
+
+    max_size: int | None = None
+    """Renders are at most this many pixels on their longer side. Left out: the cameras' own size."""
+
+    background: tuple[float, float, float] | None = None
+    """RGB in [0, 1] behind the splats. Left out: the training's, black for a file."""
+
+    fps: float | None = None
+    """Frames per second of the video. Left out: what --cameras says, or 24."""
+
+    overwrite: bool = False
+    """Replace the frames of another render; without it a render that was cut short goes on where it stopped."""
 
     device: Device = "auto"
     """auto takes CUDA where gsplat can use it."""
 
     def __post_init__(self) -> None:
-        _check_at_least(self, 1, "frames_per_view")
-        if not 0 < self.fps <= 240:
+        _check_source(self.run, self.splats)
+        _check_at_least(self, 1, "frames_per_view", "frames", "max_size")
+        if self.cameras is None and (self.splats is not None or self.path == "given"):
+            raise ValueError("--cameras is needed: a splat file has none, and the path 'given' is theirs")
+        if self.fps is not None and not 0 < self.fps <= 240:
             raise ValueError(f"--fps must be in (0, 240], got {self.fps}")
+        if not self.shown or len(set(self.shown)) != len(self.shown):
+            raise ValueError("--shown must name each of rgb, depth, alpha at most once, and at least one")
+        if self.background is not None and not all(0 <= value <= 1 for value in self.background):
+            raise ValueError(f"--background must be three values in [0, 1], got {self.background}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write the newest Gaussians of a run as a PLY file in COLMAP's frame."""
+    """Write the newest Gaussians of a run, or those of another splat file, as a splat file in COLMAP's frame."""
 
-    run: Path
+    out: Annotated[Path, tyro.conf.arg(aliases=["--to"])]
+    """File to write; its ending is the format: .ply, .compressed.ply, .spz or .splat."""
+
+    run: Path | None = None
     """Run folder of `train`."""
 
-    out: Path
-    """File to write (.ply)."""
+    splats: SplatsFile = None
+    """Splat file to convert instead: .ply, .compressed.ply, .spz or .splat."""
+
+    def __post_init__(self) -> None:
+        _check_source(self.run, self.splats)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Look at a run or at a splat file in the browser (extra viewer); Ctrl-C ends it."""
+
+    run: Path | None = None
+    """Run folder of `train`."""
+
+    splats: SplatsFile = None
+    """Splat file (.ply, .compressed.ply, .spz, .splat) instead of a run."""
+
+    cameras: Path | None = None
+    """Cameras to show beside a splat file: a COLMAP folder, transforms.json or cameras.json of a run."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on: this machine's own, unless told otherwise."""
+
+    port: int = 8080
+    """Port to listen on; the next free one where it is taken."""
+
+    device: Device = "auto"
+    """auto takes CUDA where gsplat can use it."""
+
+    def __post_init__(self) -> None:
+        _check_source(self.run, self.splats)
+        _check_at_least(self, 1, "port")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,4 +245,4 @@ class Sfm:
     """All photos come from one camera at one zoom."""
 
 
-Command = Train | Eval | Render | Export | Sfm
+Command = Train | Eval | Render | Export | View | Sfm

@@ -179,11 +179,14 @@ def _signals() -> Iterator[list[int]]:
 
 def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
     """Scores, images and the PLY file."""
-    from splat_recon.trained import export_ply
+    from splat_recon.report import write_report
+    from splat_recon.trained import export_splats
     from splat_recon_app.use import score
 
     views = trainer.scene.select(split.test)
-    scores = score(lambda camera: trainer.render(camera).rgb, views, run.images, trainer.device)
+    scores = score(lambda camera: trainer.render(camera).rgb, views, run, trainer.device)
     content = scores.to_dict(step=trainer.step, split="test", num_gaussians=len(trainer.gaussians))
     run_folder.write_json(run.metrics(), content)
-    export_ply(run.point_cloud, trainer.gaussians, trainer.scene.T_scene_colmap)
+    antialiased = trainer.config.antialiased
+    export_splats(run.point_cloud, trainer.gaussians, trainer.scene.T_scene_colmap, antialiased=antialiased)
+    write_report(run)

@@ -1,4 +1,4 @@
-"""`splat-recon eval`, `render` and `export`: what a finished or unfinished run is used for."""
+"""`splat-recon eval` and `export`: what a finished or unfinished run is scored on and written as."""
 
 from __future__ import annotations
 
@@ -18,19 +18,24 @@ if TYPE_CHECKING:
     from splat_recon.trained import TrainedSplats
 
 
-def score(render: Render, views: Sequence[View], images: Path, where: str) -> Evaluation:
-    """Score renders, print the means, and write each render beside its photo."""
+def score(render: Render, views: Sequence[View], run: RunFolder, where: str, split: str = "test") -> Evaluation:
+    """Score renders, print the means, write each render beside its photo, and all of them on a contact sheet."""
+    from splat_recon.contact_sheet import contact_sheet
     from splat_recon.evaluate import evaluate
-    from splat_recon.io.images import write_beside
+    from splat_recon.io.images import to_u8, write_beside, write_photo
     from splat_recon.metrics import make_lpips
 
+    renders_u8 = {}
+
     def write(view: View, rendered) -> None:
-        write_beside((images / view.name).with_suffix(".png"), rendered, view.rgb_u8)
+        renders_u8[view.name] = to_u8(rendered)
+        write_beside((run.images / view.name).with_suffix(".png"), rendered, view.rgb_u8)
         bar.advance(task)
 
     with progress_bar() as bar:
         task = bar.add_task("scoring", total=len(views), note="render | photo")
         scores = evaluate(render, views, lpips=make_lpips(device=where), on_view=write)
+    write_photo(run.contact_sheet(split), contact_sheet(views, renders_u8, scores))
     perceptual = "" if scores.lpips is None else f"  LPIPS {scores.lpips:.3f}"
     console.print(f"{len(views)} views: PSNR {scores.psnr:.2f} dB  SSIM {scores.ssim:.3f}{perceptual}")
     return scores
@@ -49,71 +54,60 @@ def evaluate_run(args: cli.Eval) -> int:
     from splat_recon.device import chosen_device
 
     with logging_to(run.log):
-        splats = _splats(run, chosen_device(args.device))
+        splats = trained_splats(run, chosen_device(args.device))
         scene, split = read_scene_and_split(scene_folder, settings["split"], settings["sparse"], settings["max_size"])
         run_folder.check_same_scene(run, scene.name, scene.names, scene.T_scene_colmap)
         views = scene.select(split.test if args.split == "test" else split.train)
-        scores = score(lambda camera: splats.render(camera).rgb, views, run.images, splats.device)
+        scores = score(lambda camera: splats.render(camera).rgb, views, run, splats.device, args.split)
     content = scores.to_dict(step=splats.step, split=args.split, num_gaussians=len(splats.gaussians))
     run_folder.write_json(run.metrics(args.split), content)
+    if args.split == "test":
+        from splat_recon.report import write_report
+
+        write_report(run)
     print(run.metrics(args.split))
     return 0
 
 
-def render_run(args: cli.Render) -> int:
-    """Render a video through the training cameras, in the order of their names."""
-    run = RunFolder(args.run)
-    run_folder.read_settings(run)
-    cameras, _ = run_folder.read_cameras(run)
-    if len(cameras) < 2:
-        raise InputError(f"{args.run} was trained on one view: a path needs two cameras")
-    _check_file(args.out, ".mp4")
-    from splat_recon.device import chosen_device
+def export(args: cli.Export) -> int:
+    """Write a splat file."""
+    from splat_recon.io.formats import ending_of
 
+    ending_of(args.out)
+    if args.out.is_dir():
+        raise InputError(f"--out {args.out} is a folder: name a file in it")
+    if args.run is not None:
+        run_folder.read_settings(RunFolder(args.run))
+    run_folder.check_writable(args.out.parent)
     with logging_to(None):
-        splats = _splats(run, chosen_device(args.device))
-        from splat_recon.geometry.trajectories import interpolated
-        from splat_recon.io.images import to_u8
-        from splat_recon.io.video import write_video
+        if args.splats is not None:
+            _convert(args.splats, args.out)
+        else:
+            from splat_recon.trained import export_splats
 
-        path = interpolated([camera.T_world_cam for camera in cameras.values()], args.frames_per_view)
-        first = next(iter(cameras.values()))
-        with progress_bar() as bar:
-            task = bar.add_task("rendering", total=len(path), note="frames")
-
-            def frames():
-                for T_world_cam in path:
-                    yield to_u8(splats.render(first.with_pose(T_world_cam)).rgb)
-                    bar.advance(task)
-
-            write_video(args.out, frames(), fps=args.fps)
+            run = RunFolder(args.run or Path())
+            _, T_scene_colmap = run_folder.read_cameras(run)
+            splats = trained_splats(run, "cpu")
+            export_splats(args.out, splats.gaussians, T_scene_colmap, antialiased=splats.config.antialiased)
     print(args.out)
     return 0
 
 
-def export_run(args: cli.Export) -> int:
-    """Write a PLY file."""
-    run = RunFolder(args.run)
-    run_folder.read_settings(run)
-    _check_file(args.out, ".ply")
-    with logging_to(None):
-        from splat_recon.trained import export_ply
+def _convert(source: Path, target: Path) -> None:
+    from splat_recon.io.formats import read_splats, write_splats
 
-        _, T_scene_colmap = run_folder.read_cameras(run)
-        export_ply(args.out, _splats(run, "cpu").gaussians, T_scene_colmap)
-    print(args.out)
-    return 0
+    with console.status("converting"):
+        content = read_splats(source)
+        write_splats(target, content)
+    console.print(f"{len(content.gaussians):,} Gaussians, SH degree {content.gaussians.sh_degree_max}")
 
 
-def _check_file(path: Path, suffix: str) -> None:
-    if path.suffix.lower() != suffix:
-        raise InputError(f"--out {path}: the file's name must end in {suffix}")
-    if path.is_dir():
-        raise InputError(f"--out {path} is a folder: name a file in it")
-    run_folder.check_writable(path.parent)
+def trained_splats(run: RunFolder, where: str) -> TrainedSplats:
+    """The newest Gaussians of a run.
 
-
-def _splats(run: RunFolder, where: str) -> TrainedSplats:
+    Raises:
+        InputError: The run holds no whole checkpoint.
+    """
     from splat_recon.checkpoint import newest_checkpoint
     from splat_recon.trained import TrainedSplats
 

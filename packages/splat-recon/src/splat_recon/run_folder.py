@@ -86,6 +86,10 @@ class RunFolder:
         """The Gaussians in COLMAP's frame."""
         return self.path / "point_cloud.ply"
 
+    def contact_sheet(self, split: str = "test") -> Path:
+        """Photos, renders and errors of one side of the split on one picture."""
+        return self.path / ("contact_sheet.png" if split == "test" else f"contact_sheet_{split}.png")
+
     def metrics(self, split: str = "test") -> Path:
         """Scores on one side of the split."""
         return self.path / ("metrics.json" if split == "test" else f"metrics_{split}.json")

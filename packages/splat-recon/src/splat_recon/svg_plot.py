@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 460.0, 260.0
+WIDTH, HEIGHT = 380.0, 240.0
 """Size of a plot in SVG units."""
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58.0, 14.0, 34.0, 40.0

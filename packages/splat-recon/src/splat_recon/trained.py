@@ -11,6 +11,7 @@ from splat_recon.config import TrainConfig
 from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.gaussians.transform import transformed
 from splat_recon.geometry.cameras import Camera
+from splat_recon.io.formats import SplatFile, write_splats
 from splat_recon.io.ply import write_ply
 from splat_recon.render.output import RenderOutput
 from splat_recon.render.rasterizer import RenderConfig, make_rasterizer
@@ -56,14 +57,30 @@ class TrainedSplats:
 
 
 def export_ply(path: Path, gaussians: Gaussians, T_scene_colmap: np.ndarray) -> None:
-    """Write Gaussians as PLY in COLMAP's frame, where the photos' own cameras are.
-
-    Args:
-        path: The file.
-        gaussians: In the scene's frame.
-        T_scene_colmap: Similarity from COLMAP's frame to the scene's.
+    """`export_splats` for the layout that everything reads.
 
     Raises:
         InputError: The file cannot be written.
     """
-    write_ply(path, transformed(gaussians.detach().to("cpu"), np.linalg.inv(T_scene_colmap)))
+    write_ply(path, in_colmap_frame(gaussians, T_scene_colmap))
+
+
+def export_splats(path: Path, gaussians: Gaussians, T_scene_colmap: np.ndarray, *, antialiased: bool = False) -> None:
+    """Write Gaussians in COLMAP's frame, where the photos' own cameras are, in the format that the name asks for.
+
+    Args:
+        path: The file; .ply, .compressed.ply, .spz or .splat.
+        gaussians: In the scene's frame.
+        T_scene_colmap: Similarity from COLMAP's frame to the scene's.
+        antialiased: Whether they were trained with antialiased rendering, which the file says.
+
+    Raises:
+        InputError: The file cannot be written, or its ending is another.
+    """
+    content = SplatFile(gaussians=in_colmap_frame(gaussians, T_scene_colmap), antialiased=antialiased)
+    write_splats(path, content)
+
+
+def in_colmap_frame(gaussians: Gaussians, T_scene_colmap: np.ndarray) -> Gaussians:
+    """Gaussians of the scene's frame, on any device, in COLMAP's, on the CPU."""
+    return transformed(gaussians.detach().to("cpu"), np.linalg.inv(T_scene_colmap))

@@ -148,6 +148,37 @@ def spiral(
     return path
 
 
+def orbit(poses: Poses, num_frames: int) -> list[Float64[np.ndarray, "4 4"]]:
+    """One round on a circle, upright as the given cameras are, looking at the point that they look at.
+
+    The circle stands about the mean vertical of the cameras, at their mean height and mean distance from that axis,
+    and begins beside the first camera. Unlike the ellipse it needs no axis of the frame to be upright.
+
+    Raises:
+        ValueError: There are fewer than two poses, or no frames.
+    """
+    if len(poses) < 2 or num_frames < 1:
+        raise ValueError(f"expected at least two poses and one frame, got {len(poses)} poses, {num_frames} frames")
+    T_world_cam = np.stack(list(poses))
+    focus = focus_point(poses)
+    down = T_world_cam[:, :3, 1].mean(axis=0)
+    length = np.linalg.norm(down)
+    # Cameras that were turned all ways have no vertical in common: the first one's serves.
+    down = down / length if length > 1e-6 else T_world_cam[0, :3, 1]
+    offsets = T_world_cam[:, :3, 3] - focus
+    heights = offsets @ down
+    flat = offsets - heights[:, None] * down
+    radius = np.linalg.norm(flat, axis=1).mean()
+    start = flat[0] if np.linalg.norm(flat[0]) > 1e-9 * max(radius, 1.0) else np.cross(down, T_world_cam[0, :3, 0])
+    first = start / np.linalg.norm(start)
+    second = np.cross(down, first)
+    path = []
+    for angle in 2 * np.pi * np.arange(num_frames) / num_frames:
+        offset = heights.mean() * down + radius * (np.cos(angle) * first + np.sin(angle) * second)
+        path.append(looking_along(-offset, down, focus + offset))
+    return path
+
+
 def looking_along(
     forward: Float64[np.ndarray, " 3"], down: Float64[np.ndarray, " 3"], center: Float64[np.ndarray, " 3"]
 ) -> Float64[np.ndarray, "4 4"]:

@@ -3,9 +3,11 @@
 Gaussians stand in chunks of 256 neighbours. A chunk has the bounds of its positions, scales and colours; a Gaussian
 has four 32-bit integers: its position and scale between those bounds (11, 10 and 11 bits), its rotation (which
 component is largest in 2 bits, the others in 10 each) and its colour and opacity (8 bits each). Spherical harmonics
-from degree 1 on are bytes over [-4, 4]. Chunk bounds of scales are limited to `MAX_LOG_SCALE`.
+from degree 1 on are bytes over [-4, 4], up to the highest degree that is not nearly zero everywhere. Logarithms of
+scales are limited to `MAX_LOG_SCALE`.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +24,7 @@ CHUNK = 256
 """Gaussians per chunk; the last one may have fewer."""
 
 MAX_LOG_SCALE = 20.0
-"""Logarithms of scales are limited to this size."""
+"""Largest size of a logarithm of a scale; beyond, they are cut off."""
 
 SH_RANGE = 8.0
 """Width of the interval about 0 that the bytes of the spherical harmonics cover."""
@@ -68,15 +70,28 @@ def write_compressed_ply(path: Path | str, gaussians: Gaussians, *, comments: Se
     bounds = np.concatenate([*position_bounds, *scale_bounds, *color_bounds], axis=1).astype("<f4")
     chunks = np.ascontiguousarray(bounds).view([(name, "<f4") for name in _BOUNDS]).reshape(-1)
     elements = [PlyElement.describe(chunks, "chunk"), PlyElement.describe(packed, "vertex")]
-    num_rest = arrays.sh_rest.shape[1]
+    num_rest = _num_noticeable(arrays.sh_rest)
     if num_rest:
         # Channel by channel, as in the uncompressed form; the byte b stands for the middle of its interval.
-        sh = np.clip(np.floor((arrays.sh_rest.astype(np.float64) / SH_RANGE + 0.5) * 256), 0, 255).astype("u1")
+        sh_rest = arrays.sh_rest[:, :num_rest].astype(np.float64)
+        sh = np.clip(np.floor((sh_rest / SH_RANGE + 0.5) * 256), 0, 255).astype("u1")
         sh = np.ascontiguousarray(sh.transpose(0, 2, 1).reshape(n, 3 * num_rest))
         dtype = [(f"f_rest_{index}", "u1") for index in range(3 * num_rest)]
         elements.append(PlyElement.describe(sh.view(dtype).reshape(n), "sh"))
     with written_whole(Path(path)) as partial:
         PlyData(elements, byte_order="<", comments=list(comments)).write(str(partial))
+
+
+def _num_noticeable(sh_rest: np.ndarray) -> int:
+    """Coefficients up to the highest degree of which one is nearer to some byte's value than to none.
+
+    No byte stands for zero, so that storing a degree that is (nearly) zero everywhere would tint what is grey.
+    """
+    num_rest = sh_rest.shape[1]
+    for degree in range(math.isqrt(num_rest + 1) - 1, 0, -1):
+        if np.abs(sh_rest[:, degree * degree - 1 : (degree + 1) ** 2 - 1]).max(initial=0.0) > SH_RANGE / 512:
+            return (degree + 1) ** 2 - 1
+    return 0
 
 
 def _in_chunks(values: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:

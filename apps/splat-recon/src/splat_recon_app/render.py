@@ -1,0 +1,151 @@
+"""`splat-recon render`: films and frames along a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from splat_recon import run_folder
+from splat_recon.errors import InputError
+from splat_recon.run_folder import RunFolder
+from splat_recon_app import cli
+from splat_recon_app.console import console, logging_to, progress_bar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from splat_recon.drawable import DrawableSplats
+    from splat_recon.geometry.cameras import Camera
+    from splat_recon.io.camera_files import CameraFile
+
+FPS = 24.0
+"""Frames per second, where nothing says otherwise."""
+
+
+def render(args: cli.Render) -> int:
+    """Render a film."""
+    is_video = args.out.suffix.lower() == ".mp4"
+    _check_out(args, is_video)
+    if args.run is not None:
+        run_folder.read_settings(RunFolder(args.run))
+    from splat_recon.film import Film, write_frames, write_videos
+
+    with logging_to(None):
+        given = _given(args)
+        splats, cameras, T_scene_colmap = _opened(args, given)
+        path = _path(args, splats, cameras)
+        run_folder.check_writable(args.out.parent if is_video else args.out)
+        with progress_bar() as bar:
+            task = bar.add_task("rendering", total=len(path), note="frames")
+            film = Film(
+                render=splats.render,
+                cameras=path,
+                shown=args.shown,
+                depth_unit=_scale(T_scene_colmap),
+                on_frame=lambda: bar.advance(task),
+            )
+            if is_video:
+                fps = args.fps or (given.fps if given else None) or FPS
+                written = write_videos(args.out, film, fps=fps)
+            else:
+                num_rendered = write_frames(args.out, film, _record(args, splats, path), overwrite=args.overwrite)
+                console.print(f"{num_rendered} of {len(path)} frames were rendered now")
+                written = [args.out]
+    for file in written:
+        print(file)
+    return 0
+
+
+def _check_out(args: cli.Render, is_video: bool) -> None:
+    if is_video:
+        if args.out.is_dir():
+            raise InputError(f"--out {args.out} is a folder: name a file in it")
+    elif args.out.suffix or args.out.is_file():
+        raise InputError(f"--out {args.out}: a video's name must end in .mp4; a folder of frames has no ending")
+
+
+def _given(args: cli.Render) -> CameraFile | None:
+    if args.cameras is None:
+        return None
+    from splat_recon.io.camera_files import read_camera_file
+
+    return read_camera_file(args.cameras)
+
+
+def _opened(args: cli.Render, given: CameraFile | None) -> tuple[DrawableSplats, list[Camera], np.ndarray]:
+    """The splats, the cameras in their frame, and the similarity from COLMAP's frame to theirs."""
+    import numpy as np
+
+    from splat_recon.device import chosen_device
+    from splat_recon.drawable import DrawableSplats
+    from splat_recon.geometry.poses import transform_camera
+
+    if args.splats is not None:
+        splats = DrawableSplats.of_file(args.splats, device=chosen_device(args.device))
+        T_scene_colmap = np.eye(4)
+        cameras = []
+    else:
+        from splat_recon_app.use import trained_splats
+
+        run = RunFolder(args.run or Path())
+        captured, T_scene_colmap = run_folder.read_cameras(run)
+        cameras = list(captured.values())
+        splats = DrawableSplats.of_run(trained_splats(run, chosen_device(args.device)))
+    if given is not None:
+        cameras = [transform_camera(T_scene_colmap, camera) for camera in given.cameras]
+    if args.background is not None:
+        splats = splats.over(args.background)
+    return splats, cameras, T_scene_colmap
+
+
+def _path(args: cli.Render, splats: DrawableSplats, cameras: list[Camera]) -> list[Camera]:
+    from splat_recon.film import depth_range
+    from splat_recon.geometry.camera_paths import CameraPathConfig, camera_path
+
+    if args.path == "given":
+        path = cameras
+    elif len(cameras) < 2:
+        raise InputError(f"a path needs two cameras, got {len(cameras)}: use --path given, or name others by --cameras")
+    else:
+        config = CameraPathConfig(kind=args.path, num_frames=args.frames, frames_per_view=args.frames_per_view)
+        near, far = depth_range(splats.gaussians, cameras)
+        path = camera_path(cameras, config, near=near, far=far)
+    sized = [_limited(camera, args.max_size) for camera in path]
+    sizes = {(camera.width, camera.height) for camera in sized}
+    if args.out.suffix.lower() == ".mp4" and len(sizes) > 1:
+        raise InputError(f"the cameras have {len(sizes)} sizes, and a video has one: render a folder of frames")
+    return sized
+
+
+def _limited(camera: Camera, max_size: int | None) -> Camera:
+    longer = max(camera.width, camera.height)
+    if max_size is None or longer <= max_size:
+        return camera
+    scale = max_size / longer
+    return camera.resized(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
+
+
+def _scale(T_scene_colmap: np.ndarray) -> float:
+    from splat_recon.geometry.poses import decompose_similarity
+
+    return float(decompose_similarity(T_scene_colmap)[0])
+
+
+def _record(args: cli.Render, splats: DrawableSplats, path: list[Camera]) -> dict[str, object]:
+    """What the frames depend on, short enough to be compared and read."""
+    import hashlib
+
+    import numpy as np
+
+    cameras = np.concatenate([np.concatenate([camera.T_world_cam.ravel(), camera.K.ravel()]) for camera in path])
+    gaussians = hashlib.sha256()
+    for tensor in splats.gaussians.parameters().values():
+        gaussians.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return {
+        "source": str(args.run or args.splats),
+        "gaussians": gaussians.hexdigest(),
+        "cameras": hashlib.sha256(cameras.tobytes()).hexdigest(),
+        "path": args.path,
+        "size": [path[0].width, path[0].height],
+        "background": list(splats.background),
+    }

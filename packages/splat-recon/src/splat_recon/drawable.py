@@ -1,0 +1,74 @@
+"""Gaussians from a run or from a file, ready to be looked at."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from splat_recon.gaussians.gaussians import Gaussians
+from splat_recon.geometry.cameras import Camera
+from splat_recon.io.formats import SplatFile, read_splats
+from splat_recon.render.output import RenderOutput
+from splat_recon.render.rasterizer import RenderConfig, make_rasterizer
+from splat_recon.trained import TrainedSplats
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DrawableSplats:
+    """Gaussians with what it takes to render them as they were meant."""
+
+    gaussians: Gaussians
+    """In the frame of the cameras that will look at them, on `device`."""
+
+    sh_degree: int
+    """Degree of the view-dependent colours that are shown."""
+
+    config: RenderConfig
+    """How they are projected; antialiased as they were trained."""
+
+    background: tuple[float, float, float]
+    """RGB behind them, in [0, 1]."""
+
+    device: str
+    """Where they render."""
+
+    @classmethod
+    def of_run(cls, splats: TrainedSplats) -> "DrawableSplats":
+        """A checkpoint's Gaussians, as the trainer renders them."""
+        config = splats.config
+        return cls(
+            gaussians=splats.gaussians,
+            sh_degree=min(splats.step // config.sh_degree_every, config.sh_degree, splats.gaussians.sh_degree_max),
+            config=RenderConfig(near=config.near, antialiased=config.antialiased),
+            background=config.background,
+            device=splats.device,
+        )
+
+    @classmethod
+    def of_file(
+        cls, path: Path, *, device: str = "cpu", background: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    ) -> "DrawableSplats":
+        """The Gaussians of a file, in COLMAP's frame.
+
+        Raises:
+            InputError: The file is no splat file that can be read.
+        """
+        content: SplatFile = read_splats(path)
+        return cls(
+            gaussians=content.gaussians.to(device),
+            sh_degree=content.gaussians.sh_degree_max,
+            config=RenderConfig(antialiased=content.antialiased),
+            background=background,
+            device=device,
+        )
+
+    def over(self, background: tuple[float, float, float]) -> "DrawableSplats":
+        """The same before another background."""
+        return replace(self, background=background)
+
+    def render(self, camera: Camera) -> RenderOutput:
+        """The picture that a camera takes, without gradients."""
+        rasterize = make_rasterizer(self.device, self.config)
+        background = torch.tensor(self.background, dtype=torch.float32, device=self.device)
+        with torch.no_grad():
+            return rasterize(self.gaussians, camera, sh_degree=self.sh_degree, background=background)

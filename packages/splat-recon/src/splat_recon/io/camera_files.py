@@ -1,0 +1,159 @@
+"""Cameras without photos, to render from: a COLMAP model, transforms.json, nerfstudio's camera_path.json, a run's own.
+
+All of them come out in COLMAP's frame, distortion left aside. nerfstudio's camera_path.json is in the frame that
+nerfstudio trained in, which is COLMAP's only where it was told neither to orient, nor to centre, nor to scale.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from splat_recon.errors import InputError
+from splat_recon.geometry.cameras import Camera
+from splat_recon.geometry.poses import inverse, rigid, transform_camera
+from splat_recon.io.colmap_binary import check_binary_model
+from splat_recon.io.colmap_models import PARTS, find_model
+from splat_recon.io.pycolmap_import import pycolmap
+from splat_recon.io.transforms_json import T_OPENGL_OPENCV
+
+DEFAULT_HEIGHT = 720
+"""Height of the images of a camera_path.json that names none."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CameraFile:
+    """Cameras in the order of the file, for COLMAP by the photos' names."""
+
+    cameras: list[Camera]
+    """In COLMAP's frame."""
+
+    names: list[str]
+    """What each is called."""
+
+    fps: float | None = None
+    """Frames per second, where the file says."""
+
+
+def read_camera_file(path: Path | str) -> CameraFile:
+    """Read cameras from a file or a folder; the content says which kind it is.
+
+    Args:
+        path: A folder with a COLMAP model in it or in `sparse/0`, a JSON file (transforms.json, camera_path.json, or
+            cameras.json of a run), or a folder with a transforms.json.
+
+    Raises:
+        InputError: There is nothing of these, or it is broken.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if any((path / f"{part}{ending}").is_file() for part in PARTS for ending in (".bin", ".txt")):
+            return _colmap(path)
+        if (path / "transforms.json").is_file() and not (path / "sparse").is_dir():
+            return read_camera_file(path / "transforms.json")
+        return _colmap(find_model(path))
+    content = _object(path)
+    try:
+        if isinstance(content.get("camera_path"), list):
+            return _nerfstudio_path(content)
+        if isinstance(content.get("frames"), list):
+            return _transforms(content)
+        if isinstance(content.get("cameras"), dict):
+            return _own(content)
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, np.linalg.LinAlgError) as error:
+        raise InputError(f"{path} holds a camera that cannot be understood: {error!r}") from None
+    raise InputError(
+        f'{path} holds no cameras: expected "frames" (transforms.json), "camera_path" (nerfstudio) or "cameras" '
+        "(cameras.json of a run)"
+    )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"the cameras {path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no cameras: expected a JSON object")
+    return content
+
+
+def _checked(cameras: Mapping[str, Camera], fps: float | None = None) -> CameraFile:
+    if not cameras:
+        raise ValueError("there is none")
+    return CameraFile(cameras=list(cameras.values()), names=list(cameras), fps=fps)
+
+
+def _colmap(model: Path) -> CameraFile:
+    if (model / "cameras.bin").is_file():
+        check_binary_model(model)
+    try:
+        reconstruction = pycolmap.Reconstruction(model)
+        found = {}
+        for image in sorted(reconstruction.images.values(), key=lambda image: image.name):
+            if not image.has_pose:
+                continue
+            camera = reconstruction.cameras[image.camera_id]
+            T_cam_world = rigid(image.cam_from_world().rotation.matrix(), image.cam_from_world().translation)
+            K = np.asarray(camera.calibration_matrix(), dtype=np.float64)
+            found[image.name] = Camera(T_world_cam=inverse(T_cam_world), K=K, width=camera.width, height=camera.height)
+        return _checked(found)
+    except (RuntimeError, ValueError, IndexError, KeyError, MemoryError, OSError) as error:
+        raise InputError(f"the COLMAP model {model} cannot be read: {error}") from None
+
+
+def _transforms(content: Mapping[str, Any]) -> CameraFile:
+    T_file_colmap = np.eye(4)
+    T_file_colmap[:3] = float(content.get("applied_scale", 1.0)) * np.array(
+        content.get("applied_transform", np.eye(4)[:3]), dtype=np.float64
+    )
+    cameras = {}
+    for index, frame in enumerate(content["frames"]):
+        values = {**content, **frame}
+        width, height = int(values["w"]), int(values["h"])
+        if "fl_x" in values:
+            fl_x = float(values["fl_x"])
+            fl_y = float(values.get("fl_y", fl_x))
+        else:
+            fl_x = 0.5 * width / math.tan(0.5 * float(values["camera_angle_x"]))
+            angle_y = values.get("camera_angle_y")
+            fl_y = fl_x if angle_y is None else 0.5 * height / math.tan(0.5 * float(angle_y))
+        K = np.array([[fl_x, 0, values.get("cx", width / 2)], [0, fl_y, values.get("cy", height / 2)], [0, 0, 1.0]])
+        T_file_cam = np.array(frame["transform_matrix"], dtype=np.float64) @ T_OPENGL_OPENCV
+        camera = Camera(T_world_cam=T_file_cam, K=K, width=width, height=height)
+        name = str(frame.get("file_path", index))
+        cameras[name if name not in cameras else f"{name} {index}"] = transform_camera(inverse(T_file_colmap), camera)
+    return _checked(cameras)
+
+
+def _nerfstudio_path(content: Mapping[str, Any]) -> CameraFile:
+    height = int(content.get("render_height", DEFAULT_HEIGHT))
+    cameras = {}
+    for index, entry in enumerate(content["camera_path"]):
+        aspect = float(entry.get("aspect", 16 / 9))
+        width = int(content.get("render_width", round(height * aspect)))
+        T_world_opengl = np.array(entry["camera_to_world"], dtype=np.float64).reshape(4, 4)
+        # The field of view is the vertical one, in degrees.
+        focal = 0.5 * height / math.tan(math.radians(float(entry["fov"])) / 2)
+        K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+        cameras[f"{index:06d}"] = Camera(T_world_cam=T_world_opengl @ T_OPENGL_OPENCV, K=K, width=width, height=height)
+    fps = content.get("fps")
+    return _checked(cameras, float(fps) if isinstance(fps, int | float) and fps > 0 else None)
+
+
+def _own(content: Mapping[str, Any]) -> CameraFile:
+    T_colmap_scene = inverse(np.array(content.get("T_scene_colmap", np.eye(4)), dtype=np.float64))
+    cameras = {}
+    for name, entry in content["cameras"].items():
+        camera = Camera(
+            T_world_cam=np.array(entry["T_world_cam"]),
+            K=np.array(entry["K"]),
+            width=entry["width"],
+            height=entry["height"],
+        )
+        cameras[name] = transform_camera(T_colmap_scene, camera)
+    return _checked(cameras)

@@ -1,0 +1,187 @@
+"""The page that shows a run: one HTML file with curves and pictures inside, made from the run folder's files."""
+
+import html
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from splat_recon import run_folder
+from splat_recon.errors import InputError
+from splat_recon.html_page import embedded_image, filled, settings_table, spread
+from splat_recon.io.images import read_photo
+from splat_recon.pictures import file_name
+from splat_recon.run_folder import RunFolder
+from splat_recon.svg_plot import Line, Plot, svg
+
+MAX_PICTURES = 4
+"""Held-out photos that the page shows."""
+
+PICTURE_PX = 420
+"""Longer side of a picture in the page."""
+
+COLOR = "#0b7a75"
+"""Of the curves."""
+
+_PAGE = Path(__file__).with_name("report.html")
+
+
+def write_report(run: RunFolder) -> Path:
+    """Write `report.html` from a scored run's settings, history, scores and images.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        InputError: The run has no settings or no scores, or the page cannot be written.
+    """
+    config = run_folder.read_json(run.config)
+    scores = run_folder.read_json(run.metrics())
+    history, evaluations = run_folder.read_history(run), run_folder.read_evaluations(run)
+    scene = Path(str(config.get("settings", {}).get("scene", run.path))).name
+    lpips = "" if scores.get("lpips") is None else f", LPIPS {scores['lpips']:.3f}"
+    num_views = len(scores["per_view"])
+    parts = {
+        "title": html.escape(f"Splats of {scene}"),
+        "verdict": html.escape(
+            f"{scores['psnr']:.2f} dB PSNR, SSIM {scores['ssim']:.3f}{lpips} on {num_views} held-out "
+            f"photo{'s' if num_views != 1 else ''}, after {scores['step']:,} steps, with "
+            f"{scores['num_gaussians']:,} Gaussians."
+        ),
+        "notes": "".join(f"<li>{html.escape(note)}</li>" for note in _notes(config, run)),
+        "cards": _cards(scores, evaluations),
+        "pictures": _pictures(run, scores),
+        "measured": html.escape(_measured(evaluations)),
+        "curves": _curves(history, evaluations),
+        "views": _views(scores),
+        "times": _times(evaluations),
+        "settings": settings_table({**_flat(config.get("settings", {})), **_flat(config.get("versions", {}))}),
+    }
+    try:
+        run.report.write_text(filled(_PAGE, parts), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {run.report}: {error.strerror or error}") from error
+    return run.report
+
+
+def _notes(config: Mapping[str, Any], run: RunFolder) -> list[str]:
+    settings = config.get("settings", {})
+    notes = [f"Preset {settings.get('preset', 'default')}, split {settings.get('split')}."]
+    if settings.get("sparse"):
+        notes.append(f"Trained on {settings['sparse']} photos only.")
+    if settings.get("max_size"):
+        notes.append(f"Photos were shrunk to at most {settings['max_size']} pixels; scores are at that size.")
+    if run.cameras.is_file():
+        notes.append(f"{len(run_folder.read_json(run.cameras).get('cameras', {}))} photos to learn from.")
+    return notes
+
+
+def _cards(scores: Mapping[str, Any], evaluations: list[dict[str, Any]]) -> str:
+    cards = [("PSNR", f"{scores['psnr']:.2f}", " dB"), ("SSIM", f"{scores['ssim']:.3f}", "")]
+    if scores.get("lpips") is not None:
+        cards.append(("LPIPS", f"{scores['lpips']:.3f}", ""))
+    cards.append(("Gaussians", f"{scores['num_gaussians']:,}", ""))
+    if evaluations and evaluations[-1]["seconds"] > 0:
+        cards.append(("Training", *_duration(evaluations[-1]["seconds"])))
+    return "".join(
+        f'<div class="card"><h3>{name}</h3><p class=big>{value}<small>{unit}</small></p></div>'
+        for name, value, unit in cards
+    )
+
+
+def _duration(seconds: float) -> tuple[str, str]:
+    if seconds < 120:
+        return f"{seconds:.1f}", " s"
+    return (f"{seconds / 60:.1f}", " min") if seconds < 7200 else (f"{seconds / 3600:.1f}", " h")
+
+
+def _pictures(run: RunFolder, scores: Mapping[str, Any]) -> str:
+    """Photo, first and last render of some views; those whose first render was kept come first."""
+    names = sorted(scores["per_view"])
+    kept = [name for name in names if (run.first_images / file_name(name)).is_file()] or names
+    rows = []
+    for index in spread(len(kept), MAX_PICTURES):
+        name = kept[index]
+        both = _picture((run.images / name).with_suffix(".png"))
+        if both is None:
+            continue
+        # The evaluation writes the render beside the photo.
+        width = both.shape[1] // 2
+        first = _picture(run.first_images / file_name(name))
+        figures = f"{scores['per_view'][name]['psnr']:.2f} dB, SSIM {scores['per_view'][name]['ssim']:.3f}"
+        before = "<p>not kept</p>" if first is None else embedded_image(first, f"before {name}", PICTURE_PX)
+        photo = embedded_image(np.ascontiguousarray(both[:, width:]), f"photo {name}", PICTURE_PX)
+        render = embedded_image(np.ascontiguousarray(both[:, :width]), f"render {name}", PICTURE_PX)
+        rows.append(
+            f"<tr><td>{photo}<p>{html.escape(name)}</p></td><td>{before}</td><td>{render}<p>{figures}</p></td></tr>"
+        )
+    heads = "<tr><th>photo</th><th>before training</th><th>now</th></tr>"
+    return f'<table class="pictures">{heads}{"".join(rows)}</table>'
+
+
+def _picture(path: Path) -> UInt8[np.ndarray, "h w 3"] | None:
+    try:
+        return read_photo(path)[0]
+    except InputError:
+        return None
+
+
+def _measured(evaluations: list[dict[str, Any]]) -> str:
+    if not evaluations:
+        return "PSNR was not measured on the way (--eval-every 0)."
+    return f"PSNR is of {evaluations[-1]['num_views']} held-out photos; the loss is of the training photos."
+
+
+def _curves(history: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> str:
+    def line(records: list[dict[str, Any]], key: str) -> list[Line]:
+        points = [(record["step"], record[key]) for record in records if key in record]
+        return [Line(name="", color=COLOR, points=points)] if points else []
+
+    counts = [*evaluations[:1], *history] if evaluations and evaluations[0]["step"] == 0 else history
+    return svg(
+        [
+            Plot(title="PSNR of held-out photos (dB)", lines=line(evaluations, "psnr")),
+            Plot(title="Loss", lines=line(history, "loss"), markers=False),
+            Plot(title="Gaussians", lines=line(counts, "num_gaussians"), markers=False),
+        ]
+    )
+
+
+def _views(scores: Mapping[str, Any]) -> str:
+    rows = []
+    for name, score in sorted(scores["per_view"].items(), key=lambda item: (item[1]["psnr"], item[0])):
+        perceptual = "&ndash;" if score.get("lpips") is None else f"{score['lpips']:.4f}"
+        cells = (html.escape(name), f"{score['psnr']:.2f}", f"{score['ssim']:.4f}", perceptual)
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    heads = "".join(f"<th>{head}</th>" for head in ("photo", "PSNR (dB)", "SSIM", "LPIPS"))
+    return f'<table class="numbers"><tr>{heads}</tr>{"".join(rows)}</table>'
+
+
+def _times(evaluations: list[dict[str, Any]]) -> str:
+    rows = []
+    for before, now in itertools.pairwise(evaluations):
+        seconds = now["seconds"] - before["seconds"]
+        if seconds <= 0 or now["step"] <= before["step"]:
+            continue
+        each = seconds / (now["step"] - before["step"])
+        cells = (
+            f"{before['step']:,} to {now['step']:,}",
+            f"{seconds:.1f} s",
+            f"{1000 * each:.1f} ms",
+            f"{now['num_gaussians']:,}",
+        )
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    if not rows:
+        return "<p>It was not measured.</p>"
+    heads = "".join(f"<th>{head}</th>" for head in ("steps", "time", "per step", "Gaussians at the end"))
+    return f'<table class="numbers"><tr>{heads}</tr>{"".join(rows)}</table>'
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
