@@ -10,17 +10,19 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from difix_model.config import NetworkConfig
+from difix_model.checkpoint import empty_network
+from difix_model.config import NetworkConfig, VaeConfig
 from difix_model.denoise import alphas_cumprod, ddpm_step, predict_clean
 from difix_model.network import DifixNetwork
+from difix_model.published import published_parameters
 from difix_model.reference_attention import ReferenceAttention
 from difix_model.released import (
     Released,
     initialize_from_base,
     layout_config,
-    load_pickle,
     load_released,
 )
+from difix_model.released_pickle import load_pickle
 
 pytestmark = pytest.mark.reference
 
@@ -246,4 +248,13 @@ def test_full_size_autoencoder_has_the_published_parameters(reference_data: Path
     shapes = {name: list(value.shape) for name, value in network.vae.state_dict().items()}
     assert shapes == json.loads(keys.read_text())
     assert len(network.unet.state_dict()) == 686
+    for merged in (False, True):
+        # What is written in the published layout, whether the adapters were folded in or not.
+        config = NetworkConfig(vae=VaeConfig(lora_rank=0)) if merged else NetworkConfig()
+        written = published_parameters(empty_network(config))
+        assert {name: list(value.shape) for name, value in written.vae.items()} == shapes
+        expected = {name: list(value.shape) for name, value in network.unet.state_dict().items()}
+        assert {name: list(value.shape) for name, value in written.unet.items()} == expected
+        targets = json.loads((keys.parent / "vae_lora_target_modules.json").read_text())
+        assert sorted(written.lora_targets) == sorted(targets)
     assert sum(parameter.numel() for parameter in network.unet.parameters()) == 865_910_724

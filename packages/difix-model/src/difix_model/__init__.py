@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from difix_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from difix_model.config import NetworkConfig, UNetConfig, VaeConfig, tiny_config
+    from difix_model.conversion import convert_checkpoint, export_checkpoint
     from difix_model.errors import InputError
     from difix_model.network import DifixNetwork
     from difix_model.pairs import PairRecord, read_pairs, write_pairs
@@ -27,6 +28,8 @@ _SUBMODULES = {
     "UNetConfig": "config",
     "VaeConfig": "config",
     "tiny_config": "config",
+    "convert_checkpoint": "conversion",
+    "export_checkpoint": "conversion",
     "InputError": "errors",
     "DifixNetwork": "network",
     "PairRecord": "pairs",
@@ -48,7 +51,9 @@ __all__ = [
     "ReleasedPipeline",
     "UNetConfig",
     "VaeConfig",
+    "convert_checkpoint",
     "embed_prompt",
+    "export_checkpoint",
     "load_checkpoint",
     "load_released",
     "read_pairs",

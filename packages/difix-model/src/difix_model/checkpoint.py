@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from difix_model.config import NetworkConfig
+from difix_model.durable import flush
 from difix_model.errors import InputError, first_problems
 from difix_model.network import DifixNetwork
 
@@ -26,6 +27,12 @@ WEIGHTS_FILE = "model.safetensors"
 TEXT_EMBEDDING = "text_embedding"
 SAVE_ID = "save_id"
 """Stands in both files of a save, so that a half-overwritten folder is recognised."""
+
+TENSORS_SHA256 = "tensors_sha256"
+"""Entry of the configuration: checksum of all tensors, compared when they are read."""
+
+COMPILED = "_orig_mod."
+"""What `torch.compile` puts into the names of a compiled module's parameters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +65,9 @@ def save_checkpoint(
     metadata: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a checkpoint; each file is written beside its place first and then moved there.
+    """Write a checkpoint, so that a crash at any moment leaves the folder with the earlier one or with this one.
+
+    Both files are written beside their places and flushed to the disk before the first is moved there.
 
     Args:
         folder: Created if needed; other files in it are left alone.
@@ -73,37 +82,62 @@ def save_checkpoint(
     """
     folder = Path(folder)
     embedding = text_embedding.reshape(text_embedding.shape[-2:])
-    tensors = {TEXT_EMBEDDING: embedding} | {f"network.{name}": value for name, value in network.state_dict().items()}
+    tensors = {TEXT_EMBEDDING: embedding}
+    tensors |= {f"network.{name.replace(COMPILED, '')}": value for name, value in network.state_dict().items()}
     tensors = {name: value.detach().to("cpu", dtype or value.dtype).contiguous() for name, value in tensors.items()}
-    config = {
+    config: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "prompt": prompt,
         "network": network.config.to_dict(),
         "metadata": dict(metadata or {}),
     }
-    config[SAVE_ID] = _digest(config, tensors)
-    partial = {name: folder / f".{name}.partial-{os.getpid()}" for name in (WEIGHTS_FILE, CONFIG_FILE)}
+    config[TENSORS_SHA256] = _digest(tensors)
+    config[SAVE_ID] = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+    text = json.dumps(config, indent=2) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial[WEIGHTS_FILE], metadata={SAVE_ID: config[SAVE_ID]})
-        partial[CONFIG_FILE].write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for name, path in partial.items():
-            path.replace(folder / name)
+        _write_both(folder, tensors, {SAVE_ID: config[SAVE_ID]}, text)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write the checkpoint {folder}: {error}") from error
-    finally:
-        for path in partial.values():
+
+
+def _write_both(folder: Path, tensors: dict[str, Tensor], header: dict[str, str], config: str) -> None:
+    """Write the two files; between the two moves, the new configuration lies beside its place for `_config_of`."""
+    partial = {name: folder / f"{_partial_stem(name)}{os.getpid()}" for name in (WEIGHTS_FILE, CONFIG_FILE)}
+    moved = False
+    try:
+        save_file(tensors, partial[WEIGHTS_FILE], metadata=header)
+        partial[CONFIG_FILE].write_text(config, encoding="utf-8")
+        for path in (*partial.values(), folder):
+            flush(path)
+        partial[WEIGHTS_FILE].replace(folder / WEIGHTS_FILE)
+        moved = True
+        partial[CONFIG_FILE].replace(folder / CONFIG_FILE)
+        flush(folder)
+    except BaseException:
+        for path in partial.values() if not moved else ():
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+        raise
+    for name in (WEIGHTS_FILE, CONFIG_FILE):  # What killed processes left behind.
+        for path in folder.glob(f"{_partial_stem(name)}*"):
+            with suppress(OSError):
+                path.unlink()
 
 
-def _digest(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
-    """Return what tells this configuration with these weights from any other."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+def _partial_stem(name: str) -> str:
+    return f".{name}.partial-"
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return a checksum of names, types, shapes and values."""
+    digest = hashlib.sha256()
     for name in sorted(tensors):
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_checkpoint(folder: Path | str, *, dtype: torch.dtype = torch.float32) -> Checkpoint:
@@ -117,20 +151,22 @@ def load_checkpoint(folder: Path | str, *, dtype: torch.dtype = torch.float32) -
         InputError: If the folder is absent, of another format or a newer version, incomplete, or damaged.
     """
     folder = Path(folder)
-    config = _read_config(folder)
+    config = _config_of(folder)
     network_config = NetworkConfig.from_dict(config["network"])
     tensors = read_tensors(folder / WEIGHTS_FILE, save_id=config.get(SAVE_ID))
     if TEXT_EMBEDDING not in tensors:
         raise InputError(f"{folder / WEIGHTS_FILE} holds no text embedding: save the checkpoint again")
-    embedding = tensors.pop(TEXT_EMBEDDING).to(dtype, copy=True)
+    embedding = tensors[TEXT_EMBEDDING].to(dtype, copy=True)
     width = network_config.unet.cross_attention_dim
     if embedding.ndim != 2 or embedding.shape[1] != width:
         raise InputError(
             f"the text embedding of {folder} must have width {width}, got the shape {tuple(embedding.shape)}"
         )
     network = empty_network(network_config)
-    state = {name.removeprefix("network."): value for name, value in tensors.items()}
+    state = {name.removeprefix("network."): value for name, value in tensors.items() if name != TEXT_EMBEDDING}
     load_strictly(network, state, source=folder / WEIGHTS_FILE, dtype=dtype)
+    if TENSORS_SHA256 in config and _digest(tensors) != config[TENSORS_SHA256]:
+        raise InputError(f"{folder / WEIGHTS_FILE} is damaged, its checksum does not fit: copy or download it again")
     return Checkpoint(
         network=network.eval(),
         text_embedding=embedding,
@@ -189,11 +225,12 @@ def read_tensors(path: Path, *, save_id: str | None = None) -> dict[str, Tensor]
             found = (file.metadata() or {}).get(SAVE_ID)
             if save_id is not None and found != save_id:
                 raise InputError(f"{path} and its {CONFIG_FILE} come from different saves: copy the folder again")
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist: the checkpoint is incomplete") from error
     except (SafetensorError, OSError) as error:
         raise InputError(f"cannot read {path}, it may be damaged: {error}") from error
+    return tensors
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -213,10 +250,32 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def _config_of(folder: Path) -> dict[str, Any]:
+    """Read the configuration that goes with the weights.
+
+    A save that was interrupted between its two moves has left the configuration of the new weights beside its place.
+    """
+    try:
+        with safe_open(folder / WEIGHTS_FILE, framework="pt") as file:
+            save_id = (file.metadata() or {}).get(SAVE_ID)
+    except (SafetensorError, OSError):
+        return _read_config(folder)  # Reading the weights will say what is wrong with them.
+    for path in sorted(folder.glob(f"{_partial_stem(CONFIG_FILE)}*")):
+        with suppress(InputError):
+            config = read_json(path)
+            if save_id is not None and config.get(SAVE_ID) == save_id:
+                return _checked_config(config, path)
+    return _read_config(folder)
+
+
 def _read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(f"no checkpoint folder {folder}")
-    config = read_json(folder / CONFIG_FILE)
+    return _checked_config(read_json(folder / CONFIG_FILE), folder / CONFIG_FILE)
+
+
+def _checked_config(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    folder = path.parent
     if config.get("format") != FORMAT:
         raise InputError(f"{folder} is not a {FORMAT} checkpoint: its {CONFIG_FILE} does not say so")
     if config.get("format_version") != FORMAT_VERSION:
@@ -225,5 +284,5 @@ def _read_config(folder: Path) -> dict[str, Any]:
         )
     problems = [f'no "{name}"' for name in ("network", "prompt") if name not in config]
     if problems:
-        raise InputError(f"{folder / CONFIG_FILE} is incomplete: {first_problems(problems)}")
+        raise InputError(f"{path} is incomplete: {first_problems(problems)}")
     return config

@@ -1,8 +1,6 @@
-"""Published weights (hub layout, `model_<step>.pkl`) as our network; no code from the weights is executed."""
+"""Published weights (the layout of the hub) as our network; no code that lies beside them is executed."""
 
 import inspect
-import pickle
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,6 @@ from difix_model.text import TextEncoder
 from difix_model.vae import SKIP_INIT
 
 INDEX_FILE = "model_index.json"
-PICKLE_KEYS = ("rank_vae", "state_dict_unet", "state_dict_vae", "vae_lora_target_modules")
 
 UNET_FIELDS = {
     "block_out_channels": "block_out_channels",
@@ -71,12 +68,17 @@ def is_layout(folder: Path) -> bool:
 
 
 def load_released(
-    source: Path | str, *, reference_attention: bool | None = None, dtype: torch.dtype = torch.float32
+    source: Path | str,
+    *,
+    revision: str | None = None,
+    reference_attention: bool | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Released:
     """Load weights in the published layout (nvidia/difix, nvidia/difix_ref or a copy of one).
 
     Args:
         source: Folder or hub id.
+        revision: Branch, tag or commit of a hub repository.
         reference_attention: Whether self-attention runs across views; None takes it from the layout, in which a
             UNet of its own class stands for the variant with references.
         dtype: Floating-point type of the network in memory.
@@ -84,49 +86,17 @@ def load_released(
     Raises:
         InputError: If anything is absent, damaged, missing or unexpected, or not Difix at all.
     """
-    folder = weights_folder(source)
+    folder = weights_folder(source, revision=revision)
     if reference_attention is None:
         reference_attention = uses_reference(folder)
-    unet, vae = read_tensors(_weights(folder, "unet")), read_tensors(_weights(folder, "vae"))
+    unet, vae = read_tensors(weights_path(folder, "unet")), read_tensors(weights_path(folder, "vae"))
     if not _has_adapters(vae):
         raise InputError(
             f"{folder} holds no Difix weights: its autoencoder has no skip connections. "
             "It may serve as the base of a model_<step>.pkl file"
         )
     config = layout_config(folder, reference_attention=reference_attention)
-    network = _assemble(config, unet, vae, source=folder, dtype=dtype)
-    return Released(network=network, text_encoder=TextEncoder(folder), folder=folder)
-
-
-def load_pickle(
-    path: Path | str,
-    *,
-    base: Path | str,
-    reference_attention: bool = True,
-    dtype: torch.dtype = torch.float32,
-) -> Released:
-    """Load `model_<step>.pkl` of the released trainer; only tensors and plain values are read from it.
-
-    Args:
-        path: The file.
-        base: Folder or hub id of what it was trained from: SD-Turbo (as the trainer does) or published Difix weights.
-        reference_attention: Whether self-attention runs across views. The file does not say; the released
-            inference script does it whenever a reference is given, which is what True does.
-        dtype: Floating-point type of the network in memory.
-
-    Raises:
-        InputError: If the file cannot be read safely, or it and the base do not make a complete network.
-    """
-    content = _read_pickle(Path(path))
-    folder = weights_folder(base)
-    config = layout_config(folder, reference_attention=reference_attention, lora_rank=int(content["rank_vae"]))
-    vae = _base_vae(folder, config) | content["state_dict_vae"]
-    targets = set(empty_network(config).vae.lora_targets())
-    problems = [f"unexpected {name}" for name in sorted(set(content["vae_lora_target_modules"]) - targets)]
-    problems += [f"missing {name}" for name in sorted(targets - set(content["vae_lora_target_modules"]))]
-    if problems:
-        raise InputError(f"the adapters of {path} do not fit the autoencoder of {folder}: {first_problems(problems)}")
-    network = _assemble(config, content["state_dict_unet"], vae, source=path, dtype=dtype)
+    network = assembled(config, unet, vae, source=folder, dtype=dtype)
     return Released(network=network, text_encoder=TextEncoder(folder), folder=folder)
 
 
@@ -146,7 +116,7 @@ def initialize_from_base(
     """
     folder = weights_folder(base)
     config = layout_config(folder, reference_attention=reference_attention, lora_rank=lora_rank)
-    vae = _base_vae(folder, config)
+    vae = base_vae(folder, config)
     for name, parameter in empty_network(config).vae.state_dict().items():
         if "skip_conv" in name and "lora" not in name:
             vae[name] = torch.full(parameter.shape, SKIP_INIT)
@@ -154,7 +124,7 @@ def initialize_from_base(
             vae[name] = torch.randn(parameter.shape, generator=generator) / lora_rank
         elif "lora_B" in name:
             vae[name] = torch.zeros(parameter.shape)
-    network = _assemble(config, read_tensors(_weights(folder, "unet")), vae, source=folder, dtype=torch.float32)
+    network = assembled(config, read_tensors(weights_path(folder, "unet")), vae, source=folder, dtype=torch.float32)
     return Released(network=network, text_encoder=TextEncoder(folder), folder=folder)
 
 
@@ -224,7 +194,8 @@ def _defaults(model: type) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
-def _weights(folder: Path, part: str) -> Path:
+def weights_path(folder: Path, part: str) -> Path:
+    """Return where a layout holds the weights of the `unet` or the `vae`."""
     return folder / part / "diffusion_pytorch_model.safetensors"
 
 
@@ -232,9 +203,9 @@ def _has_adapters(vae: Mapping[str, Tensor]) -> bool:
     return any(".lora_A." in name for name in vae)
 
 
-def _base_vae(folder: Path, config: NetworkConfig) -> dict[str, Tensor]:
+def base_vae(folder: Path, config: NetworkConfig) -> dict[str, Tensor]:
     """Return the autoencoder of a layout without skip convolutions and adapters, with `base_layer` names."""
-    stored = read_tensors(_weights(folder, "vae"))
+    stored = read_tensors(weights_path(folder, "vae"))
     plain = {
         _new_attention_name(name.replace(".base_layer.", ".")): value
         for name, value in stored.items()
@@ -256,7 +227,7 @@ def _new_attention_name(name: str) -> str:
     return f"{stem}.{OLD_ATTENTION_NAMES.get(layer, layer)}.{last}"
 
 
-def _assemble(
+def assembled(
     config: NetworkConfig,
     unet: Mapping[str, Tensor],
     vae: Mapping[str, Tensor],
@@ -264,25 +235,13 @@ def _assemble(
     source: Path | str,
     dtype: torch.dtype,
 ) -> DifixNetwork:
+    """Build a network from the parameters of its two parts.
+
+    Raises:
+        InputError: If names are missing or unexpected or shapes differ.
+    """
     state = {f"unet.{name}": value for name, value in unet.items()}
     state |= {f"vae.{name}": value for name, value in vae.items()}
     network = empty_network(config)
     load_strictly(network, state, source=source, dtype=dtype)
     return network.eval()
-
-
-def _read_pickle(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)  # An error follows, or none.
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{path} is damaged or holds more than tensors and plain values, so it is not read: {type(error).__name__}"
-        ) from error
-    missing = [name for name in PICKLE_KEYS if not isinstance(content, dict) or name not in content]
-    if missing:
-        raise InputError(f"{path} is not a checkpoint of the released trainer: it lacks {', '.join(missing)}")
-    return content

@@ -23,10 +23,12 @@ from torch import Tensor
 from difix_model.config import NUM_TRAIN_TIMESTEPS, PROMPT, TIMESTEP
 from difix_model.denoise import ddpm_step
 from difix_model.errors import InputError
+from difix_model.hub import weights_folder
 from difix_model.images import from_network, to_network
 from difix_model.network import DifixNetwork, EncodedViews
-from difix_model.released import is_layout, load_pickle, load_released
-from difix_model.sources import load_source
+from difix_model.released import is_layout, load_released
+from difix_model.released_pickle import is_pickle, load_pickle
+from difix_model.sources import DEFAULT_SOURCE, load_source
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
@@ -62,6 +64,7 @@ class ReleasedPipeline:
         cls,
         source: Path | str,
         *,
+        revision: str | None = None,
         base: Path | str | None = None,
         reference_attention: bool | None = None,
         device: str | torch.device = "cpu",
@@ -70,7 +73,8 @@ class ReleasedPipeline:
         """Load published weights, or a checkpoint of ours (which knows its own prompt only).
 
         Args:
-            source: Folder, hub id or .pkl file.
+            source: As for `DifixPipeline.from_pretrained`.
+            revision: Branch, tag or commit of a hub repository.
             base: For a .pkl, what it was trained from.
             reference_attention: Overrides what the weights say.
             device: Where to run.
@@ -79,13 +83,17 @@ class ReleasedPipeline:
         Raises:
             InputError: If the weights cannot be read.
         """
-        if str(source).endswith(".pkl") and base is not None:
-            released = load_pickle(source, base=base, reference_attention=reference_attention is not False)
+        if is_pickle(source) and base is not None:
+            released = load_pickle(
+                source, base=base, base_revision=revision, reference_attention=reference_attention is not False
+            )
             return cls(released.network, released.text_encoder, device=device, dtype=dtype)
-        if not Path(source).is_dir() or is_layout(Path(source)):
-            released = load_released(source, reference_attention=reference_attention)
-            return cls(released.network, released.text_encoder, device=device, dtype=dtype)
-        checkpoint = load_source(source)
+        if not is_pickle(source) and str(source) != DEFAULT_SOURCE:
+            folder = weights_folder(source, revision=revision)
+            if is_layout(folder):
+                released = load_released(folder, reference_attention=reference_attention)
+                return cls(released.network, released.text_encoder, device=device, dtype=dtype)
+        checkpoint = load_source(source, revision=revision, base=base, uses_reference=reference_attention)
 
         def embed(prompt: str) -> Tensor:
             if prompt != checkpoint.prompt:

@@ -3,11 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from difix_model.checkpoint import Checkpoint, is_checkpoint, load_checkpoint
+import torch
+from torch import Tensor
+
+from difix_model.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, read_json
 from difix_model.config import PROMPT
 from difix_model.errors import InputError
-from difix_model.hub import weights_folder
-from difix_model.released import is_layout, load_pickle, load_released
+from difix_model.hub import is_hub_id, weights_folder
+from difix_model.published import EXTRAS_FILE
+from difix_model.released import Released, is_layout, load_released
+from difix_model.released_pickle import is_pickle, network_over_base, own_checkpoint, read_pickle
+from difix_model.weights_license import license_of_card, license_of_layout, license_of_pickle
 
 DEFAULT_SOURCE = "default"
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -24,42 +30,100 @@ def load_source(
 ) -> Checkpoint:
     """Load weights of any kind to the CPU; the arguments are those of `DifixPipeline.from_pretrained`.
 
+    The checkpoint's metadata says where they come from ("origin") and which licence they carry ("license").
+
     Raises:
         InputError: If the weights cannot be found, read or used this way.
     """
+    if is_pickle(source):
+        return _from_pickle(Path(source), base=base, revision=revision, prompt=prompt, uses_reference=uses_reference)
+    if base is not None:
+        raise InputError(f"a base goes with a .pkl file only, and {source} is none")
     if str(source) == DEFAULT_SOURCE:
         if not is_checkpoint(WEIGHTS_FOLDER):
             raise InputError("this installation has no embedded weights: name a checkpoint folder or a hub id")
-        source = WEIGHTS_FOLDER
-    if str(source).endswith(".pkl"):
-        if base is None:
-            raise InputError(f"{source} holds only part of a network: name the base it was trained from as well")
-        known = uses_reference is not False
-        released = load_pickle(source, base=base, reference_attention=known)
-        return _released_checkpoint(released, prompt, source)
-    if base is not None:
-        raise InputError(f"a base goes with a .pkl file only, and {source} is none")
-    folder = weights_folder(source, revision=revision)
+        folder = weights_folder(WEIGHTS_FOLDER, revision=revision)
+    else:
+        folder = weights_folder(source, revision=revision)
     if is_layout(folder):
-        return _released_checkpoint(load_released(folder, reference_attention=uses_reference), prompt, source)
+        released = load_released(folder, reference_attention=uses_reference)
+        return layout_checkpoint(released, source=_named(source, revision), prompt=prompt)
     if not is_checkpoint(folder):
         raise InputError(f"{folder} is neither a checkpoint folder nor in the published layout")
     checkpoint = load_checkpoint(folder)
-    if prompt is not None and prompt != checkpoint.prompt:
-        raise InputError(
-            f'{folder} holds the embedding of the prompt "{checkpoint.prompt}" and no text encoder: '
-            "leave the prompt out, or train with the other one"
-        )
+    _check_prompt(checkpoint, prompt, folder)
+    metadata = checkpoint.metadata
+    if "license" not in metadata and (stated := license_of_card(folder)) is not None:
+        metadata["license"] = stated
     if uses_reference is not None:
-        checkpoint.metadata["uses_reference"] = uses_reference
+        metadata["uses_reference"] = uses_reference
     return checkpoint
 
 
-def _released_checkpoint(released: Any, prompt: str | None, source: Path | str) -> Checkpoint:
-    prompt = PROMPT if prompt is None else prompt
+def layout_checkpoint(released: Released, *, source: Path | str, prompt: str | None = None) -> Checkpoint:
+    """Make a checkpoint of weights in the published layout.
+
+    Args:
+        released: The weights.
+        source: What they were asked for by.
+        prompt: Prompt; None takes the one that is written beside the weights, or that of the released ones.
+
+    Raises:
+        InputError: If what is written beside the weights is damaged.
+    """
+    extras = released.folder / EXTRAS_FILE
+    stored: dict[str, Any] = read_json(extras) if extras.is_file() else {}
+    prompt = prompt or str(stored.get("prompt") or PROMPT)
+    metadata: dict[str, Any] = {"origin": origin_of(source), "license": license_of_layout(released.folder, source)}
+    given = stored.get("metadata", {})
+    if not isinstance(given, dict):
+        raise InputError(f"{extras} is damaged: its metadata must be an object")
+    metadata |= given
+    known = released.network.config.reference_attention
+    metadata["uses_reference"] = known and bool(given.get("uses_reference", True))
     return Checkpoint(
-        network=released.network,
-        text_embedding=released.text_encoder(prompt),
-        prompt=prompt,
-        metadata={"origin": str(source), "uses_reference": released.network.config.reference_attention},
+        network=released.network, text_embedding=released.text_encoder(prompt), prompt=prompt, metadata=metadata
     )
+
+
+def origin_of(source: Path | str) -> str:
+    """Return what to record of where weights come from: a hub id as it is, and of a path only the last name."""
+    return str(source) if is_hub_id(str(source).partition("@")[0]) else Path(source).resolve().name
+
+
+def _named(source: Path | str, revision: str | None) -> str:
+    return str(source) if revision is None else f"{source}@{revision}"
+
+
+def _from_pickle(
+    path: Path, *, base: Path | str | None, revision: str | None, prompt: str | None, uses_reference: bool | None
+) -> Checkpoint:
+    if revision is not None and base is None:
+        raise InputError(f"{path} is a file, which has no revision {revision}: leave the revision out")
+    content = read_pickle(path)
+    own = own_checkpoint(content, path)
+    if own is not None and (base is None or prompt in (None, own.prompt)):
+        _check_prompt(own, prompt, path)
+        if uses_reference is not None:
+            own.metadata["uses_reference"] = uses_reference
+        return own
+    if base is None:
+        raise InputError(f"{path} holds only part of a network: name the base it was trained from as well")
+    folder = weights_folder(base, revision=revision)
+    released = network_over_base(
+        content, path, folder, reference_attention=uses_reference is not False, dtype=torch.float32
+    )
+    embedding: Tensor = released.text_encoder(prompt or PROMPT)
+    known = released.network.config.reference_attention
+    metadata = {"origin": origin_of(path), "uses_reference": known}
+    metadata["license"] = license_of_pickle(license_of_layout(folder, _named(base, revision)))
+    metadata |= {} if own is None else own.metadata
+    return Checkpoint(network=released.network, text_embedding=embedding, prompt=prompt or PROMPT, metadata=metadata)
+
+
+def _check_prompt(checkpoint: Checkpoint, prompt: str | None, place: Path) -> None:
+    if prompt is not None and prompt != checkpoint.prompt:
+        raise InputError(
+            f'{place} holds the embedding of the prompt "{checkpoint.prompt}" and no text encoder: '
+            "leave the prompt out, or train with the other one"
+        )

@@ -1,0 +1,62 @@
+"""Files that are either there completely or not at all, also after a crash or a power cut."""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from difix_model.errors import InputError
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's or a folder's content is on the disk; a folder's content are the names in it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # Windows does not open folders; it writes names through.
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_whole(out: Path, write: Callable[[Path], object]) -> None:
+    """Write a new file or folder beside its place, wait until it is on the disk, then move it there.
+
+    Args:
+        out: Must not exist, or be an empty folder.
+        write: Writes to the path that it is given.
+
+    Raises:
+        InputError: If there is something at `out`, or it cannot be written.
+    """
+    check_free(out)
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        for path in sorted(partial.rglob("*")) if partial.is_dir() else []:
+            flush(path)
+        flush(partial)
+        if out.is_dir():
+            out.rmdir()
+        partial.replace(out)
+        flush(out.parent)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error}") from error
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+
+
+def check_free(out: Path) -> None:
+    """Check that nothing would be overwritten.
+
+    Raises:
+        InputError: If there is something at `out` that is not an empty folder.
+    """
+    if out.is_dir() and not any(out.iterdir()):
+        return
+    if out.exists() or out.is_symlink():
+        raise InputError(f"{out} exists: give another place, or remove it first")
