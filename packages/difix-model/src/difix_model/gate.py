@@ -1,14 +1,20 @@
-"""Do no harm: how much of a small network's change to let through, as a pure function of image, change and settings.
+"""Do no harm: how much of a network's change to let through, as a pure function of image, change and settings.
 
 The benefit of a change grows linearly with its strength, the harm of a wrong one quadratically, so that letting through
-a part of it costs little and protects much. The settings travel in a checkpoint's metadata under "gate".
+a part of it costs little and protects much. The settings travel in a checkpoint's metadata under "gate"; weights that
+bring none get `DEFAULT_GATE`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from difix_model.errors import InputError
+from difix_model.gate_evidence import EvidenceConfig, change_trust
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +37,9 @@ class GateConfig:
     """Root mean square change of an image from which it is let through in full; below, in proportion, since a network
     that finds little to fix had a good image before it. 0 trusts every change."""
 
+    evidence: EvidenceConfig | None = None
+    """Lets a change through only where there is something to say for it; None does so everywhere."""
+
     def __post_init__(self) -> None:
         for name in ("strength", "detail_strength"):
             if not 0 <= getattr(self, name) <= 1:
@@ -43,12 +52,67 @@ class GateConfig:
             raise ValueError(f"gate.trusted_change must be at least 0, got {self.trusted_change}")
 
 
+DEFAULT_GATE = GateConfig(evidence=EvidenceConfig())
+"""For weights that bring no gate of their own."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Gated:
+    """What the gate lets through."""
+
+    rgb: Float[Tensor, "b h w c=3"]
+    """RGB in [0, 1]."""
+
+    weight: Float[Tensor, "b h w"] | None
+    """The share of the fix in it, in [0, 1]: 0 is the render, 1 the fix; 0 where the two agree. None if not asked
+    for."""
+
+
+def gate_from(settings: Mapping[str, Any] | None) -> GateConfig | None:
+    """Read the settings that travel in a checkpoint's metadata.
+
+    Raises:
+        InputError: If they are unknown or out of range.
+    """
+    if settings is None:
+        return None
+    given = dict(settings)
+    try:
+        evidence = given.pop("evidence", None)
+        return GateConfig(**given, evidence=None if evidence is None else EvidenceConfig(**evidence))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the gate of these weights cannot be used: {error}") from error
+
+
+GateChoice = GateConfig | Literal["checkpoint", "auto", "off"]
+"""A gate, or where to take one from: the weights' own, if they bring one; that or the default; none."""
+
+
+def chosen_gate(choice: GateChoice, own: GateConfig | None) -> GateConfig | None:
+    """Return the gate that is meant.
+
+    Args:
+        choice: What the user wants.
+        own: The gate that the weights bring, if any.
+
+    Raises:
+        InputError: If the choice is unknown.
+    """
+    if isinstance(choice, GateConfig):
+        return choice
+    gates = {"checkpoint": own, "auto": own or DEFAULT_GATE, "off": None}
+    if choice not in gates:
+        raise InputError(f"gate must be a GateConfig or one of {', '.join(gates)}, got {choice!r}")
+    return gates[choice]
+
+
 def apply_gate(
     rendered: Float[Tensor, "b h w c=3"],
     fixed: Float[Tensor, "b h w c=3"],
     config: GateConfig,
     *,
     alpha: Float[Tensor, "b h w"] | None = None,
+    references: Float[Tensor, "b h2 w2 c=3"] | None = None,
 ) -> Float[Tensor, "b h w c=3"]:
     """Return the render with as much of the fix as the settings allow; images do not influence each other.
 
@@ -58,12 +122,15 @@ def apply_gate(
         config: What to let through.
         alpha: Opacity of the render in [0, 1], if known. Where nothing was rendered the change is let through
             whatever the limits: there is nothing to harm.
+        references: One per image, if there are any; only `evidence` looks at them.
     """
     raw_change = fixed - rendered
     change = raw_change
     if config.trusted_change > 0:
         size = change.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
         change = change * (size / config.trusted_change).clamp(max=1.0)
+    if config.evidence is not None:
+        change = change * change_trust(rendered, fixed, config.evidence, references=references)[..., None]
     if config.detail_strength < 1:
         coarse = _averaged(change, config.blur_radius)
         change = coarse + config.detail_strength * (change - coarse)
@@ -73,6 +140,45 @@ def apply_gate(
     if alpha is not None:
         change = torch.lerp(raw_change, change, alpha[..., None])
     return (rendered + change).clamp(0.0, 1.0)
+
+
+def gated(
+    rendered: Float[Tensor, "b h w c=3"],
+    fixed: Float[Tensor, "b h w c=3"],
+    config: GateConfig | None,
+    *,
+    strength: float = 1.0,
+    mask: Float[Tensor, "b h w"] | None = None,
+    alpha: Float[Tensor, "b h w"] | None = None,
+    references: Float[Tensor, "b h2 w2 c=3"] | None = None,
+    with_weight: bool = False,
+) -> Gated:
+    """Combine everything that restricts a fix: the gate, a strength and a mask.
+
+    Args:
+        rendered: RGB in [0, 1] before the network.
+        fixed: RGB in [0, 1] after it.
+        config: The gate; None has none.
+        strength: Share of what the gate lets through, in [0, 1].
+        mask: Share of that by pixel, in [0, 1]: where it is 0, the render is returned bit by bit.
+        alpha: Opacity of the render in [0, 1], for the gate.
+        references: One per image, for the gate.
+        with_weight: Whether to return the weight, too.
+    """
+    result = fixed if config is None else apply_gate(rendered, fixed, config, alpha=alpha, references=references)
+    if strength != 1.0:
+        result = torch.lerp(rendered, result, strength)
+    if mask is not None:
+        result = torch.lerp(rendered, result, mask.to(result)[..., None])
+    return Gated(rgb=result, weight=_share(rendered, fixed, result) if with_weight else None)
+
+
+def _share(rendered: Tensor, fixed: Tensor, result: Tensor) -> Float[Tensor, "b h w"]:
+    """The part of the change that is in the result, by projection: colours may be limited one by one."""
+    change = fixed - rendered
+    size = change.square().sum(dim=-1)
+    share = ((result - rendered) * change).sum(dim=-1) / size.clamp(min=1e-12)
+    return torch.where(size > 1e-12, share, torch.zeros_like(share)).clamp(0.0, 1.0)
 
 
 def _averaged(image: Float[Tensor, "b h w c"], radius: int) -> Float[Tensor, "b h w c"]:

@@ -67,6 +67,13 @@ class GivenImage:
         """Return the colours in [0, 1] on a device; None leaves them where they are."""
         return colours(self.pixels if device is None else self.pixels.to(device))
 
+    def opacity(self) -> Float[Tensor, "h w"] | None:
+        """Return the alpha channel in [0, 1]; None without one."""
+        if self.pixels.shape[-1] not in (2, 4):
+            return None
+        alpha = self.pixels[..., -1]
+        return alpha.float() / FULL_SCALE[alpha.dtype] if alpha.dtype in FULL_SCALE else alpha.float().clamp(0.0, 1.0)
+
     def restore(self, rgb: Float[Tensor, "h w c=3"]) -> AnyImage:
         """Return an image of the kind that was given with other colours."""
         num_colours = 1 if self.pixels.shape[-1] < 3 else 3

@@ -13,7 +13,9 @@ from difix_model.config import TIMESTEP
 from difix_model.device import prefers_channels_last
 from difix_model.diffusers_call import call_like_diffusers, checked_loading_dtype, is_diffusers_call
 from difix_model.errors import InputError
-from difix_model.images import AnyImage, GivenImage, given_image
+from difix_model.gate import GateChoice, chosen_gate, gate_from, gated
+from difix_model.images import AnyImage, GivenImage, colours, given_image
+from difix_model.masks import FixResult, one_per_image, planes
 from difix_model.pipeline_methods import PipelineMethods
 from difix_model.reference_cache import DEFAULT_CACHE_BYTES, ReferenceImage
 from difix_model.runner import NetworkRunner
@@ -135,6 +137,10 @@ class DifixPipeline(PipelineMethods):
         references: Any = None,
         *,
         strength: float = 1.0,
+        gate: GateChoice = "checkpoint",
+        mask: Any = None,
+        alpha: Any = None,
+        return_weight: bool = False,
         **diffusers: Any,
     ) -> Any:
         """Fix one image or a list of images.
@@ -144,11 +150,17 @@ class DifixPipeline(PipelineMethods):
             references: For one image: None, a reference, or a list of references. For a list of images: None, or a
                 list with one of these per image. References of another size are resized.
             strength: Share of the fix, in [0, 1]; below 1 the result is blended with the input.
+            gate: How much of the fix is believed: "checkpoint" takes the gate that the weights bring, if any; "auto"
+                that or `gate.DEFAULT_GATE`; "off" none; or a `GateConfig`.
+            mask: Where an image may be changed: gray, white for yes. One for all images, or a list with one per image.
+                Where it is black, the image comes back bit by bit.
+            alpha: Opacity of the renders, for the gate, in the same form; None takes an image's alpha channel.
+            return_weight: Return a `FixResult` per image, which says how much of the fix was let through where.
             diffusers: With a prompt instead of images, the arguments of `call_like_diffusers`, for scripts written
                 for the released pipeline: `pipe(prompt, image=..., ref_image=..., timesteps=[199]).images[0]`.
 
         Returns:
-            Fixed images of the same types and sizes, in the same order; a list if a list was given.
+            Fixed images of the same types and sizes, in the same order, or `FixResult`s; a list if a list was given.
 
         Raises:
             InputError: If an image cannot be used, the numbers differ, or the weights know no references.
@@ -172,11 +184,26 @@ class DifixPipeline(PipelineMethods):
         taken = [given_image(image) for image in given]
         views = [self._references_of(entry, image) for entry, image in zip(references, taken, strict=True)]
         rgbs = [image.rgb(self.device) for image in taken]
-        fixed = self._run(rgbs, views)
-        results = [
-            image.restore(self._finished(rgb[None], own[None], strength)[0])
-            for image, rgb, own in zip(taken, rgbs, fixed, strict=True)
-        ]
+        sizes = [(image.height, image.width) for image in taken]
+        masks = planes(one_per_image(mask, len(given), "mask"), sizes, "mask")
+        alphas = planes(one_per_image(alpha, len(given), "opacity"), sizes, "opacity")
+        own_gate = chosen_gate(gate, gate_from(self.metadata.get("gate")))
+        results = []
+        for number, (image, rgb, fixed) in enumerate(zip(taken, rgbs, self._run(rgbs, views), strict=True)):
+            opacity = image.opacity() if alphas[number] is None else alphas[number]
+            finished = gated(
+                rgb[None],
+                fixed[None],
+                own_gate,
+                strength=strength,
+                mask=_batched(masks[number], rgb),
+                alpha=_batched(opacity, rgb),
+                references=_batched(colours(views[number][0].pixels), rgb) if views[number] else None,
+                with_weight=return_weight,
+            )
+            result = image.restore(finished.rgb[0])
+            weight = None if finished.weight is None else finished.weight[0].float().cpu().numpy()
+            results.append(result if weight is None else FixResult(image=result, weight=weight))
         return results[0] if single else results
 
     @torch.no_grad()
@@ -186,6 +213,9 @@ class DifixPipeline(PipelineMethods):
         references: Float[Tensor, "n *r h2 w2 c=3"] | None = None,
         *,
         strength: float = 1.0,
+        gate: GateChoice = "checkpoint",
+        mask: Float[Tensor, "b h w"] | None = None,
+        alpha: Float[Tensor, "b h w"] | None = None,
     ) -> Float[Tensor, "b h w c=3"]:
         """Fix a batch of tensors, for use in loops.
 
@@ -193,6 +223,9 @@ class DifixPipeline(PipelineMethods):
             rendered: RGB in [0, 1]; values beyond are clamped.
             references: One reference each, or several (a second axis); of another size they are resized.
             strength: Share of the fix, in [0, 1].
+            gate: How much of the fix is believed, as in a call.
+            mask: Where images may be changed, in [0, 1].
+            alpha: Opacity of the renders in [0, 1], for the gate.
 
         Returns:
             RGB in [0, 1], float32, on the device of `rendered`.
@@ -210,7 +243,16 @@ class DifixPipeline(PipelineMethods):
         rendered = rendered.float()
         fixed = self._run(list(rendered), views)
         result = torch.stack(fixed) if fixed else rendered
-        return self._finished(rendered.clamp(0.0, 1.0), result, strength)
+        nearest = None if references is None else references if references.ndim == 4 else references[:, 0]
+        return gated(
+            rendered.clamp(0.0, 1.0),
+            result,
+            chosen_gate(gate, gate_from(self.metadata.get("gate"))),
+            strength=strength,
+            mask=mask,
+            alpha=alpha,
+            references=None if nearest is None else nearest.to(result).clamp(0.0, 1.0),
+        ).rgb
 
     def _run(self, rgbs: Sequence[Tensor], references: Sequence[Sequence[ReferenceImage]]) -> list[Tensor]:
         return self.runner.run(
@@ -220,20 +262,6 @@ class DifixPipeline(PipelineMethods):
             timestep=self.timestep,
             batch_size=self.batch_size,
         )
-
-    def _finished(
-        self, rendered: Float[Tensor, "b h w c=3"], fixed: Float[Tensor, "b h w c=3"], strength: float
-    ) -> Float[Tensor, "b h w c=3"]:
-        """Turn what the network says into the result: as much of it as the gate and the strength let through."""
-        result = self._gated(rendered, fixed)
-        return result if strength == 1.0 else torch.lerp(rendered, result, strength)
-
-    def _gated(self, rendered: Tensor, fixed: Tensor) -> Tensor:
-        if self.metadata.get("gate") is None:
-            return fixed
-        from difix_model.gate import GateConfig, apply_gate
-
-        return apply_gate(rendered, fixed, GateConfig(**self.metadata["gate"]))
 
     def _check_references(self, rendered: Tensor, references: Tensor) -> None:
         if not self.uses_reference:
@@ -250,3 +278,7 @@ class DifixPipeline(PipelineMethods):
         if several and not self.uses_reference:
             raise InputError(NO_REFERENCES)
         return [ReferenceImage(given_image(reference).pixels, image.height, image.width) for reference in several]
+
+
+def _batched(plane: Tensor | None, rgb: Tensor) -> Tensor | None:
+    return None if plane is None else plane.to(rgb)[None]
