@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from splat_recon.config import MIN_GAUSSIANS
+from splat_recon_app.training_flags import TrainingFlags
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -33,7 +34,7 @@ def _check_at_least(args: object, least: int, *names: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class Train(TrainingFlags):
     """Train Gaussians on a scene folder (images/ and sparse/0/), score them on held-out photos, write a PLY file."""
 
     scene: Path
@@ -41,9 +42,6 @@ class Train:
 
     out: Path
     """Run folder to write; nothing is written elsewhere."""
-
-    preset: Literal["default", "mcmc"] = "default"
-    """Density control: gsplat's default (duplicate, split, prune) or Markov chain Monte Carlo."""
 
     max_steps: int | None = None
     """Length of the run; the schedule is scaled to it. Left out: 3000 on a CPU, 30000 on CUDA."""
@@ -59,9 +57,6 @@ class Train:
 
     split: str = "auto"
     """Held-out photos: auto (the scene's splits.json, else every:8), every:N, names (_train_/_eval_) or a JSON file."""
-
-    random_background: bool = False
-    """Train before random backgrounds, which keeps surfaces opaque; for photos without transparent parts."""
 
     seed: int = 42
     """Seed of everything random."""
@@ -94,6 +89,7 @@ class Train:
     """Port of the viewer; the next free one where it is taken."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_at_least(self, 1, "max_steps", "sparse", "checkpoint_every", "stop_at")
         _check_at_least(self, MIN_GAUSSIANS, "max_gaussians")
         _check_at_least(self, 0, "max_size", "seed", "eval_every")

@@ -4,24 +4,55 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from splat_recon.config import TrainConfig, mcmc_config
+from splat_recon.config import TrainConfig, absgrad_config, antialiased_config, mcmc_config
+from splat_recon.view_configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
 from splat_recon_app import cli
 
 SHORT_RUN = 7000
 """Shorter MCMC runs start from Gaussians that touch each other: ones of a tenth of that size, as in the released
 preset, do not grow together in time (measured: 1.3 dB on held-out photos after 600 steps)."""
 
+PRESETS = {
+    "default": TrainConfig,
+    "mcmc": mcmc_config,
+    "antialiased": antialiased_config,
+    "absgrad": absgrad_config,
+}
+"""Configuration of 30,000 steps by the name of a preset."""
+
+APPEARANCES = {"none": None, "exposure": ExposureConfig(), "bilateral": BilateralGridConfig()}
+"""What `--appearance` stands for."""
+
 
 def train_config(args: cli.Train, device: str) -> TrainConfig:
-    """The configuration of a run: the preset, scaled to the number of steps that suits the device."""
+    """The configuration of a run: the preset, scaled to the number of steps that suits the device, and the flags."""
     on_cpu = device == "cpu"
     max_steps = args.max_steps or (cli.CPU_MAX_STEPS if on_cpu else cli.CUDA_MAX_STEPS)
     cap_max = args.max_gaussians or (cli.CPU_MAX_GAUSSIANS if on_cpu else cli.CUDA_MAX_GAUSSIANS)
-    config = mcmc_config() if args.preset == "mcmc" else TrainConfig()
+    config = PRESETS[args.preset]()
     if args.preset == "mcmc" and max_steps < SHORT_RUN:
         config = replace(config, init_opacity=TrainConfig().init_opacity, init_scale=TrainConfig().init_scale)
     config = replace(config, strategy=replace(config.strategy, cap_max=cap_max))
-    return replace(config.scaled_to(max_steps), seed=args.seed, random_background=args.random_background)
+    return replace(with_flags(config, args).scaled_to(max_steps), seed=args.seed)
+
+
+def with_flags(config: TrainConfig, args: cli.Train) -> TrainConfig:
+    """A preset with what the flags add to it or put in its place."""
+    return replace(
+        config,
+        sh_degree=args.sh_degree,
+        antialiased=config.antialiased or args.antialiased,
+        random_background=args.random_background,
+        opacity_reg=config.opacity_reg if args.opacity_reg is None else args.opacity_reg,
+        scale_reg=config.scale_reg if args.scale_reg is None else args.scale_reg,
+        pose=PoseConfig() if args.refine_poses else None,
+        appearance=APPEARANCES[args.appearance],
+        depth=DepthConfig(weight=args.depth_weight) if args.depth_weight > 0 else None,
+        batch_size=args.batch_size,
+        packed=args.packed,
+        sparse_grad=args.sparse_grad,
+        visible_adam=args.visible_adam,
+    )
 
 
 def max_size(args: cli.Train, device: str) -> int | None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from splat_recon import run_folder
-from splat_recon.errors import InputError
+from splat_recon.errors import DivergedError, InputError
 from splat_recon.run_folder import RunFolder
-from splat_recon_app import cli, presets
+from splat_recon_app import cli, photo_parts, presets
 from splat_recon_app.console import console, logging_to, progress_bar
 from splat_recon_app.observers import Observer, watching
 
@@ -36,6 +36,9 @@ def train(args: cli.Train) -> int:
     with logging_to(run.log):
         try:
             return _train(args, run)
+        except DivergedError as error:
+            logger.info("error: %s", error)
+            raise InputError(f"{error}, or with other photos") from error
         except InputError as error:
             logger.info("error: %s", error)
             if not args.resume and not run.config.exists():
@@ -109,12 +112,12 @@ def _read(args: cli.Train, max_size: int | None) -> tuple[Scene, Split]:
 def _trainer(
     run: RunFolder, scene: Scene, split: Split, config: TrainConfig, where: str, *, resume: bool
 ) -> SplatTrainer:
-    from splat_recon.checkpoint import newest_checkpoint
+    from splat_recon.checkpoint import recovered_checkpoint
     from splat_recon.trainer import SplatTrainer
     from splat_recon.views.view_set import ViewSet
 
     views = ViewSet.from_views(scene.select(split.train))
-    newest = newest_checkpoint(run.checkpoints) if resume else None
+    newest = recovered_checkpoint(run.checkpoints) if resume else None
     if newest is not None:
         console.print(f"going on from {newest}")
         return SplatTrainer.load(newest, scene, views, device=where)
@@ -186,7 +189,8 @@ def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
     views = trainer.scene.select(split.test)
     scores = score(lambda camera: trainer.render(camera).rgb, views, run, trainer.device)
     content = scores.to_dict(step=trainer.step, split="test", num_gaussians=len(trainer.gaussians))
-    run_folder.write_json(run.metrics(), content)
+    run_folder.write_json(run.metrics(), content | photo_parts.color_corrected(trainer, views))
+    photo_parts.write_refined_cameras(trainer, run, split.train)
     antialiased = trainer.config.antialiased
     export_splats(run.point_cloud, trainer.gaussians, trainer.scene.T_scene_colmap, antialiased=antialiased)
     write_report(run)

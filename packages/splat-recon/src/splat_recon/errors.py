@@ -1,9 +1,13 @@
-"""The error for what the user gave, as opposed to what this library did."""
+"""The errors that tell a user what happened: bad input, and a training that diverged."""
 
 from collections.abc import Sequence
 
 MAX_PROBLEMS_SHOWN = 10
 """How many problems one error message lists before it only counts the rest."""
+
+
+class DivergedError(ArithmeticError):
+    """The loss is no longer a finite number; the last optimizer step before it stands."""
 
 
 class InputError(ValueError):

@@ -16,6 +16,10 @@ from splat_recon import ssim_kernel
 from splat_recon.gaussians.gaussians import Gaussians
 
 
+GREY = 0.5
+"""What stands in both images where a pixel does not count."""
+
+
 def l1(
     rendered: Float[Tensor, "h w 3"],
     target: Float[Tensor, "h w 3"],
@@ -75,11 +79,12 @@ def photometric(
 ) -> Float[Tensor, ""]:
     """(1 - ssim_weight) L1 + ssim_weight (1 - SSIM), weighted per pixel.
 
-    A pixel of weight zero has no say at all: there the photo takes the render's place, so that it does not leak into
-    the SSIM windows of its neighbours either.
+    A pixel of weight zero has no say at all: there both images are grey, so that neither leaks into the SSIM windows of
+    its neighbours.
     """
     if pixel_weight is not None:
-        rendered = torch.where(pixel_weight[..., None] > 0, rendered, target)
+        counts = pixel_weight[..., None] > 0
+        rendered, target = torch.where(counts, rendered, GREY), torch.where(counts, target, GREY)
     loss = (1 - ssim_weight) * l1(rendered, target, pixel_weight)
     if ssim_weight == 0:
         return loss

@@ -7,7 +7,7 @@ with respect to a motion of the splat, reversed, and the latter is a sum over th
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +41,12 @@ class PoseChange:
 class PoseRefinement:
     """Corrections of the poses of training photos.
 
+    Only what differs between photos is learned: a motion or a scale that all of them share would move the splat out
+    of the frame that held-out photos and the export live in, so the mean is taken out after each step.
+
     Args:
         config: Rates.
-        names: Of the training photos.
+        poses: T_world_cam of the training photos as given, by name.
         extent: Size of the scene in scene units.
         max_steps: Length of the training.
         rate_factor: What the learning rates are multiplied by.
@@ -53,7 +56,7 @@ class PoseRefinement:
     def __init__(
         self,
         config: PoseConfig,
-        names: Sequence[str],
+        poses: Mapping[str, Float64[np.ndarray, "4 4"]],
         *,
         extent: float,
         max_steps: int,
@@ -62,15 +65,36 @@ class PoseRefinement:
     ) -> None:
         self.config = config
         self._extent = extent
+        given = torch.from_numpy(np.stack(list(poses.values()))).float().to(device) if poses else torch.zeros(0, 4, 4)
+        self._R_world_cam = given[:, :3, :3].contiguous()
+        self._offsets = given[:, :3, 3] - given[:, :3, 3].mean(dim=0)
         rates = 3 * [config.rotation_rate] + 3 * [config.translation_rate]
         self.table = ViewTable(
-            names,
+            tuple(poses),
             (6,),
             rate=rate_factor * torch.tensor(rates, device=device),
             final_ratio=config.rate_final_ratio,
             max_steps=max_steps,
             device=device,
         )
+
+    def step(self, step: int) -> None:
+        """Learn from the gradients of a step, counted from 0."""
+        self.table.step(step)
+        if len(self.table.names) > 1:
+            self._take_out_the_mean()
+
+    @torch.no_grad()
+    def _take_out_the_mean(self) -> None:
+        values = self.table.values
+        turns = torch.einsum("nij,nj->ni", self._R_world_cam, values[:, :3])
+        shifts = torch.einsum("nij,nj->ni", self._R_world_cam, values[:, 3:])
+        offsets = self._offsets / self._extent
+        turn = turns.mean(dim=0)
+        shifts = shifts - shifts.mean(dim=0) - torch.linalg.cross(turn.expand_as(offsets), offsets)
+        stretch = (shifts * offsets).sum() / (offsets * offsets).sum().clamp_min(1e-12)
+        values[:, :3] -= torch.einsum("nji,j->ni", self._R_world_cam, turn)
+        values[:, 3:] = torch.einsum("nji,nj->ni", self._R_world_cam, shifts - stretch * offsets)
 
     def seen(self, gaussians: Gaussians, camera: Camera, name: str) -> tuple[Gaussians, Camera]:
         """What to render for a photo: the corrected camera, and the Gaussians tied to the photo's correction.

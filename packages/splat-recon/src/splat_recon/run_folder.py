@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from splat_recon.config import TrainConfig
 from splat_recon.errors import InputError
 from splat_recon.geometry.cameras import Camera
 
@@ -45,6 +46,11 @@ class RunFolder:
     def cameras(self) -> Path:
         """Frame of the scene and the training cameras."""
         return self.path / "cameras.json"
+
+    @property
+    def refined_cameras(self) -> Path:
+        """The training cameras as pose refinement left them; only where poses were refined."""
+        return self.path / "cameras_refined.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -132,7 +138,7 @@ def check_same(run: RunFolder, settings: Mapping[str, Any]) -> None:
     Raises:
         InputError: A setting differs; the message names the first ten with both values.
     """
-    before, now = _flat(read_json(run.config).get("settings", {})), _flat(json.loads(json.dumps(settings)))
+    before, now = _flat(_with_defaults(read_settings(run))), _flat(json.loads(json.dumps(settings)))
     problems = [
         f"{name} was {before.get(name)}, is now {now.get(name)}"
         for name in sorted(before.keys() | now.keys())
@@ -169,8 +175,10 @@ def read_settings(run: RunFolder) -> dict[str, Any]:
     return settings
 
 
-def write_cameras(run: RunFolder, cameras: Mapping[str, Camera], T_scene_colmap: np.ndarray) -> None:
-    """Write the frame and the cameras, so that rendering and exporting need no photos."""
+def write_cameras(
+    run: RunFolder, cameras: Mapping[str, Camera], T_scene_colmap: np.ndarray, *, refined: bool = False
+) -> None:
+    """Write the frame and the cameras, so that rendering and exporting need no photos; refined ones beside them."""
     entries = {
         name: {
             "T_world_cam": camera.T_world_cam.tolist(),
@@ -180,7 +188,8 @@ def write_cameras(run: RunFolder, cameras: Mapping[str, Camera], T_scene_colmap:
         }
         for name, camera in cameras.items()
     }
-    write_json(run.cameras, {"T_scene_colmap": T_scene_colmap.tolist(), "cameras": entries})
+    path = run.refined_cameras if refined else run.cameras
+    write_json(path, {"T_scene_colmap": T_scene_colmap.tolist(), "cameras": entries})
 
 
 def read_cameras(run: RunFolder) -> tuple[dict[str, Camera], np.ndarray]:
@@ -285,6 +294,15 @@ def _write_text(path: Path, text: str) -> None:
         temporary.replace(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run of an earlier version: what it did not know had the default."""
+    try:
+        train = TrainConfig.from_dict(settings.get("train", {})).to_dict()
+    except ValueError:
+        return settings
+    return settings | {"train": json.loads(json.dumps(train))}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

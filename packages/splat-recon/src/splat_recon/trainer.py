@@ -13,7 +13,7 @@ from torch import Tensor
 
 from splat_recon.checkpoint import gaussians_from_tensors, read_checkpoint, write_checkpoint
 from splat_recon.config import AdcConfig, TrainConfig
-from splat_recon.errors import InputError
+from splat_recon.errors import DivergedError, InputError
 from splat_recon.gaussians.densify import make_density_control
 from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.gaussians.initialize import from_points
@@ -26,7 +26,7 @@ from splat_recon.render.rasterizer import RenderConfig, make_rasterizer
 from splat_recon.scene.scene import Scene
 from splat_recon.ssim_kernel import WINDOW
 from splat_recon.view_identity import check_same_views, views_identity
-from splat_recon.view_parts import ViewParts, photo_names
+from splat_recon.view_parts import ViewParts, photo_poses
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import TrainingView, ViewSet
 
@@ -37,10 +37,6 @@ EXTENT_MARGIN = 1.1
 
 GENERATORS = ("init", "views", "density", "background")
 """One generator per purpose, so that drawing more for one leaves the others alone."""
-
-
-class DivergedError(ArithmeticError):
-    """The loss is no longer a finite number; the last optimizer step before it stands."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +107,7 @@ class SplatTrainer:
             batch_size=config.batch_size,
             kind="visible" if config.visible_adam else "sparse" if config.sparse_grad else "dense",
         )
-        self._parts = ViewParts(config, scene, photo_names(views), extent=self._extent, device=device)
+        self._parts = ViewParts(config, scene, photo_poses(views), extent=self._extent, device=device)
         self._density = make_density_control(
             config.strategy, extent=self._extent, generator=self._generators["density"]
         )
@@ -254,7 +250,6 @@ class SplatTrainer:
             "step": self.step,
             "config": self.config.to_dict(),
             "views": self._views.state_dict(),
-            "photos": list(self._parts.names),
             "identity": views_identity(self._views),
             "loss_sum": self._loss_sum,
             "num_summed": self._num_summed,
@@ -286,7 +281,6 @@ class SplatTrainer:
         check_same_views(views, state["identity"], f"checkpoint {folder}")
         trainer = cls(scene, views, config, device=device, gaussians=gaussians_from_tensors(tensors))
         try:
-            trainer._parts = ViewParts(config, scene, tuple(state["photos"]), extent=trainer._extent, device=device)
             trainer._parts.load_tensors(_with_prefix(tensors, "views."))
             views.load_state_dict(state["views"])
         except ValueError as error:

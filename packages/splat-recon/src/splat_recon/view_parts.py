@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from splat_recon.appearance.model import Appearance, make_appearance
@@ -23,15 +24,21 @@ class ViewParts:
     Args:
         config: Which parts, and their settings.
         scene: Gives the points.
-        names: Of the training photos.
+        poses: T_world_cam of the training photos by name.
         extent: Size of the scene in scene units.
         device: Where the training runs.
     """
 
     def __init__(
-        self, config: TrainConfig, scene: Scene, names: tuple[str, ...], *, extent: float, device: str
+        self,
+        config: TrainConfig,
+        scene: Scene,
+        poses: Mapping[str, Float64[np.ndarray, "4 4"]],
+        *,
+        extent: float,
+        device: str,
     ) -> None:
-        self.names = names
+        names = self.names = tuple(poses)
         self.pose: PoseRefinement | None = None
         self.appearance: Appearance | None = None
         self.depth: DepthSupervision | None = None
@@ -40,7 +47,7 @@ class ViewParts:
         factor, max_steps = config.batch_size**0.5, config.max_steps
         if config.pose is not None:
             self.pose = PoseRefinement(
-                config.pose, names, extent=extent, max_steps=max_steps, rate_factor=factor, device=device
+                config.pose, poses, extent=extent, max_steps=max_steps, rate_factor=factor, device=device
             )
         if config.appearance is not None:
             self.appearance = make_appearance(
@@ -69,8 +76,10 @@ class ViewParts:
 
     def step(self, step: int) -> None:
         """Learn from the gradients of a step, counted from 0."""
-        for table in self._tables().values():
-            table.step(step)
+        if self.pose is not None and self._moves_poses:
+            self.pose.step(step)
+        if self.appearance is not None:
+            self.appearance.table.step(step)
 
     def tensors(self) -> dict[str, Tensor]:
         """What was learned, for a checkpoint."""
@@ -97,7 +106,8 @@ class ViewParts:
         return {name: part.table for name, part in parts.items() if part is not None}
 
 
-def photo_names(views: ViewSet | ViewMixture) -> tuple[str, ...]:
-    """The names of the photos among the views, sorted; images without a name are no photos."""
+def photo_poses(views: ViewSet | ViewMixture) -> dict[str, Float64[np.ndarray, "4 4"]]:
+    """T_world_cam of the photos among the views, sorted by name; images without a name are no photos."""
     sets = views.sets if isinstance(views, ViewMixture) else (views,)
-    return tuple(sorted({view.name for view_set in sets for view in view_set if view.name}))
+    poses = {view.name: view.camera.T_world_cam for view_set in sets for view in view_set if view.name}
+    return dict(sorted(poses.items()))

@@ -1,0 +1,60 @@
+"""What a run tells about the photos' own corrections: poses that moved, scores without exposure."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from splat_recon import run_folder
+from splat_recon.run_folder import RunFolder
+from splat_recon_app.console import console
+
+if TYPE_CHECKING:
+    from splat_recon.scene.scene import View
+    from splat_recon.trainer import SplatTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def write_refined_cameras(trainer: SplatTrainer, run: RunFolder, names: Sequence[str]) -> None:
+    """Write the refined cameras of the training photos, and say how far they moved; nothing where poses are trusted."""
+    changes = trainer.pose_changes()
+    if not changes:
+        return
+    cameras = {view.name: trainer.refined_camera(view.camera, view.name) for view in trainer.scene.select(names)}
+    run_folder.write_cameras(run, cameras, trainer.scene.T_scene_colmap, refined=True)
+    angles = sorted(change.rotation_deg for change in changes.values())
+    shifts = sorted(change.translation for change in changes.values())
+    farthest = max(changes, key=lambda name: changes[name].rotation_deg)
+    text = (
+        f"poses moved by {sum(angles) / len(angles):.3f} degrees and {sum(shifts) / len(shifts):.4f} scene units in "
+        f"the mean, at most by {angles[-1]:.3f} ({farthest}) and {shifts[-1]:.4f}; held-out photos keep theirs"
+    )
+    logger.info(text)
+    console.print(text)
+
+
+def color_corrected(trainer: SplatTrainer, views: Sequence[View]) -> dict[str, Any]:
+    """PSNR and SSIM of renders whose colours were first aligned to each photo; empty where colours are trusted.
+
+    They say how good the shapes are where exposures differ, and stand beside the plain scores.
+    """
+    if trainer.config.appearance is None:
+        return {}
+    import torch
+
+    from splat_recon import metrics
+    from splat_recon.appearance.color_alignment import color_aligned
+
+    psnrs, ssims = {}, {}
+    for view in views:
+        photo = torch.tensor(view.rgb_u8, dtype=torch.float32) / 255
+        mask = None if view.mask is None else torch.tensor(view.mask)
+        aligned = color_aligned(trainer.render(view.camera).rgb.cpu(), photo, mask)
+        psnrs[view.name] = metrics.psnr(aligned, photo, mask)
+        ssims[view.name] = metrics.ssim(aligned, photo, mask)
+    psnr, ssim = (sum(scores.values()) / len(scores) for scores in (psnrs, ssims))
+    console.print(f"with colours aligned to each photo: PSNR {psnr:.2f} dB  SSIM {ssim:.3f}")
+    per_view = {name: {"psnr": psnrs[name], "ssim": ssims[name]} for name in psnrs}
+    return {"color_corrected": {"psnr": psnr, "ssim": ssim, "per_view": per_view}}

@@ -1,0 +1,65 @@
+"""The flags of `train` that say how Gaussians are trained. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Preset = Literal["default", "mcmc", "antialiased", "absgrad"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingFlags:
+    """How Gaussians are trained."""
+
+    preset: Preset = "default"
+    """default: gsplat's duplicating, splitting and pruning. mcmc: Markov chain Monte Carlo up to --max-gaussians.
+    antialiased: default with Mip-Splatting's compensation. absgrad: default, grown by absolute gradients."""
+
+    antialiased: bool = False
+    """Mip-Splatting's compensation with any preset."""
+
+    sh_degree: int = 3
+    """Highest degree of the view-dependent colour, 0 to 3."""
+
+    random_background: bool = False
+    """Train before random backgrounds, which keeps surfaces opaque; for photos without transparent parts."""
+
+    opacity_reg: float | None = None
+    """Weight of the mean opacity in the loss. Left out: the preset's (mcmc 0.01, others 0)."""
+
+    scale_reg: float | None = None
+    """Weight of the mean scale in the loss. Left out: the preset's (mcmc 0.01, others 0)."""
+
+    refine_poses: bool = False
+    """Correct the poses of the training photos on the way; held-out photos keep theirs."""
+
+    appearance: Literal["none", "exposure", "bilateral"] = "none"
+    """For photos that differ in exposure or tone: an affine colour map per photo, or a grid of them."""
+
+    depth_weight: float = 0.0
+    """Weight of the disparities of structure-from-motion points in the loss; 0.01 is gsplat's, 0 leaves them out."""
+
+    batch_size: int = 1
+    """Photos per step; learning rates grow with its square root."""
+
+    packed: bool = False
+    """CUDA only: gsplat's packed mode, slower and smaller."""
+
+    sparse_grad: bool = False
+    """CUDA only, with --packed: sparse gradients and torch's SparseAdam."""
+
+    visible_adam: bool = False
+    """CUDA only: gsplat's SelectiveAdam, which updates visible Gaussians only."""
+
+    def __post_init__(self) -> None:
+        if self.sh_degree not in range(4):
+            raise ValueError(f"--sh-degree must be 0, 1, 2 or 3, got {self.sh_degree}")
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
+        for name in ("opacity_reg", "scale_reg", "depth_weight"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ValueError(f"--{name.replace('_', '-')} must be zero or more, got {value}")
+        if self.sparse_grad and (not self.packed or self.visible_adam):
+            raise ValueError("--sparse-grad needs --packed, and does not go with --visible-adam")
