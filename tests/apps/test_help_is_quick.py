@@ -10,7 +10,7 @@ import pytest
 COMMANDS = {
     "difix_fix": ["--input", "--out", "--reference", "--model"],
     "difix_train_app": ["run"],
-    "splat_recon_app": ["train", "eval", "render", "export", "sfm"],
+    "splat_recon_app": ["train", "eval", "render", "export", "sfm", "convert"],
     "difix3d_train_app": ["--scene", "--out", "--fixer", "--max-steps", "--resume"],
     "difix3d_pairs_app": ["--out"],
 }

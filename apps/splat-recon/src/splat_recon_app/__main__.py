@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from splat_recon_app import cli
+from splat_recon_app import cli, data_flags
 
 BAD_INPUT = 2
 """Exit code for what the user can put right."""
@@ -23,7 +23,8 @@ def parse(argv: Sequence[str] | None = None) -> cli.Command:
             "render": cli.Render,
             "view": cli.View,
             "export": cli.Export,
-            "sfm": cli.Sfm,
+            "sfm": data_flags.Sfm,
+            "convert": data_flags.Convert,
         },
         prog="splat-recon",
         description="Photos to Gaussian splats.",
@@ -39,10 +40,14 @@ def run(command: cli.Command) -> int:
         from splat_recon_app.train import train
 
         return train(command)
-    if isinstance(command, cli.Sfm):
+    if isinstance(command, data_flags.Sfm):
         from splat_recon_app.sfm import sfm
 
         return sfm(command)
+    if isinstance(command, data_flags.Convert):
+        from splat_recon_app.scenes import convert
+
+        return convert(command)
     if isinstance(command, cli.Render):
         from splat_recon_app.render import render
 

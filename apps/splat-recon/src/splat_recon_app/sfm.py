@@ -1,31 +1,71 @@
-"""`splat-recon sfm`: photos without cameras to a scene folder."""
+"""`splat-recon sfm`: photos or a video without cameras to a scene folder."""
 
 from __future__ import annotations
 
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.status import Status
+
 from splat_recon import run_folder
 from splat_recon.errors import InputError
-from splat_recon_app import cli
 from splat_recon_app.console import console, logging_to
+from splat_recon_app.data_flags import Sfm
 
 
-def sfm(args: cli.Sfm) -> int:
-    """Find cameras and points, undistort, write."""
-    if not args.images.is_dir():
-        raise InputError(f"there is no folder of photos {args.images}")
+def sfm(args: Sfm) -> int:
+    """Find cameras and points, undistort, write, report."""
+    if not args.images.exists():
+        raise InputError(f"there is no folder of photos or video {args.images}")
     existed = args.out.exists()
     run_folder.check_writable(args.out)
-    with logging_to(None), console.status("matching photos and finding cameras"):
-        from splat_recon.io.sfm import SfmConfig, reconstruct
+    with logging_to(None), console.status("reading photos") as status, _steps_shown(status), _terminable():
+        from splat_recon.io.sfm import reconstruct
+        from splat_recon.io.sfm_report import summary
 
         try:
-            found = reconstruct(args.images, args.out, SfmConfig(single_camera=args.shared_camera))
+            found = reconstruct(args.images, args.out, args.config())
         except InputError:
             if not existed and not any(args.out.iterdir()):
                 args.out.rmdir()
             raise
-    console.print(
-        f"{len(found.registered)} of {found.num_photos} photos have a camera, {found.num_points} points, "
-        f"mean error {found.mean_reprojection_error_px:.2f} px"
-    )
+        except KeyboardInterrupt as interrupt:
+            console.print("stopped: the same command goes on from here")
+            return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
+    for line in summary(found):
+        console.print(line, highlight=False)
     print(args.out)
     return 0
+
+
+@contextmanager
+def _steps_shown(status: Status) -> Iterator[None]:
+    """The library's messages about its steps as the text beside the spinner."""
+
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno < logging.WARNING:
+                status.update(record.getMessage())
+
+    handler, logger = Shown(level=logging.INFO), logging.getLogger("splat_recon.io.sfm")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does."""
+
+    def stop(number: int, _frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

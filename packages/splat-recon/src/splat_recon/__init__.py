@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from splat_recon.geometry.trajectories import interpolated
     from splat_recon.io.colmap import read_scene, write_scene
     from splat_recon.io.ply import read_ply, write_ply
-    from splat_recon.io.sfm import SfmConfig, reconstruct
+    from splat_recon.io.sfm import reconstruct
+    from splat_recon.io.sfm_config import SfmConfig
+    from splat_recon.io.sfm_report import SfmResult
+    from splat_recon.io.transforms_json import read_transforms, write_transforms
     from splat_recon.io.video import write_video
     from splat_recon.metrics import make_lpips
     from splat_recon.render.output import RenderOutput, RenderStats
@@ -59,7 +62,8 @@ _SUBMODULES = {
     "RenderOutput": "render.output",
     "RenderStats": "render.output",
     "Scene": "scene.scene",
-    "SfmConfig": "io.sfm",
+    "SfmConfig": "io.sfm_config",
+    "SfmResult": "io.sfm_report",
     "SplatTrainer": "trainer",
     "Split": "scene.splits",
     "SyntheticConfig": "scene.synthetic",
@@ -84,10 +88,12 @@ _SUBMODULES = {
     "normalized": "scene.normalize",
     "read_ply": "io.ply",
     "read_scene": "io.colmap",
+    "read_transforms": "io.transforms_json",
     "reconstruct": "io.sfm",
     "transformed": "gaussians.transform",
     "write_ply": "io.ply",
     "write_scene": "io.colmap",
+    "write_transforms": "io.transforms_json",
     "write_video": "io.video",
 }
 """Where each public name lives; it is imported when it is first used."""
@@ -111,6 +117,7 @@ __all__ = [
     "RenderStats",
     "Scene",
     "SfmConfig",
+    "SfmResult",
     "SplatTrainer",
     "Split",
     "SyntheticConfig",
@@ -135,10 +142,12 @@ __all__ = [
     "normalized",
     "read_ply",
     "read_scene",
+    "read_transforms",
     "reconstruct",
     "transformed",
     "write_ply",
     "write_scene",
+    "write_transforms",
     "write_video",
 ]
 

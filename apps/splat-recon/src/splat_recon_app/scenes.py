@@ -1,0 +1,48 @@
+"""Reading scenes as the flags say, and `splat-recon convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from splat_recon import run_folder
+from splat_recon.errors import InputError
+from splat_recon_app.console import console, logging_to
+from splat_recon_app.data_flags import Convert, SceneFlags
+
+if TYPE_CHECKING:
+    from splat_recon.scene.scene import Scene
+
+
+def scene_of(folder: Path, max_size: int | None, flags: SceneFlags) -> Scene:
+    """A scene in COLMAP's frame."""
+    from splat_recon.io.colmap import read_scene
+    from splat_recon.io.undistort import default_cache_folder
+
+    cache = (flags.photo_cache or default_cache_folder()) if flags.keep_undistorted else None
+    return read_scene(
+        folder,
+        max_size=max_size,
+        images=flags.images,
+        model=flags.model,
+        photo_bytes=int(flags.photo_memory * 2**30),
+        cache_folder=cache,
+    )
+
+
+def convert(args: Convert) -> int:
+    """Write a scene in another form."""
+    if not args.scene.is_dir():
+        raise InputError(f"there is no scene folder {args.scene}")
+    if args.out.exists() and any(args.out.iterdir()):
+        raise InputError(f"{args.out} is not empty: choose another --out")
+    run_folder.check_writable(args.out)
+    with logging_to(None), console.status("converting"):
+        from splat_recon.io.colmap import write_scene
+        from splat_recon.io.transforms_json import write_transforms
+
+        scene = scene_of(args.scene, args.max_size or None, args)
+        write = write_scene if args.to == "colmap" else write_transforms
+        write(args.out, scene)
+    print(args.out)
+    return 0
