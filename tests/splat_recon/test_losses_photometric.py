@@ -1,8 +1,11 @@
+import itertools
+
+import numpy as np
 import pytest
 import torch
 
 from splat_recon import losses
-from splat_recon.ssim_kernel import WINDOW
+from splat_recon.ssim_kernel import WINDOW, compare_rows
 
 
 def _image(height: int, width: int, seed: int) -> torch.Tensor:
@@ -94,3 +97,21 @@ def test_cuda_and_cpu_agree():
     on_cpu = losses.photometric(image, target, ssim_weight=0.2)
     on_cuda = losses.photometric(image.cuda(), target.cuda(), ssim_weight=0.2)
     torch.testing.assert_close(on_cuda.cpu(), on_cpu, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_may_be_shared_out_in_any_way():
+    height, width = 40, 30
+    image, target = (_image(height, width, seed).view(height, -1).numpy() for seed in (0, 1))
+    weight = (_image(height, width, 2)[..., 0] - 0.2).clamp(min=0).numpy()
+    found = []
+    for bounds in ([0, 40], [0, 1, 13, 39, 40], [0, 20, 20, 40]):
+        totals, gradient = np.full((height, 2), np.nan), np.full((height, 3 * width), np.nan, np.float32)
+        for start, stop in itertools.pairwise(bounds):
+            compare_rows(
+                start, stop, image, target, weight, np.float32(0.8), np.float32(-0.2), np.float32(0), totals, gradient
+            )
+        found.append((totals, gradient))
+    assert np.isfinite(found[0][0]).all()
+    for totals, gradient in found[1:]:
+        np.testing.assert_array_equal(totals, found[0][0])
+        np.testing.assert_array_equal(gradient, found[0][1])

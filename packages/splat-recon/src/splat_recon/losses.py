@@ -14,9 +14,10 @@ from torch.nn.functional import conv2d
 
 from splat_recon import ssim_kernel
 from splat_recon.gaussians.gaussians import Gaussians
+from splat_recon.render.config import RenderConfig
+from splat_recon.render.workers import workers
 
-
-GREY = 0.5
+GREY = ssim_kernel.GREY
 """What stands in both images where a pixel does not count."""
 
 
@@ -46,10 +47,9 @@ def ssim(
     """
     ssim_kernel.check_size(*rendered.shape[:2])
     target = target.detach()
+    if _is_compiled(rendered):
+        return _compared(rendered, target, pixel_weight, (0.0, 1.0), hidden_at=-1.0)
     weight = _valid_weight(rendered, pixel_weight)
-    if rendered.device.type == "cpu" and rendered.dtype == torch.float32:
-        total: Tensor = _CompiledSsim.apply(rendered, target, weight)  # pyright: ignore[reportAssignmentType]
-        return total / weight.numel()
     return (ssim_map(rendered, target) * weight).mean()
 
 
@@ -82,13 +82,16 @@ def photometric(
     A pixel of weight zero has no say at all: there both images are grey, so that neither leaks into the SSIM windows of
     its neighbours.
     """
+    best = 1.0 if pixel_weight is None else _crop(pixel_weight).mean()
+    if ssim_weight > 0 and _is_compiled(rendered):
+        weights = (1 - ssim_weight, -ssim_weight)
+        return ssim_weight * best + _compared(rendered, target, pixel_weight, weights, hidden_at=0.0)
     if pixel_weight is not None:
         counts = pixel_weight[..., None] > 0
         rendered, target = torch.where(counts, rendered, GREY), torch.where(counts, target, GREY)
     loss = (1 - ssim_weight) * l1(rendered, target, pixel_weight)
     if ssim_weight == 0:
         return loss
-    best = 1.0 if pixel_weight is None else _crop(pixel_weight).mean()
     return loss + ssim_weight * (best - ssim(rendered, target, pixel_weight))
 
 
@@ -100,6 +103,25 @@ def regularization(gaussians: Gaussians, *, opacity_reg: float, scale_reg: float
     if scale_reg > 0:
         total = total + scale_reg * gaussians.scales.mean()
     return total
+
+
+def _is_compiled(rendered: Tensor) -> bool:
+    return rendered.device.type == "cpu" and rendered.dtype == torch.float32
+
+
+def _compared(
+    rendered: Float[Tensor, "h w 3"],
+    target: Float[Tensor, "h w 3"],
+    pixel_weight: Float[Tensor, "h w"] | None,
+    weights: tuple[float, float],
+    *,
+    hidden_at: float,
+) -> Float[Tensor, ""]:
+    """Mean L1 and mean SSIM times `weights`, summed; where a pixel's weight is `hidden_at` or less, both are grey."""
+    ssim_kernel.check_size(*rendered.shape[:2])
+    image = rendered if torch.is_grad_enabled() else rendered.detach()
+    compared: Any = _Comparison.apply(image, target.detach().to(image.dtype), pixel_weight, weights, hidden_at)
+    return compared
 
 
 def _crop(pixel_weight: Float[Tensor, "h w"]) -> Float[Tensor, "h_valid w_valid"]:
@@ -117,39 +139,39 @@ def _valid_weight(
     return _crop(pixel_weight)[..., None].expand(height, width, 3).contiguous()
 
 
-class _CompiledSsim(torch.autograd.Function):
-    """The kernels of `ssim_kernel` as one differentiable operation: the weighted sum of SSIM."""
+class _Comparison(torch.autograd.Function):
+    """L1 and SSIM on a CPU as one operation, see `_compared`; the forward finds the gradient along with the value."""
 
     @staticmethod
-    def forward(ctx: Any, rendered: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        rendered: Tensor,
+        target: Tensor,
+        pixel_weight: Tensor | None,
+        weights: tuple[float, float],
+        hidden_at: float,
+    ) -> Tensor:
         height, width = rendered.shape[:2]
-        image, photo = rendered.detach().contiguous(), target.contiguous()
-        maps = torch.zeros(3, height + 10, 3 * (width + 10))
-        d_mu, d_aa, d_ab = maps.numpy()
-        total = ssim_kernel.ssim_forward(
-            image.view(height, -1).numpy(),
-            photo.view(height, -1).numpy(),
-            weight.view(weight.shape[0], -1).numpy(),
-            d_mu,
-            d_aa,
-            d_ab,
+        image, photo = (tensor.detach().contiguous().view(height, -1).numpy() for tensor in (rendered, target))
+        weight = None if pixel_weight is None else pixel_weight.detach().float().contiguous().numpy()
+        num_windows = 3 * (height - ssim_kernel.WINDOW + 1) * (width - ssim_kernel.WINDOW + 1)
+        factors = np.array([weights[0] / rendered.numel(), weights[1] / num_windows])
+        l1_factor, ssim_factor = np.float32(factors[0]), np.float32(factors[1])
+        totals = np.empty((height, 2))
+        gradient = torch.empty(rendered.shape) if ctx.needs_input_grad[0] else None
+        rows = None if gradient is None else gradient.view(height, -1).numpy()
+        workers(RenderConfig().threads).run_ranges(
+            height,
+            lambda start, stop: ssim_kernel.compare_rows(
+                start, stop, image, photo, weight, l1_factor, ssim_factor, np.float32(hidden_at), totals, rows
+            ),
         )
-        ctx.save_for_backward(image, photo, maps)
-        return rendered.new_tensor(total)
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return rendered.new_tensor(float(totals.sum(axis=0) @ factors))
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
-        image, photo, maps = ctx.saved_tensors
-        height = image.shape[0]
-        d_mu, d_aa, d_ab = maps.numpy()
-        gradient = torch.empty_like(image)
-        ssim_kernel.ssim_backward(
-            image.view(height, -1).numpy(),
-            photo.view(height, -1).numpy(),
-            d_mu,
-            d_aa,
-            d_ab,
-            np.float32(grad_outputs[0].item()),
-            gradient.view(height, -1).numpy(),
-        )
-        return gradient, None, None
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_outputs[0], None, None, None, None

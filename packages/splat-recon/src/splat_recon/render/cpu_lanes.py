@@ -285,3 +285,18 @@ def _make_fold(parts: int) -> Any:
 fold_16, fold_8, fold_4, fold_2 = (_make_fold(parts) for parts in (1, 2, 4, 8))
 """fold_16(a, b) leaves eight partial sums of `a`, then eight of `b`; fold_8 takes two such results to four partial sums
 of each of four values, and so on; after fold_2, lane k is the whole sum of the k-th of sixteen values."""
+
+
+@intrinsic
+def total_of(typingctx: Any, value: Any) -> Any:
+    """The sum of sixteen values, halves with halves: always in the same order."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value, width = args[0], WIDTH
+        while width > 1:
+            width //= 2
+            low, high = _constant(list(range(width))), _constant(list(range(width, 2 * width)))
+            value = builder.fadd(builder.shuffle_vector(value, value, low), builder.shuffle_vector(value, value, high))
+        return builder.extract_element(value, ir.Constant(_INDEX, 0))
+
+    return (types.float32(value), emit) if value == lanes else None
