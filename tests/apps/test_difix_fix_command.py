@@ -55,7 +55,8 @@ def test_a_folder_with_references(
     given = ["--input", str(renders), "--out", str(out), "--model", checkpoint, "--reference", str(renders)]
     assert main([*given, "--batch-size", "2"]) == 0
     assert last_line(capsys) == str(out)
-    assert {path.name: open_image(path).size for path in out.iterdir()} == {
+    assert (out / "references.json").is_file()
+    assert {path.name: open_image(path).size for path in out.iterdir() if path.suffix != ".json"} == {
         path.name: open_image(path).size for path in renders.iterdir()
     }
 

@@ -11,11 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difix_model.checkpoint import is_checkpoint
 from difix_model.errors import InputError
-from difix_model.files import open_image, plan_job
-from difix_model.fix_files import num_items, run_job
-from difix_model.pipeline import DifixPipeline
 
 av = pytest.importorskip("av")
 
@@ -73,23 +69,3 @@ def test_files_that_are_no_videos(tmp_path: Path) -> None:
         read_info(tmp_path / "a.mp4")
     with pytest.raises(InputError, match="does not exist"):
         read_info(tmp_path / "b.mp4")
-
-
-def test_a_video_is_fixed_frame_by_frame(tmp_path: Path, checkpoint_folder: Path) -> None:
-    assert is_checkpoint(checkpoint_folder)
-    pipe = DifixPipeline.from_pretrained(checkpoint_folder, batch_size=2)
-    source = write_video(tmp_path / "in.mp4", gradient_frames(5, 32, 24), 12)
-    reference = write_image(tmp_path / "ref.png", size=(20, 20))
-    job = plan_job(source, tmp_path / "out", reference)
-    assert num_items(job) == 5
-    assert list(run_job(job, pipe)) == [2, 2, 1]
-    info = read_info(tmp_path / "out" / "in.mp4")
-    assert (info.width, info.height, info.num_frames, info.rate) == (32, 24, 5, 12)
-    expected = pipe(next(read_frames(source)), open_image(reference))
-    written = next(read_frames(tmp_path / "out" / "in.mp4"))
-    # The codec halves the resolution of colour, so brightness is compared.
-    assert np.abs(written.mean(axis=-1) - expected.mean(axis=-1)).mean() < 10
-    for i in range(4):
-        write_image(tmp_path / "refs" / f"{i}.png")
-    with pytest.raises(InputError, match="5 frames and there are 4 references"):
-        list(run_job(plan_job(source, tmp_path / "out2", tmp_path / "refs"), pipe))

@@ -18,8 +18,22 @@ class FixSettings:
     """Where results go: a folder, or for a single image or video a file. Inputs are never overwritten."""
 
     reference: Path | None = None
-    """A photo of the same place from nearby, or a folder: photos named like the images, otherwise as many in the same
-    order. For a video one photo, or a folder with one per frame."""
+    """A photo of the same place from nearby; a folder of photos, of which the best is chosen for every image; or a file
+    of chosen references, as is written beside the results. For a video one photo, or a folder with one per frame."""
+
+    reference_by: Literal["auto", "name", "order", "pose", "similarity"] = "auto"
+    """How references are chosen from a folder: auto goes by pose if --cameras are given, otherwise by name, by pose, by
+    order, or by similarity, whichever is first possible for all images."""
+
+    num_references: int = 1
+    """References per image, nearest first; more than one goes by pose or by similarity."""
+
+    cameras: Path | None = None
+    """Cameras of the images, to go by pose: a COLMAP folder, a transforms.json or a cameras.json. By default those
+    beside the images or the photos."""
+
+    reference_cameras: Path | None = None
+    """Cameras of the photos, in the same world. By default those beside the photos, otherwise those of the images."""
 
     model: str = "default"
     """Weights: "default" (those that come with the project), a checkpoint folder, a folder in the published layout, a
@@ -34,11 +48,47 @@ class FixSettings:
     strength: float = 1.0
     """Share of the fix, in [0, 1]; below 1 the result is blended with the input."""
 
+    gate: Literal["auto", "checkpoint", "off"] = "auto"
+    """How much of a fix is believed, so that good renders stay good: auto takes the gate that the weights bring,
+    otherwise the default one; checkpoint the former only; off believes everything."""
+
+    mask: Path | None = None
+    """Where images may be changed: a gray image, or a folder with one of each image's name; white for yes."""
+
+    alpha: Path | None = None
+    """Opacity of the renders for the gate, in the same form: what is transparent may be changed. By default the images'
+    own alpha channel, if they have one."""
+
+    write_mask: Path | None = None
+    """A folder for what was let through: a gray image for each image, white where the fix stands."""
+
+    skip_broken: bool = False
+    """Leave out images that cannot be read, and name them at the end (exit code 2), instead of refusing all."""
+
     batch_size: int | None = None
     """Images of one size to fix at a time; by default 4 on CUDA and 1 on the CPU."""
 
+    steady: bool = False
+    """For videos and folders of consecutive frames: steady the change in time, along the motion of the input."""
+
+    previous_view: bool = False
+    """For videos and folders of consecutive frames: give the network the previous fixed frame as a further reference.
+    Frames are fixed one at a time then."""
+
+    fps: float | None = None
+    """Frames per second of a video that is made from a folder of images; 30 by default. Videos keep theirs."""
+
+    resume: bool = False
+    """Go on with a folder, video or sequence after what a stopped run has finished."""
+
     def __post_init__(self) -> None:
+        if self.fps is not None and not 0.0 < self.fps <= 1000.0:
+            raise ValueError(f"fps must be in (0, 1000], got {self.fps}")
         if not 0.0 <= self.strength <= 1.0:
             raise ValueError(f"strength must be in [0, 1], got {self.strength}")
+        if self.num_references < 1:
+            raise ValueError(f"num_references must be at least 1, got {self.num_references}")
+        if self.num_references > 1 and self.reference_by in ("name", "order"):
+            raise ValueError(f"by {self.reference_by} there is one reference per image, got {self.num_references}")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")

@@ -37,27 +37,25 @@ SHAPE_TOLERANCE = 0.02
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FixJob:
-    """Image files to fix, or one video."""
+    """Image files to fix; for videos and sequences there is `video_job.VideoJob`."""
 
     inputs: tuple[Path, ...]
-    """Images, or a single video."""
+    """Images."""
 
     outputs: tuple[Path, ...]
     """One per input."""
 
     references: tuple[tuple[Path, ...], ...]
-    """The references of every image, nearest first, or none; of a video, one entry for all frames, or one per frame."""
+    """The references of every image, nearest first, or none."""
 
-    is_video: bool
+    masks: tuple[Path | None, ...]
+    """One per image: white where it may be changed."""
 
-    masks: tuple[Path | None, ...] = ()
-    """One per image: white where it may be changed. Empty for a video."""
+    alphas: tuple[Path | None, ...]
+    """One per image: the opacity of the render."""
 
-    alphas: tuple[Path | None, ...] = ()
-    """One per image: the opacity of the render. Empty for a video."""
-
-    weight_outputs: tuple[Path | None, ...] = ()
-    """Where the share of the fix that was let through goes, one per image. Empty for a video."""
+    weight_outputs: tuple[Path | None, ...]
+    """Where the share of the fix that was let through goes, one per image."""
 
     choice: ReferenceChoice | None = None
     """Which references were chosen for which image, finished ones included; None if there was nothing to choose."""
@@ -87,16 +85,15 @@ def plan_job(
     """Find out what is to be fixed and check all of it before any heavy work.
 
     Args:
-        source: An image, a folder of images, or a video.
-        out: For a folder, a folder. For an image or a video, a file with a suffix, or a folder that gets a file of
-            the input's name.
+        source: An image, or a folder of images.
+        out: For a folder, a folder. For an image, a file with a suffix, or a folder that gets a file of the input's
+            name.
         reference: A photo for all, a folder of photos, or a file of chosen references, see
-            `reference_choice.choose_references`. None fixes without references. For a video one photo, or a folder with
-            one per frame.
+            `reference_choice.choose_references`. None fixes without references.
         references: How references are chosen from a folder.
-        mask: For images: an image, or a folder of images named like the inputs; white where they may be changed.
+        mask: An image, or a folder of images named like the inputs; white where they may be changed.
         alpha: In the same way, the opacity of the renders.
-        write_mask: For images: a folder for the share of the fix that was let through, as gray images.
+        write_mask: A folder for the share of the fix that was let through, as gray images.
         resume: Keep results that are there already: readable, of the input's size, and not older than it.
         skip_broken: Leave out images that cannot be read, instead of refusing all.
 
@@ -107,14 +104,6 @@ def plan_job(
         InputError: If anything is absent, unreadable or would overwrite an input; it names the first ten problems.
     """
     inputs, outputs = _inputs_and_outputs(source, out)
-    if is_video(inputs[0]):
-        if mask is not None or alpha is not None or write_mask is not None:
-            raise InputError("masks and opacities go with images only: extract the frames, or leave them out")
-        chosen = _video_references(reference)
-        _check_overwriting(outputs, [*inputs, *_flat(chosen)])
-        _refuse([problem for path in _flat(chosen) if (problem := _problem(path))])
-        _check_writable(outputs[0].parent)
-        return FixJob(inputs=tuple(inputs), outputs=tuple(outputs), references=chosen, is_video=True)
     weight_outputs = [None if write_mask is None else write_mask / f"{path.stem}.png" for path in inputs]
     _check_distinct(inputs, [*outputs, *(path for path in weight_outputs if path is not None)])
     problems = {path: problem for path in inputs if (problem := _problem(path))}
@@ -138,7 +127,6 @@ def plan_job(
         inputs=tuple(path for path, _, _ in items),
         outputs=tuple(path for _, path, _ in items),
         references=tuple(of_image.get(path, ()) for path, _, _ in items),
-        is_video=False,
         masks=tuple(masks[path] for path, _, _ in items),
         alphas=tuple(alphas[path] for path, _, _ in items),
         weight_outputs=tuple(path for _, _, path in items),
@@ -164,27 +152,15 @@ def _inputs_and_outputs(source: Path, out: Path) -> tuple[list[Path], list[Path]
         return inputs, [out / path.name for path in inputs]
     if not source.is_file():
         raise InputError(f"{source} does not exist: give an image, a folder of images, or a video")
-    known = VIDEO_SUFFIXES if is_video(source) else IMAGE_SUFFIXES
-    if source.suffix.lower() not in IMAGE_SUFFIXES + VIDEO_SUFFIXES:
+    if is_video(source):
+        raise InputError(f"{source} is a video: plan it with difix_model.video_job.plan_video")
+    if source.suffix.lower() not in IMAGE_SUFFIXES:
         raise InputError(f"{source} is neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a video")
-    if out.suffix.lower() in known and not out.is_dir():
+    if out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir():
         return [source], [out]
     if out.suffix and not out.is_dir():
-        raise InputError(f"{out} cannot hold the result: use one of {', '.join(known)}, or name a folder")
-    return [source], [out / (f"{source.stem}.mp4" if is_video(source) else source.name)]
-
-
-def _video_references(reference: Path | None) -> tuple[tuple[Path, ...], ...]:
-    if reference is None:
-        return ((),)
-    if reference.is_file():
-        return ((reference,),)
-    if not reference.is_dir():
-        raise InputError(f"the reference {reference} does not exist")
-    found = image_files(reference)
-    if not found:
-        raise InputError(f"{reference} holds no images")
-    return tuple((path,) for path in found)
+        raise InputError(f"{out} cannot hold the result: use one of {', '.join(IMAGE_SUFFIXES)}, or name a folder")
+    return [source], [out / source.name]
 
 
 def _matched(images: Sequence[Path], given: Path | None, what: str) -> dict[Path, Path | None]:

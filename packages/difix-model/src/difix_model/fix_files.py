@@ -1,18 +1,20 @@
-"""Run a pipeline over files: images in, images out; a video in, a video out."""
+"""Run a pipeline over image files; videos and sequences are in `fix_video`."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 
 from difix_model.device import chosen_device
 from difix_model.errors import InputError
 from difix_model.files import FixJob, open_image, save_image
+from difix_model.gate import GateChoice
+from difix_model.masks import FixResult
 from difix_model.pipeline import DifixPipeline
-from difix_model.video import Frame, VideoWriter, read_frames, read_info
+from difix_model.reference_choice import write_choice
 
 T = TypeVar("T")
 
@@ -23,25 +25,30 @@ def open_pipeline(
     base: str | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     batch_size: int | None = None,
+    gate: GateChoice = "auto",
 ) -> DifixPipeline:
     """Load weights in the precision and batch size that suit the device: bfloat16 and 4 on CUDA, float32 and 1 else.
+
+    Weights that bring no gate get the default one, unless `gate` says otherwise.
 
     Raises:
         InputError: If the device or the weights cannot be used.
     """
     on_gpu = chosen_device(device) == "cuda"
-    return DifixPipeline.from_pretrained(
+    pipeline = DifixPipeline.from_pretrained(
         model,
         base=base,
         device="cuda" if on_gpu else "cpu",
         dtype=torch.bfloat16 if on_gpu else torch.float32,
         batch_size=batch_size or (4 if on_gpu else 1),
     )
+    pipeline.gate = gate
+    return pipeline
 
 
-def num_items(job: FixJob) -> int | None:
-    """Return the number of images, or of frames if the video tells."""
-    return read_info(job.inputs[0]).num_frames if job.is_video else len(job.inputs)
+def num_items(job: FixJob) -> int:
+    """Return the number of images."""
+    return len(job.inputs)
 
 
 def run_job(job: FixJob, pipeline: DifixPipeline, *, strength: float = 1.0) -> Iterator[int]:
@@ -53,7 +60,7 @@ def run_job(job: FixJob, pipeline: DifixPipeline, *, strength: float = 1.0) -> I
         strength: Share of the fix, in [0, 1].
 
     Yields:
-        How many images or frames were finished since the last time.
+        How many images were finished since the last time.
 
     Raises:
         InputError: If a file turns out to be damaged, the result cannot be written, or the pipeline knows no
@@ -61,43 +68,43 @@ def run_job(job: FixJob, pipeline: DifixPipeline, *, strength: float = 1.0) -> I
     """
     if any(job.references) and not pipeline.uses_reference:
         raise InputError("these weights know no references: leave --reference out, or use others with --model")
-    if job.is_video:
-        yield from _run_video(job, pipeline, strength)
-        return
-    items = zip(job.inputs, job.references, job.outputs, strict=True)
-    for batch in _batches(items, pipeline.batch_size):
-        images = [open_image(source) for source, _, _ in batch]
-        references = [[open_image(path) for path in several] for _, several, _ in batch]
-        for fixed, (_, _, out) in zip(pipeline(images, references, strength=strength), batch, strict=True):
-            save_image(out, fixed)
+    if job.choice is not None and job.choice_output is not None:
+        write_choice(job.choice_output, job.choice)
+    num_finished = 0
+    for batch in _batches(range(len(job.inputs)), pipeline.batch_size):
+        try:
+            for number, result in zip(batch, _fixed(job, batch, pipeline, strength), strict=True):
+                _save(job, number, result)
+                num_finished += 1
+        except (InputError, MemoryError) as error:
+            said = str(error) if isinstance(error, InputError) else f"out of memory at {_names(job, batch)}"
+            kept = f"; the {num_finished} images finished before are kept" if num_finished else ""
+            raise InputError(f"{said}{kept}") from error
         yield len(batch)
 
 
-def _run_video(job: FixJob, pipeline: DifixPipeline, strength: float) -> Iterator[int]:
-    source, out = job.inputs[0], job.outputs[0]
-    info = read_info(source)
-    num_references = len(job.references)
-    if num_references > 1 and info.num_frames not in (None, num_references):
-        raise InputError(
-            f"{source} has {info.num_frames} frames and there are {num_references} references: "
-            "give one for all, or one per frame"
-        )
-    frames = _with_references(source, job.references)
-    with VideoWriter(out, rate=info.rate) as writer:
-        for batch in _batches(frames, pipeline.batch_size):
-            images, references = [frame for frame, _ in batch], [reference for _, reference in batch]
-            for fixed in pipeline(images, references, strength=strength):
-                writer.write(fixed)
-            yield len(batch)
+def _fixed(job: FixJob, batch: Sequence[int], pipeline: DifixPipeline, strength: float) -> list[FixResult]:
+    images = [open_image(job.inputs[number]) for number in batch]
+    references = [[open_image(path) for path in job.references[number]] for number in batch]
+    masks, alphas = (
+        [None if (path := paths[number]) is None else open_image(path) for number in batch] if paths else None
+        for paths in (job.masks, job.alphas)
+    )
+    try:
+        return pipeline(images, references, strength=strength, mask=masks, alpha=alphas, return_weight=True)
+    except InputError as error:
+        raise InputError(f"{_names(job, batch)}: {error}") from error
 
 
-def _with_references(source: Path, references: Sequence[Sequence[Path]]) -> Iterator[tuple[Frame, list[Image.Image]]]:
-    """Pair every frame with the references of all, or with its own."""
-    shared = [open_image(path) for path in references[0]] if len(references) == 1 else None
-    for number, frame in enumerate(read_frames(source)):
-        if shared is None and number >= len(references):
-            raise InputError(f"{source} has more frames than there are references ({len(references)})")
-        yield frame, [open_image(path) for path in references[number]] if shared is None else shared
+def _save(job: FixJob, number: int, result: FixResult) -> None:
+    save_image(job.outputs[number], result.image)
+    weight_out = job.weight_outputs[number] if job.weight_outputs else None
+    if weight_out is not None:
+        save_image(weight_out, Image.fromarray(np.round(result.weight * 255).astype(np.uint8)))
+
+
+def _names(job: FixJob, batch: Sequence[int]) -> str:
+    return ", ".join(job.inputs[number].name for number in batch)
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

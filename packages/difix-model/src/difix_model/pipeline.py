@@ -65,6 +65,8 @@ class DifixPipeline(PipelineMethods):
         self.metadata = dict(checkpoint.metadata)
         self.timestep = int(self.metadata.get("timestep", TIMESTEP))
         self.uses_reference = bool(self.metadata.get("uses_reference", checkpoint.network.config.reference_attention))
+        self.gate: GateChoice = "checkpoint"
+        """How much of a fix is believed where a call does not say."""
         self.device = torch.device(device)
         self.dtype = dtype
         self.batch_size = batch_size
@@ -137,7 +139,7 @@ class DifixPipeline(PipelineMethods):
         references: Any = None,
         *,
         strength: float = 1.0,
-        gate: GateChoice = "checkpoint",
+        gate: GateChoice | None = None,
         mask: Any = None,
         alpha: Any = None,
         return_weight: bool = False,
@@ -151,7 +153,7 @@ class DifixPipeline(PipelineMethods):
                 list with one of these per image. References of another size are resized.
             strength: Share of the fix, in [0, 1]; below 1 the result is blended with the input.
             gate: How much of the fix is believed: "checkpoint" takes the gate that the weights bring, if any; "auto"
-                that or `gate.DEFAULT_GATE`; "off" none; or a `GateConfig`.
+                that or `gate.DEFAULT_GATE`; "off" none; or a `GateConfig`. None takes the pipeline's `gate`.
             mask: Where an image may be changed: gray, white for yes. One for all images, or a list with one per image.
                 Where it is black, the image comes back bit by bit.
             alpha: Opacity of the renders, for the gate, in the same form; None takes an image's alpha channel.
@@ -187,14 +189,14 @@ class DifixPipeline(PipelineMethods):
         sizes = [(image.height, image.width) for image in taken]
         masks = planes(one_per_image(mask, len(given), "mask"), sizes, "mask")
         alphas = planes(one_per_image(alpha, len(given), "opacity"), sizes, "opacity")
-        own_gate = chosen_gate(gate, gate_from(self.metadata.get("gate")))
+        chosen = chosen_gate(gate or self.gate, gate_from(self.metadata.get("gate")))
         results = []
         for number, (image, rgb, fixed) in enumerate(zip(taken, rgbs, self._run(rgbs, views), strict=True)):
             opacity = image.opacity() if alphas[number] is None else alphas[number]
             finished = gated(
                 rgb[None],
                 fixed[None],
-                own_gate,
+                chosen,
                 strength=strength,
                 mask=_batched(masks[number], rgb),
                 alpha=_batched(opacity, rgb),
@@ -213,7 +215,7 @@ class DifixPipeline(PipelineMethods):
         references: Float[Tensor, "n *r h2 w2 c=3"] | None = None,
         *,
         strength: float = 1.0,
-        gate: GateChoice = "checkpoint",
+        gate: GateChoice | None = None,
         mask: Float[Tensor, "b h w"] | None = None,
         alpha: Float[Tensor, "b h w"] | None = None,
     ) -> Float[Tensor, "b h w c=3"]:
@@ -247,7 +249,7 @@ class DifixPipeline(PipelineMethods):
         return gated(
             rendered.clamp(0.0, 1.0),
             result,
-            chosen_gate(gate, gate_from(self.metadata.get("gate"))),
+            chosen_gate(gate or self.gate, gate_from(self.metadata.get("gate"))),
             strength=strength,
             mask=mask,
             alpha=alpha,

@@ -1,0 +1,124 @@
+"""The half of `difix-fix` that fixes images: what is chosen, progress, stopping and going on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from difix_fix.cli import FixSettings
+from difix_model.errors import InputError, first_problems
+from difix_model.files import FixJob, ReferenceConfig, plan_job
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from difix_model.pipeline import DifixPipeline
+
+IMAGES_ONLY = ("cameras", "reference_cameras", "mask", "alpha", "write_mask", "skip_broken")
+
+
+def refuse_options_for_images(settings: FixSettings) -> None:
+    """Refuse what has no meaning for videos and sequences.
+
+    Raises:
+        InputError: If such an option was given.
+    """
+    given = [name for name in IMAGES_ONLY if getattr(settings, name)]
+    if settings.reference_by != "auto":
+        given.append("reference_by")
+    if settings.num_references > 1:
+        given.append("num_references")
+    if given:
+        raise InputError(f"--{given[0].replace('_', '-')} is for images, and {settings.input} is fixed frame by frame")
+
+
+def fix_images(settings: FixSettings) -> int:
+    """Fix an image or a folder of images, and return the exit code.
+
+    Raises:
+        InputError: If anything is wrong with the input or the results cannot be written.
+    """
+    job = plan_job(
+        settings.input,
+        settings.out,
+        settings.reference,
+        references=ReferenceConfig(
+            by=settings.reference_by,
+            num_references=settings.num_references,
+            cameras=settings.cameras,
+            reference_cameras=settings.reference_cameras,
+        ),
+        mask=settings.mask,
+        alpha=settings.alpha,
+        write_mask=settings.write_mask,
+        resume=settings.resume,
+        skip_broken=settings.skip_broken,
+    )
+    _say_what_was_chosen(job)
+    finished = [len(job.finished)]
+    from difix_fix.stopping import stoppable
+
+    with stoppable() as stopped:
+        try:
+            if job.inputs:
+                _run(settings, job, finished)
+        except KeyboardInterrupt:
+            total = len(job.inputs) + len(job.finished)
+            print(f"Stopped: {finished[0]} of {total} images are finished. Go on with --resume.", file=sys.stderr)
+            return 128 + stopped()
+    print(_written(settings, job))
+    if job.skipped:
+        print(f"error: {len(job.skipped)} left out: {first_problems(job.skipped)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _say_what_was_chosen(job: FixJob) -> None:
+    if job.finished:
+        print(f"{len(job.finished)} images are finished already.", file=sys.stderr)
+    if job.choice is not None and job.choice.method != "given":
+        where = f", see {job.choice_output}" if job.choice_output is not None else ""
+        how = f"as {job.choice.source} says" if job.choice.method == "file" else f"by {job.choice.method}"
+        print(f"References are chosen {how}{where}.", file=sys.stderr)
+
+
+def _run(settings: FixSettings, job: FixJob, finished: list[int]) -> None:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    pipeline = _opened(settings, console)
+    from difix_model.fix_files import run_job
+
+    columns = (TextColumn("Fixing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bars:
+        task = bars.add_task("fixing", total=finished[0] + len(job.inputs), completed=finished[0])
+        for count in run_job(job, pipeline, strength=settings.strength):
+            finished[0] += count
+            bars.advance(task, count)
+
+
+def _opened(settings: FixSettings, console: Console) -> DifixPipeline:
+    with console.status("Loading the network"):
+        # Here, after everything that can be said without it, torch is loaded.
+        from difix_model.fix_files import open_pipeline
+
+        return open_pipeline(
+            settings.model,
+            base=settings.base,
+            device=settings.device,
+            batch_size=settings.batch_size,
+            gate=settings.gate,
+        )
+
+
+def _written(settings: FixSettings, job: FixJob) -> Path:
+    return settings.out if settings.input.is_dir() else (*job.outputs, *job.finished)[0]
