@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,7 +25,7 @@ def sfm(args: Sfm) -> int:
     existed = args.out.exists()
     run_folder.check_writable(args.out)
     with logging_to(None), console.status("reading photos") as status, _steps_shown(status), _terminable():
-        from splat_recon.io.sfm import reconstruct
+        from splat_recon.io.sfm import COLMAP_THREAD, reconstruct
         from splat_recon.io.sfm_report import summary
 
         try:
@@ -33,11 +36,20 @@ def sfm(args: Sfm) -> int:
             raise
         except KeyboardInterrupt as interrupt:
             console.print("stopped: the same command goes on from here")
-            return 128 + (interrupt.args[0] if interrupt.args else signal.SIGINT)
+            return _left(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT), COLMAP_THREAD)
     for line in summary(found):
         console.print(line, highlight=False)
     print(args.out)
     return 0
+
+
+def _left(code: int, running: str) -> int:
+    """The exit code; leaves the process at once where a step of COLMAP cannot be stopped, or it would abort."""
+    if any(thread.name == running for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 @contextmanager

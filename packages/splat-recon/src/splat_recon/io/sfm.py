@@ -32,6 +32,13 @@ MIN_PHOTOS = 3
 WORKSPACE = ".sfm"
 """Folder inside the scene folder that holds what an interrupted run goes on from."""
 
+COLMAP_THREAD = "colmap"
+"""Name of the thread that runs COLMAP's steps. While it lives, a process is to leave by `os._exit`: COLMAP aborts when
+its libraries are taken down under it."""
+
+CANCEL_S = 20.0
+"""Seconds that a cancelled step is waited for."""
+
 GOOD_SHARE = 0.5
 """A mapping that registers less than this part of the photos lets `auto` try the other one."""
 
@@ -272,14 +279,15 @@ def _cancellable(run: Callable[[Any], Any]) -> Any:
         except Exception as error:
             outcome["error"] = error
 
-    thread = threading.Thread(target=work, name="colmap", daemon=True)
+    thread = threading.Thread(target=work, name=COLMAP_THREAD, daemon=True)
     thread.start()
     try:
         while thread.is_alive():
             thread.join(0.1)
     except BaseException:
+        # Most steps end with the photo or pair they are at; global mapping cannot be told to.
         token.cancel()
-        thread.join(10)
+        thread.join(CANCEL_S)
         raise
     if "error" in outcome:
         raise outcome["error"]
