@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from splat_recon.config import MIN_GAUSSIANS
+from splat_recon_app.data_flags import Convert, SceneFlags, Sfm
 from splat_recon_app.training_flags import TrainingFlags
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -34,14 +35,14 @@ def _check_at_least(args: object, least: int, *names: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(TrainingFlags):
+class Train(TrainingFlags, SceneFlags):
     """Train Gaussians on a scene folder (images/ and sparse/0/), score them on held-out photos, write a PLY file."""
 
     scene: Path
     """COLMAP scene folder."""
 
     out: Path
-    """Run folder to write; nothing is written elsewhere."""
+    """Run folder to write; only undistorted photos are kept elsewhere, in --photo-cache."""
 
     max_steps: int | None = None
     """Length of the run; the schedule is scaled to it. Left out: 3000 on a CPU, 30000 on CUDA."""
@@ -56,7 +57,8 @@ class Train(TrainingFlags):
     """Train on this many views only: the list in the scene's splits.json, else evenly spaced ones."""
 
     split: str = "auto"
-    """Held-out photos: auto (the scene's splits.json, else every:8), every:N, names (_train_/_eval_) or a JSON file."""
+    """Held-out photos: auto (the scene's splits.json, else every:8), every:N, names (_train_/_eval_), glob:PATTERN,
+    regex:PATTERN, a list of them (.txt) or a JSON file."""
 
     seed: int = 42
     """Seed of everything random."""
@@ -89,7 +91,8 @@ class Train(TrainingFlags):
     """Port of the viewer; the next free one where it is taken."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        TrainingFlags.__post_init__(self)
+        SceneFlags.__post_init__(self)
         _check_at_least(self, 1, "max_steps", "sparse", "checkpoint_every", "stop_at")
         _check_at_least(self, MIN_GAUSSIANS, "max_gaussians")
         _check_at_least(self, 0, "max_size", "seed", "eval_every")
@@ -227,18 +230,4 @@ class View:
         _check_at_least(self, 1, "port")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sfm:
-    """Find the cameras of photos (structure from motion) and write a scene folder."""
-
-    images: Path
-    """Folder of photos."""
-
-    out: Path
-    """Scene folder to write."""
-
-    shared_camera: bool = True
-    """All photos come from one camera at one zoom."""
-
-
-Command = Train | Eval | Render | Export | View | Sfm
+Command = Train | Eval | Render | Export | View | Sfm | Convert

@@ -14,7 +14,9 @@ from splat_recon.errors import DivergedError, InputError
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli, photo_parts, presets
 from splat_recon_app.console import console, logging_to, progress_bar
+from splat_recon_app.data_flags import AS_FOUND, SceneFlags
 from splat_recon_app.observers import Observer, watching
+from splat_recon_app.scenes import scene_of
 
 if TYPE_CHECKING:
     from splat_recon.config import TrainConfig
@@ -90,23 +92,26 @@ def _settings(args: cli.Train, config: TrainConfig, where: str) -> dict[str, Any
         "split": args.split,
         "sparse": args.sparse,
         "max_size": presets.max_size(args, where),
+        "images": args.images,
+        "model": args.model,
         "train": config.to_dict(),
     }
 
 
-def read_scene_and_split(scene_folder: Path, split: str, sparse: int | None, max_size: int | None):
+def read_scene_and_split(
+    scene_folder: Path, split: str, sparse: int | None, max_size: int | None, flags: SceneFlags = AS_FOUND
+) -> tuple[Scene, Split]:
     """The normalized scene of a folder and its split, both checked."""
-    from splat_recon.io.colmap import read_scene
     from splat_recon.scene.normalize import normalized
     from splat_recon.scene.splits import make_split
 
-    scene = normalized(read_scene(scene_folder, max_size=max_size))
+    scene = normalized(scene_of(scene_folder, max_size, flags))
     return scene, make_split(scene.names, split, sparse=sparse, scene_folder=scene_folder)
 
 
 def _read(args: cli.Train, max_size: int | None) -> tuple[Scene, Split]:
     with console.status("reading the scene"):
-        return read_scene_and_split(args.scene, args.split, args.sparse, max_size)
+        return read_scene_and_split(args.scene, args.split, args.sparse, max_size, args)
 
 
 def _trainer(

@@ -11,6 +11,7 @@ from splat_recon.errors import InputError
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
 from splat_recon_app.console import console, logging_to, progress_bar
+from splat_recon_app.data_flags import SceneFlags
 
 if TYPE_CHECKING:
     from splat_recon.evaluate import Evaluation, Render
@@ -55,7 +56,10 @@ def evaluate_run(args: cli.Eval) -> int:
 
     with logging_to(run.log):
         splats = trained_splats(run, chosen_device(args.device))
-        scene, split = read_scene_and_split(scene_folder, settings["split"], settings["sparse"], settings["max_size"])
+        flags = SceneFlags(images=settings.get("images", "auto"), model=settings.get("model"))
+        scene, split = read_scene_and_split(
+            scene_folder, settings["split"], settings["sparse"], settings["max_size"], flags
+        )
         run_folder.check_same_scene(run, scene.name, scene.names, scene.T_scene_colmap)
         views = scene.select(split.test if args.split == "test" else split.train)
         scores = score(lambda camera: splats.render(camera).rgb, views, run, splats.device, args.split)
