@@ -8,7 +8,7 @@ import sys
 import pytest
 
 COMMANDS = {
-    "difix_fix": ["--input", "--out", "--reference", "--model"],
+    "difix_fix": ["--input", "--out", "--reference", "--model", "convert", "serve"],
     "difix_train_app": ["run"],
     "splat_recon_app": ["train", "eval", "render", "export", "sfm", "convert"],
     "difix3d_train_app": ["--scene", "--out", "--fixer", "--max-steps", "--resume"],

@@ -82,7 +82,7 @@ def push_checkpoint(
                 repo_id=repo_id, folder_path=temporary, revision=revision, commit_message=commit_message
             )
         except Exception as error:  # The client raises its own, the network's and the file system's errors.
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise InputError(
                 f"cannot upload to {repo_id}: {said}; check the name, the connection and your access (`hf auth login`)"
             ) from error

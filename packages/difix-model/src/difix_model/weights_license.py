@@ -56,7 +56,7 @@ def license_of_card(folder: Path) -> str | None:
     if named == "other" and isinstance(name, str):
         link = data.get("license_link")
         return f"{name} ({link})" if isinstance(link, str) else name
-    return named if isinstance(named, str) else None
+    return named if isinstance(named, str) and named != UNKNOWN else None
 
 
 def _names(folder: Path, source: Path | str) -> list[str]:
