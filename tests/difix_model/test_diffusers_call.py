@@ -126,8 +126,10 @@ def test_our_own_weights_are_called_the_same_way(
 
 
 def test_moving_to_another_precision(published_layout: Path) -> None:
-    pipe = DifixPipeline.from_pretrained(published_layout)
-    expected = np.asarray(pipe(photo(0)), dtype=int)
+    pipe = DifixPipeline.from_pretrained(published_layout, uses_reference=True)
+    expected = np.asarray(pipe(photo(0), photo(1)), dtype=int)
+    assert len(pipe.runner.cache) == 1
     assert pipe.to("cpu", torch.bfloat16) is pipe
     assert {parameter.dtype for parameter in pipe.network.parameters()} == {torch.bfloat16}
-    assert np.abs(np.asarray(pipe(photo(0)), dtype=int) - expected).mean() < 8
+    assert len(pipe.runner.cache) == 0
+    assert np.abs(np.asarray(pipe(photo(0), photo(1)), dtype=int) - expected).mean() < 8

@@ -10,6 +10,7 @@ from torch import Tensor
 from difix_model.checkpoint import Checkpoint
 from difix_model.network import DifixNetwork
 from difix_model.publishing import push_checkpoint, save_with_card
+from difix_model.runner import NetworkRunner
 
 P = TypeVar("P", bound="PipelineMethods")
 
@@ -18,6 +19,7 @@ class PipelineMethods(ABC):
     """Methods of `DifixPipeline` that do not fix anything; some only for scripts written for a diffusers pipeline."""
 
     network: DifixNetwork
+    runner: NetworkRunner
     text_embedding: Tensor
     prompt: str
     timestep: int
@@ -39,6 +41,7 @@ class PipelineMethods(ABC):
                 self.device = torch.device(target)
         self.network = self.network.to(device=self.device, dtype=self.dtype)
         self.text_embedding = self.text_embedding.to(device=self.device, dtype=self.dtype)
+        self.runner.cache.clear()  # Latents of references are kept where, and as precisely as, they were made.
         return self
 
     def set_progress_bar_config(self, **_: Any) -> None:  # noqa: B027 (nothing to override)
