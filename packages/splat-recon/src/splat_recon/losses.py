@@ -15,6 +15,7 @@ from torch.nn.functional import conv2d
 from splat_recon import ssim_kernel
 from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.render.config import RenderConfig
+from splat_recon.render.recycling import RECYCLER
 from splat_recon.render.workers import workers
 
 GREY = ssim_kernel.GREY
@@ -158,7 +159,7 @@ class _Comparison(torch.autograd.Function):
         factors = np.array([weights[0] / rendered.numel(), weights[1] / num_windows])
         l1_factor, ssim_factor = np.float32(factors[0]), np.float32(factors[1])
         totals = np.empty((height, 2))
-        gradient = torch.empty(rendered.shape) if ctx.needs_input_grad[0] else None
+        gradient = torch.from_numpy(RECYCLER.empty(tuple(rendered.shape))) if ctx.needs_input_grad[0] else None
         rows = None if gradient is None else gradient.view(height, -1).numpy()
         workers(RenderConfig().threads).run_ranges(
             height,
@@ -174,4 +175,5 @@ class _Comparison(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_outputs[0], None, None, None, None
+        scaled = torch.from_numpy(RECYCLER.empty(tuple(gradient.shape)))
+        return torch.mul(gradient, grad_outputs[0], out=scaled), None, None, None, None

@@ -23,6 +23,10 @@ class RenderConfig:
     absgrad: bool = False
     """Let the backward also sum the absolute values of every pixel's gradient of the projected centres (AbsGS); see
     `RenderStats.means2d_absgrad`."""
+    packed: bool = False
+    """Let gsplat keep visible Gaussians only between its kernels: slower and smaller. CUDA only."""
+    sparse_grad: bool = False
+    """Let gsplat give sparse gradients of centres, rotations and scales; needs `packed`. CUDA only."""
     num_threads: int = 0
     """Threads of the CPU rasterizer; 0 takes every core this process may use. Results do not depend on it."""
 
@@ -33,6 +37,8 @@ class RenderConfig:
             raise ValueError(f"eps2d must be at least 0, got {self.eps2d}")
         if not 0 < self.max_alpha < 1:
             raise ValueError(f"max_alpha must be in (0, 1), got {self.max_alpha}")
+        if (self.sparse_grad and not self.packed) or (self.absgrad and self.packed):
+            raise ValueError("sparse_grad needs packed, and packed does not go with absgrad")
         if self.num_threads < 0:
             raise ValueError(f"num_threads must be at least 0, got {self.num_threads}")
 

@@ -17,6 +17,7 @@ from splat_recon.render.cpu_projection import project, project_backward
 from splat_recon.render.cpu_tiles import bin_splats
 from splat_recon.render.output import RenderOutput, RenderStats
 from splat_recon.render.rasterizer import DEFAULT_CONFIG, RenderConfig, check_request
+from splat_recon.render.recycling import RECYCLER
 from splat_recon.render.workers import Workers, workers
 
 
@@ -73,8 +74,8 @@ class _Rasterize(torch.autograd.Function):
         parameters = tuple(_array(tensor) for tensor in (means, log_scales, quats, logits, sh0, sh_rest))
         means, log_scales, quats, logits, sh0, sh_rest = parameters
         num = means.shape[0]
-        splats = np.empty((num, layout.NUM_SPLAT_COLUMNS), np.float32)
-        depths = np.empty(num, np.float32)
+        splats = RECYCLER.empty((num, layout.NUM_SPLAT_COLUMNS), np.float32)
+        depths = RECYCLER.empty(num, np.float32)
         antialiased = call.config.antialiased
         call.workers.run_ranges(
             num,
@@ -87,10 +88,10 @@ class _Rasterize(torch.autograd.Function):
         bins = bin_splats(splats, depths.view(np.uint32), call.radii, call.tiles_x, call.tiles_y)
         ids, _, tile_starts, _ = bins
         shape = (call.height, call.width)
-        rgb = np.empty((*shape, 3), np.float32)
-        alpha, depth = np.empty(shape, np.float32), np.empty(shape, np.float32)
-        reached = np.empty(ids.shape[0], np.uint16)
-        kept = np.empty((call.tiles_x * call.tiles_y, NUM_KEPT * layout.TILE**2), np.float32)
+        rgb = RECYCLER.empty((*shape, 3), np.float32)
+        alpha, depth = RECYCLER.empty(shape, np.float32), RECYCLER.empty(shape, np.float32)
+        reached = RECYCLER.empty(ids.shape[0], np.uint16)
+        kept = RECYCLER.empty((call.tiles_x * call.tiles_y, NUM_KEPT * layout.TILE**2), np.float32)
         behind = _array(background)
         max_alpha = np.float32(call.config.max_alpha)
         call.workers.run(
@@ -110,11 +111,11 @@ class _Rasterize(torch.autograd.Function):
         """Walk the tiles back to front, then each Gaussian from the image to the world."""
         call: _Call = ctx.call
         parameters, splats, (ids, slots, tile_starts, slot_starts), behind, reached, kept, alpha, depth = ctx.state
-        moments = np.empty((ids.shape[0], layout.MOMENT_STRIDE), np.float32)
+        moments = RECYCLER.empty((ids.shape[0], layout.MOMENT_STRIDE), np.float32)
         gradients = (_array(v_rgb), _array(v_alpha)[..., 0], _array(v_depth)[..., 0])
         max_alpha = np.float32(call.config.max_alpha)
         num = splats.shape[0]
-        absgrad = np.zeros((num, 2), np.float32) if call.config.absgrad else None
+        absgrad = RECYCLER.zeros((num, 2)) if call.config.absgrad else None
         call.workers.run(
             lambda worker: blend_backward(
                 worker, call.workers.num_threads, call.tiles_x, tile_starts, ids, slots, splats, behind, max_alpha,
@@ -122,9 +123,9 @@ class _Rasterize(torch.autograd.Function):
             )
         )  # fmt: skip
         means, log_scales, quats, logits, _, sh_rest = parameters
-        v_parameters = tuple(np.zeros_like(parameter) for parameter in parameters)
+        v_parameters = tuple(RECYCLER.zeros(parameter.shape) for parameter in parameters)
         v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest = v_parameters
-        v_means2d = np.zeros((num, 2), np.float32)
+        v_means2d = RECYCLER.zeros((num, 2))
         call.workers.run_ranges(
             num,
             lambda start, stop: project_backward(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from splat_recon.gaussians.gaussians import Gaussians
@@ -124,16 +124,18 @@ def rasterize(
         sh_degree=sh_degree,
         rasterize_mode="antialiased" if config.antialiased else "classic",
         render_mode="RGB+ED",
-        packed=False,
+        packed=config.packed,
+        sparse_grad=config.sparse_grad,
         absgrad=config.absgrad,
     )
     rgb, alpha, depth = colors[0, ..., :3], alphas[0], colors[0, ..., 3:]
     if background is not None:
         # gsplat would also lay a background under the depth; its releases disagree on how many channels it takes.
         rgb = rgb + (1 - alpha) * background.to(rgb)
+    gaussian_ids = meta["gaussian_ids"] if config.packed else None
     stats = RenderStats(
-        means2d=_watched(meta["means2d"]),
-        radii_px=_largest_radii(meta["radii"]),
+        means2d=_watched(meta["means2d"], gaussian_ids, len(gaussians)),
+        radii_px=_largest_radii(meta["radii"], gaussian_ids, len(gaussians)),
         width=camera.width,
         height=camera.height,
         absgrad_holder=meta["means2d"] if config.absgrad else None,
@@ -141,20 +143,33 @@ def rasterize(
     return RenderOutput(rgb=rgb, alpha=alpha, depth=depth, stats=stats)
 
 
-def _watched(means2d: Float[Tensor, "cameras=1 n 2"]) -> Float[Tensor, "n 2"]:
-    """A leaf with the one camera's values, whose `.grad` receives what `backward()` finds for gsplat's tensor."""
-    leaf = means2d[0].detach().clone()
+def _watched(means2d: Tensor, gaussian_ids: Int64[Tensor, " m"] | None, num: int) -> Float[Tensor, "n 2"]:
+    """A leaf with the one camera's values, whose `.grad` receives what `backward()` finds for gsplat's tensor.
+
+    gsplat's tensor is [1 n 2], or [m 2] with the indices of the m visible Gaussians where it is packed.
+    """
+    leaf = _unpacked(means2d.detach(), gaussian_ids, num).clone()
     if means2d.requires_grad:
         leaf.requires_grad_()
 
         def receive(gradient: Tensor) -> None:
-            leaf.grad = gradient[0] if leaf.grad is None else leaf.grad + gradient[0]
+            found = _unpacked(gradient, gaussian_ids, num)
+            leaf.grad = found if leaf.grad is None else leaf.grad + found
 
         means2d.register_hook(receive)
     return leaf
 
 
-def _largest_radii(radii: Tensor) -> Float[Tensor, " n"]:
+def _unpacked(values: Tensor, gaussian_ids: Int64[Tensor, " m"] | None, num: int) -> Tensor:
+    """One row per Gaussian; zeros where it is not visible."""
+    if gaussian_ids is None:
+        return values[0]
+    rows = values.new_zeros((num, *values.shape[1:]))
+    rows[gaussian_ids] = values
+    return rows
+
+
+def _largest_radii(radii: Tensor, gaussian_ids: Int64[Tensor, " m"] | None, num: int) -> Float[Tensor, " n"]:
     """Half the larger side of each box in pixels; gsplat up to 1.4 gave one number, later ones one per axis."""
-    largest = radii[0] if radii.ndim == 2 else radii[0].amax(dim=-1)
-    return largest.float()
+    rows = _unpacked(radii, gaussian_ids, num)
+    return (rows if rows.ndim == 1 else rows.amax(dim=-1)).float()
