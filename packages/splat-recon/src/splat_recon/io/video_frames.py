@@ -30,8 +30,12 @@ BLOCK = 64
 NEW_REFERENCE = 0.04
 """Motion is measured against a fixed frame until it exceeds this part of the longer side; then against a newer one."""
 
-CORRELATED = 0.08
-"""A block whose phase correlation has no peak of this height has not been found again."""
+BAND = 0.08
+"""Standard deviation of the spatial frequencies that are compared, in cycles per pixel: blur leaves these alone."""
+
+CORRELATED = 0.3
+"""A block whose phase correlation has no peak of this height, of 1, has not been found again; unrelated pictures have
+peaks of 0.2 to 0.3."""
 
 MOVING_SHARE = 75
 """Percentile of the blocks' displacements that counts: what the camera circles around stands still in the middle."""
@@ -144,7 +148,9 @@ def displacement(before: Float32[np.ndarray, "h w"], after: Float32[np.ndarray, 
         for block in (blocks_before[textured], blocks_after[textured])
     )
     cross = b * a.conj()
-    peaks = np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-6), s=(height, width))
+    band = np.exp(-(np.fft.fftfreq(height)[:, None] ** 2 + np.fft.rfftfreq(width)[None] ** 2) / (2 * BAND**2))
+    peaks = np.fft.irfft2(cross / np.maximum(np.abs(cross), 1e-6) * band, s=(height, width))
+    peaks /= np.fft.irfft2(band, s=(height, width))[0, 0]
     flat = peaks.reshape(len(peaks), -1)
     found: Bool[np.ndarray, " n"] = flat.max(axis=1) > CORRELATED
     if found.mean() < 0.5:
@@ -162,9 +168,9 @@ def _centred(index: np.ndarray, size: int) -> np.ndarray:
 
 
 def _between(left: np.ndarray, peak: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Where between pixels a peak lies, from the pixels beside it."""
-    left, right = np.maximum(left, 0), np.maximum(right, 0)
-    return (right - left) / np.maximum(left + peak + right, 1e-9)
+    """Where between pixels a peak lies: at the top of the parabola through it and the pixels beside it."""
+    curvature = left - 2 * peak + right
+    return np.where(curvature < 0, 0.5 * (left - right) / np.minimum(curvature, -1e-9), 0.0)
 
 
 def _blocks(image: np.ndarray) -> np.ndarray:
