@@ -173,3 +173,10 @@ def test_training_views_hold_no_pixels_and_take_weights_in_place_of_the_mask(fol
         replace(view, pixel_weight=weights[:5])
     with pytest.raises(ValueError, match="weight"):
         replace(view, weight=-1.0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_bytes_become_the_same_floats_on_cuda():
+    (view,) = ViewSet.from_views(orbit_scene(1).views).views
+    assert torch.equal(view.rgb_on("cuda").cpu(), view.rgb)
