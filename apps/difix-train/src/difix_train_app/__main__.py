@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import tyro
 
 from difix_train.errors import InputError, NonFiniteLossError
-from difix_train.settings import EvalSettings, RunSettings
+from difix_train.settings import EvalSettings, ExportSettings, RunSettings
 from difix_train_app.cli import Command
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
         command = tyro.cli(Command, args=arguments, prog="difix-train", config=options)  # type: ignore[call-overload]
         if isinstance(command, EvalSettings):
             return _evaluate(command)
+        if isinstance(command, ExportSettings):
+            return _export(command)
         return _train(command)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -101,6 +103,13 @@ def _evaluate(settings: EvalSettings) -> int:
     if settings.out is not None:
         settings.out.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
         print(settings.out)
+    return 0
+
+
+def _export(settings: ExportSettings) -> int:
+    from difix_train.export import export_run
+
+    print(export_run(settings.run, settings.out, to=settings.to, base=settings.base))
     return 0
 
 

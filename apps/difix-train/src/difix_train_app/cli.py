@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from difix_train.config import LossConfig, OptimizerConfig, TrainConfig
-from difix_train.settings import EvalSettings, RunSettings
+from difix_train.settings import EvalSettings, ExportSettings, RunSettings
 
 UNET_LORA_RANK = 16
 UNET_LORA_LEARNING_RATE = 1e-4
@@ -48,4 +48,10 @@ EvalCommand = Annotated[
         "eval", description="Measure a network on pairs: before, and after with the right, a wrong and no reference."
     ),
 ]
-Command = RunCommand | LoraCommand | EvalCommand
+ExportCommand = Annotated[
+    ExportSettings,
+    tyro.conf.subcommand(
+        "export", description="Write a run's network as our folder, in the published layout or as .pkl."
+    ),
+]
+Command = RunCommand | LoraCommand | EvalCommand | ExportCommand

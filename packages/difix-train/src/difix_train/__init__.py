@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from difix_train.dataset import Batch, Draw, Pair, PairDataset
     from difix_train.errors import InputError, NonFiniteLossError
     from difix_train.evaluate import PairEvaluation, evaluate_pairs
+    from difix_train.export import export_run, trained_model
     from difix_train.losses.objective import Objective
     from difix_train.presets import PRESETS, Preset, preset
     from difix_train.run import TrainingRun, evaluate_model, open_run
     from difix_train.run_folder import RunFolder
-    from difix_train.settings import EvalSettings, RunSettings
+    from difix_train.settings import EvalSettings, ExportSettings, RunSettings
     from difix_train.start import StartingPoint, start_from_model, start_from_preset
     from difix_train.trainer import DifixTrainer, StepRecord
 
@@ -34,6 +35,8 @@ _SUBMODULES = {
     "NonFiniteLossError": "errors",
     "PairEvaluation": "evaluate",
     "evaluate_pairs": "evaluate",
+    "export_run": "export",
+    "trained_model": "export",
     "Objective": "losses.objective",
     "PRESETS": "presets",
     "Preset": "presets",
@@ -43,6 +46,7 @@ _SUBMODULES = {
     "open_run": "run",
     "RunFolder": "run_folder",
     "EvalSettings": "settings",
+    "ExportSettings": "settings",
     "RunSettings": "settings",
     "StartingPoint": "start",
     "start_from_model": "start",
@@ -58,6 +62,7 @@ __all__ = [
     "DifixTrainer",
     "Draw",
     "EvalSettings",
+    "ExportSettings",
     "InputError",
     "LossConfig",
     "NonFiniteLossError",
@@ -75,10 +80,12 @@ __all__ = [
     "TrainingRun",
     "evaluate_model",
     "evaluate_pairs",
+    "export_run",
     "open_run",
     "preset",
     "start_from_model",
     "start_from_preset",
+    "trained_model",
 ]
 
 

@@ -173,6 +173,24 @@ class EvalSettings:
         return DataConfig(height=self.size[0], width=self.size[1])
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportSettings:
+    """A trained network in a form that others open."""
+
+    run: Path
+    """Run folder, whose finished network or latest whole checkpoint is taken, or a model folder."""
+
+    to: Literal["ours", "diffusers", "pkl"]
+    """Form: our checkpoint folder, the published (diffusers) layout, or the released trainer's file."""
+
+    out: Path
+    """Folder to write, or for a .pkl the file; must not exist yet."""
+
+    base: str | None = None
+    """Only for the published layout: folder or hub id (SD-Turbo, or published weights) that tokenizer and text encoder
+    come from."""
+
+
 def _check_whole(records: list[PairRecord]) -> None:
     """Find image files that were cut short by a look at their ends: a run must not meet them after hours."""
     paths = dict.fromkeys(path for record in records for path in record.paths())

@@ -1,0 +1,56 @@
+"""A trained network in the form that others open: our folder, the published layout, or the released trainer's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from difix_train.errors import InputError
+from difix_train.run_folder import RunFolder
+
+ExportForm = Literal["ours", "diffusers", "pkl"]
+
+
+def trained_model(run: Path) -> Path:
+    """The newest network of a run: the finished one, or that of the latest whole checkpoint.
+
+    Args:
+        run: A run folder, or a folder with a network itself.
+
+    Raises:
+        InputError: There is none.
+    """
+    folder = RunFolder(run)
+    if (run / "model.safetensors").is_file():
+        return run
+    if folder.model.is_dir():
+        return folder.model
+    steps = folder.checkpoint_steps() if run.is_dir() else []
+    if not steps:
+        raise InputError(f"{run} holds no trained network: name a run folder of difix-train, or its model folder")
+
+    from difix_train.state import MODEL_FOLDER, newest_whole
+
+    return newest_whole([folder.checkpoint(step) for step in steps]) / MODEL_FOLDER
+
+
+def export_run(run: Path, out: Path, *, to: ExportForm, base: str | None = None) -> Path:
+    """Write the newest network of a run in another form; adapters on the UNet are merged into it.
+
+    Args:
+        run: As for :func:`trained_model`.
+        out: Folder, or for "pkl" a file; must not exist yet.
+        to: The form.
+        base: For the published layout: where tokenizer and text encoder come from (SD-Turbo, or published weights).
+
+    Returns:
+        ``out``.
+
+    Raises:
+        InputError: There is no network, something lacks for the form, or ``out`` exists or cannot be written.
+    """
+    model = trained_model(run)
+
+    from difix_model.conversion import convert_checkpoint
+
+    return convert_checkpoint(model, out, to=to, base=base)
