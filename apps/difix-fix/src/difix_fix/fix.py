@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import tyro
 
 from difix_fix.cli import FixSettings
+from difix_fix.images import fix_images, refuse_options_for_images
+from difix_fix.sequence import fix_sequence, treats_as_sequence
 from difix_model.errors import InputError
-from difix_model.files import FixJob, plan_job
 
 DESCRIPTION = """Fix a render, a folder of renders, or a video.
 
@@ -18,7 +18,7 @@ fixing in a browser; each answers --help."""
 
 
 def main(arguments: list[str]) -> int:
-    """Fix, and return the exit code: 0, or 2 for bad input.
+    """Fix, and return the exit code: 0, 2 for bad input, or 128 and the signal's number if it was stopped.
 
     Args:
         arguments: The command line after `difix-fix` or `difix-fix fix`.
@@ -31,40 +31,10 @@ def main(arguments: list[str]) -> int:
             description=DESCRIPTION,
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-        job = plan_job(settings.input, settings.out, settings.reference)
-        _run(settings, job)
+        if treats_as_sequence(settings):
+            refuse_options_for_images(settings)
+            return fix_sequence(settings)
+        return fix_images(settings)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(_written(settings, job))
-    return 0
-
-
-def _run(settings: FixSettings, job: FixJob) -> None:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    with console.status("Loading the network"):
-        # Here, after everything that can be said without it, torch is loaded.
-        from difix_model.fix_files import num_items, open_pipeline, run_job
-
-        pipeline = open_pipeline(
-            settings.model, base=settings.base, device=settings.device, batch_size=settings.batch_size
-        )
-    columns = (TextColumn("Fixing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bars:
-        task = bars.add_task("fixing", total=num_items(job))
-        for finished in run_job(job, pipeline, strength=settings.strength):
-            bars.advance(task, finished)
-
-
-def _written(settings: FixSettings, job: FixJob) -> Path:
-    return settings.out if settings.input.is_dir() else job.outputs[0]

@@ -1,0 +1,158 @@
+"""What the local page shows and does."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from difix_model.errors import InputError
+from difix_model.files import open_image
+
+TITLE = "Difix"
+
+STYLE = """
+.gradio-container {width: 100% !important; max-width: 1200px !important; margin: 0 auto !important}
+.gradio-container main {width: 100%}
+#fixed .image-container, #fixed img {background: none}
+"""
+
+CONTENT_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' data: blob:; worker-src 'self' blob:; "
+    "connect-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
+)
+"""Browsers fetch nothing from elsewhere, whatever a page asks for."""
+
+Pipeline = Any
+Event = dict[str, Any]
+
+
+def make_page(gradio: Any, pipeline: Pipeline, folder: Path, *, model: str) -> Any:
+    """Build the page.
+
+    Args:
+        gradio: The module, which is imported late.
+        pipeline: A `DifixPipeline`.
+        folder: Where results are kept for download.
+        model: Name of the weights, to show.
+    """
+
+    def fix(render: str | None, references: Sequence[Any] | None, strength: float) -> tuple[Any, Any, str]:
+        try:
+            before, after, said = fixed_image(pipeline, render, [path for path, _ in references or []], strength)
+        except InputError as error:
+            raise gradio.Error(f"{error}", title="This cannot be fixed", print_exception=False) from error
+        path = folder / secrets.token_hex(8) / f"{Path(render or 'render').stem}_fixed.png"
+        path.parent.mkdir()
+        after.save(path)
+        return (before, after), gradio.update(value=str(path), interactive=True), said
+
+    with gradio.Blocks(title=TITLE, analytics_enabled=False) as page:
+        gradio.Markdown(
+            f"## {TITLE}\nRemoves the artifacts of rendered views of 3D reconstructions. Weights: `{model}`."
+        )
+        with gradio.Row():
+            with gradio.Column(scale=1):
+                render = gradio.Image(
+                    label="Render", type="filepath", image_mode=None, sources=["upload", "clipboard"], height=260,
+                    elem_id="render",
+                )  # fmt: skip
+                references = gradio.Gallery(
+                    label="Photos from nearby (optional)", type="filepath", file_types=["image"],
+                    columns=3, height=180, interactive=True, elem_id="references", visible=pipeline.uses_reference,
+                )  # fmt: skip
+                strength = gradio.Slider(
+                    0.0, 1.0, value=1.0, step=0.05, label="Strength", info="0 keeps the render", elem_id="strength"
+                )
+                button = gradio.Button("Fix", variant="primary", elem_id="fix")
+            with gradio.Column(scale=2):
+                slider = gradio.ImageSlider(
+                    label="Before | after", type="pil", format="png", interactive=False, slider_position=50,
+                    buttons=["fullscreen"], max_height=640, elem_id="fixed",
+                )  # fmt: skip
+                said = gradio.Markdown(elem_id="said")
+                download = gradio.DownloadButton("Download", interactive=False, elem_id="download")
+        button.click(fix, [render, references, strength], [slider, download, said], api_name=False, concurrency_limit=1)
+    return page
+
+
+def page_style(gradio: Any) -> dict[str, Any]:
+    """Return the arguments of `launch` that decide how the page looks; fonts are those of the system."""
+    system = ("system-ui", "sans-serif")
+    monospace = ("ui-monospace", "monospace")
+    return {"theme": gradio.themes.Default(font=system, font_mono=monospace), "css": STYLE}
+
+
+def fixed_image(
+    pipeline: Pipeline, render: str | Path | None, references: Sequence[str | Path], strength: float
+) -> tuple[Any, Any, str]:
+    """Fix one image file.
+
+    Args:
+        pipeline: A `DifixPipeline`.
+        render: The file; None if nothing was chosen.
+        references: Photos.
+        strength: Share of the fix, in [0, 1].
+
+    Returns:
+        The image, the fixed image, and a sentence on what was done.
+
+    Raises:
+        InputError: If there is no render, or a file cannot be used.
+    """
+    if render is None:
+        raise InputError("Choose a render first.")
+    before = open_image(Path(render))
+    views = [open_image(Path(path)) for path in references]
+    start = time.perf_counter()
+    after = pipeline(before, views or None, strength=strength)
+    seconds = time.perf_counter() - start
+    photos = {0: "without a photo", 1: "with 1 photo"}.get(len(views), f"with {len(views)} photos")
+    return before, after, f"{after.width} x {after.height} pixels, {photos}, in {seconds:.1f} s."
+
+
+class LocalOnly:
+    """Between browser and server: refuses requests under a foreign name, and lets pages fetch nothing from elsewhere.
+
+    A page on the internet may give its own name the address of this machine and so reach a local server; the name in
+    the request tells.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], *, hosts: Sequence[str] | None) -> None:
+        """Wrap a server.
+
+        Args:
+            app: An ASGI application.
+            hosts: Names that are answered; None answers all.
+        """
+        self.app = app
+        self.hosts = hosts
+
+    async def __call__(self, scope: Event, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        """Answer a request."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+        if self.hosts is not None and given.rsplit(":", 1)[0] not in self.hosts:
+            await _refuse(scope, send)
+            return
+
+        async def answer(message: Event) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*message.get("headers", []), (b"content-security-policy", CONTENT_POLICY.encode())]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self.app(scope, receive, answer)
+
+
+async def _refuse(scope: Event, send: Callable[..., Any]) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"This page answers the machine that it runs on only."})

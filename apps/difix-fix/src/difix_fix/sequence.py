@@ -1,0 +1,103 @@
+"""The half of `difix-fix` that fixes videos and sequences: progress, stopping and going on."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from difix_fix.cli import FixSettings
+from difix_fix.stopping import stoppable
+from difix_model.errors import InputError
+
+if TYPE_CHECKING:
+    from difix_model.fix_video import VideoRun
+    from difix_model.video_job import VideoJob
+
+
+def treats_as_sequence(settings: FixSettings) -> bool:
+    """Tell whether the input is a video, or a folder whose images follow each other."""
+    from difix_model.video_job import is_sequence
+
+    if is_sequence(settings.input, settings.out, steady=settings.steady or settings.previous_view):
+        return True
+    unused = [name for name in ("fps", "steady", "previous_view") if getattr(settings, name)]
+    if unused:
+        option = unused[0].replace("_", "-")
+        raise InputError(f"--{option} is for videos and folders of consecutive frames, and {settings.input} is neither")
+    return False
+
+
+def fix_sequence(settings: FixSettings) -> int:
+    """Fix a video or sequence and return the exit code.
+
+    Raises:
+        InputError: If anything is wrong with the input or the result cannot be written.
+    """
+    from difix_model.video_job import plan_video
+
+    job = plan_video(settings.input, settings.out, settings.reference, rate=settings.fps)
+    run: VideoRun | None = None
+    with stoppable() as stopped:
+        try:
+            run = _opened(settings, job)
+            _run(run)
+        except KeyboardInterrupt:
+            print(_after_a_stop(run, job), file=sys.stderr)
+            return 128 + stopped()
+    if run.said:
+        print(f"note: {run.said}", file=sys.stderr)
+    print(job.out)
+    return 0
+
+
+def _opened(settings: FixSettings, job: VideoJob) -> VideoRun:
+    from rich.console import Console
+
+    with Console(stderr=True).status("Loading the network"):
+        # Here, after everything that can be said without it, torch is loaded.
+        from difix_model.fix_files import open_pipeline
+        from difix_model.fix_video import VideoRun
+        from difix_model.steady import SteadyConfig
+
+        pipeline = open_pipeline(
+            settings.model,
+            base=settings.base,
+            device=settings.device,
+            batch_size=settings.batch_size,
+            gate=settings.gate,
+        )
+    return VideoRun(
+        job,
+        pipeline,
+        strength=settings.strength,
+        steady=SteadyConfig() if settings.steady else None,
+        previous_view=settings.previous_view,
+        resume=settings.resume,
+        settings={"model": settings.model, "base": settings.base, "gate": settings.gate},
+    )
+
+
+def _run(run: VideoRun) -> None:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("Fixing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task("fixing", total=run.num_frames, completed=run.num_resumed)
+        with run:
+            for finished in run:
+                bars.advance(task, finished)
+
+
+def _after_a_stop(run: VideoRun | None, job: VideoJob) -> str:
+    if run is None or not run.kept:
+        return "Stopped before a frame was finished."
+    total = f" of {run.num_frames}" if run.num_frames else ""
+    return f"Stopped: {job.out} holds the first {run.kept}{total} frames. Go on with the same command and --resume."

@@ -1,0 +1,197 @@
+"""What is to be done with a video or an image sequence: checked before any heavy work. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from difix_model.errors import InputError, first_problems
+from difix_model.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, image_files, is_video, open_image
+from difix_model.video import BT709, RGB_MATRIX, TimedFrame, VideoInfo, coefficients, read_info, read_timed_frames
+from difix_model.video_encoder import DEFAULT_RATE, PictureFormat, VideoColours, codec_for, pixel_format
+
+UNFINISHED = ".unfinished"
+"""Added to the result's name: the folder that holds finished pieces while the result is being made."""
+
+NUMBER_PATTERN = re.compile(r"%0?(\d*)d")
+
+FIRST_NUMBER = 1
+"""Of the images of a sequence that is named by a pattern."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoJob:
+    """A video or an image sequence to fix, frame after frame."""
+
+    source: Path
+    """A video file, or the folder of the sequence."""
+
+    images: tuple[Path, ...]
+    """The sequence; empty for a video."""
+
+    out: Path
+    """A video file; for images a folder (same names), or a file name with a number in it, such as `%05d.png`."""
+
+    references: tuple[tuple[Path, ...], ...]
+    """One entry for all frames, or one per frame."""
+
+    info: VideoInfo | None
+    """Of a video."""
+
+    rate: Fraction
+    """Frames per second."""
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames, as far as the file tells."""
+        if self.info is None:
+            return len(self.images)
+        if self.info.num_frames is None and self.info.duration:
+            return round(self.info.duration * self.info.rate)
+        return self.info.num_frames
+
+    @property
+    def writes_video(self) -> bool:
+        """Whether the result is one file."""
+        return is_video(self.out)
+
+    @property
+    def work_folder(self) -> Path:
+        """Where finished pieces are kept until the result is complete."""
+        return self.out.with_name(NUMBER_PATTERN.sub("frames", self.out.name) + UNFINISHED)
+
+    def image_path(self, index: int) -> Path:
+        """Where the frame of this index goes, if the result is a sequence."""
+        if NUMBER_PATTERN.search(self.out.name):
+            return self.out.with_name(self.out.name % (FIRST_NUMBER + index))
+        return self.out / (self.images[index].name if self.images else f"{FIRST_NUMBER + index:06d}.png")
+
+    def frames(self, skip: int = 0) -> Iterator[TimedFrame]:
+        """Read the frames, one at a time.
+
+        Args:
+            skip: How many to leave out at the start.
+
+        Raises:
+            InputError: If the source turns out to be damaged.
+        """
+        if self.info is not None:
+            yield from read_timed_frames(self.source, skip=skip)
+            return
+        for index in range(skip, len(self.images)):
+            image = open_image(self.images[index])
+            alpha = np.array(image.convert("RGBA"))[..., 3:] if image.has_transparency_data else None
+            yield TimedFrame(rgb=np.array(image.convert("RGB")), pts=index, duration=1, alpha=alpha)
+
+    def picture_format(self) -> PictureFormat:
+        """How the pictures of a video are coded: colours, time stamps and pixels as in the source."""
+        if self.info is None:
+            width, height = open_image(self.images[0]).size
+            return PictureFormat.for_new_video(self.out, width, height, self.rate)
+        info = self.info
+        colours = info.colours if info.colours.matrix != RGB_MATRIX else VideoColours.for_new_video()
+        return PictureFormat(
+            width=info.width,
+            height=info.height,
+            codec=codec_for(self.out),
+            pix_fmt=pixel_format(info.width, info.height, info.pix_fmt),
+            rate=info.rate,
+            time_base=info.time_base,
+            colours=colours,
+            matrix=BT709 if info.colours.matrix == RGB_MATRIX else coefficients(colours.matrix, info.stored_height),
+            aspect=info.aspect,
+        )
+
+
+def is_sequence(source: Path, out: Path, *, steady: bool = False) -> bool:
+    """Tell whether files are to be treated as frames that follow each other, and not as images for themselves.
+
+    Args:
+        source: The input: a video always is one; a folder of images is one if the result is a video or numbered.
+        out: The result.
+        steady: Whether frames shall be steadied, which makes any folder a sequence.
+    """
+    if not source.is_dir():
+        return is_video(source)
+    return steady or (is_video(out) and not out.is_dir()) or bool(NUMBER_PATTERN.search(out.name))
+
+
+def plan_video(source: Path, out: Path, reference: Path | None = None, *, rate: float | None = None) -> VideoJob:
+    """Find out what is to be done, and check it.
+
+    Args:
+        source: A video, or a folder of images, in the order of their names.
+        out: A video file, a folder, or a file name with a number in it, such as `fixed/%05d.png`. A video in a folder
+            becomes an MP4 file of its name.
+        reference: An image for all frames, or a folder with one per frame, in the order of their names.
+        rate: Frames per second of a sequence of images; 30 if None. Videos keep theirs.
+
+    Raises:
+        InputError: If anything is absent, unreadable or would overwrite an input.
+    """
+    info, images = None, ()
+    if source.is_dir():
+        images = tuple(image_files(source))
+        if not images:
+            raise InputError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+    else:
+        info = read_info(source)
+        if rate is not None:
+            raise InputError(f"{source} has a frame rate of its own: a rate is for folders of images")
+    if info is not None and (out.is_dir() or not out.suffix):
+        out = out / f"{source.stem}.mp4"
+    _check_out(source, out, images)
+    job = VideoJob(
+        source=source,
+        images=images,
+        out=out,
+        references=_references(reference),
+        info=info,
+        rate=info.rate if info is not None else Fraction(rate or DEFAULT_RATE).limit_denominator(100_000),
+    )
+    known = len(images) if info is None else info.num_frames
+    if len(job.references) > 1 and known not in (None, len(job.references)):
+        raise InputError(
+            f"{source} has {known} frames and there are {len(job.references)} references: "
+            "give one for all, or one per frame"
+        )
+    if job.references:
+        for path in {path for several in job.references for path in several}:
+            open_image(path)
+    return job
+
+
+def _check_out(source: Path, out: Path, images: tuple[Path, ...]) -> None:
+    numbered = NUMBER_PATTERN.search(out.name)
+    if out.suffix.lower() in IMAGE_SUFFIXES and not numbered and not out.is_dir():
+        raise InputError(f"{out} can hold one frame only: put a number into its name, such as %05d{out.suffix}")
+    if out.suffix and out.suffix.lower() not in IMAGE_SUFFIXES + VIDEO_SUFFIXES and not out.is_dir():
+        raise InputError(f"{out} cannot hold the result: use one of {', '.join(VIDEO_SUFFIXES)}, or name a folder")
+    if images and not numbered and not is_video(out) and out.is_file():
+        raise InputError(f"{out} is a file: for a folder of images, --out must be a folder, a video, or numbered")
+    results = {out} if is_video(out) else set()
+    if images and not is_video(out):
+        probe = VideoJob(source=source, images=images, out=out, references=(), info=None, rate=DEFAULT_RATE)
+        results = {probe.image_path(index) for index in range(len(images))}
+    given = {path.resolve() for path in (source, *images)}
+    taken = sorted(path for path in results if path.resolve() in given)
+    if taken:
+        raise InputError(f"{first_problems([str(path) for path in taken])} would be overwritten: choose another --out")
+
+
+def _references(reference: Path | None) -> tuple[tuple[Path, ...], ...]:
+    if reference is None:
+        return ()
+    if reference.is_file():
+        return ((reference,),)
+    if not reference.is_dir():
+        raise InputError(f"the reference {reference} does not exist")
+    found = image_files(reference)
+    if not found:
+        raise InputError(f"{reference} holds no images")
+    return tuple((path,) for path in found)

@@ -1,0 +1,105 @@
+"""`difix-fix` on videos and sequences, end to end on a tiny checkpoint."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from difix_fix.__main__ import main
+from difix_model.checkpoint import save_checkpoint
+from difix_model.config import tiny_config
+from difix_model.network import DifixNetwork
+from difix_model.pipeline import DifixPipeline
+
+pytest.importorskip("av")
+
+from difix_model.video import VideoWriter, read_frames
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    network = DifixNetwork(tiny_config())
+    save_checkpoint(folder, network, text_embedding=torch.zeros(3, 16), prompt="remove degradation")
+    return str(folder)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    with VideoWriter(tmp_path / "in.mp4", rate=10) as writer:
+        for _ in range(6):
+            writer.write(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1))
+    return tmp_path / "in.mp4"
+
+
+def test_a_video_and_a_sequence(
+    clip: Path, tmp_path: Path, checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "fixed.mp4"
+    assert main(["--input", str(clip), "--out", str(out), "--model", checkpoint, "--steady", "--previous-view"]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    assert len(list(read_frames(out))) == 6
+    numbered = tmp_path / "frames" / "%03d.png"
+    assert main(["--input", str(clip), "--out", str(numbered), "--model", checkpoint]) == 0
+    assert len(list((tmp_path / "frames").iterdir())) == 6
+    made = tmp_path / "made.mp4"
+    given = ["--input", str(tmp_path / "frames"), "--out", str(made), "--model", checkpoint]
+    assert main([*given, "--fps", "12", "--strength", "0"]) == 0
+    expected = np.asarray(Image.open(tmp_path / "frames" / "001.png")).astype(float).mean()
+    assert abs(next(read_frames(made)).mean() - expected) < 2
+
+
+def test_ctrl_c_says_what_is_there_and_how_to_go_on(
+    clip: Path, tmp_path: Path, checkpoint: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "fixed.mp4"
+    given = ["--input", str(clip), "--out", str(out), "--model", checkpoint, "--device", "cpu", "--batch-size", "1"]
+    call, calls = DifixPipeline.__call__, itertools.count()
+
+    def stopped(pipeline: DifixPipeline, *arguments: Any, **options: Any) -> Any:
+        if next(calls) == 4:
+            signal.raise_signal(signal.SIGINT)
+        return call(pipeline, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DifixPipeline, "__call__", stopped)
+        assert main(given) == 128 + signal.SIGINT
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("Stopped: ")
+    assert "holds the first 4 of 6 frames" in said
+    assert len(list(read_frames(out))) == 4
+    assert main([*given, "--resume", "--strength", "0.5"]) == 2
+    assert "another strength" in capsys.readouterr().err
+    assert main([*given, "--resume"]) == 0
+    assert len(list(read_frames(out))) == 6
+
+
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    clip: Path, tmp_path: Path, checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (20, 20)).save(tmp_path / "image.png")
+    (tmp_path / "image.png").rename(tmp_path / "image.mp4")
+    Image.new("RGB", (20, 20)).save(tmp_path / "image.png")
+    out = str(tmp_path / "out.mp4")
+    refused = [
+        (["--input", str(tmp_path / "image.mp4"), "--out", out], "is an image"),
+        (["--input", str(tmp_path / "absent.mp4"), "--out", out], "does not exist"),
+        (["--input", str(clip), "--out", str(clip)], "would be overwritten"),
+        (["--input", str(clip), "--out", out, "--fps", "5"], "frame rate of its own"),
+        (["--input", str(tmp_path / "image.png"), "--out", out.replace("mp4", "png"), "--steady"], "--steady is for"),
+    ]
+    for arguments, words in refused:
+        assert main([*arguments, "--model", checkpoint]) == 2, arguments
+        error = capsys.readouterr().err.strip().splitlines()
+        assert len(error) == 1
+        assert error[0].startswith("error: ")
+        assert words in error[0]
+    assert not Path(out).exists()
