@@ -1,0 +1,58 @@
+"""`splat-recon view`: a run or a splat file in the browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from splat_recon import run_folder
+from splat_recon.run_folder import RunFolder
+from splat_recon_app import cli
+from splat_recon_app.console import console, logging_to
+
+if TYPE_CHECKING:
+    from splat_recon.drawable import DrawableSplats
+    from splat_recon.geometry.cameras import Camera
+
+
+def view(args: cli.View) -> int:
+    """Serve the page until Ctrl-C."""
+    photos_folder = None
+    if args.run is not None:
+        settings = run_folder.read_settings(RunFolder(args.run))
+        photos_folder = Path(str(settings["scene"])) / "images"
+    with logging_to(None):
+        from splat_recon.viewer import SplatViewer, serve, thumbnails
+
+        splats, cameras = _opened(args)
+        photos = {} if photos_folder is None else thumbnails(photos_folder, list(cameras))
+        title = f"splat-recon: {args.run or args.splats}"
+        with SplatViewer(title, cameras, photos, host=args.host, port=args.port) as viewer:
+            viewer.say(f"{len(splats.gaussians):,} Gaussians, SH degree {splats.sh_degree}")
+            viewer.offer_browser_splats(splats.gaussians)
+            console.print(f"look at {viewer.url}; Ctrl-C ends it")
+            print(viewer.url, flush=True)
+            try:
+                serve(viewer, splats.render)
+            except KeyboardInterrupt:
+                console.print("closed")
+    return 0
+
+
+def _opened(args: cli.View) -> tuple[DrawableSplats, dict[str, Camera]]:
+    from splat_recon.device import chosen_device
+    from splat_recon.drawable import DrawableSplats
+
+    if args.run is not None:
+        from splat_recon_app.use import trained_splats
+
+        run = RunFolder(args.run)
+        cameras, _ = run_folder.read_cameras(run)
+        return DrawableSplats.of_run(trained_splats(run, chosen_device(args.device))), cameras
+    cameras = {}
+    if args.cameras is not None:
+        from splat_recon.io.camera_files import read_camera_file
+
+        file = read_camera_file(args.cameras)
+        cameras = dict(zip(file.names, file.cameras, strict=True))
+    return DrawableSplats.of_file(args.splats or Path(), device=chosen_device(args.device)), cameras

@@ -1,0 +1,166 @@
+"""What the people at a viewer's page want to see, drawn in turn and within a share of the time.
+
+Nothing here knows the server: a client is anything with a camera and a place for a picture, so that tests can be one.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from splat_recon.geometry.cameras import Camera
+from splat_recon.geometry.poses import matrix_from_quat_wxyz, rigid
+from splat_recon.io.images import to_u8
+from splat_recon.pictures import depth_colors
+from splat_recon.render.output import RenderOutput
+
+Render = Callable[[Camera], RenderOutput]
+
+SHOWN = ("colours", "depth", "opacity")
+"""What a page can show."""
+
+MOVING_PX = 320
+"""Longer side of a picture while its camera moves, at most."""
+
+SETTLED_SECONDS = 0.25
+"""Time without a movement after which a picture is drawn in full."""
+
+
+@runtime_checkable
+class Client(Protocol):
+    """A page: viser's `ClientHandle`, as far as it is used here."""
+
+    @property
+    def camera(self) -> Any:
+        """With `wxyz`, `position`, `fov` (vertical, in radians), `image_width` and `image_height`."""
+        ...
+
+    @property
+    def scene(self) -> Any:
+        """With `set_background_image`."""
+        ...
+
+
+@dataclass
+class _Request:
+    client: Client
+    moved_at: float
+    is_full: bool = False
+    is_due: bool = True
+
+
+class ViewRequests:
+    """The pictures that are due, thread-safe: pages ask from the server's threads, one thread draws.
+
+    Args:
+        max_px: Longer side of a picture, at most.
+        share: Part of the time that drawing may take, in (0, 1].
+        clock: Seconds from some point in time on.
+    """
+
+    def __init__(self, *, max_px: int = 1024, share: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.max_px = max_px
+        self.shown = SHOWN[0]
+        self._share = share
+        self._requests: dict[int, _Request] = {}
+        self._lock = threading.Lock()
+        self._free_at = 0.0
+        self.asked = threading.Event()
+
+    def ask(self, client_id: int, client: Client) -> None:
+        """A page's camera has moved, or the page is new."""
+        with self._lock:
+            self._requests[client_id] = _Request(client=client, moved_at=self._clock())
+        self.asked.set()
+
+    def ask_again(self) -> None:
+        """Everything looks different now: all pages want another picture."""
+        with self._lock:
+            for request in self._requests.values():
+                request.is_full, request.is_due = False, True
+        self.asked.set()
+
+    def forget(self, client_id: int) -> None:
+        """A page was closed."""
+        with self._lock:
+            self._requests.pop(client_id, None)
+
+    @property
+    def num_clients(self) -> int:
+        """Pages that are open."""
+        return len(self._requests)
+
+    def draw_one(self, render: Render) -> bool:
+        """Draw the picture that has waited longest, if one is due and the share of the time allows it.
+
+        Returns:
+            Whether one was drawn.
+        """
+        start = self._clock()
+        if start < self._free_at:
+            return False
+        request, full = self._next(start)
+        if request is None:
+            return False
+        camera = camera_of(request.client.camera, self.max_px if full else min(self.max_px, MOVING_PX))
+        if camera is not None:
+            request.client.scene.set_background_image(
+                _picture(render(camera), self.shown), format="jpeg", jpeg_quality=85 if full else 60
+            )
+        took = self._clock() - start
+        # A share of a quarter means three times as long a pause as the drawing took.
+        self._free_at = self._clock() + took * (1 / self._share - 1)
+        return True
+
+    def _next(self, now: float) -> tuple[_Request | None, bool]:
+        with self._lock:
+            waiting = [request for request in self._requests.values() if request.is_due]
+            if waiting:
+                request = min(waiting, key=lambda request: request.moved_at)
+                request.is_due = False
+                # A page that stands still gets its picture in full at once.
+                request.is_full = now - request.moved_at > SETTLED_SECONDS
+                return request, request.is_full
+            for request in self._requests.values():
+                if not request.is_full and now - request.moved_at > SETTLED_SECONDS:
+                    request.is_full = True
+                    return request, True
+            self.asked.clear()
+            return None, False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every page has its picture in full."""
+        with self._lock:
+            return all(request.is_full and not request.is_due for request in self._requests.values())
+
+
+def camera_of(camera: Any, max_px: int) -> Camera | None:
+    """The pinhole camera of a page, at most `max_px` on its longer side; None before the page has told its size."""
+    width, height, fov = int(camera.image_width), int(camera.image_height), float(camera.fov)
+    wxyz, position = np.array(camera.wxyz, dtype=np.float64), np.array(camera.position, dtype=np.float64)
+    usable = width > 0 and height > 0 and 0 < fov < math.pi and np.isfinite(position).all()
+    if not usable or not np.isfinite(wxyz).all() or np.linalg.norm(wxyz) < 1e-9:
+        return None
+    scale = min(1.0, max_px / max(width, height))
+    width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    focal = 0.5 * height / math.tan(0.5 * fov)
+    K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
+    rotation = matrix_from_quat_wxyz(wxyz / np.linalg.norm(wxyz))
+    return Camera(T_world_cam=rigid(rotation, position), K=K, width=width, height=height)
+
+
+def _picture(out: RenderOutput, shown: str) -> np.ndarray:
+    if shown == "opacity":
+        return to_u8(out.alpha.expand(-1, -1, 3))
+    if shown == "depth":
+        depth, alpha = (values[..., 0].detach().cpu().numpy() for values in (out.depth, out.alpha))
+        solid = depth[(alpha > 0.5) & (depth > 0)]
+        near, far = np.percentile(solid, [2, 98]) if solid.size else (1.0, 2.0)
+        return depth_colors(depth, alpha, float(near), max(float(far), float(near) * 1.01))
+    return to_u8(out.rgb)

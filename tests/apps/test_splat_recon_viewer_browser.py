@@ -1,0 +1,175 @@
+"""The viewer in a real browser without a screen: what it shows, that it follows the mouse, that it disturbs nothing."""
+
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from splat_recon_app.__main__ import main
+
+pytestmark = pytest.mark.slow
+
+FLAGS = [
+    *("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic"),
+    *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+"""WebGL in software, and no connection of the browser's own."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    pytest.importorskip("viser", reason="the extra viewer is not installed")
+    playwright = pytest.importorskip("playwright.sync_api", reason="the dependency group browser is not installed")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium on PATH")
+    with playwright.sync_playwright() as run:
+        opened = run.chromium.launch(executable_path=chromium, headless=True, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from splat_recon.io.colmap import write_scene
+    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+
+    folder = tmp_path_factory.mktemp("scene") / "table"
+    config = SyntheticConfig(num_views=8, width=96, height=72, num_points=800, layout="table")
+    write_scene(folder, generate_scene(5, config))
+    return folder
+
+
+def train(scene: Path, out: Path, *more: str) -> list[str]:
+    flags = ["--scene", str(scene), "--out", str(out), "--device", "cpu", "--split", "every:4"]
+    return ["train", *flags, "--max-steps", "3000", "--eval-every", "0", *more]
+
+
+@pytest.fixture(scope="module")
+def finished(scene_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    assert main(train(scene_folder, out)) == 0
+    return out
+
+
+def started(argv: list[str], what: str) -> tuple[subprocess.Popen, str]:
+    """The command in a process of its own, and the address that it prints."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "splat_recon_app", *argv], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    printed = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        printed += line
+        match = re.search(rf"{what} (http://127\.0\.0\.1:\d+)", printed)
+        if match:
+            # Somebody has to read on, or the process stops at a full pipe.
+            threading.Thread(target=drained, args=(process.stdout,), daemon=True).start()
+            return process, match[1]
+    raise AssertionError(printed)
+
+
+def drained(stream: IO[str]) -> None:
+    with stream:
+        stream.read()
+
+
+def opened_page(browser, url: str, outside: list[str]):
+    page = browser.new_page(viewport={"width": 800, "height": 600})
+
+    def note(request) -> None:
+        if request.url.startswith(("http", "ws")) and "//127.0.0.1:" not in request.url:
+            outside.append(request.url)
+
+    page.on("request", note)
+    page.goto(url)
+    page.wait_for_selector("canvas", timeout=120_000)
+    return page
+
+
+def screenshot(page) -> np.ndarray:
+    with Image.open(io.BytesIO(page.screenshot())) as image:
+        # Left of the controls, below the notice that WebGL is slow.
+        return np.array(image.convert("RGB"))[220:, :440].astype(int)
+
+
+def seen(page, wanted, seconds: float = 120) -> np.ndarray:
+    """The first screenshot that is as wanted."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        picture = screenshot(page)
+        if wanted(picture):
+            return picture
+        page.wait_for_timeout(500)
+    raise AssertionError(f"not seen: mean {picture.mean()}, deviation {picture.std()}")
+
+
+def kept(page, name: str) -> None:
+    """Leave a screenshot for a person, where one asks for it."""
+    folder = os.environ.get("DIFIX_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def test_a_run_is_shown_and_follows_the_mouse(browser, finished: Path):
+    process, url = started(["view", "--run", str(finished), "--device", "cpu", "--port", "8490"], "look at")
+    outside: list[str] = []
+    try:
+        page = opened_page(browser, url, outside)
+        # Before it is connected, a page is white.
+        first = seen(page, lambda picture: picture.std() > 15 and picture.mean() < 160)
+        kept(page, "viewer_first")
+        page.mouse.move(250, 400)
+        page.mouse.down()
+        page.mouse.move(330, 420, steps=6)
+        page.mouse.up()
+        seen(page, lambda picture: np.abs(picture - first).mean() > 5 and picture.std() > 10)
+        kept(page, "viewer_moved")
+        # The browser draws by itself, and again something is to be seen.
+        page.get_by_role("combobox", name="Drawn by").click()
+        page.get_by_role("option", name="browser").click()
+        page.wait_for_timeout(3000)
+        seen(page, lambda picture: picture.std() > 10)
+        kept(page, "viewer_browser")
+        page.close()
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+    assert not outside
+
+
+def test_a_watched_training_ends_with_the_same_bytes(browser, scene_folder: Path, finished: Path, tmp_path: Path):
+    out = tmp_path / "watched"
+    process, url = started(train(scene_folder, out, "--viewer", "--viewer-port", "8495"), "watch the training at")
+    outside: list[str] = []
+    page = opened_page(browser, url, outside)
+    page.get_by_text(re.compile("step [0-9,]+ of 3,000")).wait_for(timeout=120_000)
+    # Before it is connected, a page is white.
+    seen(page, lambda picture: picture.std() > 10 and picture.mean() < 160)
+    assert process.poll() is None, "the training was over before it was seen"
+    kept(page, "viewer_training")
+    end = time.monotonic() + 600
+    while process.poll() is None:
+        assert time.monotonic() < end
+        page.mouse.move(250, 400)
+        page.mouse.down()
+        page.mouse.move(260, 405, steps=2)
+        page.mouse.up()
+        page.wait_for_timeout(200)
+    assert process.returncode == 0
+    assert (out / "point_cloud.ply").read_bytes() == (finished / "point_cloud.ply").read_bytes()
+    assert (out / "metrics.json").read_text() == (finished / "metrics.json").read_text()
+    assert (out / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
+    assert not outside
