@@ -285,6 +285,8 @@ class TrainConfig:
         _check_positive(self, "batch_size")
         if self.sparse_grad and (not self.packed or self.visible_adam):
             raise ValueError("sparse_grad needs packed, and does not go with visible_adam")
+        if self.packed and isinstance(self.strategy, AdcConfig) and self.strategy.absgrad:
+            raise ValueError("packed does not go with absgrad")
         if len(self.background) != 3 or not all(0 <= value <= 1 for value in self.background):
             raise ValueError(f"background must be three numbers in [0, 1], got {self.background}")
 

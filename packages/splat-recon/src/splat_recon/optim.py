@@ -1,7 +1,7 @@
 """Adam over the parameters of Gaussians, whose number changes during training."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -79,9 +79,12 @@ class GaussianOptimizer:
         self._adam.zero_grad(set_to_none=True)
 
     def has_finite_gradients(self) -> bool:
-        """Whether a step would leave the parameters finite."""
-        gradients = [parameter.grad for parameter in self._gaussians.parameters().values()]
-        return math.isfinite(float(sum(gradient.sum() for gradient in gradients if gradient is not None)))
+        """Whether all gradients are numbers that Adam can use."""
+        return _finite(parameter.grad for parameter in self._gaussians.parameters().values())
+
+    def has_finite_parameters(self) -> bool:
+        """Whether all Gaussians are made of finite numbers."""
+        return _finite(parameter.detach() for parameter in self._gaussians.parameters().values())
 
     def step(self, step: int, visible: Bool[Tensor, " n"] | None = None) -> None:
         """One step of Adam; `step` counts from 0 and sets the rate of the centres.
@@ -182,3 +185,10 @@ def _make_adam(
 
         return SelectiveAdam(groups, eps=eps, betas=betas)
     return torch.optim.Adam(groups, betas=betas, eps=eps, fused=True)
+
+
+def _finite(tensors: Iterable[Tensor | None]) -> bool:
+    # A sum in float64 is finite exactly where all its terms are; it costs one pass and no memory.
+    dense = (tensor.coalesce().values() if tensor.is_sparse else tensor for tensor in tensors if tensor is not None)
+    total = sum((tensor.sum(dtype=torch.float64) for tensor in dense), start=0.0)
+    return math.isfinite(float(total))

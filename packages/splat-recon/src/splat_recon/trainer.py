@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from splat_recon.checkpoint import gaussians_from_tensors, read_checkpoint, write_checkpoint
-from splat_recon.config import AdcConfig, TrainConfig
+from splat_recon.config import MIN_GAUSSIANS, AdcConfig, McmcConfig, TrainConfig
+from splat_recon.distributed import (
+    ALONE,
+    SharedGsplatRasterizer,
+    SharedRenderOutput,
+    World,
+    check_world,
+    joined_tensors,
+    shared_tensors,
+)
 from splat_recon.errors import DivergedError, InputError
 from splat_recon.gaussians.densify import make_density_control
 from splat_recon.gaussians.gaussians import Gaussians
@@ -69,9 +78,12 @@ class SplatTrainer:
         config: The settings, used as they are (see `TrainConfig.scaled_to` for short runs).
         device: "cpu" or "cuda".
         gaussians: Where to start instead of the scene's points.
+        world: The processes that train together (`distributed`); each makes its trainer alike and calls the same
+            methods.
 
     Raises:
-        InputError: A view is too small, or there are neither points nor Gaussians to start from.
+        InputError: A view is too small, there are neither points nor Gaussians to start from, or the device or the
+            processes cannot do what the settings ask for.
     """
 
     def __init__(
@@ -82,34 +94,46 @@ class SplatTrainer:
         *,
         device: str = "cpu",
         gaussians: Gaussians | None = None,
+        world: World = ALONE,
     ) -> None:
         self.scene = scene
+        self.world = world
         self.config = config
         self.device = device
         self.step = 0
         self.history: list[StepRecord] = []
         self.views = views
         self._generators = _seeded_generators(config.seed)
+        self._generators["density"].manual_seed(self._generators["density"].initial_seed() + (world.rank << 40))
         self._extent = scene_extent(scene)
         check_device(config, device)
+        check_world(config, world, _sizes(views))
         absgrad = isinstance(config.strategy, AdcConfig) and config.strategy.absgrad
-        self._render_config = RenderConfig(near=config.near, antialiased=config.antialiased, absgrad=absgrad)
-        self._rasterize = make_rasterizer(device, self._render_config)
+        self._render_config = RenderConfig(
+            near=config.near,
+            antialiased=config.antialiased,
+            absgrad=absgrad,
+            packed=config.packed,
+            sparse_grad=config.sparse_grad,
+        )
+        self._rasterize_alone = make_rasterizer(device, self._render_config)
+        shared = world.size > 1
+        self._rasterize = SharedGsplatRasterizer(self._render_config) if shared else self._rasterize_alone
         if gaussians is None:
             gaussians = from_points(scene.points, self._extent, config, self._generators["init"])
         if len(gaussians) == 0:
             raise InputError(f"scene {scene.name}: there is no Gaussian to start from")
         self._optimizer = GaussianOptimizer(
-            gaussians.to(device),
+            world.share(gaussians).to(device),
             config.learning_rates,
             extent=self._extent,
             max_steps=config.max_steps,
-            batch_size=config.batch_size,
+            batch_size=config.batch_size * world.size,
             kind="visible" if config.visible_adam else "sparse" if config.sparse_grad else "dense",
         )
         self._parts = ViewParts(config, scene, photo_poses(views), extent=self._extent, device=device)
         self._density = make_density_control(
-            config.strategy, extent=self._extent, generator=self._generators["density"]
+            _shared_cap(config.strategy, world), extent=self._extent, generator=self._generators["density"]
         )
         self._background = torch.tensor(config.background, dtype=torch.float32, device=device)
         self._loss_sum, self._num_summed = 0.0, 0
@@ -129,6 +153,14 @@ class SplatTrainer:
         """The current Gaussians, detached. They share memory with the trainer: `clone` what must not change."""
         return self._optimizer.gaussians.detach()
 
+    def all_gaussians(self) -> Gaussians:
+        """The Gaussians of all processes together; each process must ask."""
+        if self.world.size == 1:
+            return self.gaussians
+        shares = [Gaussians(**share) for share in self.world.collected(self.gaussians.parameters())]
+        fields = {name: [share.parameters()[name] for share in shares] for name in self.gaussians.parameters()}
+        return Gaussians(**{name: torch.cat(parts) for name, parts in fields.items()}).to(self.device)
+
     @property
     def sh_degree(self) -> int:
         """Degree of the view-dependent colour in use at this step."""
@@ -145,9 +177,9 @@ class SplatTrainer:
             self._train_step()
 
     def render(self, camera: Camera) -> RenderOutput:
-        """The current Gaussians over the configured background, without gradients, at the current SH degree."""
+        """This process's Gaussians over the configured background, without gradients, at the current SH degree."""
         with torch.no_grad():
-            return self._rasterize(self.gaussians, camera, sh_degree=self.sh_degree, background=self._background)
+            return self._rasterize_alone(self.gaussians, camera, sh_degree=self.sh_degree, background=self._background)
 
     def refined_camera(self, camera: Camera, name: str) -> Camera:
         """The camera of a training photo as pose refinement has it now; other cameras as they are."""
@@ -172,11 +204,11 @@ class SplatTrainer:
         value, stats = 0.0, []
         for index in range(self.config.batch_size):
             loss, render_stats = self._view_loss(with_regularization=index == 0)
-            value += float(loss.detach())
+            value += self.world.total(float(loss.detach()))
             self._check_finite(value)
             loss.backward()
-            stats.append(render_stats)
-        if not self._optimizer.has_finite_gradients():
+            stats.extend(render_stats)
+        if self.world.total(not self._optimizer.has_finite_gradients()):
             self._check_finite(math.nan)
         self._optimizer.step(self.step, self._visible(stats))
         self._parts.step(self.step)
@@ -184,17 +216,24 @@ class SplatTrainer:
         self.step += 1
         self._log(value)
 
-    def _view_loss(self, *, with_regularization: bool) -> tuple[Float[Tensor, ""], RenderStats]:
-        """A photo's share of the step's loss, whose mean over the batch is minimized."""
-        view = self._views.sample(self._generators["views"])
+    def _view_loss(self, *, with_regularization: bool) -> tuple[Float[Tensor, ""], Sequence[RenderStats]]:
+        """A photo's share of the step's loss, whose mean over the photos of all processes is minimized."""
+        # All processes draw alike, and each takes its own.
+        world = self.world
+        view = [self._views.sample(self._generators["views"]) for _ in range(world.size)][world.rank]
+        background = [self._step_background() for _ in range(world.size)][world.rank]
         gaussians, camera = self._parts.seen(self._optimizer.gaussians, view.camera, view.name)
-        output = self._rasterize(gaussians, camera, sh_degree=self.sh_degree, background=self._step_background())
-        loss = self._loss(output, view, camera) / self.config.batch_size
+        output = self._rasterize(gaussians, camera, sh_degree=self.sh_degree, background=background)
+        loss = self._loss(output, view, camera) / (self.config.batch_size * world.size)
         if with_regularization:
-            loss = loss + regularization(
-                self._optimizer.gaussians, opacity_reg=self.config.opacity_reg, scale_reg=self.config.scale_reg
-            )
-        return loss, output.stats
+            loss = loss + self._regularization()
+        return loss, output.all_stats if isinstance(output, SharedRenderOutput) else (output.stats,)
+
+    def _regularization(self) -> Float[Tensor, ""] | float:
+        """A mean over the Gaussians of all processes, of which this one adds its share."""
+        gaussians, config = self._optimizer.gaussians, self.config
+        mean = regularization(gaussians, opacity_reg=config.opacity_reg, scale_reg=config.scale_reg)
+        return mean if self.world.size == 1 else mean * (len(gaussians) / self.world.total(len(gaussians)))
 
     def _loss(self, output: RenderOutput, view: TrainingView, camera: Camera) -> Float[Tensor, ""]:
         parts = self._parts
@@ -237,15 +276,25 @@ class SplatTrainer:
             self._loss_sum, self._num_summed = 0.0, 0
 
     def save(self, folder: Path) -> None:
-        """Write everything that continuing needs, as one folder (see `checkpoint`).
+        """Write everything that continuing needs, as one folder (see `checkpoint`); the first process writes for all.
 
         Raises:
             InputError: The folder cannot be written.
+            DivergedError: The Gaussians are no longer finite numbers; nothing was written.
         """
+        if self.world.total(not self._optimizer.has_finite_parameters()):
+            raise DivergedError(
+                f"the Gaussians are no longer finite numbers at step {self.step}: "
+                "resume from the last checkpoint with lower learning rates"
+            )
         tensors = self._optimizer.tensors()
         tensors |= {f"density.{name}": tensor for name, tensor in self._density.tensors().items()}
         tensors |= {f"generator.{name}": generator.get_state() for name, generator in self._generators.items()}
         tensors |= {f"views.{name}": tensor for name, tensor in self._parts.tensors().items()}
+        if self.world.size > 1:
+            tensors = joined_tensors(self.world.collected(tensors))
+            if self.world.rank > 0:
+                return
         state = {
             "step": self.step,
             "config": self.config.to_dict(),
@@ -259,7 +308,15 @@ class SplatTrainer:
         write_checkpoint(Path(folder), state, tensors)
 
     @classmethod
-    def load(cls, folder: Path, scene: Scene, views: ViewSet | ViewMixture, *, device: str = "cpu") -> "SplatTrainer":
+    def load(
+        cls,
+        folder: Path,
+        scene: Scene,
+        views: ViewSet | ViewMixture,
+        *,
+        device: str = "cpu",
+        world: World = ALONE,
+    ) -> "SplatTrainer":
         """Continue a run from `save`'s folder.
 
         Args:
@@ -267,6 +324,7 @@ class SplatTrainer:
             scene: The scene of the run.
             views: The same views as when it was saved; their position is restored.
             device: May differ from before; bitwise the same results come from a CPU only.
+            world: May differ from before too.
 
         Raises:
             InputError: The checkpoint is damaged, or is of another scene or other views.
@@ -279,7 +337,8 @@ class SplatTrainer:
         except ValueError as error:
             raise InputError(f"checkpoint {folder} is of another version: {error}") from error
         check_same_views(views, state["identity"], f"checkpoint {folder}")
-        trainer = cls(scene, views, config, device=device, gaussians=gaussians_from_tensors(tensors))
+        trainer = cls(scene, views, config, device=device, gaussians=gaussians_from_tensors(tensors), world=world)
+        tensors = shared_tensors(tensors, world)
         try:
             trainer._parts.load_tensors(_with_prefix(tensors, "views."))
             views.load_state_dict(state["views"])
@@ -332,13 +391,22 @@ def _scene_facts(scene: Scene) -> dict[str, Any]:
     return {"num_views": len(scene.views), "first_view": scene.views[0].name, "extent": scene.extent}
 
 
-def _check_sizes(views: ViewSet | ViewMixture) -> None:
+def _sizes(views: ViewSet | ViewMixture) -> list[tuple[int, int]]:
     sets = views.sets if isinstance(views, ViewMixture) else (views,)
-    small = [
-        view.camera for view_set in sets for view in view_set if min(view.camera.width, view.camera.height) < WINDOW
-    ]
+    return [(view.camera.width, view.camera.height) for view_set in sets for view in view_set]
+
+
+def _check_sizes(views: ViewSet | ViewMixture) -> None:
+    small = [size for size in _sizes(views) if min(size) < WINDOW]
     if small:
         raise InputError(
-            f"training images must have at least {WINDOW}x{WINDOW} pixels, got {small[0].width}x{small[0].height}; "
+            f"training images must have at least {WINDOW}x{WINDOW} pixels, got {small[0][0]}x{small[0][1]}; "
             "use a larger maximal size"
         )
+
+
+def _shared_cap(strategy: AdcConfig | McmcConfig, world: World) -> AdcConfig | McmcConfig:
+    """Density control of one process, which has its share of the cap."""
+    if world.size == 1 or strategy.cap_max is None:
+        return strategy
+    return replace(strategy, cap_max=max(MIN_GAUSSIANS, strategy.cap_max // world.size))
