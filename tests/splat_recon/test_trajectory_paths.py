@@ -4,8 +4,17 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from splat_recon.geometry.poses import rotation_angle
-from splat_recon.geometry.trajectories import average_pose, ellipse, focus_point, interpolated, looking_along, spiral
+from splat_recon.geometry.camera_paths import CameraPathConfig, Kind, camera_path
+from splat_recon.geometry.poses import matrix_from_quat_wxyz, rigid, rotation_angle
+from splat_recon.geometry.trajectories import (
+    average_pose,
+    ellipse,
+    focus_point,
+    interpolated,
+    looking_along,
+    orbit,
+    spiral,
+)
 from support.posed_scenes import orbit_camera
 
 POSES = [orbit_camera(index, 6).T_world_cam for index in range(6)]
@@ -63,6 +72,42 @@ def test_an_ellipse_looks_at_what_the_cameras_look_at(axis):
     for pose in ellipse(POSES, 9, axis=axis):
         to_focus = focus - pose[:3, 3]
         assert pose[:3, 2] @ to_focus == pytest.approx(np.linalg.norm(to_focus))
+
+
+def test_an_orbit_is_a_circle_about_what_the_cameras_look_at_in_any_frame():
+    turned = rigid(matrix_from_quat_wxyz(np.array([0.3, -0.5, 0.7, 0.2])), np.array([5.0, -2.0, 1.0]))
+    for poses in (POSES, [turned @ pose for pose in POSES]):
+        focus = focus_point(poses)
+        path = orbit(poses, 12)
+        assert_rigid(path)
+        distances = [np.linalg.norm(focus - pose[:3, 3]) for pose in path]
+        assert np.ptp(distances) < 1e-9
+        assert distances[0] == pytest.approx(np.mean([np.linalg.norm(focus - pose[:3, 3]) for pose in poses]), rel=0.1)
+        for pose in path:
+            to_focus = focus - pose[:3, 3]
+            assert pose[:3, 2] @ to_focus == pytest.approx(np.linalg.norm(to_focus))
+        steps = np.linalg.norm(np.diff([pose[:3, 3] for pose in [*path, path[0]]], axis=0), axis=1)
+        assert np.ptp(steps) < 1e-9
+        # As the photos are upright, so is the film.
+        down = np.mean([pose[:3, 1] for pose in poses], axis=0)
+        assert min(pose[:3, 1] @ down for pose in path) > 0.5
+
+
+def test_a_film_has_as_many_frames_as_are_asked_for():
+    cameras = [orbit_camera(index, 6) for index in range(6)]
+    kinds: list[Kind] = ["interpolated", "ellipse", "spiral", "orbit"]
+    for kind in kinds:
+        film = camera_path(cameras, CameraPathConfig(kind=kind, num_frames=7), near=1.0, far=4.0)
+        assert len(film) == 7
+        assert all(camera.width == cameras[0].width for camera in film)
+    through = camera_path(cameras, CameraPathConfig(frames_per_view=3), near=1.0, far=4.0)
+    assert len(through) == 16
+    ends = camera_path(cameras, CameraPathConfig(num_frames=2), near=1.0, far=4.0)
+    np.testing.assert_allclose(ends[1].T_world_cam, cameras[-1].T_world_cam, atol=1e-9)
+    with pytest.raises(ValueError, match="two cameras"):
+        camera_path(cameras[:1], CameraPathConfig(), near=1.0, far=4.0)
+    with pytest.raises(ValueError, match="num_frames"):
+        CameraPathConfig(num_frames=0)
 
 
 def test_parallel_cameras_have_a_focus_on_their_middle_line():
