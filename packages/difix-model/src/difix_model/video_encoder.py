@@ -129,7 +129,6 @@ class FrameEncoder:
         Raises:
             InputError: If its size differs from the first one's.
         """
-        av = av_module()
         height, width = rgb.shape[:2]
         if (width, height) != (self.kind.width, self.kind.height):
             raise InputError(
