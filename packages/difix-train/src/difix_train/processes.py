@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -98,6 +99,8 @@ class Processes:
             return nn.parallel.DistributedDataParallel(network, device_ids=device_ids, broadcast_buffers=False)
         from torch.distributed.fsdp import fully_shard
 
+        # What the network returns is never changed in place here, which the warning is about.
+        warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
         mesh = init_device_mesh(self.device.type, (self.world_size,))
         for module in _shard_units(network):
             fully_shard(module, mesh=mesh)
