@@ -24,5 +24,5 @@ def chosen_device(wanted: Literal["auto", "cpu", "cuda", "mps"] = "auto") -> Dev
 
 
 def prefers_channels_last(device: str | torch.device) -> bool:
-    """Tell whether convolutions are faster with the channels as the fastest axis."""
-    return torch.device(device).type == "cuda"
+    """Tell whether convolutions are faster with the channels as the fastest axis: measured on CPUs, known of CUDA."""
+    return torch.device(device).type in ("cpu", "cuda")

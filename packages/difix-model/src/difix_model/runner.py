@@ -1,5 +1,6 @@
 """Running the network on images of any number and size: batches, tiles, kept references, and memory that runs out."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable, Hashable, Sequence
@@ -14,6 +15,7 @@ from difix_model.images import cropped, from_network, padded, to_network
 from difix_model.memory import Load, MemoryBudget, is_out_of_memory
 from difix_model.network import DifixNetwork
 from difix_model.reference_cache import DEFAULT_CACHE_BYTES, ReferenceCache, ReferenceImage
+from difix_model.tile_statistics import TileStatistics
 from difix_model.tiling import TilePlan, TilingConfig, blend_weights, plan_tiles
 
 FixTargets = Callable[[Tensor, Tensor | None], Tensor]
@@ -112,7 +114,10 @@ class NetworkRunner:
                 limit = self.budget.batch_size(batch_size, tile)
                 now = waiting[: limit if len(plan) == 1 else 1]
                 load = dataclasses.replace(tile, batch=min(limit, len(now) * len(plan)))
-                fix_targets = functools.partial(self._fix_targets, text_embedding=text_embedding, timestep=timestep)
+                # The hooks that share statistics among tiles are not seen by code that was compiled before.
+                shares = len(plan) > 1 and self.tiling.shared_statistics
+                fix_targets = self.network.fix_targets if shares else self._fix_targets
+                fix_targets = functools.partial(fix_targets, text_embedding=text_embedding, timestep=timestep)
                 results = self._attempt([images[i] for i in now], [references[i] for i in now], plan, load, fix_targets)
                 if results is None:
                     self.cache.clear()
@@ -169,17 +174,23 @@ class NetworkRunner:
         height, width = rgb.shape[:2]
         row_weights = dict(zip(plan.tops, blend_weights(height, plan.height, plan.tops).to(rgb.device), strict=True))
         column_weights = dict(zip(plan.lefts, blend_weights(width, plan.width, plan.lefts).to(rgb.device), strict=True))
-        blended = torch.zeros(rgb.shape, device=rgb.device)
         pieces = [
             Piece(rgb=rgb[top : top + plan.height, left : left + plan.width], references=references, top=top, left=left)
             for top, left in plan
         ]
-        for start in range(0, len(pieces), load.batch):
-            some = pieces[start : start + load.batch]
-            for piece, result in zip(some, self._run_pieces(some, load, fix_targets), strict=True):
-                rows = row_weights[piece.top][piece.rows][:, None, None]
-                columns = column_weights[piece.left][piece.columns][:, None]
-                blended[piece.rows, piece.columns] += result.mul_(rows).mul_(columns)
+        batches = [pieces[start : start + load.batch] for start in range(0, len(pieces), load.batch)]
+        with contextlib.ExitStack() as stack:
+            if self.tiling.shared_statistics:
+                statistics = stack.enter_context(TileStatistics(self.network, load.views))
+                for batch in batches:
+                    self._run_pieces(batch, load, statistics.collecting(fix_targets))
+                fix_targets = statistics.using(fix_targets)
+            blended = torch.zeros(rgb.shape, device=rgb.device)
+            for batch in batches:
+                for piece, result in zip(batch, self._run_pieces(batch, load, fix_targets), strict=True):
+                    rows = row_weights[piece.top][piece.rows][:, None, None]
+                    columns = column_weights[piece.left][piece.columns][:, None]
+                    blended[piece.rows, piece.columns] += result.mul_(rows).mul_(columns)
         return blended
 
     def _run_pieces(self, pieces: Sequence[Piece], load: Load, fix_targets: FixTargets) -> list[Tensor]:

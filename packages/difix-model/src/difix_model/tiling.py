@@ -34,6 +34,10 @@ class TilingConfig:
     """Pixels that neighbouring tiles share at least, over which they are blended. At most half of a tile; a tile that
     had to become smaller takes a quarter of its side."""
 
+    shared_statistics: bool = True
+    """Whether the tiles of an image share the statistics of the network's group norms, which keeps colours from
+    differing from tile to tile. It takes a first pass over all tiles, so twice the time, and runs uncompiled."""
+
     def __post_init__(self) -> None:
         if self.tile_size is not None and self.tile_size < MIN_TILE_SIZE:
             raise ValueError(f"tiling.tile_size must be at least {MIN_TILE_SIZE}, got {self.tile_size}")
