@@ -8,7 +8,7 @@ from typing import Literal
 
 from difix_model.errors import first_problems
 from difix_model.pairs import PairRecord, read_pairs
-from difix_train.config import SIZE_MULTIPLE, DataConfig, TrackerName, TrainConfig
+from difix_train.config import SIZE_MULTIPLE, DataConfig, LossConfig, OptimizerConfig, TrackerName, TrainConfig
 from difix_train.errors import InputError
 from difix_train.presets import preset
 from difix_train.run_folder import RunFolder, check_writable
@@ -105,6 +105,29 @@ class RunSettings:
             raise InputError("nothing to train: give --model (weights to continue from), --base or --preset")
         if self.model is not None and self.base is not None and not self.model.endswith(".pkl"):
             raise InputError("--base goes with a .pkl or stands alone: leave --model or --base out")
+
+
+def lora_config() -> TrainConfig:
+    """What fine-tuning by adapters begins with: bfloat16 and recomputed activations, for one 24 GB GPU."""
+    return TrainConfig(
+        trainable="lora",
+        precision="bfloat16",
+        gradient_checkpointing=True,
+        gradient_accumulation=4,
+        loss=LossConfig(views="target"),
+        optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=100),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoraSettings(RunSettings):
+    """One training run of adapters; the fields of a run with other defaults."""
+
+    unet_lora_rank: int = 16
+    """Rank of the adapters on the UNet. They are merged wherever the model is used."""
+
+    config: TrainConfig = field(default_factory=lora_config)
+    """What decides the result."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
