@@ -49,8 +49,8 @@ class FixSettings:
     """Share of the fix, in [0, 1]; below 1 the result is blended with the input."""
 
     gate: Literal["auto", "checkpoint", "off"] = "auto"
-    """How much of a fix is believed, so that good renders stay good: auto takes the gate that the weights bring,
-    otherwise the default one; checkpoint the former only; off believes everything."""
+    """How much of a fix is believed: auto keeps good renders and lets through what changes bad ones; checkpoint takes
+    the gate that the weights bring, if any; off believes everything."""
 
     mask: Path | None = None
     """Where images may be changed: a gray image, or a folder with one of each image's name; white for yes."""

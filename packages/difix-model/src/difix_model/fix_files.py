@@ -29,7 +29,7 @@ def open_pipeline(
 ) -> DifixPipeline:
     """Load weights in the precision and batch size that suit the device: bfloat16 and 4 on CUDA, float32 and 1 else.
 
-    Weights that bring no gate get the default one, unless `gate` says otherwise.
+    Unless `gate` says otherwise, the pipeline keeps good renders, see `gate.DEFAULT_GATE`.
 
     Raises:
         InputError: If the device or the weights cannot be used.

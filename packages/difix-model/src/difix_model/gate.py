@@ -1,8 +1,8 @@
 """Do no harm: how much of a network's change to let through, as a pure function of image, change and settings.
 
 The benefit of a change grows linearly with its strength, the harm of a wrong one quadratically, so that letting through
-a part of it costs little and protects much. The settings travel in a checkpoint's metadata under "gate"; weights that
-bring none get `DEFAULT_GATE`.
+a part of it costs little and protects much. The settings travel in a checkpoint's metadata under "gate". `DEFAULT_GATE`
+is for all other weights, and what `difix-fix` takes.
 """
 
 from collections.abc import Mapping
@@ -53,7 +53,10 @@ class GateConfig:
 
 
 DEFAULT_GATE = GateConfig(evidence=EvidenceConfig())
-"""For weights that bring no gate of their own."""
+"""For weights that bring no gate that looks at evidence."""
+
+OPAQUE = 0.5
+"""Opacity from which a render is worth keeping: at thin places of a good splat it is well below 1."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,7 +88,8 @@ def gate_from(settings: Mapping[str, Any] | None) -> GateConfig | None:
 
 
 GateChoice = GateConfig | Literal["checkpoint", "auto", "off"]
-"""A gate, or where to take one from: the weights' own, if they bring one; that or the default; none."""
+"""A gate, or where to take one from: the weights' own, if they bring one; the default, unless theirs looks at evidence
+as well; none."""
 
 
 def chosen_gate(choice: GateChoice, own: GateConfig | None) -> GateConfig | None:
@@ -100,7 +104,8 @@ def chosen_gate(choice: GateChoice, own: GateConfig | None) -> GateConfig | None
     """
     if isinstance(choice, GateConfig):
         return choice
-    gates = {"checkpoint": own, "auto": own or DEFAULT_GATE, "off": None}
+    careful = own if own is not None and own.evidence is not None else DEFAULT_GATE
+    gates = {"checkpoint": own, "auto": careful, "off": None}
     if choice not in gates:
         raise InputError(f"gate must be a GateConfig or one of {', '.join(gates)}, got {choice!r}")
     return gates[choice]
@@ -121,7 +126,7 @@ def apply_gate(
         fixed: RGB in [0, 1] after it.
         config: What to let through.
         alpha: Opacity of the render in [0, 1], if known. Where nothing was rendered the change is let through
-            whatever the limits: there is nothing to harm.
+            whatever the limits: there is nothing to harm. From `OPAQUE` on they apply in full.
         references: One per image, if there are any; only `evidence` looks at them.
     """
     raw_change = fixed - rendered
@@ -138,7 +143,7 @@ def apply_gate(
         change = config.max_change * torch.tanh(change / config.max_change)
     change = config.strength * change
     if alpha is not None:
-        change = torch.lerp(raw_change, change, alpha[..., None])
+        change = torch.lerp(raw_change, change, (alpha[..., None] / OPAQUE).clamp(max=1.0))
     return (rendered + change).clamp(0.0, 1.0)
 
 

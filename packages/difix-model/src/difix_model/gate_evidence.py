@@ -6,8 +6,9 @@ Three observations, made on renders of real scenes with known photos:
   the scale of a thirty-second of the image, once a change of brightness and contrast of the whole is taken out. What
   is wrong with bad renders, misplaced things, fog and holes, is wrong at that scale. So the size of the coarse change
   is the evidence at a place.
-- Bad renders have it in many places, good ones nowhere, or in few. So the share of the image with evidence decides how
-  far it is believed, and once there is much of it, finer changes come through as well.
+- Bad renders have it in many places, good ones nowhere, or in few: there it is an invented object, or something black
+  that was taken for a hole. So the share of the image with evidence decides how far it is believed, and once there is
+  much of it, finer changes come through as well.
 - A fix that takes the colours of the whole away from those of the reference is not believed.
 """
 
@@ -44,10 +45,10 @@ class EvidenceConfig:
     believed_change: float = 0.06
     """Coarse changes from this on are."""
 
-    doubted_share: float = 0.05
+    doubted_share: float = 0.2
     """With evidence in this share of the image or less, nothing is let through, in [0, 1]."""
 
-    believed_share: float = 0.2
+    believed_share: float = 0.4
     """With evidence in this share of the image or more, what is found is believed in full, in [0, 1]."""
 
     ease: float = 0.8

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -19,6 +21,9 @@ JPEG_QUALITY = 95
 
 MAX_PIXELS = 2 * 89_478_485
 """Images with more pixels are refused before they are decoded, as Pillow does: a small file can claim any size."""
+
+_STDERR = 2
+_DESCRIPTOR = threading.Lock()
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +51,8 @@ def open_image(path: Path) -> Image.Image:
     """
     with _reading(path), Image.open(path) as image:
         _check_size(path, image)
-        image.load()
+        with _heard(path) if image.format == "TIFF" else nullcontext():
+            image.load()
         return _upright(path, image)
 
 
@@ -103,6 +109,22 @@ def _reading(path: Path) -> Iterator[None]:
             raise InputError(f"{path} cannot be read as an image, it may be damaged or of another kind") from error
     for warning in caught:
         _log.info("%s: %s", path, warning.message)
+
+
+@contextmanager
+def _heard(path: Path) -> Iterator[None]:
+    """Take what the TIFF library writes past Python to the terminal into the log."""
+    with _DESCRIPTOR, tempfile.TemporaryFile() as said:
+        before = os.dup(_STDERR)
+        try:
+            os.dup2(said.fileno(), _STDERR)
+            yield
+        finally:
+            os.dup2(before, _STDERR)
+            os.close(before)
+            said.seek(0)
+            for line in said.read().decode(errors="replace").splitlines():
+                _log.info("%s: %s", path, line)
 
 
 def _check_size(path: Path, image: Image.Image) -> None:

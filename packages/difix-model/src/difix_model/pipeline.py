@@ -153,7 +153,8 @@ class DifixPipeline(PipelineMethods):
                 list with one of these per image. References of another size are resized.
             strength: Share of the fix, in [0, 1]; below 1 the result is blended with the input.
             gate: How much of the fix is believed: "checkpoint" takes the gate that the weights bring, if any; "auto"
-                that or `gate.DEFAULT_GATE`; "off" none; or a `GateConfig`. None takes the pipeline's `gate`.
+                `gate.DEFAULT_GATE`, which keeps good renders, unless theirs looks at evidence as well; "off" none; or
+                a `GateConfig`. None takes the pipeline's `gate`.
             mask: Where an image may be changed: gray, white for yes. One for all images, or a list with one per image.
                 Where it is black, the image comes back bit by bit.
             alpha: Opacity of the renders, for the gate, in the same form; None takes an image's alpha channel.
