@@ -19,6 +19,10 @@ DOCUMENTS = sorted(
 )
 
 
+UV_RUN = r"uv run (?:--(?:extra|group|package) \S+ |--\S+ )*"
+"""The start of a command in the project's environment, with uv's own options."""
+
+
 def entry_points() -> set[str]:
     found = set()
     for pyproject in REPOSITORY.glob("apps/*/pyproject.toml"):
@@ -39,13 +43,13 @@ def test_readme_shows_the_two_set_up_commands():
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_commands_exist(document: Path):
     known = entry_points() | {"pytest", "python", "ruff", "pyright"}
-    commands = re.findall(r"uv run (?:--\S+ )*([a-z][\w.-]*)", document.read_text(encoding="utf-8"))
+    commands = re.findall(UV_RUN + r"([a-z][\w.-]*)", document.read_text(encoding="utf-8"))
     assert not sorted(set(commands) - known)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_scripts_named_in_commands_exist(document: Path):
-    scripts = re.findall(r"uv run (?:--\S+ )*python ([\w./-]+\.py)", document.read_text(encoding="utf-8"))
+    scripts = re.findall(UV_RUN + r"python ([\w./-]+\.py)", document.read_text(encoding="utf-8"))
     assert not [script for script in scripts if not (REPOSITORY / script).is_file()]
 
 
