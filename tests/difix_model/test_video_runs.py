@@ -120,7 +120,7 @@ def fix(job: Any, fixer: Any, **options: Any) -> VideoRun:
     return run
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".m4v", ".mkv"])
 def test_everything_but_the_pictures_stays(tmp_path: Path, suffix: str) -> None:
     uneven = [700, 1212, 2000, 2001, 5000, *(6000 + 512 * index for index in range(30))]
     source = write_clip(tmp_path / "in.mp4", uneven)
@@ -446,6 +446,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(tmp_path: Path) 
         ((frames, frames / "frame_%03d.png"), "would be overwritten"),
         ((source, tmp_path / "out.png"), "one frame only"),
         ((source, tmp_path / "out.xyz"), "cannot hold the result"),
+        ((source, tmp_path / "out.avi"), "AVI files have no time stamps"),
         ((tmp_path / "none", tmp_path / "out.mp4"), "holds no images"),
         ((source, tmp_path / "out.mp4", tmp_path / "absent"), "does not exist"),
         ((source, tmp_path / "out.mp4", tmp_path / "none"), "holds no images"),

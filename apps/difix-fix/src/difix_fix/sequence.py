@@ -97,6 +97,8 @@ def _run(run: VideoRun) -> None:
 
 
 def _after_a_stop(run: VideoRun | None, job: VideoJob) -> str:
+    if run is not None and not run.kept and job.work_folder.exists():
+        return f"Stopped: the finished frames are in {job.work_folder}. Go on with the same command and --resume."
     if run is None or not run.kept:
         return "Stopped before a frame was finished."
     total = f" of {run.num_frames}" if run.num_frames else ""

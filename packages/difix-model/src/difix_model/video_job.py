@@ -172,6 +172,8 @@ def _check_out(source: Path, out: Path, images: tuple[Path, ...]) -> None:
         raise InputError(f"{out} can hold one frame only: put a number into its name, such as %05d{out.suffix}")
     if out.suffix and out.suffix.lower() not in IMAGE_SUFFIXES + VIDEO_SUFFIXES and not out.is_dir():
         raise InputError(f"{out} cannot hold the result: use one of {', '.join(VIDEO_SUFFIXES)}, or name a folder")
+    if out.suffix.lower() == ".avi" and not out.is_dir():
+        raise InputError(f"{out} cannot hold the result, as AVI files have no time stamps: use .mp4 or .mkv")
     if images and not numbered and not is_video(out) and out.is_file():
         raise InputError(f"{out} is a file: for a folder of images, --out must be a folder, a video, or numbered")
     results = {out} if is_video(out) else set()

@@ -53,7 +53,9 @@ def join_segments(
         options = {"movie_timescale": str(_time_scale(kind.time_base)), "movflags": "+faststart"}
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with av.open(str(partial), "w", options=options) as container:
+        # The suffix decides, but this one is FFmpeg's for a bare stream.
+        name = "mp4" if out.suffix.lower() == ".m4v" else None
+        with av.open(str(partial), "w", format=name, options=options) as container:
             said = _write(container, segments, folder, kind, out, source, until)
         partial.replace(out)
     except (OSError, ValueError, av.FFmpegError) as error:
