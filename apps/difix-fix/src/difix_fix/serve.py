@@ -43,6 +43,9 @@ class ServeSettings:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run; auto takes CUDA if it is there."""
 
+    gate: Literal["auto", "checkpoint", "off"] = "auto"
+    """How much of a fix is believed, as for fixing."""
+
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
             raise ValueError(f"port must be in [1, 65535], got {self.port}")
@@ -80,7 +83,7 @@ def _serve(settings: ServeSettings) -> None:
             from difix_fix.page import LocalOnly, make_page, page_style
             from difix_model.fix_files import open_pipeline
 
-            pipeline = open_pipeline(settings.model, base=settings.base, device=settings.device)
+            pipeline = open_pipeline(settings.model, base=settings.base, device=settings.device, gate=settings.gate)
         page = make_page(gradio, pipeline, Path(folder), model=settings.model)
         hosts = (LOCAL_HOST, "localhost") if settings.host == LOCAL_HOST else None
         page.queue(default_concurrency_limit=1, max_size=20, api_open=False)
