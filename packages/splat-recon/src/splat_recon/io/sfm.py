@@ -69,6 +69,8 @@ def reconstruct(images: Path | str, out: Path | str, config: SfmConfig | None = 
     if is_video and images.suffix.lower() not in VIDEO_SUFFIXES:
         raise InputError(f"{images} is neither a folder of photos nor a video ({', '.join(VIDEO_SUFFIXES)})")
     names = [] if is_video else _listed(images)
+    if not is_video and config.fps is not None:
+        _log.warning("fps is for videos: all photos of %s are used", images)
     device = _device(config.device)
     if (out / "sparse" / "0").exists():
         raise InputError(f"{out} holds a model already: choose another folder or remove {out / 'sparse'}")
@@ -109,7 +111,12 @@ def _device(device: str) -> pycolmap.Device:
         raise InputError(
             "this pycolmap was built without CUDA: use --device cpu, or install a build with CUDA in its place"
         )
-    return pycolmap.Device.cuda if device != "cpu" and pycolmap.has_cuda else pycolmap.Device.cpu
+    if device == "cpu" or not pycolmap.has_cuda:
+        return pycolmap.Device.cpu
+    import torch
+
+    # A build with CUDA says nothing about the machine it runs on.
+    return pycolmap.Device.cuda if device == "cuda" or torch.cuda.is_available() else pycolmap.Device.cpu
 
 
 def _prepare(workspace: Path, images: Path, names: Sequence[str], config: SfmConfig) -> None:

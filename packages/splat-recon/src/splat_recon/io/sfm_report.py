@@ -153,8 +153,8 @@ def advice_on(
     thin = [view.name for view in views if view.num_points < FEW_POINTS]
     if thin:
         advice.append(
-            f"{len(thin)} photos show fewer than {FEW_POINTS} points ({', '.join(thin[:5])}): their cameras are "
-            "uncertain; blank walls, sky and blur give no features"
+            f"photos with fewer than {FEW_POINTS} points: {len(thin)} ({', '.join(thin[:5])}); their cameras are "
+            "uncertain, for blank walls, sky and blur give no features"
         )
     for camera in reconstruction.cameras.values():
         part = camera.mean_focal_length() / max(camera.width, camera.height)
