@@ -12,14 +12,12 @@ from splat_recon.render.rasterizer import make_rasterizer
 from splat_recon.scene.scene import Points, Scene, View
 
 
-def ring_camera(
-    index: int, count: int, *, width: int = 48, height: int = 40, radius: float = 3.0, focal: float = 1.2
-) -> Camera:
+def ring_camera(index: int, count: int, *, width: int = 48, height: int = 40, radius: float = 3.0) -> Camera:
     """One of `count` cameras on a ring around the origin, at changing heights."""
     angle = 2 * np.pi * index / count
     center = radius * np.array([np.cos(angle), np.sin(angle), 0.3 * np.sin(2 * angle + 1)])
     T_world_cam = looking_along(-center, np.array([0.0, 0.0, -1.0]), center)
-    K = np.array([[focal * width, 0, 0.5 * width], [0, focal * width, 0.5 * height], [0, 0, 1]])
+    K = np.array([[1.2 * width, 0, 0.5 * width], [0, 1.2 * width, 0.5 * height], [0, 0, 1]])
     return Camera(T_world_cam=T_world_cam, K=K, width=width, height=height)
 
 

@@ -17,6 +17,7 @@ from splat_recon_app.console import console, logging_to, progress_bar
 from splat_recon_app.data_flags import AS_FOUND, SceneFlags
 from splat_recon_app.observers import Observer, watching
 from splat_recon_app.scenes import scene_of
+from splat_recon_app.train_shared import is_shared, train_shared
 
 if TYPE_CHECKING:
     from splat_recon.config import TrainConfig
@@ -34,6 +35,8 @@ def train(args: cli.Train) -> int:
     """Train, or go on training; returns the exit code."""
     if not args.scene.is_dir():
         raise InputError(f"there is no scene folder {args.scene}: expected images/ and sparse/0/ in it")
+    if is_shared():
+        return train_shared(args)
     run = run_folder.check_start(args.out, resume=args.resume)
     with logging_to(run.log):
         try:

@@ -65,6 +65,10 @@ class World:
         dist.all_reduce(summed)
         return float(summed)
 
+    def largest(self, value: int) -> int:
+        """The largest of a number over all processes; each must ask."""
+        return max(int(found["value"]) for found in self.collected({"value": torch.tensor(value)}))
+
     def share(self, gaussians: Gaussians) -> Gaussians:
         """This process's part of Gaussians that all have: every `size`-th."""
         return gaussians if self.size == 1 else gaussians.mapped(lambda tensor: tensor[self.rank :: self.size])

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from splat_recon.checkpoint import gaussians_from_tensors, read_checkpoint, write_checkpoint
-from splat_recon.config import MIN_GAUSSIANS, AdcConfig, McmcConfig, TrainConfig
+from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.distributed import (
     ALONE,
     SharedGsplatRasterizer,
@@ -33,7 +33,7 @@ from splat_recon.pose_refinement import PoseChange
 from splat_recon.render.output import RenderOutput, RenderStats
 from splat_recon.render.rasterizer import RenderConfig, make_rasterizer
 from splat_recon.scene.scene import Scene
-from splat_recon.ssim_kernel import WINDOW
+from splat_recon.training_checks import check_device, check_sizes, image_sizes, shared_cap
 from splat_recon.view_identity import check_same_views, views_identity
 from splat_recon.view_parts import ViewParts, photo_poses
 from splat_recon.views.mixture import ViewMixture
@@ -107,7 +107,7 @@ class SplatTrainer:
         self._generators["density"].manual_seed(self._generators["density"].initial_seed() + (world.rank << 40))
         self._extent = scene_extent(scene)
         check_device(config, device)
-        check_world(config, world, _sizes(views))
+        check_world(config, world, image_sizes(views))
         absgrad = isinstance(config.strategy, AdcConfig) and config.strategy.absgrad
         self._render_config = RenderConfig(
             near=config.near,
@@ -133,7 +133,7 @@ class SplatTrainer:
         )
         self._parts = ViewParts(config, scene, photo_poses(views), extent=self._extent, device=device)
         self._density = make_density_control(
-            _shared_cap(config.strategy, world), extent=self._extent, generator=self._generators["density"]
+            shared_cap(config.strategy, world), extent=self._extent, generator=self._generators["density"]
         )
         self._background = torch.tensor(config.background, dtype=torch.float32, device=device)
         self._loss_sum, self._num_summed = 0.0, 0
@@ -145,7 +145,7 @@ class SplatTrainer:
 
     @views.setter
     def views(self, views: ViewSet | ViewMixture) -> None:
-        _check_sizes(views)
+        check_sizes(views)
         self._views = views
 
     @property
@@ -365,17 +365,6 @@ def scene_extent(scene: Scene) -> float:
     return EXTENT_MARGIN * extent if extent > 0 else 1.0
 
 
-def check_device(config: TrainConfig, device: str) -> None:
-    """Refuse settings that a device has no use for.
-
-    Raises:
-        InputError: gsplat's own ways to save time or memory are asked for on a CPU.
-    """
-    asked = [name for name in ("packed", "sparse_grad", "visible_adam") if getattr(config, name)]
-    if asked and not str(device).startswith("cuda"):
-        raise InputError(f"{', '.join(asked)} is for gsplat on CUDA, this run is on {device}: leave it out")
-
-
 def _seeded_generators(seed: int) -> dict[str, torch.Generator]:
     # Distinct seeds per purpose; the multiplier keeps neighbouring seeds of different runs apart.
     return {
@@ -389,24 +378,3 @@ def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor
 
 def _scene_facts(scene: Scene) -> dict[str, Any]:
     return {"num_views": len(scene.views), "first_view": scene.views[0].name, "extent": scene.extent}
-
-
-def _sizes(views: ViewSet | ViewMixture) -> list[tuple[int, int]]:
-    sets = views.sets if isinstance(views, ViewMixture) else (views,)
-    return [(view.camera.width, view.camera.height) for view_set in sets for view in view_set]
-
-
-def _check_sizes(views: ViewSet | ViewMixture) -> None:
-    small = [size for size in _sizes(views) if min(size) < WINDOW]
-    if small:
-        raise InputError(
-            f"training images must have at least {WINDOW}x{WINDOW} pixels, got {small[0][0]}x{small[0][1]}; "
-            "use a larger maximal size"
-        )
-
-
-def _shared_cap(strategy: AdcConfig | McmcConfig, world: World) -> AdcConfig | McmcConfig:
-    """Density control of one process, which has its share of the cap."""
-    if world.size == 1 or strategy.cap_max is None:
-        return strategy
-    return replace(strategy, cap_max=max(MIN_GAUSSIANS, strategy.cap_max // world.size))

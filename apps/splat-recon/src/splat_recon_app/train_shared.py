@@ -1,0 +1,142 @@
+"""`splat-recon train` in several processes, one per GPU, as `torchrun` starts them.
+
+Every process reads the scene and trains its share of the Gaussians; the first one writes, scores and exports.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+from splat_recon import run_folder
+from splat_recon.errors import DivergedError, InputError
+from splat_recon.run_folder import RunFolder
+from splat_recon_app import cli, presets
+from splat_recon_app.console import console, logging_to
+
+if TYPE_CHECKING:
+    from splat_recon.distributed import World
+    from splat_recon.scene.splits import Split
+    from splat_recon.trainer import SplatTrainer
+
+
+def is_shared() -> bool:
+    """Whether `torchrun` started several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def train_shared(args: cli.Train) -> int:
+    """This process's part of a training on several GPUs; returns the exit code."""
+    import torch
+
+    from splat_recon.device import chosen_device
+    from splat_recon.distributed import World
+
+    world = World.from_environment()
+    if args.device == "cpu" or world.local_rank >= torch.cuda.device_count():
+        raise InputError(
+            f"torchrun started {world.size} processes, and each needs a GPU of its own (there are "
+            f"{torch.cuda.device_count()}): start as many as there are GPUs, or leave torchrun out"
+        )
+    torch.cuda.set_device(world.local_rank)
+    chosen_device("cuda")
+    return train_with(args, world, device=f"cuda:{world.local_rank}", backend="nccl")
+
+
+def train_with(args: cli.Train, world: World, *, device: str, backend: str) -> int:
+    """Train in a world of processes that can talk over a backend; returns the exit code."""
+    run = RunFolder(args.out)
+    first = world.rank == 0
+    if first:
+        run_folder.check_start(args.out, resume=args.resume)
+    with world.joined(backend), logging_to(run.log) if first else nullcontext():
+        try:
+            return _train(args, run, world, device)
+        except DivergedError as error:
+            raise InputError(f"{error}, or with other photos") from error
+
+
+def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
+    from splat_recon.checkpoint import checkpoint_name, newest_checkpoint, recovered_checkpoint
+    from splat_recon.trainer import SplatTrainer
+    from splat_recon.views.view_set import ViewSet
+    from splat_recon_app.train import _settings, _signals, read_scene_and_split
+
+    kind = device.split(":")[0]
+    config, first = presets.train_config(args, kind), world.rank == 0
+    settings = _settings(args, config, kind)
+    if args.resume:
+        run_folder.check_same(run, settings)
+        if first:
+            recovered_checkpoint(run.checkpoints)
+    world.total(0)  # From here on all agree on what is in the folder.
+    scene, split = read_scene_and_split(args.scene, args.split, args.sparse, presets.max_size(args, kind), args)
+    views = ViewSet.from_views(scene.select(split.train))
+    newest = newest_checkpoint(run.checkpoints) if args.resume else None
+    if newest is not None:
+        trainer = SplatTrainer.load(newest, scene, views, device=device, world=world)
+    else:
+        trainer = SplatTrainer(scene, views, config, device=device, world=world)
+    if first and not args.resume:
+        run_folder.write_config(run, settings)
+        cameras = {view.name: view.camera for view in scene.select(split.train)}
+        run_folder.write_cameras(run, cameras, scene.T_scene_colmap)
+    stop_at = min(config.max_steps, args.stop_at or config.max_steps)
+    with _signals() as received:
+        stopped = _train_until(trainer, run, stop_at, args.checkpoint_every, received)
+    if stopped:
+        if first:
+            console.print(f"stopped at step {trainer.step}: add --resume to the same command to go on")
+            print(run.checkpoints / checkpoint_name(trainer.step))
+        return 128 + stopped
+    _finish(trainer, run, split)
+    return 0
+
+
+def _train_until(
+    trainer: SplatTrainer, run: RunFolder, stop_at: int, checkpoint_every: int, received: list[int]
+) -> int:
+    """Train and save on the way and at the end; returns the signal that ended it early, 0 where none did."""
+    from splat_recon_app.train import CHUNK
+
+    world, stopped = trainer.world, 0
+    while trainer.step < stop_at and not stopped:
+        to_checkpoint = checkpoint_every - trainer.step % checkpoint_every
+        trainer.train_until(min(stop_at, trainer.step + min(CHUNK, to_checkpoint)))
+        # A signal may reach one process before the others; all must stop at the same step.
+        stopped = world.largest(received[0] if received else 0)
+        if world.rank == 0 and trainer.history and trainer.step % trainer.config.log_every < CHUNK:
+            record = trainer.history[-1]
+            console.print(f"step {record.step} of {stop_at}: loss {record.loss:.4f}")
+        if trainer.step % checkpoint_every == 0 and trainer.step < stop_at and not stopped:
+            _save(trainer, run)
+    _save(trainer, run)
+    return stopped
+
+
+def _save(trainer: SplatTrainer, run: RunFolder) -> None:
+    from splat_recon.checkpoint import checkpoint_name
+
+    trainer.save(run.checkpoints / checkpoint_name(trainer.step))
+    if trainer.world.rank == 0:
+        run_folder.write_history(run, [record.to_dict() for record in trainer.history])
+
+
+def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
+    """Scores, images and the PLY file, from the Gaussians of all, by the first process."""
+    from splat_recon.report import write_report
+    from splat_recon.trained import TrainedSplats, export_splats
+    from splat_recon_app.use import score
+
+    gaussians = trainer.all_gaussians()
+    if trainer.world.rank > 0:
+        return
+    config, scene = trainer.config, trainer.scene
+    splats = TrainedSplats(gaussians=gaussians, config=config, step=trainer.step, device=trainer.device)
+    scores = score(lambda camera: splats.render(camera).rgb, scene.select(split.test), run, trainer.device)
+    content = scores.to_dict(step=trainer.step, split="test", num_gaussians=len(gaussians))
+    run_folder.write_json(run.metrics(), content)
+    export_splats(run.point_cloud, gaussians, scene.T_scene_colmap, antialiased=config.antialiased)
+    write_report(run)
+    print(run.point_cloud)

@@ -1,0 +1,115 @@
+"""`train` as torchrun starts it: two processes on CPUs, with a stand-in for gsplat's exchange between GPUs."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from splat_recon.io.colmap import write_scene
+from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon_app.__main__ import main
+
+PROCESS = """
+    import sys
+    import torch
+    import torch.distributed.nn.functional as shared
+    from splat_recon import trainer as engine
+    from splat_recon.distributed import SharedRenderOutput, World
+    from splat_recon.gaussians.gaussians import Gaussians
+    from splat_recon.render.rasterizer import make_rasterizer
+    from splat_recon_app.__main__ import parse
+    from splat_recon_app.train_shared import train_with
+
+    class StandIn:
+        def __init__(self, config):
+            self.rasterize = make_rasterizer("cpu", config)
+
+        def __call__(self, gaussians, camera, *, sh_degree, background=None):
+            every = {name: torch.cat(shared.all_gather(tensor)) for name, tensor in gaussians.parameters().items()}
+            found = self.rasterize(Gaussians(**every), camera, sh_degree=sh_degree, background=background)
+            return SharedRenderOutput(
+                rgb=found.rgb, alpha=found.alpha, depth=found.depth, stats=found.stats, all_stats=()
+            )
+
+    engine.SharedGsplatRasterizer = StandIn
+    torch.set_num_threads(1)
+    sys.exit(train_with(parse(sys.argv[1:]), World.from_environment(), device="cpu", backend="gloo"))
+"""
+
+
+@pytest.fixture(scope="module")
+def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scene") / "table"
+    config = SyntheticConfig(num_views=6, width=40, height=32, num_points=60, layout="table")
+    write_scene(folder, generate_scene(5, config))
+    return folder
+
+
+def _train(scene: Path, out: Path, *more: str) -> list[str]:
+    flags = ["--scene", str(scene), "--out", str(out), "--split", "every:3", "--max-steps", "20"]
+    return ["train", *flags, "--checkpoint-every", "8", *more]
+
+
+def _in_two_processes(script: Path, argv: list[str]) -> list[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(script), *argv],
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    found = []
+    for process in processes:
+        printed, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        found.append(printed)
+    return found
+
+
+def test_two_processes_leave_one_run_that_goes_on(scene_folder: Path, tmp_path: Path):
+    script, out = tmp_path / "process.py", tmp_path / "run"
+    script.write_text(textwrap.dedent(PROCESS))
+    printed = _in_two_processes(script, _train(scene_folder, out, "--stop-at", "10"))
+    assert printed[0].split() == [str(out / "point_cloud.ply")]
+    assert printed[1] == ""
+    printed = _in_two_processes(script, _train(scene_folder, out, "--resume"))
+    scores = json.loads((out / "metrics.json").read_text())
+    assert scores["step"] == 20
+    assert scores["num_gaussians"] == 60
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == [
+        "step_000008", "step_000010", "step_000016", "step_000020",
+    ]  # fmt: skip
+    assert main(["eval", "--run", str(out), "--device", "cpu"]) == 0
+    assert json.loads((out / "metrics.json").read_text())["psnr"] == pytest.approx(scores["psnr"], abs=1e-6)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 1, reason="has two GPUs")
+def test_processes_without_gpus_are_told_in_a_sentence(
+    scene_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert main(_train(scene_folder, tmp_path / "run")) == 2
+    assert "each needs a GPU of its own" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_torchrun_trains_on_two_gpus(scene_folder: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "splat_recon_app"]
+    done = subprocess.run([*command, *_train(scene_folder, out)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((out / "metrics.json").read_text())["step"] == 20
