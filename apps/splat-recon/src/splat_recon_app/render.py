@@ -12,8 +12,6 @@ from splat_recon_app import cli
 from splat_recon_app.console import console, logging_to, progress_bar
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from splat_recon.drawable import DrawableSplats
     from splat_recon.geometry.cameras import Camera
     from splat_recon.io.camera_files import CameraFile
@@ -32,7 +30,7 @@ def render(args: cli.Render) -> int:
 
     with logging_to(None):
         given = _given(args)
-        splats, cameras, T_scene_colmap = _opened(args, given)
+        splats, cameras, colmap_unit = _opened(args, given)
         path = _path(args, splats, cameras)
         run_folder.check_writable(args.out.parent if is_video else args.out)
         with progress_bar() as bar:
@@ -41,7 +39,7 @@ def render(args: cli.Render) -> int:
                 render=splats.render,
                 cameras=path,
                 shown=args.shown,
-                depth_unit=_scale(T_scene_colmap),
+                depth_unit=colmap_unit,
                 on_frame=lambda: bar.advance(task),
             )
             if is_video:
@@ -72,30 +70,25 @@ def _given(args: cli.Render) -> CameraFile | None:
     return read_camera_file(args.cameras)
 
 
-def _opened(args: cli.Render, given: CameraFile | None) -> tuple[DrawableSplats, list[Camera], np.ndarray]:
-    """The splats, the cameras in their frame, and the similarity from COLMAP's frame to theirs."""
-    import numpy as np
-
+def _opened(args: cli.Render, given: CameraFile | None) -> tuple[DrawableSplats, list[Camera], float]:
+    """The splats, the cameras in their frame, and the length of COLMAP's unit in it."""
     from splat_recon.device import chosen_device
     from splat_recon.drawable import DrawableSplats
-    from splat_recon.geometry.poses import transform_camera
+    from splat_recon.geometry.poses import decompose_similarity, transform_camera
 
+    cameras = [] if given is None else given.cameras
+    colmap_unit = 1.0
     if args.splats is not None:
         splats = DrawableSplats.of_file(args.splats, device=chosen_device(args.device))
-        T_scene_colmap = np.eye(4)
-        cameras = []
     else:
         from splat_recon_app.use import trained_splats
 
         run = RunFolder(args.run or Path())
         captured, T_scene_colmap = run_folder.read_cameras(run)
-        cameras = list(captured.values())
+        colmap_unit = float(decompose_similarity(T_scene_colmap)[0])
+        cameras = [transform_camera(T_scene_colmap, camera) for camera in cameras] or list(captured.values())
         splats = DrawableSplats.of_run(trained_splats(run, chosen_device(args.device)))
-    if given is not None:
-        cameras = [transform_camera(T_scene_colmap, camera) for camera in given.cameras]
-    if args.background is not None:
-        splats = splats.over(args.background)
-    return splats, cameras, T_scene_colmap
+    return (splats if args.background is None else splats.over(args.background)), cameras, colmap_unit
 
 
 def _path(args: cli.Render, splats: DrawableSplats, cameras: list[Camera]) -> list[Camera]:
@@ -125,26 +118,13 @@ def _limited(camera: Camera, max_size: int | None) -> Camera:
     return camera.resized(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
 
 
-def _scale(T_scene_colmap: np.ndarray) -> float:
-    from splat_recon.geometry.poses import decompose_similarity
-
-    return float(decompose_similarity(T_scene_colmap)[0])
-
-
 def _record(args: cli.Render, splats: DrawableSplats, path: list[Camera]) -> dict[str, object]:
     """What the frames depend on, short enough to be compared and read."""
-    import hashlib
+    from splat_recon.film import digests
 
-    import numpy as np
-
-    cameras = np.concatenate([np.concatenate([camera.T_world_cam.ravel(), camera.K.ravel()]) for camera in path])
-    gaussians = hashlib.sha256()
-    for tensor in splats.gaussians.parameters().values():
-        gaussians.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return {
         "source": str(args.run or args.splats),
-        "gaussians": gaussians.hexdigest(),
-        "cameras": hashlib.sha256(cameras.tobytes()).hexdigest(),
+        **digests(splats.gaussians, path),
         "path": args.path,
         "size": [path[0].width, path[0].height],
         "background": list(splats.background),

@@ -16,14 +16,19 @@ if TYPE_CHECKING:
         antialiased_config,
         mcmc_config,
     )
+    from splat_recon.drawable import DrawableSplats
     from splat_recon.errors import InputError
     from splat_recon.evaluate import Evaluation, ViewScore
+    from splat_recon.film import Film, write_frames, write_videos
     from splat_recon.gaussians.gaussians import Gaussians
     from splat_recon.gaussians.initialize import from_points
     from splat_recon.gaussians.transform import transformed
+    from splat_recon.geometry.camera_paths import CameraPathConfig, camera_path
     from splat_recon.geometry.cameras import Camera
     from splat_recon.geometry.trajectories import interpolated
+    from splat_recon.io.camera_files import read_camera_file
     from splat_recon.io.colmap import read_scene, write_scene
+    from splat_recon.io.formats import SplatFile, read_splats, write_splats
     from splat_recon.io.ply import read_ply, write_ply
     from splat_recon.io.sfm import reconstruct
     from splat_recon.io.sfm_config import SfmConfig
@@ -33,14 +38,16 @@ if TYPE_CHECKING:
     from splat_recon.metrics import make_lpips
     from splat_recon.render.output import RenderOutput, RenderStats
     from splat_recon.render.rasterizer import Rasterizer, RenderConfig, make_rasterizer
+    from splat_recon.report import write_report
     from splat_recon.scene.downscale import downscaled
     from splat_recon.scene.normalize import normalized
     from splat_recon.scene.scene import Points, Scene, View
     from splat_recon.scene.splits import Split, make_split
     from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-    from splat_recon.trained import TrainedSplats, export_ply
+    from splat_recon.trained import TrainedSplats, export_ply, export_splats
     from splat_recon.trainer import SplatTrainer
     from splat_recon.view_configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
+    from splat_recon.viewer import SplatViewer, TrainingViewer
     from splat_recon.views.mixture import ViewMixture
     from splat_recon.views.view_set import TrainingView, ViewSet
 
@@ -48,9 +55,12 @@ _SUBMODULES = {
     "AdcConfig": "config",
     "BilateralGridConfig": "view_configs",
     "Camera": "geometry.cameras",
+    "CameraPathConfig": "geometry.camera_paths",
     "DepthConfig": "view_configs",
+    "DrawableSplats": "drawable",
     "Evaluation": "evaluate",
     "ExposureConfig": "view_configs",
+    "Film": "film",
     "Gaussians": "gaussians.gaussians",
     "InputError": "errors",
     "LearningRates": "config",
@@ -64,20 +74,25 @@ _SUBMODULES = {
     "Scene": "scene.scene",
     "SfmConfig": "io.sfm_config",
     "SfmResult": "io.sfm_report",
+    "SplatFile": "io.formats",
     "SplatTrainer": "trainer",
+    "SplatViewer": "viewer",
     "Split": "scene.splits",
     "SyntheticConfig": "scene.synthetic",
     "TrainConfig": "config",
     "TrainedSplats": "trained",
     "TrainingView": "views.view_set",
+    "TrainingViewer": "viewer",
     "View": "scene.scene",
     "ViewMixture": "views.mixture",
     "ViewScore": "evaluate",
     "ViewSet": "views.view_set",
     "absgrad_config": "config",
     "antialiased_config": "config",
+    "camera_path": "geometry.camera_paths",
     "downscaled": "scene.downscale",
     "export_ply": "trained",
+    "export_splats": "trained",
     "from_points": "gaussians.initialize",
     "generate_scene": "scene.synthetic",
     "interpolated": "geometry.trajectories",
@@ -86,15 +101,21 @@ _SUBMODULES = {
     "make_split": "scene.splits",
     "mcmc_config": "config",
     "normalized": "scene.normalize",
+    "read_camera_file": "io.camera_files",
     "read_ply": "io.ply",
     "read_scene": "io.colmap",
+    "read_splats": "io.formats",
     "read_transforms": "io.transforms_json",
     "reconstruct": "io.sfm",
     "transformed": "gaussians.transform",
+    "write_frames": "film",
     "write_ply": "io.ply",
+    "write_report": "report",
     "write_scene": "io.colmap",
+    "write_splats": "io.formats",
     "write_transforms": "io.transforms_json",
     "write_video": "io.video",
+    "write_videos": "film",
 }
 """Where each public name lives; it is imported when it is first used."""
 
@@ -102,9 +123,12 @@ __all__ = [
     "AdcConfig",
     "BilateralGridConfig",
     "Camera",
+    "CameraPathConfig",
     "DepthConfig",
+    "DrawableSplats",
     "Evaluation",
     "ExposureConfig",
+    "Film",
     "Gaussians",
     "InputError",
     "LearningRates",
@@ -118,20 +142,25 @@ __all__ = [
     "Scene",
     "SfmConfig",
     "SfmResult",
+    "SplatFile",
     "SplatTrainer",
+    "SplatViewer",
     "Split",
     "SyntheticConfig",
     "TrainConfig",
     "TrainedSplats",
     "TrainingView",
+    "TrainingViewer",
     "View",
     "ViewMixture",
     "ViewScore",
     "ViewSet",
     "absgrad_config",
     "antialiased_config",
+    "camera_path",
     "downscaled",
     "export_ply",
+    "export_splats",
     "from_points",
     "generate_scene",
     "interpolated",
@@ -140,15 +169,21 @@ __all__ = [
     "make_split",
     "mcmc_config",
     "normalized",
+    "read_camera_file",
     "read_ply",
     "read_scene",
+    "read_splats",
     "read_transforms",
     "reconstruct",
     "transformed",
+    "write_frames",
     "write_ply",
+    "write_report",
     "write_scene",
+    "write_splats",
     "write_transforms",
     "write_video",
+    "write_videos",
 ]
 
 

@@ -1,5 +1,6 @@
 """Films of Gaussians along cameras: pictures, depths and opacities, as videos or as one file per frame."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -183,6 +184,16 @@ def depth_range(gaussians: Gaussians, cameras: Sequence[Camera]) -> tuple[float,
         found.append(z[inside].numpy())
     depths = np.concatenate(found) if found else np.zeros(0)
     return _spaced(np.percentile(depths, [10, 90])) if len(depths) else (1.0, 2.0)
+
+
+def digests(gaussians: Gaussians, cameras: Sequence[Camera]) -> dict[str, str]:
+    """SHA-256 of the Gaussians and of the cameras, by which a render is recognized."""
+    of_gaussians, of_cameras = hashlib.sha256(), hashlib.sha256()
+    for tensor in gaussians.parameters().values():
+        of_gaussians.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    for camera in cameras:
+        of_cameras.update(camera.T_world_cam.tobytes() + camera.K.tobytes())
+    return {"gaussians": of_gaussians.hexdigest(), "cameras": of_cameras.hexdigest()}
 
 
 def _spaced(limits: np.ndarray) -> tuple[float, float]:
