@@ -66,11 +66,12 @@ def restless(frames: Frames, seed: int = 1) -> Frames:
     return result
 
 
-def psnr(result: Frames, truth: Frames | None) -> float:
+def psnr(result: Frames, truth: Frames | None) -> str:
+    """Mean over frames; a dash where the truth is unknown."""
     if truth is None:
-        return float("nan")
+        return "–"
     errors = [((a.astype(float) - b) ** 2).mean() for a, b in zip(result, truth, strict=True)]
-    return float(np.mean([10 * np.log10(255**2 / max(error, 1e-9)) for error in errors]))
+    return f"{np.mean([10 * np.log10(255**2 / max(error, 1e-9)) for error in errors]):.2f}"
 
 
 def print_rows(name: str, inputs: Frames, truth: Frames | None, vectors: Vectors | None, references: Any) -> None:
@@ -97,7 +98,7 @@ def print_rows(name: str, inputs: Frames, truth: Frames | None, vectors: Vectors
             meter.update(frame, fixed, None if vectors is None or not index else vectors[index])
         figures = meter.result()
         print(
-            f"| {name} | {label} | {figures.change:.2f} | {figures.warped:.2f} | {psnr(result, truth):.2f} | "
+            f"| {name} | {label} | {figures.change:.2f} | {figures.warped:.2f} | {psnr(result, truth)} | "
             f"{1000 * seconds / len(inputs):.0f} |",
             flush=True,
         )
