@@ -240,7 +240,7 @@ class SplatTrainer:
         pixel_weight = None if view.pixel_weight is None else view.pixel_weight.to(self.device)
         loss = view.weight * photometric(
             parts.applied(output.rgb, view.name),
-            view.rgb.to(self.device),
+            view.rgb_on(self.device),
             ssim_weight=self.config.ssim_weight,
             pixel_weight=pixel_weight,
         )

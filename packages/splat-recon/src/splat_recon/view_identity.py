@@ -7,7 +7,7 @@ import numpy as np
 
 from splat_recon.errors import InputError
 from splat_recon.views.mixture import ViewMixture
-from splat_recon.views.view_set import TrainingView, ViewSet
+from splat_recon.views.view_set import PhotoTrainingView, TrainingView, ViewSet
 
 _KNOWN: WeakKeyDictionary[TrainingView, str] = WeakKeyDictionary()
 """Checksums by view: views never change."""
@@ -21,12 +21,21 @@ def view_checksum(view: TrainingView) -> str:
     digest = hashlib.sha256()
     for values in (view.camera.T_world_cam, view.camera.K, np.array([view.weight])):
         digest.update(np.ascontiguousarray(values, dtype="<f8").tobytes())
-    for image in (view.rgb, view.pixel_weight):
-        if image is not None:
-            digest.update(repr(tuple(image.shape)).encode())
-            digest.update(np.ascontiguousarray(image.detach().cpu().numpy(), dtype="<f4").tobytes())
+    for image in _images(view):
+        digest.update(f"{image.dtype} {image.shape}".encode())
+        digest.update(np.ascontiguousarray(image).tobytes())
     _KNOWN[view] = digest.hexdigest()
     return _KNOWN[view]
+
+
+def _images(view: TrainingView) -> list[np.ndarray]:
+    """The pixels and their weights; a photo's as bytes, a quarter of its floats."""
+    if isinstance(view, PhotoTrainingView) and vars(view).get("rgb") is None and vars(view).get("pixel_weight") is None:
+        found = [view.view.rgb_u8, view.view.mask]
+    else:
+        weight = view.pixel_weight
+        found = [view.rgb.detach().cpu().numpy(), None if weight is None else weight.detach().cpu().numpy()]
+    return [image for image in found if image is not None]
 
 
 def views_identity(views: ViewSet | ViewMixture) -> list[list[str]]:
