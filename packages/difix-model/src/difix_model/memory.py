@@ -11,9 +11,6 @@ from difix_model.tiling import MIN_TILE_SIZE
 
 logger = logging.getLogger(__name__)
 
-TILE_STEP = 64
-"""Tile sizes that are tried after memory ran out are multiples of this."""
-
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "failed to allocate")
 """What RuntimeErrors say, in lower case, that mean the same as OutOfMemoryError: from the CPU, cuDNN, cuBLAS, MPS."""
 
@@ -59,15 +56,9 @@ class MemoryBudget:
         """Return how many images or tiles like the one of `load` to run at a time."""
         return wanted if self.max_pixels is None else max(1, min(wanted, self.max_pixels // load.pixels_of_one))
 
-    def tile_size(self, load: Load) -> int | None:
-        """Return the tile size that makes images like the one of `load` fit, None if they fit as they are."""
-        if self.max_pixels is None or load.pixels_of_one <= self.max_pixels:
-            return None
-        per_view = self.max_pixels // load.views
-        size = max(load.height, load.width) // TILE_STEP * TILE_STEP
-        while size > MIN_TILE_SIZE and min(size, load.height) * min(size, load.width) > per_view:
-            size -= TILE_STEP
-        return max(size, MIN_TILE_SIZE)
+    def fits(self, load: Load) -> bool:
+        """Tell whether one image or tile like that of `load` may be tried, after all that is known."""
+        return self.max_pixels is None or load.pixels_of_one <= self.max_pixels
 
     def lower(self, failed: Load) -> None:
         """Take in that memory ran out, say what follows, and free what can be freed.
@@ -83,8 +74,7 @@ class MemoryBudget:
             logger.warning("out of memory with %d times %s at a time: going on with %d", failed.batch, size, fewer)
         elif max(failed.height, failed.width) > MIN_TILE_SIZE:
             self.max_pixels = failed.pixels_of_one // 2
-            smaller = self.tile_size(failed)
-            logger.warning("out of memory with %s: going on in tiles of at most %s pixels a side", size, smaller)
+            logger.warning("out of memory with %s: going on in tiles of at most half as many pixels", size)
         else:
             raise NotEnoughMemoryError(
                 f"there is not enough memory even for {size} at a time: close other programs, use fewer references, "

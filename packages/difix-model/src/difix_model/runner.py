@@ -16,7 +16,10 @@ from difix_model.memory import Load, MemoryBudget, is_out_of_memory
 from difix_model.network import DifixNetwork
 from difix_model.reference_cache import DEFAULT_CACHE_BYTES, ReferenceCache, ReferenceImage
 from difix_model.tile_statistics import TileStatistics
-from difix_model.tiling import TilePlan, TilingConfig, blend_weights, plan_tiles
+from difix_model.tiling import MIN_TILE_SIZE, TilePlan, TilingConfig, blend_weights, plan_tiles
+
+TILE_STEP = 64
+"""Tile sizes that are tried after memory ran out are multiples of this."""
 
 FixTargets = Callable[[Tensor, Tensor | None], Tensor]
 """`DifixNetwork.fix_targets` with everything but images and latents of references given."""
@@ -135,14 +138,18 @@ class NetworkRunner:
 
     def _plan(self, whole: Load) -> TilePlan:
         """Cut as the configuration says, or smaller where memory ran out before."""
-        tile_size = self.tiling.wanted_tile_size(whole.height, whole.width)
         overlap = self.tiling.overlap
-        fitting = self.budget.tile_size(whole)
-        if fitting is not None and (tile_size is None or fitting < tile_size):
-            tile_size = fitting
-        if tile_size is not None:
-            overlap = min(overlap, tile_size // 4) if tile_size < 2 * overlap or fitting == tile_size else overlap
-        return plan_tiles(whole.height, whole.width, tile_size=tile_size, overlap=overlap, multiple=self.multiple)
+        tile_size = self.tiling.wanted_tile_size(whole.height, whole.width)
+        smaller = max(whole.height, whole.width) if tile_size is None else tile_size
+        while True:
+            if tile_size is not None:
+                overlap = min(overlap, tile_size // 2)
+            plan = plan_tiles(whole.height, whole.width, tile_size=tile_size, overlap=overlap, multiple=self.multiple)
+            fits = self.budget.fits(dataclasses.replace(whole, height=plan.height, width=plan.width))
+            if fits or smaller <= MIN_TILE_SIZE:
+                return plan
+            smaller = max(MIN_TILE_SIZE, (smaller - 1) // TILE_STEP * TILE_STEP)
+            tile_size, overlap = smaller, min(self.tiling.overlap, smaller // 4)
 
     def _attempt(
         self,
