@@ -22,9 +22,8 @@ STEPS: dict[str, list[str]] = {
     "tests": ["-m", "pytest", "-m", "gpu", "--run-slow", "-q"],
     "rasterizer": ["benchmarks/rasterizer.py", "--cuda"],
     "latency": [
-        *("benchmarks/pipeline_latency.py", "--device", "cuda", "--architecture", "full"),
-        *("--dtypes", "bfloat16", "float16", "--sizes", "512x512", "1024x576", "--batches", "1", "4"),
-        *("--repeats", "30"),
+        *("benchmarks/pipeline_latency.py", "--device", "cuda", "--out", "{out}/latency.json"),
+        *("--compile", "no", "default", "max-autotune", "--repeats", "30"),
     ],
     "demo": ["-m", "difix3d_train_app", "--device", "cuda", "--out", "{out}/demo"],
     "pairs": [
