@@ -116,14 +116,15 @@ def test_gradients_agree_with_gsplat(antialiased: bool, spread: float):
     gaussians = make_gaussians(400, seed=3, spread=spread)
     splats, radii, arrays, values = project_ours(gaussians, camera, config)
     num = len(gaussians)
-    moments = np.random.default_rng(0).standard_normal((num, layout.NUM_MOMENTS)).astype(np.float32)
+    moments = np.random.default_rng(0).standard_normal((num, layout.MOMENT_STRIDE)).astype(np.float32)
     grads = [np.zeros_like(array) for array in arrays]
     v_means2d = np.zeros((num, 2), np.float32)
     means, log_scales, quats, logits, _, sh_rest = arrays
     v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest = grads
     project_backward(
         0, num, means, log_scales, quats, logits, sh_rest, values, DEGREE, antialiased, splats, radii,
-        np.arange(num + 1), moments, v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest, v_means2d, None,
+        np.arange(num, dtype=np.int32), np.arange(num + 1), moments,
+        v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest, v_means2d, None,
     )  # fmt: skip
 
     # What the moments mean: the gradients of position, conic, opacity, colour and depth of every splat.

@@ -27,7 +27,7 @@ def random_splats(n: int, width: int, height: int, *, seed: int = 0, with_ties: 
 def test_lists_are_gsplats(width: int, height: int):
     splats, depths, radii = random_splats(300, width, height)
     tiles_x, tiles_y = -(-width // 16), -(-height // 16)
-    ids, slots, tile_starts, slot_starts = bin_splats(splats, depths.view(np.uint32), radii, tiles_x, tiles_y)
+    ids, places, tile_starts, place_starts = bin_splats(splats, depths.view(np.uint32), radii, tiles_x, tiles_y)
     per_splat, isect_ids, flatten_ids = _isect_tiles(
         torch.from_numpy(splats[None, :, :2]), torch.from_numpy(radii[None]), torch.from_numpy(depths[None]),
         16, tiles_x, tiles_y,
@@ -36,11 +36,10 @@ def test_lists_are_gsplats(width: int, height: int):
     offsets = _isect_offset_encode(isect_ids, 1, tiles_x, tiles_y)
     np.testing.assert_array_equal(tile_starts[:-1], offsets.flatten().numpy())
     assert tile_starts[-1] == len(ids)
-    np.testing.assert_array_equal(np.diff(slot_starts), per_splat[0].numpy())
-    # Every intersection has one slot, among those of its splat.
-    np.testing.assert_array_equal(np.sort(slots), np.arange(len(ids)))
-    assert (slots >= slot_starts[ids]).all()
-    assert (slots < slot_starts[ids + 1]).all()
+    np.testing.assert_array_equal(np.diff(place_starts), per_splat[0].numpy())
+    # Every intersection is found from its splat, each once.
+    np.testing.assert_array_equal(np.sort(places), np.arange(len(ids)))
+    np.testing.assert_array_equal(ids[places], np.repeat(np.arange(len(radii)), np.diff(place_starts)))
 
 
 def test_order_is_by_depth_then_by_index():
@@ -55,7 +54,7 @@ def test_no_splat_gives_empty_lists():
     splats, depths, radii = random_splats(5, 40, 40)
     radii[:] = 0
     for n in (0, 5):
-        ids, slots, tile_starts, slot_starts = bin_splats(splats[:n], depths[:n].view(np.uint32), radii[:n], 3, 3)
-        assert len(ids) == len(slots) == 0
+        ids, places, tile_starts, place_starts = bin_splats(splats[:n], depths[:n].view(np.uint32), radii[:n], 3, 3)
+        assert len(ids) == len(places) == 0
         assert not tile_starts.any()
-        assert slot_starts.shape == (n + 1,)
+        assert place_starts.shape == (n + 1,)

@@ -110,7 +110,7 @@ class _Rasterize(torch.autograd.Function):
     def backward(ctx, v_rgb, v_alpha, v_depth):
         """Walk the tiles back to front, then each Gaussian from the image to the world."""
         call: _Call = ctx.call
-        parameters, splats, (ids, slots, tile_starts, slot_starts), behind, reached, kept, alpha, depth = ctx.state
+        parameters, splats, (ids, places, tile_starts, place_starts), behind, reached, kept, alpha, depth = ctx.state
         moments = RECYCLER.empty((ids.shape[0], layout.MOMENT_STRIDE), np.float32)
         gradients = (_array(v_rgb), _array(v_alpha)[..., 0], _array(v_depth)[..., 0])
         max_alpha = np.float32(call.config.max_alpha)
@@ -118,7 +118,7 @@ class _Rasterize(torch.autograd.Function):
         absgrad = RECYCLER.zeros((num, 2)) if call.config.absgrad else None
         call.workers.run(
             lambda worker: blend_backward(
-                worker, call.workers.num_threads, call.tiles_x, tile_starts, ids, slots, splats, behind, max_alpha,
+                worker, call.workers.num_threads, call.tiles_x, tile_starts, ids, splats, behind, max_alpha,
                 reached, kept, alpha, depth, *gradients, moments, absgrad,
             )
         )  # fmt: skip
@@ -130,7 +130,7 @@ class _Rasterize(torch.autograd.Function):
             num,
             lambda start, stop: project_backward(
                 start, stop, means, log_scales, quats, logits, sh_rest, call.camera, call.degree,
-                call.config.antialiased, splats, call.radii, slot_starts, moments,
+                call.config.antialiased, splats, call.radii, places, place_starts, moments,
                 v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest, v_means2d, absgrad,
             ),
         )  # fmt: skip

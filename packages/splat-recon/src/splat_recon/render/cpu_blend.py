@@ -294,18 +294,18 @@ def step_back(buffer, at, dx, dy, half_xx, conic_xy, half_yy, opacity, red, gree
     alpha = least(raw, max_alpha)
     drawn = (alpha >= MIN_ALPHA) & (s >= ZERO) & (load(buffer, P_DRAWN + at) >= index)
     alpha = select(drawn, alpha, ZERO)
-    inverse = everywhere(ONE) / (ONE - alpha)
-    light = load(buffer, P_LIGHT + at) * inverse
+    light = load(buffer, P_LIGHT + at) / (ONE - alpha)
     weight = light * alpha
     behind = load(buffer, P_BEHIND + at)
     value = load(buffer, P_V_RED + at) * red
     value = fma(load(buffer, P_V_GREEN + at), green, value)
     value = fma(load(buffer, P_V_BLUE + at), blue, value)
     value = fma(load(buffer, P_V_DEPTH + at), depth, value)
-    v_transparency = behind * inverse - light * value
+    # What lies behind counts by what would be seen without the splat, so no light need be divided by.
+    gained = behind - value
     store(buffer, P_LIGHT + at, light)
-    store(buffer, P_BEHIND + at, fma(weight, value, behind))
-    return select(drawn & (raw <= max_alpha), raw * v_transparency, ZERO), weight
+    store(buffer, P_BEHIND + at, behind - alpha * gained)
+    return select(drawn & (raw <= max_alpha), raw * light * gained, ZERO), weight
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
@@ -334,7 +334,7 @@ def load_tile(buffer, kept, top, left, background, alpha, depth, v_rgb, v_alpha,
         through = load(buffer, P_V_RED + at) * background[0]
         through = fma(load(buffer, P_V_GREEN + at), background[1], through)
         through = fma(load(buffer, P_V_BLUE + at), background[2], through)
-        store(buffer, P_BEHIND + at, light * (load(buffer, P_BEHIND + at) + through))
+        store(buffer, P_BEHIND + at, load(buffer, P_BEHIND + at) + through)
         store(buffer, P_LIGHT + at, light)
         store(buffer, P_DRAWN + at, last)
         for lane in range(LANES):
@@ -344,10 +344,10 @@ def load_tile(buffer, kept, top, left, background, alpha, depth, v_rgb, v_alpha,
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
 def blend_backward(
-    worker, num_workers, tiles_x, tile_starts, ids, slots, splats, background, max_alpha, reached, kept,
+    worker, num_workers, tiles_x, tile_starts, ids, splats, background, max_alpha, reached, kept,
     alpha, depth, v_rgb, v_alpha, v_depth, moments, absgrad,
 ):  # fmt: skip
-    """Walk every `num_workers`-th tile back to front and write each intersection's moments into its slot.
+    """Walk every `num_workers`-th tile back to front and write each intersection's moments at its place.
 
     The compiler leaves out the moments of the absolute gradients where `absgrad` is None.
     """
@@ -361,7 +361,7 @@ def blend_backward(
         origin_x, origin_y = F(left) + HALF, F(top) + HALF
         deepest = load_tile(buffer, kept[tile], top, left, background, alpha, depth, v_rgb, v_alpha, v_depth)
         for place in range(start + deepest + 1, stop):
-            store(moments, U(slots[place]) * LANES, zero)
+            store(moments, U(place) * LANES, zero)
         for place in range(start + deepest, start - 1, -1):
             splat = splats[ids[place]]
             x, y = splat[X] - origin_x, splat[Y] - origin_y
@@ -370,7 +370,7 @@ def blend_backward(
             m_red = m_green = m_blue = m_depth = abs_x = abs_y = zero
             ahead = U(reached[place])
             if ahead == U0:
-                store(moments, U(slots[place]) * LANES, zero)
+                store(moments, U(place) * LANES, zero)
                 continue
             while ahead != U0:
                 at = lowest_bit(ahead) * LANES
@@ -394,4 +394,4 @@ def blend_backward(
             second = fold_8(fold_16(m_11, m_02), fold_16(m_red, m_green))
             third = fold_8(fold_16(m_blue, m_depth), fold_16(abs_x, abs_y))
             folded = fold_2(fold_4(first, second), fold_4(third, zero))
-            store(moments, U(slots[place]) * LANES, folded)
+            store(moments, U(place) * LANES, folded)

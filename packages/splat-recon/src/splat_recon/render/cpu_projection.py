@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from splat_recon.render.cpu_harmonics import C0, FLAGS, direction_gradient, fill_bases
+from splat_recon.render.cpu_lanes import everywhere, load, store
 from splat_recon.render.cpu_layout import (
     CAMERA_CENTER,
     CAMERA_CX,
@@ -38,7 +39,7 @@ from splat_recon.render.cpu_layout import (
     M_ABS_Y,
     M_DEPTH,
     M_RED,
-    NUM_MOMENTS,
+    MOMENT_STRIDE,
     OPACITY,
     RED,
     X,
@@ -46,6 +47,7 @@ from splat_recon.render.cpu_layout import (
 )
 
 F = np.float32
+U = np.uint64
 
 ZERO = F(0)
 HALF = F(0.5)
@@ -58,6 +60,8 @@ FRUSTUM_MARGIN = F(0.3)
 """The affine approximation is evaluated at most this share of half the image outside of it."""
 MAX_RADIUS = F(1 << 24)
 FINITE = F(3e38)
+GROUP = 128
+"""Gaussians whose moments are added up one right after the other, so that waiting for memory overlaps."""
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
@@ -321,26 +325,39 @@ def geometry_backward(i, camera, means, log_scales, quats, v_xx, v_xy, v_yy, v_p
     v_means[i, 2] += camera[2] * gx + camera[5] * gy + camera[8] * gz
 
 
+@njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
+def add_up(start, stop, places, place_starts, moments, totals):
+    """Sum the moments of each of the Gaussians `start` to `stop`, which lie far apart: a row of `totals` for each.
+
+    They are added tile by tile, so the order of the sum, and with it every bit of the result, is the same for any
+    number of threads.
+    """
+    for i in range(start, stop):
+        total = everywhere(ZERO)
+        for k in range(place_starts[i], place_starts[i + 1]):
+            total = total + load(moments, U(places[k]) * U(MOMENT_STRIDE))
+        store(totals, U(i - start) * U(MOMENT_STRIDE), total)
+
+
 @njit(nogil=True, cache=True, error_model="numpy", fastmath=FLAGS)
 def project_backward(
     start, stop, means, log_scales, quats, logits, sh_rest, camera, degree, antialiased, splats, radii,
-    slot_starts, moments, v_means, v_logs, v_quats, v_logits, v_sh0, v_sh_rest, v_means2d, absgrad,
+    places, place_starts, moments, v_means, v_logs, v_quats, v_logits, v_sh0, v_sh_rest, v_means2d, absgrad,
 ):  # fmt: skip
     """Add up what the tiles found about Gaussians `start` to `stop` and carry it to the raw parameters.
 
-    The gradient arrays must hold zeros. Each Gaussian's moments lie side by side, so the order of the sum, and with
-    it every bit of the result, is the same for any number of threads.
+    The gradient arrays must hold zeros.
     """
-    total = np.empty(NUM_MOMENTS, np.float32)
+    totals = np.empty((GROUP, MOMENT_STRIDE), np.float32)
     bases = np.empty(15, np.float32)
     weights = np.empty(15, np.float32)
     for i in range(start, stop):
+        member = (i - start) % GROUP
+        if member == 0:
+            add_up(i, min(i + GROUP, stop), places, place_starts, moments, totals)
         if radii[i, 0] <= 0:
             continue
-        total[:] = ZERO
-        for slot in range(slot_starts[i], slot_starts[i + 1]):
-            for m in range(NUM_MOMENTS):
-                total[m] += moments[slot, m]
+        total = totals[member]
         splat = splats[i]
         v_px = splat[CONIC_XX] * total[M_10] + splat[CONIC_XY] * total[M_01]
         v_py = splat[CONIC_XY] * total[M_10] + splat[CONIC_YY] * total[M_01]

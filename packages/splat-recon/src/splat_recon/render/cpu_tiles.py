@@ -62,12 +62,12 @@ def bin_splats(splats, depth_bits, radii, tiles_x, tiles_y):
 
     Returns:
         ids: Splat of every intersection, tile after tile, int32.
-        slots: Where the gradient of every intersection is kept; a splat's slots lie side by side, int32.
+        places: Places in `ids` of every splat's intersections, splat after splat, int32.
         tile_starts: Where each tile's part of `ids` begins, with the end as last element, int64.
-        slot_starts: Where each splat's slots begin, with the end as last element, int64.
+        place_starts: Where each splat's part of `places` begins, with the end as last element, int64.
     """
     num_splats = radii.shape[0]
-    slot_starts = np.zeros(num_splats + 1, np.int64)
+    place_starts = np.zeros(num_splats + 1, np.int64)
     tile_starts = np.zeros(tiles_x * tiles_y + 1, np.int64)
     boxes = np.empty((num_splats, 4), np.int32)
     for i in range(num_splats):
@@ -79,19 +79,19 @@ def bin_splats(splats, depth_bits, radii, tiles_x, tiles_y):
             for tile_y in range(y0, y1):
                 for tile_x in range(x0, x1):
                     tile_starts[tile_y * tiles_x + tile_x + 1] += 1
-        slot_starts[i + 1] = slot_starts[i] + count
+        place_starts[i + 1] = place_starts[i] + count
     for tile in range(tiles_x * tiles_y):
         tile_starts[tile + 1] += tile_starts[tile]
-    ids = np.empty(slot_starts[num_splats], np.int32)
-    slots = np.empty(slot_starts[num_splats], np.int32)
+    ids = np.empty(place_starts[num_splats], np.int32)
+    places = np.empty(place_starts[num_splats], np.int32)
     filled = tile_starts.copy()
     for i in depth_order(depth_bits, radii):
-        slot = slot_starts[i]
+        slot = place_starts[i]
         for tile_y in range(boxes[i, 2], boxes[i, 3]):
             for tile_x in range(boxes[i, 0], boxes[i, 1]):
                 place = filled[tile_y * tiles_x + tile_x]
                 filled[tile_y * tiles_x + tile_x] = place + 1
                 ids[place] = i
-                slots[place] = slot
+                places[slot] = place
                 slot += 1
-    return ids, slots, tile_starts, slot_starts
+    return ids, places, tile_starts, place_starts
