@@ -4,10 +4,12 @@ Two steps, because the first takes long and the second is repeated:
 
     uv run python benchmarks/do_no_harm.py renders --scenes SCENES --out RENDERS
     uv run python benchmarks/do_no_harm.py table --scenes SCENES --renders RENDERS --out TABLES
+    uv run python benchmarks/do_no_harm.py references --scenes SCENES --renders RENDERS
 
 The first trains Gaussians on all photos of every captured scene (good) and on its six sparse views (bad), and keeps
 the renders: of the photos' own cameras, or of the test views. It skips what is there already. The second fixes all of
-them with the embedded weights and with simulated fixers, some of them harmful, and compares with the photos.
+them with the embedded weights and with simulated fixers, some of them harmful, and compares with the photos. The third
+tells how near, by pose, the photos are that are chosen by looks.
 """
 
 from __future__ import annotations
@@ -123,6 +125,33 @@ def read_samples(scenes: Path, renders: Path) -> list[Sample]:
                 )
             )
     return samples
+
+
+def print_references(scenes: Path, renders: Path) -> None:
+    """Choose a photo for every render by similarity, its own left out, and rank the choice by pose."""
+    from difix_model.camera_poses import pose_distances, poses_extent, read_poses
+    from difix_model.reference_similarity import similarities
+
+    print("| renders | scene | renders | photos | nearest by pose | among 3 nearest | by chance |")
+    print("|---|---|---|---|---|---|---|")
+    for kind in ("good", "bad"):
+        ranks: list[int] = []
+        for done in sorted(renders.glob(f"{kind}/*/{DONE}")):
+            poses = read_poses(scenes / done.parent.name)
+            photos = sorted((renders / "good" / done.parent.name / "photos").iterdir())
+            paths = sorted((done.parent / "renders").iterdir())
+            T_world_photo = np.stack([poses.of(path) for path in photos])
+            T_world_cam = np.stack([poses.of(path) for path in paths])
+            distances = pose_distances(T_world_cam, T_world_photo, extent=poses_extent(T_world_photo))
+            own = np.array([[photo.stem == path.stem for photo in photos] for path in paths])
+            chosen = np.where(own, -np.inf, similarities(paths, photos)).argmax(axis=1)
+            distances[own] = np.inf
+            rank = (distances < distances[np.arange(len(paths)), chosen][:, None]).sum(axis=1)
+            ranks += rank.tolist()
+            shares = f"{(rank == 0).mean():.0%} | {(rank < 3).mean():.0%} | {3 / (len(photos) - 1):.0%}"
+            print(f"| {kind} | {done.parent.name} | {len(paths)} | {len(photos) - 1} | {shares} |")
+        total = np.array(ranks)
+        print(f"| {kind} | all | {len(total)} | | {(total == 0).mean():.0%} | {(total < 3).mean():.0%} | |")
 
 
 def _rgb(path: Path) -> torch.Tensor:
@@ -326,8 +355,13 @@ if __name__ == "__main__":
     table.add_argument("--renders", type=Path, required=True)
     table.add_argument("--out", type=Path, required=True)
     table.add_argument("--model", default="default")
+    references = verbs.add_parser("references")
+    references.add_argument("--scenes", type=Path, required=True)
+    references.add_argument("--renders", type=Path, required=True)
     given = parser.parse_args()
     if given.verb == "renders":
         make_renders(given.scenes, given.out, given.names, given.max_size, given.max_steps, given.num_views)
+    elif given.verb == "references":
+        print_references(given.scenes, given.renders)
     else:
         make_tables(given.scenes, given.renders, given.out, given.model)
