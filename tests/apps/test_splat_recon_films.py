@@ -194,6 +194,19 @@ def test_wrong_renders_are_one_sentence(finished: Path, tmp_path: Path, capsys):
         assert stopped.value.code == 2
 
 
+def test_observers_change_nothing_about_the_result(finished: Path, scene_folder: Path, tmp_path: Path):
+    pytest.importorskip("viser", reason="the extra viewer is not installed")
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    out = tmp_path / "run"
+    flags = ["--scene", str(scene_folder), "--out", str(out), "--device", "cpu", "--split", "every:4"]
+    more = ["--viewer", "--viewer-port", "8480", "--tensorboard", "--eval-every", "7"]
+    assert main(["train", *flags, "--max-steps", "60", "--preset", "mcmc", *more]) == 0
+    for name in ("point_cloud.ply", "metrics.json", "metrics.jsonl"):
+        assert (out / name).read_bytes() == (finished / name).read_bytes(), name
+    (events,) = (out / "tensorboard").iterdir()
+    assert events.stat().st_size > 10_000
+
+
 def test_the_report_is_one_page_with_curves_and_pictures(finished: Path):
     import re
 
