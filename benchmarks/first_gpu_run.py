@@ -21,6 +21,10 @@ SCRATCH = ("--no-posterior-noise", "--lpips-weight", "0", "--gram-weight", "0", 
 STEPS: dict[str, list[str]] = {
     "tests": ["-m", "pytest", "-m", "gpu", "--run-slow", "-q"],
     "rasterizer": ["benchmarks/rasterizer.py", "--cuda"],
+    "splat_step": [
+        *("benchmarks/splat_step.py", "--device", "cuda", "--gaussians", "500000", "--size", "1024", "--steps", "1000"),
+        *("--out", "{out}/splat_step"),
+    ],
     "latency": [
         *("benchmarks/pipeline_latency.py", "--device", "cuda", "--out", "{out}/latency.json"),
         *("--compile", "no", "default", "max-autotune", "--repeats", "30"),
