@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from difix_model.config import NetworkConfig, UNetConfig, VaeConfig, tiny_config
     from difix_model.conversion import convert_checkpoint, export_checkpoint
     from difix_model.errors import InputError
+    from difix_model.gate import GateConfig
+    from difix_model.masks import FixResult
     from difix_model.network import DifixNetwork
     from difix_model.pairs import PairRecord, read_pairs, write_pairs
     from difix_model.pipeline import DifixPipeline
+    from difix_model.reference_choice import ReferenceConfig, choose_references
     from difix_model.released import load_released
     from difix_model.released_pipeline import ReleasedPipeline
     from difix_model.text import embed_prompt
@@ -31,11 +34,15 @@ _SUBMODULES = {
     "convert_checkpoint": "conversion",
     "export_checkpoint": "conversion",
     "InputError": "errors",
+    "GateConfig": "gate",
+    "FixResult": "masks",
     "DifixNetwork": "network",
     "PairRecord": "pairs",
     "read_pairs": "pairs",
     "write_pairs": "pairs",
     "DifixPipeline": "pipeline",
+    "ReferenceConfig": "reference_choice",
+    "choose_references": "reference_choice",
     "load_released": "released",
     "ReleasedPipeline": "released_pipeline",
     "embed_prompt": "text",
@@ -45,12 +52,16 @@ __all__ = [
     "Checkpoint",
     "DifixNetwork",
     "DifixPipeline",
+    "FixResult",
+    "GateConfig",
     "InputError",
     "NetworkConfig",
     "PairRecord",
+    "ReferenceConfig",
     "ReleasedPipeline",
     "UNetConfig",
     "VaeConfig",
+    "choose_references",
     "convert_checkpoint",
     "embed_prompt",
     "export_checkpoint",
