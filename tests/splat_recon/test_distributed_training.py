@@ -18,10 +18,11 @@ import pytest
 import torch
 
 from splat_recon.config import AdcConfig, TrainConfig, absgrad_config
-from splat_recon.distributed import SharedGsplatRasterizer, World, check_world, joined_tensors, shared_tensors
+from splat_recon.distributed import World, check_world, joined_tensors, shared_tensors
 from splat_recon.errors import InputError
 from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.render.config import RenderConfig
+from splat_recon.render.gsplat_backend import SharedGsplatRasterizer
 from splat_recon.trainer import SplatTrainer
 from splat_recon.view_configs import PoseConfig
 from splat_recon.views.view_set import ViewSet
@@ -36,7 +37,8 @@ PROCESS = """
     import torch.distributed.nn.functional as shared
     from splat_recon import distributed, trainer as engine
     from splat_recon.config import TrainConfig
-    from splat_recon.distributed import SharedRenderOutput, World
+    from splat_recon.distributed import World
+    from splat_recon.render.output import SharedRenderOutput
     from splat_recon.gaussians.gaussians import Gaussians
     from splat_recon.render.rasterizer import RenderConfig, make_rasterizer
     from splat_recon.views.view_set import ViewSet

@@ -42,19 +42,11 @@ def color_corrected(trainer: SplatTrainer, views: Sequence[View]) -> dict[str, A
     """
     if trainer.config.appearance is None:
         return {}
-    import torch
+    from splat_recon.appearance.color_alignment import color_corrected_scores
 
-    from splat_recon import metrics
-    from splat_recon.appearance.color_alignment import color_aligned
-
-    psnrs, ssims = {}, {}
-    for view in views:
-        photo = torch.tensor(view.rgb_u8, dtype=torch.float32) / 255
-        mask = None if view.mask is None else torch.tensor(view.mask)
-        aligned = color_aligned(trainer.render(view.camera).rgb.cpu(), photo, mask)
-        psnrs[view.name] = metrics.psnr(aligned, photo, mask)
-        ssims[view.name] = metrics.ssim(aligned, photo, mask)
-    psnr, ssim = (sum(scores.values()) / len(scores) for scores in (psnrs, ssims))
+    scores = color_corrected_scores(lambda camera: trainer.render(camera).rgb, views)
+    psnr = sum(score.psnr for score in scores.values()) / len(scores)
+    ssim = sum(score.ssim for score in scores.values()) / len(scores)
     console.print(f"with colours aligned to each photo: PSNR {psnr:.2f} dB  SSIM {ssim:.3f}")
-    per_view = {name: {"psnr": psnrs[name], "ssim": ssims[name]} for name in psnrs}
+    per_view = {name: {"psnr": score.psnr, "ssim": score.ssim} for name, score in scores.items()}
     return {"color_corrected": {"psnr": psnr, "ssim": ssim, "per_view": per_view}}

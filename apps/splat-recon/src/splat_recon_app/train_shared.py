@@ -28,20 +28,10 @@ def is_shared() -> bool:
 
 def train_shared(args: cli.Train) -> int:
     """This process's part of a training on several GPUs; returns the exit code."""
-    import torch
-
-    from splat_recon.device import chosen_device
     from splat_recon.distributed import World
 
     world = World.from_environment()
-    if args.device == "cpu" or world.local_rank >= torch.cuda.device_count():
-        raise InputError(
-            f"torchrun started {world.size} processes, and each needs a GPU of its own (there are "
-            f"{torch.cuda.device_count()}): start as many as there are GPUs, or leave torchrun out"
-        )
-    torch.cuda.set_device(world.local_rank)
-    chosen_device("cuda")
-    return train_with(args, world, device=f"cuda:{world.local_rank}", backend="nccl")
+    return train_with(args, world, device=world.own_gpu(args.device), backend="nccl")
 
 
 def train_with(args: cli.Train, world: World, *, device: str, backend: str) -> int:

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
 from torch import Tensor
 
 from splat_recon.config import TrainConfig
+from splat_recon.device import chosen_device
 from splat_recon.errors import InputError
 from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.geometry.cameras import Camera
-from splat_recon.render.config import RenderConfig
-from splat_recon.render.output import RenderOutput, RenderStats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +52,25 @@ class World:
             yield
         finally:
             dist.destroy_process_group()
+
+    def own_gpu(self, wanted: str) -> str:
+        """The CUDA device of this process.
+
+        Args:
+            wanted: "auto", "cpu" or "cuda", as the user asked.
+
+        Raises:
+            InputError: There is none for it, or it must not be used, or gsplat cannot use it.
+        """
+        count = torch.cuda.device_count()
+        if wanted == "cpu" or self.local_rank >= count:
+            raise InputError(
+                f"torchrun started {self.size} processes, and each needs a GPU of its own (there are {count}): "
+                "start as many as there are GPUs, or leave torchrun out"
+            )
+        torch.cuda.set_device(self.local_rank)
+        chosen_device("cuda")
+        return f"cuda:{self.local_rank}"
 
     def total(self, value: float) -> float:
         """The sum of a number over all processes; each must ask."""
@@ -111,69 +127,6 @@ def check_world(config: TrainConfig, world: World, sizes: Sequence[tuple[int, in
         problems.append(f"all photos must have one size, found {len(set(sizes))}: undistort or crop them")
     if problems:
         raise InputError.from_problems(f"training on {world.size} GPUs", problems)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SharedRenderOutput(RenderOutput):
-    """An image of this process's photo, with what density control needs of the photos of all."""
-
-    all_stats: tuple[RenderStats, ...]
-    """This process's Gaussians in the photo of each process."""
-
-
-class SharedGsplatRasterizer:
-    """gsplat's distributed mode; every process must render at the same time, images of the same size."""
-
-    def __init__(self, config: RenderConfig) -> None:
-        self.config = config
-
-    def __call__(
-        self, gaussians: Gaussians, camera: Camera, *, sh_degree: int, background: Float[Tensor, " c=3"] | None = None
-    ) -> SharedRenderOutput:
-        """Render this process's photo from everybody's Gaussians."""
-        from gsplat import rasterization
-
-        device = gaussians.device
-        colors, alphas, meta = rasterization(
-            means=gaussians.means,
-            quats=gaussians.quats_wxyz,
-            scales=gaussians.scales,
-            opacities=gaussians.opacities,
-            colors=torch.cat([gaussians.sh0, gaussians.sh_rest], dim=1),
-            viewmats=torch.as_tensor(camera.T_cam_world, dtype=torch.float32, device=device)[None],
-            Ks=torch.as_tensor(camera.K, dtype=torch.float32, device=device)[None],
-            width=camera.width,
-            height=camera.height,
-            near_plane=self.config.near,
-            far_plane=self.config.far,
-            eps2d=self.config.eps2d,
-            sh_degree=sh_degree,
-            rasterize_mode="antialiased" if self.config.antialiased else "classic",
-            render_mode="RGB+ED",
-            packed=False,
-            distributed=True,
-        )
-        rgb, alpha, depth = colors[0, ..., :3], alphas[0], colors[0, ..., 3:]
-        if background is not None:
-            rgb = rgb + (1 - alpha) * background.to(rgb)
-        stats = tuple(
-            RenderStats(means2d=means2d, radii_px=radii, width=camera.width, height=camera.height)
-            for means2d, radii in zip(_watched(meta["means2d"]), meta["radii"].amax(dim=-1).float(), strict=True)
-        )
-        return SharedRenderOutput(rgb=rgb, alpha=alpha, depth=depth, stats=stats[0], all_stats=stats)
-
-
-def _watched(means2d: Float[Tensor, "cameras n 2"]) -> list[Float[Tensor, "n 2"]]:
-    """A leaf per camera that receives the gradient which `backward()` finds for its part of gsplat's tensor."""
-    leaves = [part.detach().clone().requires_grad_(means2d.requires_grad) for part in means2d]
-    if means2d.requires_grad:
-
-        def receive(gradient: Tensor) -> None:
-            for leaf, part in zip(leaves, gradient, strict=True):
-                leaf.grad = part
-
-        means2d.register_hook(receive)
-    return leaves
 
 
 PER_GAUSSIAN = ("gaussians.", "adam.exp_avg", "density.")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from splat_recon.config import LearningRates
 from splat_recon.gaussians.gaussians import Gaussians
+from splat_recon.render.gsplat_backend import selective_adam
 
 RATE_NAMES = {
     "means": "means",
@@ -181,9 +182,7 @@ def _make_adam(
     if kind == "sparse":
         return torch.optim.SparseAdam(groups, betas=betas, eps=eps)
     if kind == "visible":
-        from gsplat import SelectiveAdam
-
-        return SelectiveAdam(groups, eps=eps, betas=betas)
+        return selective_adam(groups, betas=betas, eps=eps)
     return torch.optim.Adam(groups, betas=betas, eps=eps, fused=True)
 
 

@@ -15,8 +15,6 @@ from splat_recon.checkpoint import gaussians_from_tensors, read_checkpoint, writ
 from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.distributed import (
     ALONE,
-    SharedGsplatRasterizer,
-    SharedRenderOutput,
     World,
     check_world,
     joined_tensors,
@@ -30,7 +28,8 @@ from splat_recon.geometry.cameras import Camera
 from splat_recon.losses import photometric, regularization
 from splat_recon.optim import GaussianOptimizer
 from splat_recon.pose_refinement import PoseChange
-from splat_recon.render.output import RenderOutput, RenderStats
+from splat_recon.render.gsplat_backend import SharedGsplatRasterizer
+from splat_recon.render.output import RenderOutput, RenderStats, SharedRenderOutput
 from splat_recon.render.rasterizer import RenderConfig, make_rasterizer
 from splat_recon.scene.scene import Scene
 from splat_recon.training_checks import check_device, check_sizes, image_sizes, shared_cap

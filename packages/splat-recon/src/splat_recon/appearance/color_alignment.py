@@ -1,8 +1,15 @@
 """Colours of a render aligned to its photo, for scores that leave exposure out."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from splat_recon import metrics
+from splat_recon.evaluate import ViewScore
+from splat_recon.geometry.cameras import Camera
+from splat_recon.scene.scene import View
 
 
 def color_aligned(
@@ -20,3 +27,18 @@ def color_aligned(
     normal = inside.T @ inside + 1e-6 * torch.eye(4, dtype=torch.float64, device=rendered.device)
     affine = torch.linalg.solve(normal, inside.T @ photo[known].double())
     return (pixels @ affine).clamp(0, 1).to(rendered)
+
+
+def color_corrected_scores(
+    render: Callable[[Camera], Float[Tensor, "h w 3"]], views: Sequence[View]
+) -> dict[str, ViewScore]:
+    """PSNR and SSIM of each view's render after `color_aligned`, by name; without LPIPS."""
+    scores = {}
+    for view in views:
+        photo = torch.tensor(view.rgb_u8, dtype=torch.float32) / 255
+        mask = None if view.mask is None else torch.tensor(view.mask)
+        aligned = color_aligned(render(view.camera).cpu(), photo, mask)
+        scores[view.name] = ViewScore(
+            psnr=metrics.psnr(aligned, photo, mask), ssim=metrics.ssim(aligned, photo, mask), lpips=None
+        )
+    return scores

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.geometry.cameras import Camera
-from splat_recon.render.output import RenderOutput, RenderStats
+from splat_recon.render.output import RenderOutput, RenderStats, SharedRenderOutput
 from splat_recon.render.rasterizer import DEFAULT_CONFIG, RenderConfig, check_request
 
 _ADVICE = (
@@ -173,3 +175,67 @@ def _largest_radii(radii: Tensor, gaussian_ids: Int64[Tensor, " m"] | None, num:
     """Half the larger side of each box in pixels; gsplat up to 1.4 gave one number, later ones one per axis."""
     rows = _unpacked(radii, gaussian_ids, num)
     return (rows if rows.ndim == 1 else rows.amax(dim=-1)).float()
+
+
+class SharedGsplatRasterizer:
+    """gsplat's distributed mode; every process must render at the same time, images of the same size."""
+
+    def __init__(self, config: RenderConfig = DEFAULT_CONFIG) -> None:
+        self.config = config
+
+    def __call__(
+        self, gaussians: Gaussians, camera: Camera, *, sh_degree: int, background: Float[Tensor, " c=3"] | None = None
+    ) -> SharedRenderOutput:
+        """Render this process's photo from everybody's Gaussians."""
+        from gsplat import rasterization
+
+        device = gaussians.device
+        colors, alphas, meta = rasterization(
+            means=gaussians.means,
+            quats=gaussians.quats_wxyz,
+            scales=gaussians.scales,
+            opacities=gaussians.opacities,
+            colors=torch.cat([gaussians.sh0, gaussians.sh_rest], dim=1),
+            viewmats=torch.as_tensor(camera.T_cam_world, dtype=torch.float32, device=device)[None],
+            Ks=torch.as_tensor(camera.K, dtype=torch.float32, device=device)[None],
+            width=camera.width,
+            height=camera.height,
+            near_plane=self.config.near,
+            far_plane=self.config.far,
+            eps2d=self.config.eps2d,
+            sh_degree=sh_degree,
+            rasterize_mode="antialiased" if self.config.antialiased else "classic",
+            render_mode="RGB+ED",
+            packed=False,
+            distributed=True,
+        )
+        rgb, alpha, depth = colors[0, ..., :3], alphas[0], colors[0, ..., 3:]
+        if background is not None:
+            rgb = rgb + (1 - alpha) * background.to(rgb)
+        stats = tuple(
+            RenderStats(means2d=means2d, radii_px=radii, width=camera.width, height=camera.height)
+            for means2d, radii in zip(
+                _watched_per_camera(meta["means2d"]), meta["radii"].amax(dim=-1).float(), strict=True
+            )
+        )
+        return SharedRenderOutput(rgb=rgb, alpha=alpha, depth=depth, stats=stats[0], all_stats=stats)
+
+
+def _watched_per_camera(means2d: Float[Tensor, "cameras n 2"]) -> list[Float[Tensor, "n 2"]]:
+    """A leaf per camera that receives the gradient which `backward()` finds for its part of gsplat's tensor."""
+    leaves = [part.detach().clone().requires_grad_(means2d.requires_grad) for part in means2d]
+    if means2d.requires_grad:
+
+        def receive(gradient: Tensor) -> None:
+            for leaf, part in zip(leaves, gradient, strict=True):
+                leaf.grad = part
+
+        means2d.register_hook(receive)
+    return leaves
+
+
+def selective_adam(groups: list[dict[str, Any]], *, betas: tuple[float, float], eps: float) -> torch.optim.Optimizer:
+    """Gsplat's Adam for CUDA, whose `step` takes a mask of the Gaussians to update."""
+    from gsplat import SelectiveAdam
+
+    return SelectiveAdam(groups, eps=eps, betas=betas)

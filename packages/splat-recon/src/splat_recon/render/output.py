@@ -49,3 +49,11 @@ class RenderOutput:
     """Expected z-depth in scene units, sum(w z) / sum(w); 0 where alpha is 0."""
     stats: RenderStats
     """Per-Gaussian by-products."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SharedRenderOutput(RenderOutput):
+    """An image of this process's photo, with what density control needs of the photos of all."""
+
+    all_stats: tuple[RenderStats, ...]
+    """This process's Gaussians in the photo of each process."""
