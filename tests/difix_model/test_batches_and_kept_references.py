@@ -139,7 +139,8 @@ def test_the_cache_stays_within_its_bound_and_forgets_the_oldest() -> None:
 
 def test_only_the_render_is_decoded_and_only_its_skips_are_read(pipe: DifixPipeline) -> None:
     decoder = pipe.network.vae.decoder
-    counters = [Counter(module) for module in (decoder.conv_in, decoder.skip_conv_1, decoder.skip_conv_4)]
+    names = ("conv_in", "skip_conv_1", "skip_conv_4")
+    counters = [Counter(module) for module in map(decoder.get_submodule, names)]
     pipe([noise(16, 24, seed=i) for i in range(3)], [[noise(16, 24, seed=5), noise(16, 24, seed=6)]] * 3)
     assert [counter.batches for counter in counters] == [[3], [3], [3]]
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +65,7 @@ def test_which_images_are_tiled() -> None:
     assert default.wanted_tile_size(2160, 3840) == 1024
     assert TilingConfig(tile_size=512).wanted_tile_size(512, 513) == 512
     assert TilingConfig(tile_size=512).wanted_tile_size(512, 512) is None
+    wrong: dict[str, Any]
     for wrong in ({"tile_size": 64}, {"tile_size": 256, "overlap": 129}, {"overlap": -1}):
         with pytest.raises(ValueError, match="tiling"):
             TilingConfig(**wrong)

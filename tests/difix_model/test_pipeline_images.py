@@ -128,6 +128,56 @@ def test_other_pil_modes_become_rgb() -> None:
         np.testing.assert_array_equal(to_bytes(rgb).numpy(), expected)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("channels", [None, 1, 2, 3, 4])
+def test_arrays_of_every_depth_come_back_as_they_were(pipe: DifixPipeline, dtype: Any, channels: int | None) -> None:
+    scale = 1.0 if dtype == np.float32 else np.iinfo(dtype).max
+    unit = noise_u8(13, 22, channels=channels or 1).astype(np.float64) / 255
+    image = (unit * scale).round().astype(dtype) if scale > 1 else unit.astype(dtype)
+    image = image[..., 0] if channels is None else image
+    for given_image in (image, torch.from_numpy(image)):
+        fixed: Any = pipe(given_image)
+        assert type(fixed) is type(given_image)
+        assert (fixed.shape, fixed.dtype) == (given_image.shape, given_image.dtype)
+        unchanged = np.asarray(pipe(given_image, strength=0.0))
+        np.testing.assert_allclose(unchanged, image, atol=1e-6 if dtype == np.float32 else 0, rtol=0)
+    gray = channels in (None, 1, 2)
+    rgb = np.repeat(unit[..., :1], 3, axis=-1) if gray else unit[..., :3]
+    expected = pipe.fix(torch.from_numpy(rgb).float()[None])[0].numpy()
+    expected = expected @ np.array([[0.299], [0.587], [0.114]]) if gray else expected
+    result = np.asarray(pipe(image), np.float64).reshape(13, 22, -1)[..., : expected.shape[-1]] / scale
+    seen = unit[..., -1] > 0 if channels in (2, 4) else np.ones((13, 22), bool)
+    assert np.abs(result - expected)[seen].max() <= 0.5 / (scale if scale > 1 else np.inf) + 1e-4
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "I;16", "I", "RGB", "RGBA"])
+def test_pil_modes_are_kept(pipe: DifixPipeline, mode: str, tmp_path: Path) -> None:
+    deep = noise_u8(13, 22)[..., 0].astype(np.uint16) * 257
+    image = (
+        Image.fromarray(deep.astype(np.int32) if mode == "I" else deep)
+        if mode.startswith("I")
+        else Image.fromarray(noise_u8(13, 22, channels=4)).convert(mode)
+    )
+    fixed = pipe(image)
+    assert (fixed.mode, fixed.size) == ("I;16" if mode == "I" else mode, image.size)
+    assert np.array_equal(np.asarray(pipe(image, strength=0.0)), np.asarray(image))
+    fixed.save(tmp_path / "fixed.png")
+    with Image.open(tmp_path / "fixed.png") as saved:
+        assert np.array_equal(np.asarray(saved), np.asarray(fixed))
+    if mode == "I;16":
+        assert len(np.unique(np.asarray(fixed) % 257)) > 1, "more than 8 bits come out"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (5, 3), (7, 8)])
+def test_images_of_a_few_pixels_are_padded(pipe: DifixPipeline, size: tuple[int, int]) -> None:
+    image = noise_u8(*size)
+    fixed = pipe(image, noise_u8(9, 4, seed=1))
+    assert fixed.shape == image.shape
+    height, width = (-side % 8 for side in size)
+    whole = pipe(np.pad(image, ((0, height), (0, width), (0, 0)), mode="edge"))
+    assert np.array_equal(pipe(image), whole[: size[0], : size[1]])
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [

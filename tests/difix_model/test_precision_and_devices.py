@@ -85,7 +85,9 @@ def test_moving_a_pipeline_keeps_it_working(expected: Tensor) -> None:
 def test_float16_that_overflows_is_an_error_not_a_black_image() -> None:
     pipe = pipeline()
     fix_targets = pipe.runner._fix_targets
-    pipe.runner._fix_targets = lambda x, z, **options: fix_targets(x, z, **options).half() * torch.inf
+    pipe.runner._fix_targets = lambda x, reference_z, **options: (  # type: ignore[method-assign]
+        fix_targets(x, reference_z, **options).half() * torch.inf
+    )
     with pytest.raises(InputError, match="float16"):
         pipe.fix(*batch())
 

@@ -9,7 +9,8 @@ What happens to images that are not plain 8-bit RGB, which come back as what the
   16 bits need an array;
 - an alpha channel is returned as it is. The network sees the stored colours, whatever the alpha; pixels whose alpha is
   0 get their stored colours back, since what cannot be seen needs no fixing;
-- palette images become RGB, bilevel ones grayscale, CMYK and others RGB.
+- palette images become RGB, bilevel ones grayscale, CMYK and others RGB; 32-bit grayscale (mode I) whose values fit
+  16 bits becomes 16-bit.
 """
 
 from collections.abc import Callable
@@ -203,11 +204,9 @@ def _deep_gray(image: Image.Image) -> GivenImage:
     if values.min() < 0 or values.max() > 65535:
         raise InputError(f"a grayscale image must be 8-bit or 16-bit, got values from {values.min()} to {values.max()}")
 
-    def rebuild(fixed: Tensor) -> Image.Image:
-        pixels = fixed.numpy()[..., 0]
-        return Image.fromarray(pixels.astype(np.int32) if image.mode == "I" else pixels)
-
-    return GivenImage(torch.from_numpy(values.astype(np.uint16)[..., None]), rebuild)
+    return GivenImage(
+        torch.from_numpy(values.astype(np.uint16)[..., None]), lambda fixed: Image.fromarray(fixed.numpy()[..., 0])
+    )
 
 
 def _checked(image: Tensor) -> Tensor:
