@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from splat_recon.config import TrainConfig, mcmc_config
+from splat_recon.errors import InputError
 from splat_recon.evaluate import evaluate
 from splat_recon.io.colmap import read_scene
 from splat_recon.scene.normalize import normalized
@@ -104,7 +105,11 @@ def main() -> None:
     for name, sparse, preset in jobs if not arguments.table else ():
         if (name, sparse, preset) in done:
             continue
-        rows.append(measure(arguments.scenes / name, sparse, preset, arguments))
+        try:
+            rows.append(measure(arguments.scenes / name, sparse, preset, arguments))
+        except InputError as error:
+            print(f"skipped: {error}", flush=True)
+            continue
         with path.open("a") as file:
             file.write(json.dumps(rows[-1]) + "\n")
         print(json.dumps(rows[-1]), flush=True)
