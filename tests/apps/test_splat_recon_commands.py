@@ -81,16 +81,28 @@ def test_the_path_written_last_is_printed(scene_folder: Path, tmp_path: Path, ca
     assert capsys.readouterr().out.split() == [str(tmp_path / "run" / "point_cloud.ply")]
 
 
-@pytest.mark.parametrize("preset", ["default", "mcmc"])
-def test_stopping_and_resuming_is_the_same_run(scene_folder: Path, tmp_path: Path, preset: str):
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--preset default",
+        "--preset mcmc",
+        "--preset absgrad --random-background --depth-weight 0.01",
+        "--preset antialiased --refine-poses --appearance exposure --batch-size 2",
+    ],
+)
+def test_stopping_and_resuming_is_the_same_run(scene_folder: Path, tmp_path: Path, options: str):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert main(_train(scene_folder, whole, "--preset", preset)) == 0
-    assert main(_train(scene_folder, parts, "--preset", preset, "--stop-at", "15")) == 0
+    assert main(_train(scene_folder, whole, *options.split())) == 0
+    assert main(_train(scene_folder, parts, *options.split(), "--stop-at", "15")) == 0
     assert json.loads((parts / "metrics.json").read_text())["step"] == 15
-    assert main(_train(scene_folder, parts, "--preset", preset, "--resume")) == 0
+    assert main(_train(scene_folder, parts, *options.split(), "--resume")) == 0
     assert (whole / "metrics.json").read_text() == (parts / "metrics.json").read_text()
     assert (whole / "metrics.jsonl").read_text() == (parts / "metrics.jsonl").read_text()
     assert (whole / "point_cloud.ply").read_bytes() == (parts / "point_cloud.ply").read_bytes()
+    refined = [run / "cameras_refined.json" for run in (whole, parts)]
+    assert refined[0].exists() == ("--refine-poses" in options)
+    if refined[0].exists():
+        assert refined[0].read_text() == refined[1].read_text() != (whole / "cameras.json").read_text()
 
 
 def test_a_damaged_newest_checkpoint_is_skipped(scene_folder: Path, tmp_path: Path, finished: Path, capsys):
