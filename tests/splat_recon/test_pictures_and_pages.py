@@ -54,13 +54,13 @@ def test_a_contact_sheet_has_the_worst_view_on_top():
     levels = {"good.png": 101, "bad.png": 180, "fair.png": 120}
     renders = {name: grey(level) for name, level in levels.items()}
     scores = evaluate_pictures(views, renders)
-    sheet = contact_sheet(views, renders, scores)
+    sheet = contact_sheet(views, lambda v: renders[v.name], scores)
     # The column of renders, between the photo and the error.
     column = sheet[:, 40 + 4 + 20].astype(int)
     found = [int(np.flatnonzero((column == level).all(axis=1))[0]) for level in (180, 120, 101)]
     assert found == sorted(found)
     with pytest.raises(ValueError, match="at least one"):
-        contact_sheet([], {}, scores)
+        contact_sheet([], lambda v: renders[v.name], scores)
 
 
 def evaluate_pictures(views, renders):
@@ -79,7 +79,7 @@ def test_many_views_stand_in_columns_and_masks_are_grey():
     mask[:, 20:] = False
     views = [view(f"{index}.png", 10 * index, mask if index == 0 else None) for index in range(9)]
     renders = {v.name: grey(50) for v in views}
-    sheet = contact_sheet(views, renders, evaluate_pictures(views, renders))
+    sheet = contact_sheet(views, lambda v: renders[v.name], evaluate_pictures(views, renders))
     assert sheet.shape[1] == 2 * (3 * 40 + 2 * 4) + 6
     assert (sheet == 128).all(axis=2).sum() >= 30 * 20
 

@@ -23,20 +23,22 @@ def score(render: Render, views: Sequence[View], run: RunFolder, where: str, spl
     """Score renders, print the means, write each render beside its photo, and all of them on a contact sheet."""
     from splat_recon.contact_sheet import contact_sheet
     from splat_recon.evaluate import evaluate
-    from splat_recon.io.images import to_u8, write_beside, write_photo
+    from splat_recon.io.images import read_photo, write_beside, write_photo
     from splat_recon.metrics import make_lpips
 
-    renders_u8 = {}
+    def file(view: View) -> Path:
+        return (run.images / view.name).with_suffix(".png")
 
     def write(view: View, rendered) -> None:
-        renders_u8[view.name] = to_u8(rendered)
-        write_beside((run.images / view.name).with_suffix(".png"), rendered, view.rgb_u8)
+        write_beside(file(view), rendered, view.rgb_u8)
         bar.advance(task)
 
     with progress_bar() as bar:
         task = bar.add_task("scoring", total=len(views), note="render | photo")
         scores = evaluate(render, views, lpips=make_lpips(device=where), on_view=write)
-    write_photo(run.contact_sheet(split), contact_sheet(views, renders_u8, scores))
+    # The renders stand on the left of the files that were just written.
+    sheet = contact_sheet(views, lambda view: read_photo(file(view))[0][:, : view.camera.width], scores)
+    write_photo(run.contact_sheet(split), sheet)
     perceptual = "" if scores.lpips is None else f"  LPIPS {scores.lpips:.3f}"
     console.print(f"{len(views)} views: PSNR {scores.psnr:.2f} dB  SSIM {scores.ssim:.3f}{perceptual}")
     return scores

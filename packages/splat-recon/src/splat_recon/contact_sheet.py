@@ -1,6 +1,6 @@
 """All scored views on one picture: photo, render and error, the worst first."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,14 +22,14 @@ GAP_PX = 6
 
 def contact_sheet(
     views: Sequence[View],
-    renders_u8: Mapping[str, UInt8[np.ndarray, "_h _w 3"]],
+    render_of: Callable[[View], UInt8[np.ndarray, "_h _w 3"]],
     scores: Evaluation,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Photo | render | error map of each view with its name and scores, sorted by PSNR from the worst.
 
     Args:
         views: The photos that were scored.
-        renders_u8: The render of each, by name.
+        render_of: Gives the render of a view; asked for one after another, so that not all need be in memory.
         scores: Of `evaluate`.
 
     Raises:
@@ -38,7 +38,7 @@ def contact_sheet(
     if not views:
         raise ValueError("a contact sheet needs at least one view, got none")
     worst_first = sorted(views, key=lambda view: (scores.per_view[view.name].psnr, view.name))
-    rows = [_row(view, renders_u8[view.name], scores) for view in worst_first[:MAX_ROWS]]
+    rows = [_row(view, render_of(view), scores) for view in worst_first[:MAX_ROWS]]
     # Several columns of views keep the sheet from becoming a ribbon.
     num_columns = 1 if len(rows) <= 4 else 2
     per_column = -(-len(rows) // num_columns)
