@@ -62,7 +62,7 @@ def prepare(folder: Path | None, size: int, num_gaussians: int, out: Path) -> No
     arrays = {f"gaussians.{name}": tensor.numpy() for name, tensor in gaussians.parameters().items()}
     for index, (_, camera, rgb_u8) in enumerate(views):
         arrays |= {f"pose.{index}": camera.T_world_cam, f"K.{index}": camera.K, f"photo.{index}": rgb_u8}
-    np.savez(out, **arrays)
+    np.savez(out, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def filled_up(points: Any, num_gaussians: int) -> Any:

@@ -11,13 +11,14 @@ Operators take lanes on either side and float32 numbers on the other; comparison
 import operator
 from typing import Any
 
-from llvmlite import ir
 from numba import extending
 from numba.core import cgutils, types
 from numba.core.datamodel import models
 from numba.core.typing import templates
 from numba.core.typing.templates import AbstractTemplate, signature
 
+# The llvmlite that numba itself builds with.
+ir: Any = cgutils.ir  # pyright: ignore[reportPrivateImportUsage]
 # Decorators whose results are no plain functions; type checkers must not look through them.
 intrinsic: Any = extending.intrinsic
 infer_global: Any = templates.infer_global
@@ -62,7 +63,7 @@ class _MaskModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, _TRUTHS)
 
 
-def _constant(indices: list[int]) -> ir.Constant:
+def _constant(indices: list[int]) -> Any:
     return ir.Constant(ir.VectorType(_INDEX, len(indices)), [ir.Constant(_INDEX, index) for index in indices])
 
 

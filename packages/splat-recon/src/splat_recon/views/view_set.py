@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from splat_recon.geometry.cameras import Camera
+from splat_recon.render.recycling import RECYCLER
 from splat_recon.scene.photo_store import StoredView
 from splat_recon.scene.scene import View
 
@@ -122,6 +124,9 @@ class PhotoTrainingView(TrainingView):
         """The image on a device; a photo travels as bytes and becomes floats there."""
         if self.__dict__["rgb"] is not None:
             return self.rgb.to(device)
+        if torch.device(device).type == "cpu":
+            rgb = RECYCLER.empty(self.view.rgb_u8.shape)
+            return torch.from_numpy(np.divide(self.view.rgb_u8, np.float32(255), out=rgb, dtype=np.float32))
         return torch.tensor(self.view.rgb_u8, device=device).to(torch.float32) / 255.0
 
     def prefetch(self) -> None:
