@@ -321,3 +321,30 @@ def test_adam_is_set_up_as_in_the_released_code(reference_data: Path, case: str)
         assert group["lr"] == pytest.approx(wanted["lr"]), group["name"]
         assert group["betas"] == pytest.approx(wanted["betas"])
         assert group["eps"] == wanted["eps"]
+
+
+def test_sparse_adam_moves_visible_gaussians_only_and_survives_a_checkpoint():
+    """It is offered on CUDA only, but torch's own runs anywhere."""
+    visible = torch.arange(60) % 3 == 0
+
+    def step(optimizer: GaussianOptimizer, number: int) -> None:
+        optimizer.zero_grad()
+        sum((parameter**2).sum() for parameter in optimizer.gaussians.parameters().values()).backward()  # type: ignore[union-attr]
+        optimizer.step(number, visible)
+
+    def made(gaussians: Gaussians) -> GaussianOptimizer:
+        return GaussianOptimizer(gaussians, LearningRates(), extent=1.0, max_steps=100, kind="sparse")
+
+    whole = made(_gaussians())
+    before = whole.gaussians.clone()
+    step(whole, 0)
+    assert whole.has_finite_gradients()
+    assert torch.equal(whole.gaussians.means[~visible], before.means[~visible])
+    assert not torch.equal(whole.gaussians.means[visible], before.means[visible])
+    saved = {name: tensor.clone() for name, tensor in whole.tensors().items()}
+    step(whole, 1)
+    resumed = made(Gaussians(**{name: saved[f"gaussians.{name}"] for name in before.parameters()}))
+    resumed.load_tensors(saved)
+    step(resumed, 1)
+    for name, tensor in whole.gaussians.parameters().items():
+        assert torch.equal(tensor, resumed.gaussians.parameters()[name]), name

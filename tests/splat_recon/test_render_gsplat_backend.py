@@ -105,6 +105,35 @@ def test_absgrad_is_asked_for_and_read_where_gsplat_leaves_it(fake: FakeGsplat):
     torch.testing.assert_close(found[True], torch.full((3, 2), 7.0))
 
 
+def test_packed_answers_are_spread_over_all_gaussians(monkeypatch: pytest.MonkeyPatch):
+    calls = []
+
+    def rasterization(**arguments):
+        calls.append(arguments)
+        visible = torch.tensor([0, 2])
+        means2d = arguments["means"][visible, :2] * 10
+        meta = {
+            "means2d": means2d,
+            "radii": torch.tensor([[3, 4], [9, 2]], dtype=torch.int32),
+            "gaussian_ids": visible,
+        }
+        return torch.zeros(1, 12, 20, 4) + means2d.sum(), torch.ones(1, 12, 20, 1), meta
+
+    module = types.ModuleType("gsplat")
+    module.rasterization = rasterization  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "gsplat", module)
+    gaussians = watched(make_gaussians(3))
+    config = RenderConfig(packed=True, sparse_grad=True)
+    output = gsplat_backend.rasterize(gaussians, make_camera(20, 12), sh_degree=0, background=None, config=config)
+    assert calls[0]["packed"] is True
+    assert calls[0]["sparse_grad"] is True
+    output.rgb.mean().backward()
+    assert output.stats.radii_px.tolist() == [4, 0, 9]
+    torch.testing.assert_close(output.stats.means2d[0], 10 * gaussians.means[0, :2])
+    assert output.stats.means2d.grad is not None
+    assert output.stats.means2d.grad.tolist() == [[1, 1], [0, 0], [1, 1]]
+
+
 def test_radii_of_one_number_are_read_too(fake: FakeGsplat):
     fake.radii = torch.tensor([[5, 0, 7]], dtype=torch.int32)
     output = gsplat_backend.rasterize(

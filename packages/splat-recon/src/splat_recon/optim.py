@@ -104,11 +104,18 @@ class GaussianOptimizer:
             self._keep_visible_gradients(torch.nonzero(visible).flatten())
         self._adam.step()
 
+    def _plain_step(self, key: str) -> bool:
+        return self._kind == "sparse" and key == "step"
+
     def _keep_visible_gradients(self, visible_idx: Int64[Tensor, " m"]) -> None:
         for parameter in self._gaussians.parameters().values():
             if parameter.grad is not None and not parameter.grad.is_sparse:
                 parameter.grad = torch.sparse_coo_tensor(
-                    visible_idx[None], parameter.grad[visible_idx], parameter.shape, is_coalesced=True
+                    visible_idx[None],
+                    parameter.grad[visible_idx],
+                    parameter.shape,
+                    check_invariants=False,
+                    is_coalesced=True,
                 )
 
     @torch.no_grad()
@@ -149,7 +156,8 @@ class GaussianOptimizer:
         for name, parameter in self._gaussians.parameters().items():
             found[f"gaussians.{name}"] = parameter.detach()
             for key, value in self._adam.state.get(parameter, {}).items():
-                found[f"adam.{key}.{name}"] = value
+                # SparseAdam counts its steps in a plain number.
+                found[f"adam.{key}.{name}"] = torch.as_tensor(value)
         return found
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -160,7 +168,7 @@ class GaussianOptimizer:
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 value = tensors.get(f"adam.{key}.{group['name']}")
                 if value is not None:
-                    state[key] = value.to(parameter.device, copy=True)
+                    state[key] = int(value) if self._plain_step(key) else value.to(parameter.device, copy=True)
             if state:
                 self._adam.state[parameter] = state
 
