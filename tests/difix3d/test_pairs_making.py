@@ -1,5 +1,7 @@
 """Pairs of generated scenes: files, split, references, resuming, and determinism."""
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,17 +9,20 @@ import pytest
 from PIL import Image
 
 from difix3d.errors import InputError
-from difix3d.pairs.config import PairsConfig
-from difix3d.pairs.made import ranked_references
+from difix3d.pairs.config import FilterConfig, PairsConfig
+from difix3d.pairs.made import MadePair, ranked_references
 from difix3d.pairs.make import (
+    MAKERS,
     colmap_sources,
     generated_sources,
     make_scene_pairs,
     open_pairs_folder,
+    read_scene_facts,
     write_all_pairs,
 )
-from difix3d.pairs.painted import paint_over
+from difix3d.pairs.painted import paint_over, painted_pairs
 from difix_model.pairs import read_pairs
+from splat_recon.io.colmap import write_scene
 
 CONFIG = PairsConfig(
     strategies=("sparse", "underfit", "painted"),
@@ -29,6 +34,7 @@ CONFIG = PairsConfig(
     targets_per_render=2,
     painted_per_view=1,
     max_sparse_views=4,
+    filters=FilterConfig(same_image_psnr=90),
 )
 
 
@@ -70,8 +76,56 @@ def test_a_finished_scene_is_read_and_the_same_seed_makes_the_same(made: tuple[P
 
 
 def test_other_settings_do_not_mix_with_a_folder(made: tuple[Path, Path]) -> None:
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match=r"other settings \(filters, max_size"):
         open_pairs_folder(made[0], PairsConfig())
+
+
+def test_references_are_the_nearest_photos_that_the_splat_has_seen(made: tuple[Path, Path]) -> None:
+    facts = read_scene_facts(made[0], "generated_00040")
+    scene = generated_sources(1, 40, CONFIG)[0].load()
+    splats = [pair for pair in facts["pairs"].values() if pair["strategy"] != "painted"]
+    assert splats
+    for pair in splats:
+        seen = facts["trained_on"][pair["training"]]
+        assert pair["target"] not in seen
+        assert pair["reference"] in seen
+        target = scene.view(pair["target"]).camera
+        distances = {
+            name: np.linalg.norm(camera.center_world - target.center_world) / scene.extent
+            + np.arccos(np.clip((np.trace(camera.T_world_cam[:3, :3].T @ target.T_world_cam[:3, :3]) - 1) / 2, -1, 1))
+            for name, camera in ((name, scene.view(name).camera) for name in seen)
+        }
+        assert min(distances, key=distances.__getitem__) == pair["reference"]
+
+
+def test_a_scene_is_there_completely_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = PairsConfig(strategies=("painted",), max_size=48, num_views=4)
+    (source,) = generated_sources(1, 40, config)
+
+    def interrupted(*arguments: object) -> Iterator[MadePair]:
+        yield from itertools.islice(painted_pairs(*arguments), 3)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    open_pairs_folder(tmp_path, config)
+    with monkeypatch.context() as patch:
+        patch.setitem(MAKERS, "painted", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            make_scene_pairs(source, tmp_path, config)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    # A killed process cannot tidy up: that is done when the folder is opened again.
+    (tmp_path / ".generated_00040.partial-here-1" / "photos").mkdir(parents=True)
+    open_pairs_folder(tmp_path, config)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert len(make_scene_pairs(source, tmp_path, config)) == 8
+
+
+def test_photos_without_a_pose_are_counted(tmp_path: Path) -> None:
+    config = PairsConfig(strategies=("painted",), max_size=48, num_views=4, painted_per_view=1)
+    write_scene(tmp_path / "yard", generated_sources(1, 40, config)[0].load())
+    Image.new("RGB", (48, 36)).save(tmp_path / "yard" / "images" / "lost.png")
+    (source,) = colmap_sources([tmp_path / "yard"], config)
+    assert len(make_scene_pairs(source, tmp_path / "out", config)) == 4
+    assert read_scene_facts(tmp_path / "out", "yard")["num_unregistered"] == 1
 
 
 def test_references_come_nearest_first_without_the_target() -> None:
@@ -102,7 +156,18 @@ def test_a_missing_scene_folder_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("strategies", ()), ("max_size", 8), ("sparse_at", (0.0,)), ("test_share", 2), ("min_sparse_views", 1)],
+    [
+        ("strategies", ()),
+        ("strategies", ("sparse", "sparse")),
+        ("max_size", 8),
+        ("sparse_at", (0.0,)),
+        ("sparse_every", 1),
+        ("cycle_at", ()),
+        ("cycle_shift", (0.4, 0.1)),
+        ("cross_max_distance", 0.0),
+        ("test_share", 2),
+        ("min_sparse_views", 1),
+    ],
 )
 def test_config_names_what_is_wrong(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):

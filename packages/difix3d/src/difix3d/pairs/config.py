@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-Strategy = Literal["sparse", "underfit", "painted"]
-STRATEGIES: tuple[Strategy, ...] = ("sparse", "underfit", "painted")
+Strategy = Literal["sparse", "cycle", "cross", "underfit", "painted"]
+STRATEGIES: tuple[Strategy, ...] = ("sparse", "cycle", "cross", "underfit", "painted")
 
 PROMPT = "remove degradation"
 """The prompt of every pair; the one of the released weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FilterConfig:
+    """Which pairs are left out. All limits are in dB of PSNR, shares, or distances in scene extents plus radians."""
+
+    min_coverage: float = 0.3
+    """Renders whose mean opacity is below this show nothing: left out (`empty`), in [0, 1]."""
+
+    min_psnr: float = 8.0
+    """Images further from the photo than this many dB are too far gone to be fixed: left out (`lost`)."""
+
+    max_psnr: float = 45.0
+    """Renders closer to the photo than this many dB need no fix: left out (`same_as_photo`). Photos that `painted`
+    leaves as they are stay in: they are few, and meant."""
+
+    same_view_distance: float = 0.02
+    """Two pairs of one scene are near-duplicates (`same_as_other`, the later one is left out) if their poses are not
+    further apart than this, in scene extents plus radians ..."""
+
+    same_image_psnr: float = 45.0
+    """... and their degraded images are at least this close in dB, compared at 128 pixels."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_coverage <= 1:
+            raise ValueError(f"min_coverage must be in [0, 1], got {self.min_coverage}")
+        if not 0 <= self.min_psnr < self.max_psnr:
+            raise ValueError(f"expected 0 <= min_psnr < max_psnr, got {self.min_psnr} and {self.max_psnr}")
+        for name in ("same_view_distance", "same_image_psnr"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PairsConfig:
     """How many pairs of which kind a scene gives."""
 
-    strategies: tuple[Strategy, ...] = ("sparse", "underfit")
-    """`sparse`: Gaussians trained on few photos, rendered at the held-out ones. `underfit`: trained on most photos but
-    stopped early. `painted`: photos with blur, fog, holes and floaters painted over; needs no training."""
+    strategies: tuple[Strategy, ...] = ("sparse", "cycle", "cross", "underfit")
+    """`sparse`: Gaussians trained on few photos, rendered at the held-out ones. `cycle`: trained on renders of a
+    shifted trajectory, rendered at the photos. `cross`: trained on one camera or side, rendered at another. `underfit`:
+    trained on most photos but stopped early. `painted`: photos with blur, fog, holes and floaters painted over; needs
+    no training."""
 
     seed: int = 0
     """Seed of every choice; a scene's pairs depend on it and on the scene's name only."""
@@ -32,43 +65,74 @@ class PairsConfig:
     max_steps: int = 600
     """Length of the splat schedule in steps."""
 
+    sparse_every: int = 0
+    """`sparse`: train on every Nth photo, from a drawn first one. 0 draws how many evenly spaced photos there are."""
+
     min_sparse_views: int = 3
-    """`sparse`: the least number of photos to train on."""
+    """`sparse`: the least number of photos to train on, where the number is drawn."""
 
     max_sparse_views: int = 9
-    """`sparse`: the largest number of photos to train on."""
+    """`sparse`: the largest number of photos to train on, where the number is drawn."""
 
     sparse_at: tuple[float, ...] = (0.4, 0.7, 1.0)
     """`sparse`: where in the schedule to render pairs, in (0, 1]."""
+
+    cycle_shift: tuple[float, float] = (0.1, 0.4)
+    """`cycle`: how far the whole trajectory is shifted sideways, drawn between these, in scene extents. The released
+    data: 1 to 6 metres, for cars."""
+
+    cycle_at: tuple[float, ...] = (0.5, 1.0)
+    """`cycle`: where in the second splat's schedule to render pairs, in (0, 1]. The first has the whole schedule."""
+
+    cross_at: tuple[float, ...] = (0.5, 1.0)
+    """`cross`: where in the schedule to render pairs, in (0, 1]."""
+
+    cross_max_distance: float = 1.5
+    """`cross`: photos of the other camera are rendered where a training photo's pose is within this distance, in scene
+    extents plus radians: beyond it nothing of what they show was seen."""
 
     underfit_at: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     """`underfit`: where in the schedule to render pairs, in (0, 1]. The released data: 25 % to 75 %; 1 gives good
     renders, from which a fixer learns to keep its hands off."""
 
     targets_per_render: int = 5
-    """Held-out photos that give a pair each time; drawn anew."""
+    """Photos that give a pair each time; drawn anew."""
 
     painted_per_view: int = 2
     """`painted`: pairs of each photo."""
 
     test_share: float = 0.06
-    """Share of scenes whose pairs go into the split `test`, in [0, 1]; a scene is never in both."""
+    """Share of scenes whose pairs go into the split `test`, in [0, 1]: those whose name, hashed with the seed, falls
+    below it. A scene is never in both."""
+
+    test_scenes: tuple[str, ...] = ()
+    """Names of the scenes that make up the split `test`, instead of `test_share`."""
+
+    filters: FilterConfig = field(default_factory=FilterConfig)
+    """Which pairs are left out."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.strategies if name not in STRATEGIES]
-        if unknown or not self.strategies:
-            raise ValueError(f"strategies must be some of {', '.join(STRATEGIES)}, got {self.strategies}")
-        for field, low in (("max_size", 32), ("num_views", 4), ("max_steps", 10), ("targets_per_render", 1)):
-            if getattr(self, field) < low:
-                raise ValueError(f"{field} must be at least {low}, got {getattr(self, field)}")
+        if unknown or not self.strategies or len(set(self.strategies)) < len(self.strategies):
+            raise ValueError(f"strategies must be different ones of {', '.join(STRATEGIES)}, got {self.strategies}")
+        for name, low in (("max_size", 32), ("num_views", 4), ("max_steps", 10), ("targets_per_render", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if not 2 <= self.min_sparse_views <= self.max_sparse_views:
             raise ValueError(
                 f"expected 2 <= min_sparse_views <= max_sparse_views, got {self.min_sparse_views} and "
                 f"{self.max_sparse_views}"
             )
-        for field in ("sparse_at", "underfit_at"):
-            if not all(0 < share <= 1 for share in getattr(self, field)):
-                raise ValueError(f"{field} must lie in (0, 1], got {getattr(self, field)}")
+        if self.sparse_every != 0 and self.sparse_every < 2:
+            raise ValueError(f"sparse_every must be 0 or at least 2, got {self.sparse_every}")
+        for name in ("sparse_at", "cycle_at", "cross_at", "underfit_at"):
+            shares = getattr(self, name)
+            if not shares or not all(0 < share <= 1 for share in shares):
+                raise ValueError(f"{name} must lie in (0, 1], got {shares}")
+        if not 0 < self.cycle_shift[0] <= self.cycle_shift[1]:
+            raise ValueError(f"cycle_shift must be two numbers, 0 < low <= high, got {self.cycle_shift}")
+        if self.cross_max_distance <= 0:
+            raise ValueError(f"cross_max_distance must be positive, got {self.cross_max_distance}")
         if self.seed < 0 or self.painted_per_view < 1:
             raise ValueError(f"seed must be >= 0 and painted_per_view >= 1, got {self.seed}, {self.painted_per_view}")
         if not 0 <= self.test_share <= 1:

@@ -1,140 +1,213 @@
-"""Make pairs of many scenes in a folder: one sub-folder per scene, finished scenes are kept when run again."""
+"""Make the pairs of one scene in a folder, which is there completely or not at all."""
 
+import dataclasses
 import json
 import logging
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from difix3d.errors import InputError, as_input_error
 from difix3d.pairs.config import PROMPT, PairsConfig
+from difix3d.pairs.cross import cross_pairs
+from difix3d.pairs.cycle import cycle_pairs
+from difix3d.pairs.filters import PairFilter, psnr_u8
 from difix3d.pairs.made import MadePair
 from difix3d.pairs.painted import painted_pairs
+from difix3d.pairs.sources import SceneSource, colmap_sources, generated_sources
 from difix3d.pairs.sparse import sparse_pairs
+from difix3d.pairs.split import name_digest, scene_split
 from difix3d.pairs.underfit import underfit_pairs
+from difix_model.durable import flush
 from difix_model.pairs import PairRecord, read_pairs, write_pairs
 from splat_recon.scene.scene import Scene
+
+__all__ = [
+    "MAKERS",
+    "PAIRS_FILE",
+    "SCENE_FILE",
+    "SceneSource",
+    "colmap_sources",
+    "generated_sources",
+    "is_finished",
+    "make_scene_pairs",
+    "open_pairs_folder",
+    "read_scene_facts",
+    "write_all_pairs",
+]
 
 logger = logging.getLogger(__name__)
 
 PAIRS_FILE = "pairs.json"
 CONFIG_FILE = "config.json"
+SCENE_FILE = "scene.json"
+PARTIAL = ".partial-"
+"""Part of the name of a folder that is being written."""
 
 MakePairs = Callable[[Scene, PairsConfig, np.random.Generator], Iterator[MadePair]]
-MAKERS: dict[str, MakePairs] = {"sparse": sparse_pairs, "underfit": underfit_pairs, "painted": painted_pairs}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SceneSource:
-    """A scene that is read or generated when its turn comes."""
-
-    name: str
-    """Folder name of its pairs; unique."""
-    load: Callable[[], Scene]
-
-
-def generated_sources(num_scenes: int, first_seed: int, config: PairsConfig) -> list[SceneSource]:
-    """Generated scenes of consecutive seeds, in 4:3 at the config's size."""
-    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-
-    size = SyntheticConfig(num_views=config.num_views, width=config.max_size, height=round(0.75 * config.max_size))
-
-    def source(seed: int) -> SceneSource:
-        return SceneSource(name=f"generated_{seed:05d}", load=lambda: generate_scene(seed, size))
-
-    return [source(seed) for seed in range(first_seed, first_seed + num_scenes)]
-
-
-def colmap_sources(folders: Sequence[Path], config: PairsConfig) -> list[SceneSource]:
-    """Captured scenes in COLMAP layout.
-
-    Raises:
-        InputError: A folder is missing, or two have the same name.
-    """
-    from splat_recon.io.colmap import read_scene
-
-    missing = [str(folder) for folder in folders if not folder.is_dir()]
-    if missing:
-        raise InputError(f"no scene folder {', '.join(missing[:10])}")
-    names = [folder.resolve().name for folder in folders]
-    if len(set(names)) < len(names):
-        raise InputError(f"scene folders must have different names, got {', '.join(names)}")
-
-    def source(name: str, folder: Path) -> SceneSource:
-        return SceneSource(name=name, load=lambda: read_scene(folder, max_size=config.max_size))
-
-    return [source(name, folder) for name, folder in zip(names, folders, strict=True)]
+MAKERS: dict[str, MakePairs] = {
+    "sparse": sparse_pairs,
+    "cycle": cycle_pairs,
+    "cross": cross_pairs,
+    "underfit": underfit_pairs,
+    "painted": painted_pairs,
+}
 
 
 def open_pairs_folder(out: Path, config: PairsConfig) -> None:
-    """Create the folder, or check that what is in it was made with the same settings.
+    """Create the folder, or check that what is in it was made with the same settings; remove what was left half done.
 
     Raises:
         InputError: It holds pairs of other settings, or cannot be written.
     """
     path = out / CONFIG_FILE
-    settings = json.loads(json.dumps(asdict(config)))
+    settings = json.loads(json.dumps(dataclasses.asdict(config)))
     with as_input_error():
         if path.exists():
-            if json.loads(path.read_text(encoding="utf-8")) != settings:
-                raise InputError(f"{out} holds pairs made with other settings: choose another folder or delete it")
-            return
-        out.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            _check_settings(path, settings)
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}")
+            partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            partial.replace(path)
+        remove_leftovers(out)
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove what interrupted processes have left in the folder."""
+    for leftover in out.glob(f".*{PARTIAL}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def is_finished(out: Path, name: str) -> bool:
+    """Whether the pairs of a scene are there."""
+    return (out / name / SCENE_FILE).is_file()
+
+
+def read_scene_facts(out: Path, name: str) -> dict[str, Any]:
+    """What is known about a finished scene's pairs.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    path = out / name / SCENE_FILE
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path} ({error}): delete the folder {path.parent}, to make it again") from error
 
 
 def make_scene_pairs(source: SceneSource, out: Path, config: PairsConfig) -> list[PairRecord]:
     """Make the pairs of one scene, or read them where they are finished.
 
-    The scene's file of pairs is written last, so an interrupted scene is made anew.
+    They are made in a folder beside their place, which is renamed when all is written and on the disk: an interrupted
+    scene is made anew. torch has one thread meanwhile, so that the bits do not depend on the machine's cores.
 
     Args:
         source: The scene.
         out: Folder of the whole set.
         config: What to make.
 
+    Returns:
+        The pairs that were kept, maybe none.
+
     Raises:
         InputError: The scene cannot be read or the folder cannot be written.
     """
     folder = out / source.name
-    if (folder / PAIRS_FILE).is_file():
-        with as_input_error():
-            return read_pairs(folder / PAIRS_FILE)
-    digest = zlib.crc32(source.name.encode())
-    split = "test" if np.random.default_rng([config.seed, digest]).random() < config.test_share else "train"
-    records: list[PairRecord] = []
-    with as_input_error():
-        scene = source.load()
-        photos = _write_photos(scene, folder / "photos")
-        (folder / "degraded").mkdir(parents=True, exist_ok=True)
-        for strategy in config.strategies:
-            rng = np.random.default_rng([config.seed, digest, zlib.crc32(strategy.encode())])
-            for pair in MAKERS[strategy](scene, config, rng):
-                image = folder / "degraded" / f"{pair.name}.png"
-                Image.fromarray(pair.degraded_u8).save(image, compress_level=1)
-                records.append(
-                    PairRecord(
-                        id=f"{source.name}/{pair.name}",
-                        split=split,
-                        image=image,
-                        target_image=photos[pair.target],
-                        ref_image=photos[pair.reference],
-                        prompt=PROMPT,
-                    )
-                )
-        write_pairs(folder / PAIRS_FILE, records)
-    return records
+    with as_input_error(), _one_torch_thread():
+        if not is_finished(out, source.name):
+            partial = out / f".{source.name}{PARTIAL}{socket.gethostname()}-{os.getpid()}"
+            try:
+                _write_scene(source, partial, config)
+                _move(partial, folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        return read_pairs(folder / PAIRS_FILE) if read_scene_facts(out, source.name)["pairs"] else []
 
 
-def write_all_pairs(out: Path, records: Sequence[PairRecord]) -> Path:
+def write_all_pairs(out: Path, records: list[PairRecord]) -> Path:
     """Write the file that names the pairs of all scenes; returns its path."""
     with as_input_error():
         write_pairs(out / PAIRS_FILE, records)
     return out / PAIRS_FILE
+
+
+def _check_settings(path: Path, settings: dict[str, Any]) -> None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}): choose another folder or delete this one") from error
+    if found != settings:
+        differing = sorted(name for name in {*found, *settings} if found.get(name) != settings.get(name))
+        raise InputError(
+            f"{path.parent} holds pairs made with other settings ({', '.join(differing)}): choose another folder or "
+            "delete it"
+        )
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _write_scene(source: SceneSource, folder: Path, config: PairsConfig) -> None:
+    scene = source.load()
+    split = scene_split(source.name, config)
+    photos = _write_photos(scene, folder / "photos")
+    (folder / "degraded").mkdir(parents=True)
+    pair_filter = PairFilter(scene, config.filters)
+    records: list[PairRecord] = []
+    pairs: dict[str, dict[str, Any]] = {}
+    trained_on: dict[str, list[str]] = {}
+    num_made = {}
+    for strategy in config.strategies:
+        rng = np.random.default_rng([config.seed, name_digest(source.name), name_digest(strategy)])
+        num_made[strategy] = 0
+        for pair in MAKERS[strategy](scene, config, rng):
+            num_made[strategy] += 1
+            view = scene.view(pair.target)
+            psnr = psnr_u8(pair.degraded_u8, view.rgb_u8, view.mask)
+            if pair_filter.reason(pair, psnr) is not None:
+                continue
+            image = folder / "degraded" / f"{pair.name}.png"
+            Image.fromarray(pair.degraded_u8).save(image, compress_level=1)
+            pairs[pair.name] = {"strategy": strategy, "training": pair.label, "target": pair.target}
+            pairs[pair.name] |= {"reference": pair.reference, "psnr": round(psnr, 3)}
+            pairs[pair.name] |= {"coverage": round(pair.coverage, 4)}
+            if pair.trained_on:
+                trained_on[pair.label] = list(pair.trained_on)
+            records.append(
+                PairRecord(
+                    id=f"{source.name}/{pair.name}",
+                    split=split,
+                    image=image,
+                    target_image=photos[pair.target],
+                    ref_image=photos[pair.reference],
+                    prompt=PROMPT,
+                )
+            )
+    facts = {"name": source.name, "kind": source.kind, "split": split, "num_photos": len(scene.views)}
+    facts |= {"num_unregistered": source.num_unregistered(scene), "num_made": num_made}
+    facts |= {"left_out": dict(sorted(pair_filter.left_out.items())), "trained_on": trained_on, "pairs": pairs}
+    write_pairs(folder / PAIRS_FILE, records)
+    (folder / SCENE_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def _write_photos(scene: Scene, folder: Path) -> dict[str, Path]:
@@ -145,3 +218,16 @@ def _write_photos(scene: Scene, folder: Path) -> dict[str, Path]:
         Image.fromarray(view.rgb_u8).save(path, compress_level=1)
         photos[view.name] = path
     return photos
+
+
+def _move(partial: Path, folder: Path) -> None:
+    """Rename a folder when it is on the disk; what an older version left unfinished in its place goes away."""
+    for path in sorted(partial.rglob("*")):
+        flush(path)
+    flush(partial)
+    if (folder / SCENE_FILE).is_file():
+        return  # Another process was faster, and has made the same.
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    partial.replace(folder)
+    flush(folder.parent)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from PIL import Image, ImageFilter
 
 from difix3d.pairs.config import PairsConfig
-from difix3d.pairs.made import MadePair, ranked_references
+from difix3d.pairs.made import MadePair, file_stem, ranked_references
 from splat_recon.scene.scene import Scene
 
 CLEAN_PROB = 0.06
@@ -28,7 +28,8 @@ def painted_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -
         for number in range(config.painted_per_view):
             degraded = paint_over(scene.view(name).rgb_u8.astype(np.float32) / 255, rng)
             yield MadePair(
-                name=f"painted_{name.rsplit('.', 1)[0].replace('/', '_')}_{number}",
+                name=f"painted_{file_stem(name)}_{number}",
+                label="painted",
                 degraded_u8=(np.clip(degraded, 0, 1) * 255 + 0.5).astype(np.uint8),
                 target=name,
                 reference=nearest[int(rng.integers(len(nearest)))],

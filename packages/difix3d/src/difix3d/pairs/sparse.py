@@ -6,18 +6,27 @@ import numpy as np
 
 from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.made import MadePair
-from difix3d.pairs.trained import pairs_on_the_way
+from difix3d.pairs.trained import new_trainer, pairs_on_the_way
 from splat_recon.scene.scene import Scene
 
 
 def sparse_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> Iterator[MadePair]:
-    """Train on a few evenly spaced photos, render held-out ones."""
+    """Train on every nth photo, in the order of their names, and render held-out ones."""
     names = list(scene.names)
-    most = min(config.max_sparse_views, len(names) - 1)
-    count = int(rng.integers(min(config.min_sparse_views, most), most + 1))
-    shift = rng.random()
-    kept = sorted({int((i + shift) * len(names) / count) % len(names) for i in range(count)})
+    kept = _every_nth(len(names), config, rng)
     train_names = [names[i] for i in kept]
     target_names = [name for name in names if name not in train_names]
-    label = f"sparse_{count:02d}"
-    yield from pairs_on_the_way(scene, train_names, target_names, config.sparse_at, label, config, rng)
+    label = f"sparse_{len(kept):02d}"
+    trainer = new_trainer(scene, scene.select(train_names), config, rng)
+    yield from pairs_on_the_way(trainer, train_names, target_names, config.sparse_at, label, config, rng)
+
+
+def _every_nth(num_photos: int, config: PairsConfig, rng: np.random.Generator) -> list[int]:
+    """Indices of the photos to train on: at least two, and never all."""
+    if config.sparse_every:
+        every = min(config.sparse_every, num_photos // 2)
+        return list(range(int(rng.integers(every)), num_photos, every))
+    most = min(config.max_sparse_views, num_photos - 1)
+    count = int(rng.integers(min(config.min_sparse_views, most), most + 1))
+    shift = rng.random()
+    return sorted({int((i + shift) * num_photos / count) % num_photos for i in range(count)})

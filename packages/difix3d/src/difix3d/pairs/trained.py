@@ -1,14 +1,16 @@
-"""What `sparse` and `underfit` share: training Gaussians and rendering pairs on the way."""
+"""What the strategies share: training Gaussians and rendering pairs on the way."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from jaxtyping import UInt8
 
 from difix3d.pairs.config import PairsConfig
-from difix3d.pairs.made import MadePair, ranked_references
+from difix3d.pairs.made import MadePair, file_stem, ranked_references
 from splat_recon.config import AdcConfig, TrainConfig, mcmc_config
-from splat_recon.scene.scene import Scene
+from splat_recon.render.output import RenderOutput
+from splat_recon.scene.scene import Scene, View
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
 
@@ -22,8 +24,20 @@ RANDOM_BACKGROUND_PROB = 0.3
 """Share of trainings with a random background colour at each step, which closes holes."""
 
 
+def new_trainer(scene: Scene, views: Sequence[View], config: PairsConfig, rng: np.random.Generator) -> SplatTrainer:
+    """A trainer with drawn settings, starting from the scene's points.
+
+    Args:
+        scene: Gives the points to start from.
+        views: What to train on.
+        config: Length of the schedule.
+        rng: Draws the settings.
+    """
+    return SplatTrainer(scene, ViewSet.from_views(views), _train_config(config, rng))
+
+
 def pairs_on_the_way(
-    scene: Scene,
+    trainer: SplatTrainer,
     train_names: list[str],
     target_names: list[str],
     shares: tuple[float, ...],
@@ -31,30 +45,43 @@ def pairs_on_the_way(
     config: PairsConfig,
     rng: np.random.Generator,
 ) -> Iterator[MadePair]:
-    """Train on some photos and render others at given shares of the schedule.
+    """Train and render photos at given shares of the schedule.
 
     Args:
-        scene: The scene.
-        train_names: Photos to train on; references come from them.
+        trainer: What to train.
+        train_names: Photos that its views come from; references are chosen among them.
         target_names: Photos to render; `targets_per_render` of them each time.
         shares: Where in the schedule to render.
         label: Prefix of the pairs' names.
         config: Length of the schedule and number of targets.
-        rng: Draws settings and targets.
+        rng: Draws the targets.
     """
-    trainer = SplatTrainer(scene, ViewSet.from_views(scene.select(train_names)), _train_config(config, rng))
+    scene = trainer.scene
     for share in sorted(shares):
         trainer.train_until(max(1, round(share * config.max_steps)))
         chosen = rng.permutation(len(target_names))[: config.targets_per_render]
         for i in sorted(chosen):
             target = target_names[i]
-            rgb = trainer.render(scene.view(target).camera).rgb.clamp(0, 1).numpy()
+            output = trainer.render(scene.view(target).camera)
             yield MadePair(
-                name=f"{label}_{round(100 * share):03d}_{target.rsplit('.', 1)[0].replace('/', '_')}",
-                degraded_u8=(rgb * 255 + 0.5).astype(np.uint8),
+                name=f"{label}_{round(100 * share):03d}_{file_stem(target)}",
+                label=label,
+                degraded_u8=as_bytes(output),
                 target=target,
                 reference=ranked_references(scene, target, train_names)[0],
+                coverage=coverage(output),
+                trained_on=tuple(train_names),
             )
+
+
+def as_bytes(output: RenderOutput) -> UInt8[np.ndarray, "h w 3"]:
+    """The image of a render."""
+    return (output.rgb.clamp(0, 1).numpy() * 255 + 0.5).astype(np.uint8)
+
+
+def coverage(output: RenderOutput) -> float:
+    """Mean opacity of a render, in [0, 1]."""
+    return float(output.alpha.double().mean())
 
 
 def _train_config(config: PairsConfig, rng: np.random.Generator) -> TrainConfig:

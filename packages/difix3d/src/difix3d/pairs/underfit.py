@@ -6,7 +6,7 @@ import numpy as np
 
 from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.made import MadePair
-from difix3d.pairs.trained import pairs_on_the_way
+from difix3d.pairs.trained import new_trainer, pairs_on_the_way
 from splat_recon.scene.scene import Scene
 
 HELD_OUT_EVERY = 4
@@ -19,4 +19,5 @@ def underfit_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) 
     first = int(rng.integers(min(HELD_OUT_EVERY, len(names) - 1)))
     target_names = names[first::HELD_OUT_EVERY]
     train_names = [name for name in names if name not in target_names]
-    yield from pairs_on_the_way(scene, train_names, target_names, config.underfit_at, "underfit", config, rng)
+    trainer = new_trainer(scene, scene.select(train_names), config, rng)
+    yield from pairs_on_the_way(trainer, train_names, target_names, config.underfit_at, "underfit", config, rng)
