@@ -18,6 +18,7 @@ from difix3d.pairs.underfit import underfit_pairs
 from splat_recon.scene.scene import Scene, View
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from splat_recon.trainer import SplatTrainer
+from splat_recon.views.view_set import ViewSet
 
 CONFIG = PairsConfig(max_size=48, num_views=8, max_steps=80, targets_per_render=8, cycle_shift=(0.2, 0.2))
 
@@ -65,6 +66,7 @@ def test_what_comes_back_from_a_cycle_is_worse_than_the_first_splat(
         dataclasses.replace(pair, degraded_u8=as_bytes(first.render(scene.view(pair.target).camera))) for pair in pairs
     ]
     assert mean_psnr(scene, pairs) < mean_psnr(scene, direct) - 0.5
+    assert isinstance(second.views, ViewSet)
     # The second has seen renders of the shifted trajectory and nothing else.
     offsets = [
         seen.camera.T_world_cam[:3, 3] - view.camera.T_world_cam[:3, 3]
