@@ -165,7 +165,7 @@ print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) *
 
 @pytest.mark.slow
 def test_the_memory_of_a_large_image_is_that_of_a_tile_and_the_image() -> None:
-    """Peak resident memory over the start, in processes of their own; "the image" is its bytes and floats, in and out."""
+    """Peak resident memory over the start, in own processes; "the image" is its bytes and floats, in and out."""
 
     def peak(side: int) -> int:
         command = [sys.executable, "-c", PEAK, str(Path(__file__).parent), str(side)]
