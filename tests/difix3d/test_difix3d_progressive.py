@@ -7,11 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.config import EvenRounds, HeldOutTargets, MixtureConfig, ProgressiveConfig, SteppingConfig, StepRounds
+from difix3d.config import (
+    EvenRounds,
+    HeldOutTargets,
+    HoldBackConfig,
+    MixtureConfig,
+    PoolConfig,
+    ProgressiveConfig,
+    SteppingConfig,
+    StepRounds,
+)
 from difix3d.enhance import EnhancedRenderer, fixed_renders, nearest_views
 from difix3d.errors import InputError
 from difix3d.fixers import IdentityFixer
-from difix3d.novel_views import NovelView, NovelViews
+from difix3d.novel_views import NovelView, NovelViews, pool_view_set
 from difix3d.progressive import ProgressiveTrainer, forked
 from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.geometry.cameras import Camera
@@ -58,6 +67,7 @@ def new_loop(scene, captured, T_world_target):
             rounds=EvenRounds(num_rounds=2, first=0.4, last=0.7),
             targets=HeldOutTargets(),
             mixture=MixtureConfig(novel_prob=0.5),
+            hold_back=HoldBackConfig(share=0),
         )
         return ProgressiveTrainer(
             scene, captured, T_world_target, fixer or WhiteningFixer(), replace(config, **changes)
@@ -178,13 +188,12 @@ def test_fixed_views_count_only_where_the_render_was_opaque():
         view = NovelView(camera=camera, reference_name="a", rendered=image, fixed=image, alpha=alpha)
         return NovelViews(round_index=0, views=(view,))
 
-    views = novel(alpha).view_set(weight=0.3, alpha_threshold=0.5)
-    assert views is not None
-    (view,) = views.views
+    mixture = MixtureConfig(novel_weight=0.3, alpha_threshold=0.5)
+    (view,) = novel(alpha).training_views(mixture)
     assert view.weight == 0.3
     assert view.pixel_weight is not None
     assert torch.equal(view.pixel_weight, (alpha[..., 0] == 0.9).float())
-    assert novel(torch.zeros(11, 12, 1)).view_set(weight=0.3, alpha_threshold=0.5) is None
+    assert pool_view_set((novel(torch.zeros(11, 12, 1)),), mixture, PoolConfig()) is None
 
 
 def test_views_of_different_sizes_never_share_a_batch(captured):

@@ -98,6 +98,74 @@ class HeldOutTargets:
     """
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HoldBackConfig:
+    """Captured views that a training does not see, so that harm is noticed and undone.
+
+    Beside the splat that learns from all captured views, a second one learns from all but those held back, and goes
+    through rounds of its own. At every check it is scored on the views held back; what lowers the score is undone in
+    both. So nothing is lost to the result but time.
+    """
+
+    share: float = 0.15
+    """Share of the captured views that is held back, rounded to whole views, at least one; 0 trusts every round, and
+    trains one splat only. Scenes of fewer than `min_views` captured views hold nothing back."""
+
+    min_views: int = 5
+    """Fewest captured views of which some are held back: with less, what a view's absence costs hides the rest."""
+
+    max_views: int = 6
+    """Most views that are held back."""
+
+    give_back: bool = True
+    """Whether the result is a second splat that learns from the views held back too, and that follows every decision.
+    False saves its time, and does without those views for good."""
+
+    margin: float = 0.15
+    """Loss of PSNR on the views held back, in dB below the best so far, from which a try is undone."""
+
+    max_undone_rounds: int = 2
+    """After so many rounds that were undone no more are made."""
+
+    check_every: float = 0.1
+    """Fraction of the run between two checks where no rounds are; there is one at every round and at the end."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise ValueError(f"share must be in [0, 1), got {self.share}")
+        if self.min_views < 2 or self.max_views < 1 or self.max_undone_rounds < 1:
+            raise ValueError(
+                f"min_views must be at least 2, max_views and max_undone_rounds at least 1, got {self.min_views}, "
+                f"{self.max_views} and {self.max_undone_rounds}"
+            )
+        if not 0 <= self.margin < float("inf"):
+            raise ValueError(f"margin must be at least 0 and finite, got {self.margin}")
+        if not 0 < self.check_every <= 1:
+            raise ValueError(f"check_every must be in (0, 1], got {self.check_every}")
+
+    def num_views(self, num_captured: int) -> int:
+        """How many of so many captured views are held back."""
+        if self.share == 0 or num_captured < self.min_views:
+            return 0
+        return min(max(1, round(self.share * num_captured)), self.max_views)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolConfig:
+    """Which rounds' novel views take part in training."""
+
+    num_rounds: int = 1
+    """The newest so many. Released code: 1."""
+
+    decay: float = 0.5
+    """Factor of a view's weight for each round that has come after its own, in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        if self.num_rounds < 1:
+            raise ValueError(f"num_rounds must be at least 1, got {self.num_rounds}")
+        _check_fraction("decay", self.decay)
+
+
 Rounds = EvenRounds | StepRounds
 Targets = AroundTargets | PathTargets | HeldOutTargets
 
@@ -135,8 +203,17 @@ class MixtureConfig:
     alpha_threshold: float = 0.5
     """Pixels of a fixed view count where the render's opacity is above this. Released code: 0.5."""
 
+    soft_alpha: bool = False
+    """Whether pixels that count do so by their opacity, rather than all alike. Released code: all alike."""
+
+    agreement: float | None = None
+    """Difference between fixed and rendered colour, in [0, 1], at which a pixel counts half; it falls on with the
+    square of the difference. None: a fix is believed however much it changes. Released code: None."""
+
     def __post_init__(self) -> None:
         _check_fraction("novel_prob", self.novel_prob)
+        if self.agreement is not None:
+            _check_positive("agreement", self.agreement)
         _check_fraction("alpha_threshold", self.alpha_threshold)
         for name, value in (("novel_weight", self.novel_weight), ("captured_weight", self.captured_weight)):
             if not 0 <= value < float("inf"):
@@ -165,6 +242,15 @@ class ProgressiveConfig:
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     """How much they count."""
 
+    pool: PoolConfig = field(default_factory=PoolConfig)
+    """How long they count."""
+
+    hold_back: HoldBackConfig = field(default_factory=HoldBackConfig)
+    """What notices whether they help."""
+
+    num_references: int = 1
+    """How many captured views, the nearest first, the fixer looks at for each novel view. Released code: 1."""
+
     fix_batch_size: int = 4
     """How many views the fixer gets at a time. Released code: 1."""
 
@@ -173,8 +259,9 @@ class ProgressiveConfig:
 
     def __post_init__(self) -> None:
         _check_fraction("min_remaining", self.min_remaining)
-        if self.fix_batch_size < 1:
-            raise ValueError(f"fix_batch_size must be at least 1, got {self.fix_batch_size}")
+        for name in ("fix_batch_size", "num_references"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 def released_config(train: TrainConfig) -> ProgressiveConfig:
@@ -185,5 +272,6 @@ def released_config(train: TrainConfig) -> ProgressiveConfig:
         targets=HeldOutTargets(),
         stepping=SteppingConfig(step_distance=0.5),
         mixture=MixtureConfig(novel_weight=0.3, captured_weight=1.5),
+        hold_back=HoldBackConfig(share=0),
         fix_batch_size=1,
     )

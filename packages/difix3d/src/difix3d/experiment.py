@@ -1,7 +1,9 @@
 """One run from a folder of photos to a report: plain training beside the progressive loop, then the comparison.
 
 Up to the first round the two trainings are one and the same, so it is done once; then the loop goes on from a copy.
-Both advance side by side, in small pieces: between two pieces the run can be saved, stopped and taken up again.
+Both advance side by side, in small pieces: between two pieces the run can be saved, stopped and taken up again. Where
+captured views are held back, the loop begins with the run, and takes the splat from the plain training until its first
+round or the first check that undoes something.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from difix3d.schedule import rounds
 from difix3d.settings import RunSettings, progressive_config, resolved
 from difix3d.targets import path_poses, target_poses
 from splat_recon.device import chosen_device
+from splat_recon.errors import DivergedError
 from splat_recon.evaluate import evaluate
 from splat_recon.gaussians.transform import transformed
 from splat_recon.io.colmap import read_scene
@@ -37,7 +40,7 @@ from splat_recon.scene.downscale import limited_size
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.splits import Split, make_split
 from splat_recon.scene.synthetic import DEMO_SEED, SyntheticConfig, generate_scene
-from splat_recon.trainer import DivergedError, SplatTrainer
+from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
 
 if TYPE_CHECKING:
@@ -166,7 +169,14 @@ class Experiment:
             self.folder.write_config(self.asked.to_dict(), self.settings.to_dict() | {"config": asdict(self.config)})
         if not (self.resume and self._load()):
             self._plain = SplatTrainer(self.scene, ViewSet.from_views(self.captured), self.config.train, device=device)
+        if self._loop is None and self._watched:
+            self._loop = self._new_loop()
         yield Progress(phase=phase, done=3, total=3)
+
+    @property
+    def _watched(self) -> bool:
+        """Whether views are held back, so that the loop begins with the run and not at its first round."""
+        return self.config.hold_back.num_views(len(self.captured)) > 0
 
     def _load(self) -> bool:
         problems = []
@@ -201,35 +211,40 @@ class Experiment:
             self.config,
             device=self.device,
             trainer=trainer,
+            follows=self._plain if self._watched else None,
         )
 
     def _train(self, stop_at: int | None) -> Iterator[Progress]:
         stop = self.max_steps if stop_at is None else min(stop_at, self.max_steps)
         plan = rounds(self.config.rounds, max_steps=self.max_steps, min_remaining=self.config.min_remaining)
         fork = plan[0].start_step if plan else self.max_steps
+        marked = [mark.step for mark in self._loop.marks] if self._loop is not None else [fork]
         measure_every = max(1, self.max_steps // MEASUREMENTS)
         save_every = self.settings.checkpoint_every or self.max_steps
         while self.step < stop:
-            marks = [fork] if self.step < fork else []
-            step = min(stop, *marks, *(self.step - self.step % n + n for n in (PIECE, measure_every, save_every)))
+            ahead = [mark for mark in marked if mark > self.step]
+            step = min(stop, *ahead[:1], *(self.step - self.step % n + n for n in (PIECE, measure_every, save_every)))
             self._advance(step, fork)
             if step % measure_every == 0 or step == self.max_steps:
                 self._measure()
             yield Progress(
                 phase="train", done=self._work(self.step, fork), total=self._work(stop, fork), note=self._note()
             )
-            if step % save_every == 0 or step == stop:
+            if step % save_every == 0 or step == stop or self._round_at(step):
                 self.save()
 
-    @staticmethod
-    def _work(step: int, fork: int) -> int:
-        """Steps of both trainings together; those before the fork are done once."""
-        return step + max(0, step - fork)
+    def _round_at(self, step: int) -> bool:
+        """Whether the loop made a round after this step: what it took is not to be lost."""
+        return self._loop is not None and self._loop.novel is not None and self._loop.newest_round_step == step
+
+    def _work(self, step: int, fork: int) -> int:
+        """Steps of all trainings together; what the loop has in common with plain training is done once."""
+        return step + max(0, step - fork) + (step if self._watched else 0)
 
     def _advance(self, step: int, fork: int) -> None:
         plain = self._plain_trainer()
         plain.train_until(step)
-        if self._loop is None and step == fork:
+        if self._loop is None and step == fork and not self._watched:
             self._loop = self._new_loop(forked(plain, self.captured, device=self.device))
         if self._loop is not None:
             rounds_before = self._loop.num_rounds_done
@@ -254,7 +269,7 @@ class Experiment:
             return
         self._last_measured = self.step
         trainers = {"plain": self._plain_trainer()}
-        if self._loop is not None:
+        if self._loop is not None and not self._loop.same_as_plain:
             trainers["loop"] = self._loop.trainer
         for name, trainer in trainers.items():
             scores = evaluate(rgb_renderer(trainer), self.held_out)
@@ -341,6 +356,9 @@ class Experiment:
             config=self.config,
             split=self.split,
             num_rounds=loop.num_rounds_done if loop else 0,
+            watch=loop.watch if loop else None,
+            held_back=tuple(view.name for view in loop.held_back) if loop else (),
+            kept_step=loop.trainer.step if loop else self.step,
             num_novel=len(loop.novel.views) if loop and loop.novel else 0,
             fixed=not isinstance(self.fixer, IdentityFixer),
             step=self.step,

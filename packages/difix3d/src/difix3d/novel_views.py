@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from difix3d.config import MixtureConfig, PoolConfig
 from splat_recon.geometry.cameras import Camera
 from splat_recon.views.view_set import TrainingView, ViewSet
 
@@ -32,6 +33,17 @@ class NovelView:
     alpha: Float[Tensor, "h w 1"]
     """The render's opacity in [0, 1]."""
 
+    def pixel_weight(self, config: MixtureConfig) -> Float[Tensor, "h w"]:
+        """How much each pixel of the fixed view is trusted, in [0, 1]."""
+        alpha = self.alpha[..., 0]
+        weight = (alpha > config.alpha_threshold).to(self.fixed.dtype)
+        if config.soft_alpha:
+            weight = weight * alpha.clamp(0, 1)
+        if config.agreement is not None:
+            difference = (self.fixed - self.rendered).abs().mean(dim=-1) / config.agreement
+            weight = weight / (1 + difference**2)
+        return weight
+
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class NovelViews:
@@ -48,19 +60,37 @@ class NovelViews:
         """Their poses."""
         return np.stack([view.camera.T_world_cam for view in self.views])
 
-    def view_set(self, *, weight: float, alpha_threshold: float) -> ViewSet | None:
-        """The fixed views to train on: each counts by `weight`, and only where the render was opaque.
+    def training_views(self, config: MixtureConfig, *, decay: float = 1.0) -> list[TrainingView]:
+        """The fixed views to train on: they count where the render was opaque, and as the config says.
 
         Args:
-            weight: Factor of the loss.
-            alpha_threshold: Pixels count where the opacity is above this.
+            config: What counts how much.
+            decay: A further factor of all of them.
 
         Returns:
-            None if no view has enough pixels that count.
+            Those that have enough pixels that count.
         """
         views = []
         for view in self.views:
-            pixel_weight = (view.alpha[..., 0] > alpha_threshold).to(view.fixed.dtype)
-            if float(pixel_weight.mean()) >= MIN_COVERAGE:
+            pixel_weight = view.pixel_weight(config)
+            if float((pixel_weight > 0).to(pixel_weight.dtype).mean()) >= MIN_COVERAGE:
+                weight = config.novel_weight * decay
                 views.append(TrainingView(camera=view.camera, rgb=view.fixed, weight=weight, pixel_weight=pixel_weight))
-        return ViewSet(views) if views else None
+        return views
+
+
+Pool = tuple[NovelViews, ...]
+"""Rounds whose views take part in training, the newest last."""
+
+
+def pooled(pool: Pool, newest: NovelViews, config: PoolConfig) -> Pool:
+    """The pool with a new round in it; the oldest rounds leave it where it is full."""
+    return (*pool, newest)[-config.num_rounds :]
+
+
+def pool_view_set(pool: Pool, mixture: MixtureConfig, config: PoolConfig) -> ViewSet | None:
+    """The views of a pool to train on, older rounds with less weight; None if no view has pixels that count."""
+    views = []
+    for age, novel in enumerate(reversed(pool)):
+        views = novel.training_views(mixture, decay=config.decay**age) + views
+    return ViewSet(views) if views else None

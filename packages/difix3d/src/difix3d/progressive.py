@@ -2,36 +2,45 @@
 
 This is the page to read first. A round moves the novel poses one step from the captured views toward their targets,
 renders them, lets the fixer improve the renders with the nearest captured photo at hand, and mixes the fixed views
-into the splat's training, with a small weight and only where the render was opaque. Only the last round's views are
-kept.
+into the splat's training, with a small weight and only where the render was opaque (`track`).
+
+Where captured views are held back, a second splat, the probe, does all the same without them, and is scored on them at
+every round and in between. What lowers the score is undone in both, and when nothing helps any more training stops
+with the best state (`watch`).
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
+import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from difix3d import checkpoint
-from difix3d.enhance import fixed_renders, nearest_views
-from difix3d.novel_views import NovelView, NovelViews
-from difix3d.schedule import Round, rounds, wanted_steps
-from difix3d.stepping import stepped_poses
+from difix3d.errors import InputError
+from difix3d.schedule import rounds, wanted_steps
+from difix3d.track import Track, forked
+from difix3d.watch import Check, Mark, Watch, held_back_indices, marks
+from splat_recon.evaluate import evaluate
 from splat_recon.trainer import SplatTrainer
-from splat_recon.views.mixture import ViewMixture
-from splat_recon.views.view_set import ViewSet
 
 if TYPE_CHECKING:
     from jaxtyping import Float64
 
     from difix3d.config import ProgressiveConfig
     from difix3d.fixers import ViewFixer
+    from difix3d.novel_views import NovelViews
     from splat_recon.scene.scene import Scene, View
 
+__all__ = ["ProgressiveTrainer", "forked"]
+
+WATCH = "watch.json"
+"""Where a checkpoint keeps the checks."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +48,8 @@ logger = logging.getLogger(__name__)
 class ProgressiveTrainer:
     """Trains a splat with fixed novel views; returns after any step and goes on when called again.
 
-    With no round in the schedule, and up to the first one, it is the splat's plain training, bit for bit.
+    With no round in the schedule and nothing held back, and up to the first round, it is the splat's plain training,
+    bit for bit.
 
     Args:
         scene: The scene; its extent is the unit of the steps.
@@ -49,6 +59,8 @@ class ProgressiveTrainer:
         config: The method's constants.
         device: Where the splat lives.
         trainer: A splat whose training has begun; None begins a new one.
+        follows: A plain training of the same views. Where views are held back, and as long as the two are one and the
+            same, the splat is taken from there at marks instead of being trained again; it must not lag behind.
     """
 
     def __init__(
@@ -61,20 +73,57 @@ class ProgressiveTrainer:
         *,
         device: str = "cpu",
         trainer: SplatTrainer | None = None,
+        follows: SplatTrainer | None = None,
     ) -> None:
         self.scene = scene
         self.captured = tuple(captured)
         self.T_world_target = T_world_target
         self.fixer = fixer
         self.config = config
-        self.rounds = rounds(config.rounds, max_steps=config.train.max_steps, min_remaining=config.min_remaining)
-        num_left_out = len(wanted_steps(config.rounds, max_steps=config.train.max_steps)) - len(self.rounds)
+        max_steps = config.train.max_steps
+        self.rounds = rounds(config.rounds, max_steps=max_steps, min_remaining=config.min_remaining)
+        num_left_out = len(wanted_steps(config.rounds, max_steps=max_steps)) - len(self.rounds)
         if num_left_out:
             logger.warning("%d rounds are left out: too little of the run follows to learn from them", num_left_out)
         self.num_rounds_done = 0
-        self.T_world_novel = np.stack([view.camera.T_world_cam for view in self.captured])
-        self.novel: NovelViews | None = None
-        self.trainer = trainer or SplatTrainer(scene, ViewSet.from_views(self.captured), config.train, device=device)
+        self.num_undone_steps = 0
+        self.newest_round_step: int | None = None
+        self._num_marks_done = 0
+        self._step = trainer.step if trainer else 0
+        self._follows = follows
+        self._states = Path(tempfile.mkdtemp(prefix="difix3d-states-"))
+        weakref.finalize(self, shutil.rmtree, self._states, ignore_errors=True)
+        held_back = self._held_back_names()
+        self.held_back = tuple(view for view in self.captured if view.name in held_back)
+        stay = tuple(view for view in self.captured if view.name not in held_back)
+        give_back = config.hold_back.give_back
+        main_views = self.captured if give_back or not held_back else stay
+        self.main = Track(scene, main_views, config, device=device, trainer=trainer)
+        self.probe = Track(scene, stay, config, device=device) if held_back and give_back else None
+        self.watch = Watch(config.hold_back) if held_back else None
+        self.marks = marks(self.rounds, config.hold_back, max_steps=max_steps, watched=bool(held_back))
+        if self.watch is not None and trainer is not None and trainer.step > 0:
+            raise ValueError("with views held back the training begins with the loop: pass no trainer that has begun")
+
+    def _held_back_names(self) -> set[str]:
+        num_views = self.config.hold_back.num_views(len(self.captured))
+        poses = np.stack([view.camera.T_world_cam for view in self.captured])
+        return {self.captured[index].name for index in held_back_indices(poses, num_views, extent=self.extent)}
+
+    @property
+    def trainer(self) -> SplatTrainer:
+        """The splat's training."""
+        return self.main.trainer
+
+    @property
+    def novel(self) -> NovelViews | None:
+        """The newest round's novel views that the splat learns from."""
+        return self.main.pool[-1] if self.main.pool else None
+
+    @property
+    def T_world_novel(self) -> Float64[np.ndarray, "n 4 4"]:
+        """Where novel views have come to; the captured poses before the first round."""
+        return self.main.T_world_novel
 
     @property
     def extent(self) -> float:
@@ -83,58 +132,114 @@ class ProgressiveTrainer:
 
     @property
     def step(self) -> int:
-        """Optimizer steps taken."""
-        return self.trainer.step
+        """Steps of the run: those of the splat and those that were undone, or not taken after stopping early."""
+        return self._step
+
+    @property
+    def stopped(self) -> bool:
+        """Whether training stopped early, because nothing helped any more."""
+        return self.watch is not None and self.watch.stopped
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the splat is another than that of plain training."""
+        return self.num_rounds_done > 0 or self.num_undone_steps > 0
+
+    @property
+    def same_as_plain(self) -> bool:
+        """Whether the splat is that of the training it follows, from which it is copied at marks only."""
+        return self._follows is not None and self.probe is not None and not self.diverged
 
     def train_until(self, step: int) -> None:
-        """Train up to a step, with every round that is due on the way; a round due at this very step is done too."""
-        for round_ in self.rounds[self.num_rounds_done :]:
-            if round_.start_step > step:
+        """Go on up to a step, with every round and check that is due on the way; those at this very step included."""
+        for mark in self.marks[self._num_marks_done :]:
+            if mark.step > step:
                 break
-            self.trainer.train_until(round_.start_step)
-            self._fix_novel_views(round_)
-        self.trainer.train_until(step)
+            self._advance(mark.step, at_mark=True)
+            self._do(mark)
+            self._num_marks_done += 1
+        self._advance(step, at_mark=False)
 
-    def _fix_novel_views(self, round_: Round) -> None:
-        stepping, mixture = self.config.stepping, self.config.mixture
-        self.T_world_novel = stepped_poses(
-            self.T_world_novel,
-            self.T_world_target,
-            stepping.step_distance,
-            extent=self.extent,
-            rotation_weight=stepping.rotation_weight,
-        )
-        references = nearest_views(
-            self.captured,
-            self.T_world_novel,
-            extent=self.extent,
-            rotation_weight=stepping.rotation_weight,
-        )
-        cameras = [view.camera.with_pose(T) for view, T in zip(references, self.T_world_novel, strict=True)]
-        outputs = [self.trainer.render(camera) for camera in cameras]
-        rendered = [output.rgb.clamp(0, 1) for output in outputs]
-        fixed = fixed_renders(self.fixer, rendered, references, batch_size=self.config.fix_batch_size)
-        self.novel = NovelViews(
-            round_index=round_.index,
-            views=tuple(
-                NovelView(camera=camera, reference_name=view.name, rendered=rgb, fixed=better, alpha=output.alpha)
-                for camera, view, rgb, better, output in zip(cameras, references, rendered, fixed, outputs, strict=True)
-            ),
-        )
+    def _advance(self, step: int, *, at_mark: bool) -> None:
+        """Train to a step of the run."""
+        if step < self._step:
+            return
+        self._step = step
+        if self.stopped:
+            self.num_undone_steps = step - self.trainer.step
+            return
+        own_step = step - self.num_undone_steps
+        if self.probe is not None:
+            self.probe.trainer.train_until(own_step)
+        if self._follows is not None and self.same_as_plain:
+            if at_mark:
+                self._follows.train_until(step)
+                if self._follows.step != step:
+                    raise ValueError(f"the training that is followed is at step {self._follows.step}, not at {step}")
+                self.main.take_over(self._follows)
+            return
+        self.trainer.train_until(own_step)
+
+    def _do(self, mark: Mark) -> None:
+        planned = mark.round_ is not None
+        if self.watch is None:
+            if planned:
+                self._make_round()
+            return
+        if self.watch.stopped:
+            return
+        check = self._check(self.watch)
+        max_steps = self.config.train.max_steps
+        remaining = max_steps - mark.step
+        possible = bool(self.rounds) and remaining >= max(1, round(self.config.min_remaining * max_steps))
+        following = self.watch.decide(planned=planned, possible=possible)
+        if check.verdict == "undone":
+            self._go_back(to_best=following is None or remaining <= 0)
+        if following == "round":
+            self._make_round()
+
+    def _make_round(self) -> None:
+        for track in self._tracks():
+            track.make_round(self.num_rounds_done, self.T_world_target, self.fixer)
         self.num_rounds_done += 1
-        novel_set = self.novel.view_set(weight=mixture.novel_weight, alpha_threshold=mixture.alpha_threshold)
-        captured_set = ViewSet.from_views(self.captured, weight=mixture.captured_weight)
-        captured_set.load_state_dict(self._captured_position())
-        self.trainer.views = captured_set.mixed_with(novel_set, mixture.novel_prob) if novel_set else captured_set
+        self.newest_round_step = self._step
 
-    def _captured_position(self) -> dict[str, object]:
-        """Where the captured views stand in their epoch, which a round does not disturb."""
-        views = self.trainer.views
-        return (views.sets[0] if isinstance(views, ViewMixture) else views).state_dict()
+    def _tracks(self) -> tuple[Track, ...]:
+        return (self.main,) if self.probe is None else (self.main, self.probe)
+
+    def _check(self, watch: Watch) -> Check:
+        """Score the views held back, and keep a state that is not to be undone."""
+        scored = self.probe or self.main
+        psnr = evaluate(lambda camera: scored.trainer.render(camera).rgb, self.held_back).psnr
+        check = watch.judge(psnr, step=self._step, kept_step=scored.trainer.step)
+        logger.info("step %d: %.2f dB on views held back: %s, %s", check.step, psnr, check.tried, check.verdict)
+        if check.verdict != "undone":
+            shutil.rmtree(self._states / "kept", ignore_errors=True)
+            for name, track in self._named_tracks():
+                kind = "best" if check.verdict == "better" else "kept"
+                track.save(self._states / kind / name, num_rounds_done=self.num_rounds_done)
+        return check
+
+    def _go_back(self, *, to_best: bool) -> None:
+        """Undo what came after the last check that was not bad, or after the best one."""
+        kept = self._states / "kept"
+        for name, track in self._named_tracks():
+            track.load((self._states / "best" if to_best or not kept.exists() else kept) / name)
+        self.num_undone_steps = self._step - self.trainer.step
+
+    def _named_tracks(self) -> list[tuple[str, Track]]:
+        return list(zip(("main", "probe"), self._tracks(), strict=False))
 
     def save(self, folder: Path) -> None:
         """Write everything that `load` needs to go on as if nothing had happened."""
-        checkpoint.save_progress(folder, self.trainer, self.novel, num_rounds_done=self.num_rounds_done)
+        self.main.save(folder, num_rounds_done=self.num_rounds_done)
+        if self.watch is None:
+            return
+        if self.probe is not None:
+            self.probe.save(folder / "probe", num_rounds_done=self.num_rounds_done)
+        shutil.copytree(self._states, folder / "states", dirs_exist_ok=True)
+        state = {"step": self._step, "num_undone_steps": self.num_undone_steps} | self.watch.state_dict()
+        (folder / WATCH).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
     def load(self, folder: Path, *, device: str = "cpu") -> None:
         """Go on from a folder that `save` wrote; scene, views, targets and config must be those of the saved run.
@@ -142,21 +247,23 @@ class ProgressiveTrainer:
         Raises:
             InputError: The folder is incomplete, or of a run with other rounds.
         """
-        mixture = self.config.mixture
-        novel, self.num_rounds_done = checkpoint.load_novel_views(folder, num_rounds=len(self.rounds))
-        views: ViewSet | ViewMixture = ViewSet.from_views(self.captured)
-        if self.num_rounds_done:
-            views = ViewSet.from_views(self.captured, weight=mixture.captured_weight)
-        if novel is not None:
-            self.T_world_novel = novel.T_world_cam
-            novel_set = novel.view_set(weight=mixture.novel_weight, alpha_threshold=mixture.alpha_threshold)
-            views = views.mixed_with(novel_set, mixture.novel_prob) if novel_set else views
-        self.novel = novel
-        self.trainer = checkpoint.load_splat(folder, self.scene, views, device=device)
-
-
-def forked(trainer: SplatTrainer, captured: Sequence[View], *, device: str = "cpu") -> SplatTrainer:
-    """A second training that stands where the first one does and goes its own way from there."""
-    with TemporaryDirectory() as folder:
-        trainer.save(Path(folder) / "splat")
-        return SplatTrainer.load(Path(folder) / "splat", trainer.scene, ViewSet.from_views(captured), device=device)
+        for track in self._tracks():
+            track.device = device
+        self.num_rounds_done = self.main.load(folder)
+        self._step = self.trainer.step
+        if self.watch is None:
+            if self.num_rounds_done > len(self.rounds):
+                raise InputError(f"checkpoint {folder} is of another run: it has {self.num_rounds_done} rounds")
+            self._num_marks_done = self.num_rounds_done
+            return
+        if self.probe is not None:
+            self.probe.load(folder / "probe")
+        try:
+            state = json.loads((folder / WATCH).read_text(encoding="utf-8"))
+            self._step, self.num_undone_steps = int(state["step"]), int(state["num_undone_steps"])
+            self.watch.load_state_dict(state)
+            shutil.rmtree(self._states)
+            shutil.copytree(folder / "states", self._states)
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
+        self._num_marks_done = sum(mark.step <= self._step for mark in self.marks)

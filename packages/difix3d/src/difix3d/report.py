@@ -13,6 +13,7 @@ from difix3d.evaluate import VARIANTS, VariantResult, best_variant, verdict
 from difix3d.novel_views import NovelViews
 from difix3d.schedule import rounds
 from difix3d.settings import RunSettings
+from difix3d.watch import Watch
 from splat_recon.html_page import embedded_image, filled, settings_table, spread
 from splat_recon.io.images import to_u8
 from splat_recon.scene.scene import View
@@ -64,6 +65,15 @@ class RunFacts:
     step: int
     """Steps of each training."""
 
+    watch: Watch | None = None
+    """What the scores on held-back views led to, where some were held back."""
+
+    held_back: tuple[str, ...] = ()
+    """Names of those views."""
+
+    kept_step: int = 0
+    """Steps of the loop's splat; fewer than `step` where some were undone or not taken."""
+
     @property
     def saw_test_poses(self) -> bool:
         """Whether novel views moved toward the poses of the held-out photos."""
@@ -77,6 +87,16 @@ class RunFacts:
         )
         return tuple(round_.start_step for round_ in plan)
 
+    def _held_back(self) -> dict[str, Any] | None:
+        if self.watch is None:
+            return None
+        return {
+            "views": list(self.held_back),
+            "stopped_early": self.watch.stopped,
+            "kept_step": self.kept_step,
+            **self.watch.state_dict(),
+        }
+
     def metrics(self, results: Sequence[VariantResult]) -> dict[str, Any]:
         """The content of metrics.json: the best variant's scores, and all of them under `variants`."""
         variants = {
@@ -89,6 +109,8 @@ class RunFacts:
             "best_variant": best,
             "verdict": verdict(results, fixed=self.fixed),
             "saw_test_poses": self.saw_test_poses,
+            "rounds": {"made": self.num_rounds, "undone": self.watch.num_rounds_undone if self.watch else 0},
+            "held_back": self._held_back(),
             "variants": variants,
         }
 
@@ -142,12 +164,37 @@ def _notes(facts: RunFacts) -> list[str]:
         notes.append(f"{facts.num_rounds} rounds of {facts.num_novel} novel views, {where}.")
     else:
         notes.append("No round of novel views: both trainings are the same.")
+    if facts.watch is not None:
+        notes.append(_watch_note(facts, facts.watch))
     if facts.saw_test_poses:
         notes.append(
             "The loop knew where the held-out photos were taken (not what they show): its figures are for places that "
             "it was trained for, as in the published method. With --targets around it does not."
         )
     return notes
+
+
+def _watch_note(facts: RunFacts, watch: Watch) -> str:
+    num_undone = sum(check.verdict == "undone" for check in watch.checks)
+    best = watch.best
+    note = (
+        f"Beside the loop, a second splat learned without {', '.join(facts.held_back)} and was scored there "
+        f"{len(watch.checks)} times"
+        + (f", {best.psnr:.2f} dB at best, after step {best.kept_step}" if best else "")
+        + f". {num_undone} tries lowered the score and were undone, {watch.num_rounds_undone} of them rounds."
+    )
+    if watch.stopped:
+        note += (
+            f" Nothing helped any more: training stopped early, and the loop's splat is that of step {facts.kept_step}."
+        )
+    if facts.num_rounds <= watch.num_rounds_undone:
+        note += (
+            " No round was kept: where the loop differs from plain training, it is by stopping in time and not by "
+            "fixed views."
+            if facts.kept_step < facts.step
+            else " No round was kept: the loop is plain training."
+        )
+    return note
 
 
 def _cards(results: Sequence[VariantResult]) -> str:

@@ -8,6 +8,7 @@ from difix3d.config import (
     AroundTargets,
     EvenRounds,
     HeldOutTargets,
+    HoldBackConfig,
     MixtureConfig,
     PathTargets,
     ProgressiveConfig,
@@ -91,6 +92,13 @@ class RunSettings:
     novel_weight: float = 0.2
     """Loss weight of a fixed view beside 1 for a captured one (preset short)."""
 
+    hold_back: float = 0.15
+    """Share of the training photos by which a second splat, trained without them, notices what does not help: it is
+    undone, and training stops where nothing helps any more. 0: every round is trusted (preset released: always)."""
+
+    hold_back_margin: float = 0.15
+    """Loss of PSNR on those photos, in dB, from which a try is undone."""
+
     seed: int = 42
     """Seed of everything random."""
 
@@ -111,6 +119,7 @@ class RunSettings:
         # The nested configs know the ranges of the others.
         SteppingConfig(step_distance=self.step_distance)
         MixtureConfig(novel_prob=self.novel_prob, novel_weight=self.novel_weight)
+        HoldBackConfig(share=self.hold_back, margin=self.hold_back_margin)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -176,5 +185,6 @@ def progressive_config(settings: RunSettings) -> ProgressiveConfig:
         targets=targets,
         stepping=SteppingConfig(step_distance=settings.step_distance),
         mixture=MixtureConfig(novel_prob=settings.novel_prob, novel_weight=settings.novel_weight),
+        hold_back=HoldBackConfig(share=settings.hold_back, margin=settings.hold_back_margin),
         seed=settings.seed,
     )

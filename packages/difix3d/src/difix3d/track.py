@@ -1,0 +1,132 @@
+"""One splat in training with the novel views that it learns from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from difix3d import checkpoint
+from difix3d.enhance import fixed_renders, nearest_views
+from difix3d.novel_views import NovelView, NovelViews, Pool, pool_view_set, pooled
+from difix3d.stepping import stepped_poses
+from splat_recon.trainer import SplatTrainer
+from splat_recon.views.mixture import ViewMixture
+from splat_recon.views.view_set import ViewSet
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64
+
+    from difix3d.config import ProgressiveConfig
+    from difix3d.fixers import ViewFixer
+    from splat_recon.scene.scene import Scene, View
+
+logger = logging.getLogger(__name__)
+
+
+class Track:
+    """A splat, the captured views that it learns from, and its pool of novel views.
+
+    Args:
+        scene: The scene; its extent is the unit of the steps.
+        captured: The views to train on and to take references from.
+        config: The method's constants.
+        device: Where the splat lives.
+        trainer: A splat whose training has begun; None begins a new one.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        captured: Sequence[View],
+        config: ProgressiveConfig,
+        *,
+        device: str = "cpu",
+        trainer: SplatTrainer | None = None,
+    ) -> None:
+        self.scene = scene
+        self.captured = tuple(captured)
+        self.config = config
+        self.device = device
+        self.pool: Pool = ()
+        self.T_world_novel = self._captured_poses()
+        self.trainer = trainer or SplatTrainer(scene, ViewSet.from_views(self.captured), config.train, device=device)
+
+    def _captured_poses(self) -> Float64[np.ndarray, "n 4 4"]:
+        return np.stack([view.camera.T_world_cam for view in self.captured])
+
+    @property
+    def extent(self) -> float:
+        """The length of one unit of the steps, in world units; 1 where all cameras stand at one place."""
+        return self.scene.extent or 1.0
+
+    def make_round(self, round_index: int, T_world_target: Float64[np.ndarray, "n 4 4"], fixer: ViewFixer) -> None:
+        """Move the novel poses one step, render and fix what the splat shows there, and mix it into the training."""
+        stepping = self.config.stepping
+        self.T_world_novel = stepped_poses(
+            self.T_world_novel,
+            T_world_target,
+            stepping.step_distance,
+            extent=self.extent,
+            rotation_weight=stepping.rotation_weight,
+        )
+        references = nearest_views(
+            self.captured, self.T_world_novel, extent=self.extent, rotation_weight=stepping.rotation_weight
+        )
+        cameras = [view.camera.with_pose(T) for view, T in zip(references, self.T_world_novel, strict=True)]
+        outputs = [self.trainer.render(camera) for camera in cameras]
+        rendered = [output.rgb.clamp(0, 1) for output in outputs]
+        fixed = fixed_renders(fixer, rendered, references, batch_size=self.config.fix_batch_size)
+        novel = NovelViews(
+            round_index=round_index,
+            views=tuple(
+                NovelView(camera=camera, reference_name=view.name, rendered=rgb, fixed=better, alpha=output.alpha)
+                for camera, view, rgb, better, output in zip(cameras, references, rendered, fixed, outputs, strict=True)
+            ),
+        )
+        self.pool = pooled(self.pool, novel, self.config.pool)
+        views = self._views(self._captured_position())
+        self.trainer.views = views
+
+    def _captured_position(self) -> dict[str, object]:
+        """Where the captured views stand in their epoch, which a round does not disturb."""
+        views = self.trainer.views
+        return (views.sets[0] if isinstance(views, ViewMixture) else views).state_dict()
+
+    def _views(self, captured_position: dict[str, object] | None = None) -> ViewSet | ViewMixture:
+        mixture = self.config.mixture
+        captured_set = ViewSet.from_views(self.captured, weight=mixture.captured_weight if self.pool else 1.0)
+        if captured_position is not None:
+            captured_set.load_state_dict(captured_position)
+        novel_set = pool_view_set(self.pool, mixture, self.config.pool)
+        return captured_set.mixed_with(novel_set, mixture.novel_prob) if novel_set else captured_set
+
+    def take_over(self, plain: SplatTrainer) -> None:
+        """Go on from where a plain training of the same captured views stands, which stays as it is."""
+        self.trainer = forked(plain, self.captured, device=self.device)
+
+    def save(self, folder: Path, *, num_rounds_done: int) -> None:
+        """Write splat and pool."""
+        checkpoint.save_progress(folder, self.trainer, self.pool, num_rounds_done=num_rounds_done)
+
+    def load(self, folder: Path) -> int:
+        """Go back to, or on from, what `save` wrote, random streams included; returns the number of rounds done.
+
+        Raises:
+            InputError: The folder is incomplete or of another run.
+        """
+        self.pool, num_rounds_done = checkpoint.load_pool(folder)
+        self.T_world_novel = self.pool[-1].T_world_cam if self.pool else self._captured_poses()
+        self.trainer = checkpoint.load_splat(folder, self.scene, self._views(), device=self.device)
+        return num_rounds_done
+
+
+def forked(trainer: SplatTrainer, captured: Sequence[View], *, device: str = "cpu") -> SplatTrainer:
+    """A second training that stands where the first one does and goes its own way from there."""
+    with TemporaryDirectory() as folder:
+        trainer.save(Path(folder) / "splat")
+        return SplatTrainer.load(Path(folder) / "splat", trainer.scene, ViewSet.from_views(captured), device=device)

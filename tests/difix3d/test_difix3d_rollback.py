@@ -1,0 +1,215 @@
+"""Views held back: what lowers their score is undone, and stopping in between changes nothing."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from difix3d.config import EvenRounds, HeldOutTargets, HoldBackConfig, MixtureConfig, PoolConfig, ProgressiveConfig
+from difix3d.fixers import IdentityFixer
+from difix3d.novel_views import pool_view_set
+from difix3d.progressive import ProgressiveTrainer
+from difix3d.schedule import Round
+from difix3d.watch import Watch, held_back_indices, marks
+from splat_recon.config import AdcConfig, TrainConfig
+from splat_recon.scene.normalize import normalized
+from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon.trainer import SplatTrainer
+from splat_recon.views.mixture import ViewMixture
+from splat_recon.views.view_set import ViewSet
+
+STEPS = 30
+TRAIN = TrainConfig(
+    max_steps=STEPS, sh_degree_every=6, strategy=AdcConfig(refine_start=4, refine_every=5, reset_every=0)
+)
+WATCHING = HoldBackConfig(share=0.2, min_views=2, margin=0.05, check_every=0.2)
+
+
+class Blinding:
+    """A harmful fixer: everything becomes blue."""
+
+    def __call__(self, rendered, references):
+        return torch.tensor([0.0, 0.0, 1.0]).expand_as(rendered).clone()
+
+
+@pytest.fixture(scope="module")
+def scene():
+    config = SyntheticConfig(layout="table", num_views=8, width=40, height=32, num_points=120, samples_per_axis=1)
+    return normalized(generate_scene(3, config))
+
+
+@pytest.fixture(scope="module")
+def new_loop(scene):
+    captured = scene.views[:5]
+    targets = np.stack([view.camera.T_world_cam for view in scene.views[5:]])
+
+    def make(fixer, *, follows=None, **changes):
+        config = ProgressiveConfig(
+            train=TRAIN,
+            rounds=EvenRounds(num_rounds=2, first=0.4, last=0.6),
+            targets=HeldOutTargets(),
+            mixture=MixtureConfig(novel_prob=0.8, novel_weight=5.0, alpha_threshold=0.0),
+            hold_back=WATCHING,
+        )
+        return ProgressiveTrainer(scene, captured, targets, fixer, replace(config, **changes), follows=follows)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def harmed(new_loop):
+    """A loop whose fixer harms, at its end."""
+    loop = new_loop(Blinding())
+    loop.train_until(STEPS)
+    return loop
+
+
+def _assert_same(one, other):
+    for name, tensor in one.gaussians.parameters().items():
+        assert torch.equal(tensor, other.gaussians.parameters()[name]), name
+
+
+def _verdicts(loop):
+    return [(check.step, check.tried, check.verdict) for check in loop.watch.checks]
+
+
+def test_harmful_rounds_are_undone_and_leave_plain_training(harmed, scene):
+    assert len(harmed.held_back) == 1
+    assert harmed.watch.num_rounds_undone >= 1
+    assert harmed.novel is None
+    assert harmed.step == STEPS
+    assert harmed.trainer.step == STEPS - harmed.num_undone_steps < STEPS
+    plain = SplatTrainer(scene, ViewSet.from_views(harmed.captured), TRAIN)
+    plain.train_until(harmed.trainer.step)
+    _assert_same(harmed.trainer, plain)
+
+
+def test_stopping_and_resuming_around_what_is_undone_is_bitwise_the_same(harmed, new_loop, tmp_path):
+    undone = next(check for check in harmed.watch.checks if check.verdict == "undone")
+    for stop in (undone.step - 1, undone.step, undone.step + 1):
+        part = new_loop(Blinding())
+        part.train_until(stop)
+        part.save(tmp_path / f"at_{stop}")
+        resumed = new_loop(Blinding())
+        resumed.load(tmp_path / f"at_{stop}")
+        assert resumed.step == stop
+        resumed.train_until(STEPS)
+        assert _verdicts(resumed) == _verdicts(harmed)
+        _assert_same(resumed.trainer, harmed.trainer)
+        _assert_same(resumed.probe.trainer, harmed.probe.trainer)
+
+
+def test_a_followed_training_saves_time_and_changes_nothing(harmed, new_loop, scene):
+    plain = SplatTrainer(scene, ViewSet.from_views(harmed.captured), TRAIN)
+    loop = new_loop(Blinding(), follows=plain)
+    for step in range(1, STEPS + 1):
+        plain.train_until(step)
+        loop.train_until(step)
+    assert _verdicts(loop) == _verdicts(harmed)
+    _assert_same(loop.trainer, harmed.trainer)
+
+
+def test_harmless_rounds_are_kept(new_loop):
+    mild = MixtureConfig(novel_prob=0.1, novel_weight=0.05)
+    loop = new_loop(IdentityFixer(), mixture=mild, hold_back=replace(WATCHING, margin=5.0))
+    loop.train_until(STEPS)
+    assert loop.watch.num_rounds_undone == 0
+    assert loop.num_rounds_done == 2
+    assert loop.trainer.step == STEPS
+    assert isinstance(loop.trainer.views, ViewMixture)
+    names = {view.name for view in loop.held_back}
+    assert names
+    assert not names & {view.name for view in loop.probe.captured}
+    assert names <= {view.name for view in loop.main.captured}
+    # The probe's fixer never looks at what is held back.
+    assert not names & {view.reference_name for view in loop.probe.pool[-1].views}
+
+
+def test_without_giving_back_one_splat_does_without_the_views(new_loop):
+    loop = new_loop(IdentityFixer(), hold_back=replace(WATCHING, give_back=False))
+    loop.train_until(7)
+    assert loop.probe is None
+    assert len(loop.main.captured) == 4
+    assert loop.watch.checks
+
+
+def _following(psnrs, *, planned=False, possible=True, **config):
+    watch = Watch(HoldBackConfig(margin=0.1, **config))
+    found = []
+    for step, psnr in enumerate(psnrs, start=1):
+        check = watch.judge(psnr, step=step, kept_step=step)
+        found.append((check.verdict, watch.decide(planned=planned, possible=possible)))
+    return watch, found
+
+
+def test_a_watch_tries_the_other_thing_and_then_stops():
+    watch, found = _following((10.0, 11.0, 10.5, 10.95, 10.6, 10.0))
+    assert found == [
+        ("better", "training"),
+        ("better", "training"),
+        ("undone", "round"),  # A round is brought forward.
+        ("kept", "training"),
+        ("undone", "round"),
+        ("undone", None),
+    ]
+    assert watch.stopped
+    assert watch.best.psnr == 11.0
+    again = Watch(watch.config)
+    again.load_state_dict(json.loads(json.dumps(watch.state_dict())))
+    assert again.state_dict() == watch.state_dict()
+
+
+def test_without_possible_rounds_one_failure_is_enough():
+    assert _following((10.0, 9.0), possible=False)[1] == [("better", "training"), ("undone", None)]
+
+
+def test_rounds_end_when_too_many_were_undone():
+    _, found = _following((10.0, 9.0, 11.0, 10.0, 12.0, 13.0), planned=True, max_undone_rounds=2)
+    assert [following for _, following in found] == ["round", "training", "round", "training", "training", "training"]
+
+
+def test_marks_are_rounds_and_checks_between_them():
+    plan = (Round(index=0, start_step=50), Round(index=1, start_step=62))
+    assert [mark.step for mark in marks(plan, HoldBackConfig(check_every=0.2), max_steps=100, watched=False)] == [
+        50,
+        62,
+    ]
+    watched = marks(plan, HoldBackConfig(check_every=0.2), max_steps=100, watched=True)
+    assert [(mark.step, mark.round_ is not None) for mark in watched] == [
+        (20, False), (50, True), (62, True), (80, False), (100, False)
+    ]  # fmt: skip
+
+
+def test_six_views_lose_none_to_the_result_and_one_to_the_probe():
+    config = HoldBackConfig()
+    assert [config.num_views(count) for count in (3, 4, 6, 9, 100)] == [0, 0, 1, 1, 6]
+    assert HoldBackConfig(share=0).num_views(50) == 0
+    poses = np.tile(np.eye(4), (5, 1, 1))
+    poses[:, 0, 3] = (0.0, 1.0, 1.1, 2.0, 3.0)
+    assert held_back_indices(poses, 1, extent=1.0) == [1]
+    assert held_back_indices(poses, 2, extent=1.0)[0] == 1
+
+
+def test_older_rounds_count_less(new_loop):
+    off = HoldBackConfig(share=0)
+    pool = PoolConfig(num_rounds=2, decay=0.5)
+    loop = new_loop(IdentityFixer(), hold_back=off, pool=pool, rounds=EvenRounds(num_rounds=3, first=0.3, last=0.6))
+    loop.train_until(STEPS)
+    assert [novel.round_index for novel in loop.main.pool] == [1, 2]
+    views = pool_view_set(loop.main.pool, loop.config.mixture, pool)
+    assert [view.weight for view in views.views] == [2.5] * 3 + [5.0] * 3
+
+
+def test_a_pool_of_rounds_survives_resuming(new_loop, tmp_path):
+    changes = {"hold_back": HoldBackConfig(share=0), "pool": PoolConfig(num_rounds=2)}
+    whole, part, resumed = (new_loop(Blinding(), **changes) for _ in range(3))
+    whole.train_until(STEPS)
+    stop = whole.rounds[1].start_step + 2
+    part.train_until(stop)
+    part.save(tmp_path / "saved")
+    resumed.load(tmp_path / "saved")
+    assert len(resumed.main.pool) == 2
+    resumed.train_until(STEPS)
+    _assert_same(resumed.trainer, whole.trainer)
