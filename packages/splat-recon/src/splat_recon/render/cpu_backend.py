@@ -181,7 +181,7 @@ class CpuRasterizer:
             means2d=means2d,
         )
         rgb, alpha, depth = _Rasterize.apply(call, means2d, background.float(), *parameters)
-        radii_px = torch.from_numpy(call.radii.max(axis=1).astype(np.float32))
+        radii_px = torch.from_numpy(np.maximum(call.radii[:, 0], call.radii[:, 1]).astype(np.float32))
         stats = RenderStats(
             means2d=means2d,
             radii_px=radii_px,
