@@ -102,7 +102,7 @@ def test_paths_are_relative_and_the_folder_can_move(alone: Path, tmp_path: Path)
 def test_processes_make_the_same_files_and_outlive_what_fails(alone: Path, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     broken = CapturedSource(name="broken", folder=tmp_path / "broken", max_size=48)
-    sources = [Deadly(), broken, *generated_sources(NUM_SCENES, 40, CONFIG)]
+    sources = [broken, *generated_sources(NUM_SCENES, 40, CONFIG), Deadly()]
     out = tmp_path / "out"
     errors = made(out, sources, num_processes=2)  # type: ignore[arg-type]
     assert errors.pop("deadly") == "its process was ended by signal 9 (too little memory?)"
@@ -117,6 +117,15 @@ def test_processes_make_the_same_files_and_outlive_what_fails(alone: Path, tmp_p
     card = json.loads((out / "card.json").read_text(encoding="utf-8"))
     assert list(card["failed"]) == ["broken", "deadly"]
     assert "broken" in (out / "CARD.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_new_processes_take_over_from_dead_ones(tmp_path: Path) -> None:
+    open_pairs_folder(tmp_path, CONFIG)
+    sources = [Deadly(), Deadly(), *generated_sources(1, 40, CONFIG)]
+    outcomes = list(run_scenes(sources, tmp_path, CONFIG, num_processes=2))  # type: ignore[arg-type]
+    assert sum(outcome.error is not None for outcome in outcomes) == 2
+    assert is_finished(tmp_path, "generated_00040")
 
 
 @pytest.mark.slow

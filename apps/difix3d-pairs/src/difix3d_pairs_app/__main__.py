@@ -13,14 +13,18 @@ from difix3d_pairs_app.cli import MergeCommand, PairsCommand
 if TYPE_CHECKING:
     from difix3d.pairs.sources import SceneSource
 
-DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, SOME_FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """The process is asked to end; it does so as after Ctrl-C."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `difix3d-pairs`.
 
     Returns:
-        The exit code: 0 all done, 1 some scenes failed, 2 bad input, 130 interrupted.
+        The exit code: 0 all done, 1 some scenes failed, 2 bad input, 130 and 143 stopped by Ctrl-C and SIGTERM.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     options = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
@@ -48,9 +52,9 @@ def _make(command: PairsCommand) -> int:
         before = _interrupt_on_termination()
         try:
             failed = _make_scenes(command, sources)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
             print("Stopped. Run the same command again to go on with the scenes that were not finished.")
-            return INTERRUPTED
+            return TERMINATED if isinstance(interrupt, _TerminatedError) else INTERRUPTED
         finally:
             if before is not None:
                 signal.signal(signal.SIGTERM, before)
@@ -108,7 +112,7 @@ def _interrupt_on_termination() -> Any:
     """Let SIGTERM end the run as Ctrl-C does; returns what it did before, or None outside the main thread."""
 
     def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        raise _TerminatedError
 
     try:
         return signal.signal(signal.SIGTERM, interrupt)

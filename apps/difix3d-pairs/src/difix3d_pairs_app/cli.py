@@ -16,7 +16,8 @@ class PairsCommand:
 
     `difix3d-pairs merge A B --out C` joins folders of pairs; see `difix3d-pairs merge --help`.
 
-    Exit codes: 0 all scenes are done; 1 some failed, the others are done; 2 bad input; 130 interrupted.
+    Exit codes: 0 all scenes are done; 1 some failed, the others are done; 2 bad input; 130 stopped by Ctrl-C, 143 by
+    SIGTERM.
     """
 
     out: Path
