@@ -41,6 +41,16 @@ def encoded(pipe: DifixPipeline) -> Iterator[Counter]:
     counter.handle.remove()
 
 
+@pytest.fixture(scope="module")
+def trained_pipes() -> tuple[DifixPipeline, DifixPipeline]:
+    """Two with trained weights, without their gate: random weights blow rounding up to more than 1e-5."""
+    pipes = DifixPipeline.from_pretrained("default"), DifixPipeline.from_pretrained("default", cache_bytes=0)
+    for pipe in pipes:
+        pipe.metadata.pop("gate")
+        pipe.batch_size = 1
+    return pipes
+
+
 SIZES = [(16, 24), (17, 9), (13, 22), (24, 16), (8, 8), (1, 3)]
 
 
@@ -49,9 +59,9 @@ SIZES = [(16, 24), (17, 9), (13, 22), (24, 16), (8, 8), (1, 3)]
     ragged=st.lists(st.tuples(st.sampled_from(SIZES), st.integers(0, 3)), min_size=1, max_size=7),
     batch_size=st.integers(1, 8),
 )
-def test_ragged_batches_equal_single_images(checkpoint_folder: Path, ragged: list[Any], batch_size: int) -> None:
-    pipe = DifixPipeline.from_pretrained(checkpoint_folder, batch_size=batch_size)
-    alone = DifixPipeline.from_pretrained(checkpoint_folder, batch_size=1, cache_bytes=0)
+def test_ragged_batches_equal_single_images(trained_pipes: Any, ragged: list[Any], batch_size: int) -> None:
+    pipe, alone = trained_pipes
+    pipe.batch_size = batch_size
     images = [noise(*size, seed=i) for i, (size, _) in enumerate(ragged)]
     references = [[noise(20, 30, seed=100 + i + r) for r in range(count)] for i, (_, count) in enumerate(ragged)]
     together = pipe(images, references)
