@@ -131,6 +131,39 @@ def test_eval_scores_the_run_again(finished: Path, capsys):
         (finished / "images" / name).with_suffix(".png").unlink()
 
 
+def test_eval_keeps_what_a_training_with_exposures_wrote(scene_folder: Path, tmp_path: Path):
+    out = tmp_path / "run"
+    assert main([*_train(scene_folder, out), "--appearance", "exposure", "--keep-checkpoints", "2"]) == 0
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step_000024", "step_000030"]
+    before = json.loads((out / "metrics.json").read_text())
+    assert before["color_corrected"]["psnr"] > 0
+    assert "colours aligned" in (out / "report.html").read_text()
+    assert main(["eval", "--run", str(out), "--device", "cpu"]) == 0
+    assert json.loads((out / "metrics.json").read_text()) == before
+
+
+def test_a_splat_file_is_scored_as_the_run_is(finished: Path, scene_folder: Path, tmp_path: Path, capsys):
+    file = ["eval", "--splats", str(finished / "point_cloud.ply"), "--device", "cpu"]
+    where = ["--scene", str(scene_folder), "--out", str(tmp_path / "scores")]
+    capsys.readouterr()
+    assert main([*file, *where, "--held-out", "every:3"]) == 0
+    assert capsys.readouterr().out.split() == [str(tmp_path / "scores" / "metrics.json")]
+    scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    expected = json.loads((finished / "metrics.json").read_text())
+    assert scores["step"] is None
+    assert scores["per_view"].keys() == expected["per_view"].keys()
+    # The training ended before its highest degree of colours, which the file has; they are still nearly zero.
+    assert scores["psnr"] == pytest.approx(expected["psnr"], abs=0.1)
+    assert main([*file, *where, "--split", "all"]) == 0
+    assert len(json.loads((tmp_path / "scores" / "metrics_all.json").read_text())["per_view"]) == 6
+    before = (finished / "metrics.json").read_text()
+    assert "holds a run" in _refused(capsys, [*file, "--scene", str(scene_folder), "--out", str(finished)])
+    assert (finished / "metrics.json").read_text() == before
+    with pytest.raises(SystemExit) as stopped:
+        main(file)
+    assert stopped.value.code == 2
+
+
 def test_export_is_in_colmaps_frame(finished: Path, scene_folder: Path, tmp_path: Path):
     from splat_recon.io.colmap import read_scene
     from splat_recon.io.ply import read_ply
@@ -227,6 +260,38 @@ def test_bad_flags_exit_with_2(scene_folder: Path, tmp_path: Path, flags: list[s
         main(argv)
     assert stopped.value.code == 2
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_scoring_is_told_and_resumed(
+    scene_folder: Path, tmp_path: Path, number: int, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    from splat_recon import evaluate
+
+    out = tmp_path / "run"
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_args, **_more: signal.raise_signal(number))
+    argv = [*_train(scene_folder, out), "--eval-every", "0"]
+    assert main(argv) == 128 + number
+    assert "add --resume" in capsys.readouterr().err
+    assert f"ended by signal {number}" in (out / "log.txt").read_text()
+    assert signal.getsignal(number) is signal.SIG_DFL
+    monkeypatch.undo()
+    assert main([*argv, "--resume"]) == 0
+    assert json.loads((out / "metrics.json").read_text())["step"] == 30
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_what_nohup_ignores_stays_ignored():
+    from splat_recon_app import signals
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.raised(), signals.collected() as received:
+            signal.raise_signal(signal.SIGHUP)
+            assert received == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

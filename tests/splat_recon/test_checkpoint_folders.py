@@ -63,6 +63,18 @@ def test_the_newest_whole_checkpoint_is_found_and_damaged_ones_are_named(tmp_pat
     assert "step_3000000" in caplog.text
 
 
+@pytest.mark.parametrize(("keep", "left"), [(1, [30, 40]), (2, [20, 30, 40]), (9, [10, 20, 30, 40])])
+def test_older_checkpoints_are_removed_but_none_newer_or_unlike(tmp_path, keep, left):
+    """A damaged checkpoint of a higher step must not make the one that was just written the one too many."""
+    for step in (10, 20, 30, 40):
+        _write(tmp_path, step)
+    (tmp_path / "step_000040" / checkpoint.STATE_FILE).unlink()
+    (tmp_path / "notes").mkdir()
+    checkpoint.remove_older_checkpoints(tmp_path / "step_000030", keep)
+    names = [checkpoint.checkpoint_name(step) for step in left]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["notes", *names]
+
+
 def test_without_any_checkpoint_there_is_none(tmp_path):
     assert checkpoint.newest_checkpoint(tmp_path) is None
     assert checkpoint.newest_checkpoint(tmp_path / "missing") is None

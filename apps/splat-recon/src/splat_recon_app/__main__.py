@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 from collections.abc import Sequence
 
-from splat_recon_app import cli, data_flags
+from splat_recon_app import cli, data_flags, signals
 
 BAD_INPUT = 2
 """Exit code for what the user can put right."""
@@ -56,24 +57,32 @@ def run(command: cli.Command) -> int:
         from splat_recon_app.view import view
 
         return view(command)
-    from splat_recon_app import use
+    if isinstance(command, cli.Eval):
+        from splat_recon_app.evaluation import evaluate
 
-    return use.evaluate_run(command) if isinstance(command, cli.Eval) else use.export(command)
+        return evaluate(command)
+    from splat_recon_app.export import export
+
+    return export(command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the arguments and run; 0 on success, 2 on bad input, 130 or 143 when stopped by a signal."""
+    """Parse the arguments and run; 0 on success, 2 on bad input, 128 and its number when stopped by a signal."""
     command = parse(argv)
     from splat_recon.errors import InputError
 
+    # A crash in compiled code leaves its trace too, not an empty screen.
+    if sys.stderr is sys.__stderr__:
+        faulthandler.enable()
     try:
-        return run(command)
+        with signals.raised():
+            return run(command)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("stopped", file=sys.stderr)
-        return 130
+        return signals.exit_code(interrupt)
 
 
 if __name__ == "__main__":

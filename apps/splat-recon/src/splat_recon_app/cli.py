@@ -69,6 +69,9 @@ class Train(TrainingFlags, SceneFlags):
     checkpoint_every: int = 1000
     """Steps between two checkpoints."""
 
+    keep_checkpoints: int | None = None
+    """Keep this many of the newest checkpoints; older ones are removed once a newer one is whole. Left out: all."""
+
     stop_at: int | None = None
     """Stop after this step as if the run were over, without changing its schedule; --resume goes on."""
 
@@ -93,7 +96,7 @@ class Train(TrainingFlags, SceneFlags):
     def __post_init__(self) -> None:
         TrainingFlags.__post_init__(self)
         SceneFlags.__post_init__(self)
-        _check_at_least(self, 1, "max_steps", "sparse", "checkpoint_every", "stop_at")
+        _check_at_least(self, 1, "max_steps", "sparse", "checkpoint_every", "keep_checkpoints", "stop_at")
         _check_at_least(self, MIN_GAUSSIANS, "max_gaussians")
         _check_at_least(self, 0, "max_size", "seed", "eval_every")
         _check_at_least(self, 1, "viewer_port")
@@ -103,23 +106,6 @@ class Train(TrainingFlags, SceneFlags):
             raise ValueError(f"--max-size must be 0 or at least 32 pixels, got {self.max_size}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Eval:
-    """Score a run on the photos of its scene; writes metrics and images into the run folder."""
-
-    run: Path
-    """Run folder of `train`."""
-
-    split: Literal["test", "train"] = "test"
-    """Which photos."""
-
-    scene: Path | None = None
-    """Scene folder, where it is not the one that the run was started with."""
-
-    device: Device = "auto"
-    """auto takes CUDA where gsplat can use it."""
-
-
 SplatsFile = Annotated[Path | None, tyro.conf.arg(aliases=["--ply"])]
 """A splat file in the place of a run."""
 
@@ -127,6 +113,43 @@ SplatsFile = Annotated[Path | None, tyro.conf.arg(aliases=["--ply"])]
 def _check_source(run: Path | None, splats: Path | None) -> None:
     if (run is None) == (splats is None):
         raise ValueError("name either a run (--run) or a splat file (--splats)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Score a run, or a splat file from elsewhere, on the photos of a scene; writes metrics and images."""
+
+    run: Path | None = None
+    """Run folder of `train`, which gets the scores."""
+
+    splats: SplatsFile = None
+    """Splat file in COLMAP's frame instead of a run; needs --scene and --out."""
+
+    split: Literal["test", "train", "all"] = "test"
+    """Which photos."""
+
+    scene: Path | None = None
+    """Scene folder. Of a run: where it is not the one that the run was started with."""
+
+    out: Path | None = None
+    """Of a splat file: folder for its metrics and images."""
+
+    held_out: str = "auto"
+    """Of a splat file: which photos are the test ones, as --split of `train`."""
+
+    max_size: int | None = None
+    """Of a splat file: photos are shrunk to this many pixels on their longer side."""
+
+    device: Device = "auto"
+    """auto takes CUDA where gsplat can use it."""
+
+    def __post_init__(self) -> None:
+        _check_source(self.run, self.splats)
+        _check_at_least(self, 32, "max_size")
+        if self.splats is not None and (self.scene is None or self.out is None):
+            raise ValueError("a splat file needs --scene, with the photos, and --out, for the scores")
+        if self.run is not None and (self.out, self.held_out, self.max_size) != (None, "auto", None):
+            raise ValueError("--out, --held-out and --max-size are for a splat file: a run has its own")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from splat_recon.config import TrainConfig, absgrad_config, antialiased_config, mcmc_config
 from splat_recon.view_configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
@@ -60,3 +61,17 @@ def max_size(args: cli.Train, device: str) -> int | None:
     if args.max_size is not None:
         return args.max_size or None
     return cli.CPU_MAX_SIZE if device == "cpu" else None
+
+
+def run_settings(args: cli.Train, config: TrainConfig, where: str) -> dict[str, Any]:
+    """What `config.json` keeps, and what a resumed run must share."""
+    return {
+        "scene": str(args.scene.resolve()),
+        "preset": args.preset,
+        "split": args.split,
+        "sparse": args.sparse,
+        "max_size": max_size(args, where),
+        "images": args.images,
+        "model": args.model,
+        "train": config.to_dict(),
+    }

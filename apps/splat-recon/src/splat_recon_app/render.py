@@ -81,13 +81,13 @@ def _opened(args: cli.Render, given: CameraFile | None) -> tuple[DrawableSplats,
     if args.splats is not None:
         splats = DrawableSplats.of_file(args.splats, device=chosen_device(args.device))
     else:
-        from splat_recon_app.use import trained_splats
+        from splat_recon.trained import TrainedSplats
 
         run = RunFolder(args.run or Path())
         captured, T_scene_colmap = run_folder.read_cameras(run)
         colmap_unit = float(decompose_similarity(T_scene_colmap)[0])
         cameras = [transform_camera(T_scene_colmap, camera) for camera in cameras] or list(captured.values())
-        splats = DrawableSplats.of_run(trained_splats(run, chosen_device(args.device)))
+        splats = DrawableSplats.of_run(TrainedSplats.newest(run.checkpoints, device=chosen_device(args.device)))
     return (splats if args.background is None else splats.over(args.background)), cameras, colmap_unit
 
 

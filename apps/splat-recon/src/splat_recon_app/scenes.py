@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from splat_recon import run_folder
 from splat_recon.errors import InputError
 from splat_recon_app.console import console, logging_to
-from splat_recon_app.data_flags import Convert, SceneFlags
+from splat_recon_app.data_flags import AS_FOUND, Convert, SceneFlags
 
 if TYPE_CHECKING:
     from splat_recon.scene.scene import Scene
+    from splat_recon.scene.splits import Split
 
 
 def scene_of(folder: Path, max_size: int | None, flags: SceneFlags) -> Scene:
@@ -28,6 +29,17 @@ def scene_of(folder: Path, max_size: int | None, flags: SceneFlags) -> Scene:
         photo_bytes=int(flags.photo_memory * 2**30),
         cache_folder=cache,
     )
+
+
+def read_scene_and_split(
+    scene_folder: Path, split: str, sparse: int | None, max_size: int | None, flags: SceneFlags = AS_FOUND
+) -> tuple[Scene, Split]:
+    """The normalized scene of a folder and its split, both checked."""
+    from splat_recon.scene.normalize import normalized
+    from splat_recon.scene.splits import make_split
+
+    scene = normalized(scene_of(scene_folder, max_size, flags))
+    return scene, make_split(scene.names, split, sparse=sparse, scene_folder=scene_folder)
 
 
 def convert(args: Convert) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from rich.status import Status
 
 from splat_recon import run_folder
 from splat_recon.errors import InputError
+from splat_recon_app import signals
 from splat_recon_app.console import console, logging_to
 from splat_recon_app.data_flags import Sfm
 
@@ -24,7 +24,7 @@ def sfm(args: Sfm) -> int:
         raise InputError(f"there is no folder of photos or video {args.images}")
     existed = args.out.exists()
     run_folder.check_writable(args.out)
-    with logging_to(None), console.status("reading photos") as status, _steps_shown(status), _terminable():
+    with logging_to(None), console.status("reading photos") as status, _steps_shown(status):
         from splat_recon.io.sfm import COLMAP_THREAD, reconstruct
         from splat_recon.io.sfm_report import summary
 
@@ -36,7 +36,7 @@ def sfm(args: Sfm) -> int:
             raise
         except KeyboardInterrupt as interrupt:
             console.print("stopped: the same command goes on from here")
-            return _left(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT), COLMAP_THREAD)
+            return _left(signals.exit_code(interrupt), COLMAP_THREAD)
     for line in summary(found):
         console.print(line, highlight=False)
     print(args.out)
@@ -67,17 +67,3 @@ def _steps_shown(status: Status) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does."""
-
-    def stop(number: int, _frame: object) -> None:
-        raise KeyboardInterrupt(number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import logging
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from splat_recon import run_folder
 from splat_recon.errors import DivergedError, InputError
 from splat_recon.run_folder import RunFolder
-from splat_recon_app import cli, photo_parts, presets
+from splat_recon_app import cli, presets, signals
 from splat_recon_app.console import console, logging_to, progress_bar
-from splat_recon_app.data_flags import AS_FOUND, SceneFlags
+from splat_recon_app.evaluation import score
 from splat_recon_app.observers import Observer, watching
-from splat_recon_app.scenes import scene_of
+from splat_recon_app.refined_cameras import write_refined_cameras
+from splat_recon_app.scenes import read_scene_and_split
 from splat_recon_app.train_shared import is_shared, train_shared
 
 if TYPE_CHECKING:
@@ -49,6 +47,11 @@ def train(args: cli.Train) -> int:
             if not args.resume and not run.config.exists():
                 _remove_traces(run)
             raise
+        except KeyboardInterrupt as interrupt:
+            if run.config.exists():
+                logger.info("ended by signal %d after the last checkpoint", signals.exit_code(interrupt) - 128)
+                console.print("ended after its last checkpoint: add --resume to the same command to go on")
+            raise
 
 
 def _remove_traces(run: RunFolder) -> None:
@@ -63,7 +66,7 @@ def _train(args: cli.Train, run: RunFolder) -> int:
 
     where = chosen_device(args.device)
     config = presets.train_config(args, where)
-    settings = _settings(args, config, where)
+    settings = presets.run_settings(args, config, where)
     if args.resume:
         run_folder.check_same(run, settings)
     from splat_recon.checkpoint import checkpoint_name
@@ -77,7 +80,7 @@ def _train(args: cli.Train, run: RunFolder) -> int:
     logger.info("%d training and %d test views (%s) on %s", len(split.train), len(split.test), split.policy, where)
     stop_at = min(config.max_steps, args.stop_at or config.max_steps)
     with watching(args, run, trainer, split) as observers:
-        received = _train_until(trainer, run, stop_at, args.checkpoint_every, observers)
+        received = _train_until(trainer, run, stop_at, args, observers)
     checkpoint = run.checkpoints / checkpoint_name(trainer.step)
     if received is not None:
         console.print(f"stopped at step {trainer.step}: add --resume to the same command to go on")
@@ -86,30 +89,6 @@ def _train(args: cli.Train, run: RunFolder) -> int:
     _finish(trainer, run, split)
     print(run.point_cloud)
     return 0
-
-
-def _settings(args: cli.Train, config: TrainConfig, where: str) -> dict[str, Any]:
-    return {
-        "scene": str(args.scene.resolve()),
-        "preset": args.preset,
-        "split": args.split,
-        "sparse": args.sparse,
-        "max_size": presets.max_size(args, where),
-        "images": args.images,
-        "model": args.model,
-        "train": config.to_dict(),
-    }
-
-
-def read_scene_and_split(
-    scene_folder: Path, split: str, sparse: int | None, max_size: int | None, flags: SceneFlags = AS_FOUND
-) -> tuple[Scene, Split]:
-    """The normalized scene of a folder and its split, both checked."""
-    from splat_recon.scene.normalize import normalized
-    from splat_recon.scene.splits import make_split
-
-    scene = normalized(scene_of(scene_folder, max_size, flags))
-    return scene, make_split(scene.names, split, sparse=sparse, scene_folder=scene_folder)
 
 
 def _read(args: cli.Train, max_size: int | None) -> tuple[Scene, Split]:
@@ -135,7 +114,7 @@ def _trainer(
 
 
 def _train_until(
-    trainer: SplatTrainer, run: RunFolder, stop_at: int, checkpoint_every: int, observers: Sequence[Observer]
+    trainer: SplatTrainer, run: RunFolder, stop_at: int, args: cli.Train, observers: Sequence[Observer]
 ) -> int | None:
     """Train with a progress bar, saving on the way and at the end; returns the signal that ended it early, if any."""
     from splat_recon.checkpoint import checkpoint_name
@@ -143,62 +122,52 @@ def _train_until(
     saved_step = trainer.step
     # How many steps are taken at once changes no result.
     chunk = 1 if any(observer.every_step for observer in observers) else CHUNK
-    with _signals() as received, progress_bar() as bar:
+    with signals.collected() as received, progress_bar() as bar:
         task = bar.add_task("training", total=stop_at, completed=min(trainer.step, stop_at), note="compiling")
         for observer in observers:
             observer.observe(trainer)
         while trainer.step < stop_at and not received:
-            to_checkpoint = checkpoint_every - trainer.step % checkpoint_every
+            to_checkpoint = args.checkpoint_every - trainer.step % args.checkpoint_every
             trainer.train_until(min(stop_at, trainer.step + min(chunk, to_checkpoint)))
             loss = f"loss {trainer.history[-1].loss:.4f}  " if trainer.history else ""
             bar.update(task, completed=trainer.step, note=f"{loss}{len(trainer.gaussians):,} Gaussians")
             for observer in observers:
                 observer.observe(trainer)
-            if trainer.step % checkpoint_every == 0 or trainer.step >= stop_at:
-                saved_step = _save(trainer, run)
+            if trainer.step % args.checkpoint_every == 0 or trainer.step >= stop_at:
+                saved_step = _save(trainer, run, args.keep_checkpoints)
         if saved_step != trainer.step or not (run.checkpoints / checkpoint_name(trainer.step)).exists():
-            _save(trainer, run)
+            _save(trainer, run, args.keep_checkpoints)
         return received[0] if received else None
 
 
-def _save(trainer: SplatTrainer, run: RunFolder) -> int:
-    from splat_recon.checkpoint import checkpoint_name
+def _save(trainer: SplatTrainer, run: RunFolder, keep: int | None) -> int:
+    from splat_recon.checkpoint import checkpoint_name, remove_older_checkpoints
 
     trainer.save(run.checkpoints / checkpoint_name(trainer.step))
     run_folder.write_history(run, [record.to_dict() for record in trainer.history])
     logger.info("step %d: %d Gaussians, checkpoint saved", trainer.step, len(trainer.gaussians))
+    if keep is not None:
+        remove_older_checkpoints(run.checkpoints / checkpoint_name(trainer.step), keep)
     return trainer.step
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collects the first SIGINT or SIGTERM; a second one interrupts at once."""
-    received: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
     """Scores, images and the PLY file."""
     from splat_recon.report import write_report
     from splat_recon.trained import export_splats
-    from splat_recon_app.use import score
 
-    views = trainer.scene.select(split.test)
-    scores = score(lambda camera: trainer.render(camera).rgb, views, run, trainer.device)
-    content = scores.to_dict(step=trainer.step, split="test", num_gaussians=len(trainer.gaussians))
-    run_folder.write_json(run.metrics(), content | photo_parts.color_corrected(trainer, views))
-    photo_parts.write_refined_cameras(trainer, run, split.train)
+    logger.info("step %d: scoring %d held-out photos", trainer.step, len(split.test))
+    score(
+        lambda camera: trainer.render(camera).rgb,
+        trainer.scene.select(split.test),
+        run,
+        device=trainer.device,
+        step=trainer.step,
+        num_gaussians=len(trainer.gaussians),
+        color_corrected=trainer.config.appearance is not None,
+    )
+    write_refined_cameras(trainer, run, split.train)
     antialiased = trainer.config.antialiased
     export_splats(run.point_cloud, trainer.gaussians, trainer.scene.T_scene_colmap, antialiased=antialiased)
     write_report(run)
+    logger.info("done: %s", run.point_cloud)

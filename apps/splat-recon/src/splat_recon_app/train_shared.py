@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from splat_recon import run_folder
 from splat_recon.errors import DivergedError, InputError
 from splat_recon.run_folder import RunFolder
-from splat_recon_app import cli, presets
+from splat_recon_app import cli, presets, signals
 from splat_recon_app.console import console, logging_to
+from splat_recon_app.evaluation import score
+from splat_recon_app.scenes import read_scene_and_split
 
 if TYPE_CHECKING:
     from splat_recon.distributed import World
@@ -51,11 +53,10 @@ def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
     from splat_recon.checkpoint import checkpoint_name, newest_checkpoint, recovered_checkpoint
     from splat_recon.trainer import SplatTrainer
     from splat_recon.views.view_set import ViewSet
-    from splat_recon_app.train import _settings, _signals, read_scene_and_split
 
     kind = device.split(":")[0]
     config, first = presets.train_config(args, kind), world.rank == 0
-    settings = _settings(args, config, kind)
+    settings = presets.run_settings(args, config, kind)
     if args.resume:
         run_folder.check_same(run, settings)
         if first:
@@ -73,8 +74,8 @@ def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
         cameras = {view.name: view.camera for view in scene.select(split.train)}
         run_folder.write_cameras(run, cameras, scene.T_scene_colmap)
     stop_at = min(config.max_steps, args.stop_at or config.max_steps)
-    with _signals() as received:
-        stopped = _train_until(trainer, run, stop_at, args.checkpoint_every, received)
+    with signals.collected() as received:
+        stopped = _train_until(trainer, run, stop_at, args, received)
     if stopped:
         if first:
             console.print(f"stopped at step {trainer.step}: add --resume to the same command to go on")
@@ -84,49 +85,53 @@ def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
     return 0
 
 
-def _train_until(
-    trainer: SplatTrainer, run: RunFolder, stop_at: int, checkpoint_every: int, received: list[int]
-) -> int:
+def _train_until(trainer: SplatTrainer, run: RunFolder, stop_at: int, args: cli.Train, received: list[int]) -> int:
     """Train and save on the way and at the end; returns the signal that ended it early, 0 where none did."""
     from splat_recon_app.train import CHUNK
 
     world, stopped = trainer.world, 0
     while trainer.step < stop_at and not stopped:
-        to_checkpoint = checkpoint_every - trainer.step % checkpoint_every
+        to_checkpoint = args.checkpoint_every - trainer.step % args.checkpoint_every
         trainer.train_until(min(stop_at, trainer.step + min(CHUNK, to_checkpoint)))
         # A signal may reach one process before the others; all must stop at the same step.
         stopped = world.largest(received[0] if received else 0)
         if world.rank == 0 and trainer.history and trainer.step % trainer.config.log_every < CHUNK:
             record = trainer.history[-1]
             console.print(f"step {record.step} of {stop_at}: loss {record.loss:.4f}")
-        if trainer.step % checkpoint_every == 0 and trainer.step < stop_at and not stopped:
-            _save(trainer, run)
-    _save(trainer, run)
+        if trainer.step % args.checkpoint_every == 0 and trainer.step < stop_at and not stopped:
+            _save(trainer, run, args.keep_checkpoints)
+    _save(trainer, run, args.keep_checkpoints)
     return stopped
 
 
-def _save(trainer: SplatTrainer, run: RunFolder) -> None:
-    from splat_recon.checkpoint import checkpoint_name
+def _save(trainer: SplatTrainer, run: RunFolder, keep: int | None) -> None:
+    from splat_recon.checkpoint import checkpoint_name, remove_older_checkpoints
 
     trainer.save(run.checkpoints / checkpoint_name(trainer.step))
     if trainer.world.rank == 0:
         run_folder.write_history(run, [record.to_dict() for record in trainer.history])
+        if keep is not None:
+            remove_older_checkpoints(run.checkpoints / checkpoint_name(trainer.step), keep)
 
 
 def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
     """Scores, images and the PLY file, from the Gaussians of all, by the first process."""
     from splat_recon.report import write_report
     from splat_recon.trained import TrainedSplats, export_splats
-    from splat_recon_app.use import score
 
     gaussians = trainer.all_gaussians()
     if trainer.world.rank > 0:
         return
     config, scene = trainer.config, trainer.scene
     splats = TrainedSplats(gaussians=gaussians, config=config, step=trainer.step, device=trainer.device)
-    scores = score(lambda camera: splats.render(camera).rgb, scene.select(split.test), run, trainer.device)
-    content = scores.to_dict(step=trainer.step, split="test", num_gaussians=len(gaussians))
-    run_folder.write_json(run.metrics(), content)
+    score(
+        lambda camera: splats.render(camera).rgb,
+        scene.select(split.test),
+        run,
+        device=trainer.device,
+        step=trainer.step,
+        num_gaussians=len(gaussians),
+    )
     export_splats(run.point_cloud, gaussians, scene.T_scene_colmap, antialiased=config.antialiased)
     write_report(run)
     print(run.point_cloud)

@@ -44,11 +44,12 @@ def _opened(args: cli.View) -> tuple[DrawableSplats, dict[str, Camera]]:
     from splat_recon.drawable import DrawableSplats
 
     if args.run is not None:
-        from splat_recon_app.use import trained_splats
+        from splat_recon.trained import TrainedSplats
 
         run = RunFolder(args.run)
         cameras, _ = run_folder.read_cameras(run)
-        return DrawableSplats.of_run(trained_splats(run, chosen_device(args.device))), cameras
+        splats = TrainedSplats.newest(run.checkpoints, device=chosen_device(args.device))
+        return DrawableSplats.of_run(splats), cameras
     cameras = {}
     if args.cameras is not None:
         from splat_recon.io.camera_files import read_camera_file

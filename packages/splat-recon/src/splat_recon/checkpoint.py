@@ -149,6 +149,27 @@ def recovered_checkpoint(folder: Path) -> Path | None:
     return newest
 
 
+def remove_older_checkpoints(newest: Path, keep: int) -> None:
+    """Remove the checkpoints of lower steps beside one, but for some.
+
+    Those of higher steps, which a resumed run has found damaged, are left alone and do not count.
+
+    Args:
+        newest: The checkpoint that was just written whole.
+        keep: How many to keep, this one included; at least one.
+
+    Raises:
+        InputError: One cannot be removed.
+    """
+    newest = Path(newest)
+    ranked = [path for _, _, path in _candidates(newest.parent) if not path.name.startswith(".")]
+    try:
+        for path in ranked[ranked.index(newest) + max(keep, 1) :]:
+            shutil.rmtree(path)
+    except OSError as error:
+        raise InputError(f"cannot remove an older checkpoint of {newest}: {error.strerror or error}") from error
+
+
 def _candidates(folder: Path) -> list[tuple[int, int, Path]]:
     """Step, preference and path of everything that may be a checkpoint, the newest and best first."""
     if not folder.is_dir():

@@ -35,12 +35,11 @@ class DrawableSplats:
     @classmethod
     def of_run(cls, splats: TrainedSplats) -> "DrawableSplats":
         """A checkpoint's Gaussians, as the trainer renders them."""
-        config = splats.config
         return cls(
             gaussians=splats.gaussians,
-            sh_degree=min(splats.step // config.sh_degree_every, config.sh_degree, splats.gaussians.sh_degree_max),
-            config=RenderConfig(near=config.near, antialiased=config.antialiased),
-            background=config.background,
+            sh_degree=splats.sh_degree,
+            config=splats.render_config,
+            background=splats.config.background,
             device=splats.device,
         )
 

@@ -48,8 +48,8 @@ class Evaluation:
     per_view: dict[str, ViewScore]
     """By name of the view."""
 
-    def to_dict(self, *, step: int, split: str, num_gaussians: int) -> dict[str, Any]:
-        """The content of `metrics.json`."""
+    def to_dict(self, *, step: int | None, split: str, num_gaussians: int) -> dict[str, Any]:
+        """The content of `metrics.json`; `step` is None for splats that this package did not train."""
         return {
             "step": step,
             "split": split,

@@ -51,7 +51,7 @@ def write_report(run: RunFolder) -> Path:
             f"photo{'s' if num_views != 1 else ''}, after {scores['step']:,} steps, with "
             f"{scores['num_gaussians']:,} Gaussians."
         ),
-        "notes": "".join(f"<li>{html.escape(note)}</li>" for note in _notes(config, run)),
+        "notes": "".join(f"<li>{html.escape(note)}</li>" for note in _notes(config, scores, run)),
         "cards": _cards(scores, evaluations),
         "pictures": _pictures(run, scores),
         "measured": html.escape(_measured(evaluations)),
@@ -67,7 +67,7 @@ def write_report(run: RunFolder) -> Path:
     return run.report
 
 
-def _notes(config: Mapping[str, Any], run: RunFolder) -> list[str]:
+def _notes(config: Mapping[str, Any], scores: Mapping[str, Any], run: RunFolder) -> list[str]:
     settings = config.get("settings", {})
     notes = [f"Preset {settings.get('preset', 'default')}, split {settings.get('split')}."]
     if settings.get("sparse"):
@@ -76,6 +76,9 @@ def _notes(config: Mapping[str, Any], run: RunFolder) -> list[str]:
         notes.append(f"Photos were shrunk to at most {settings['max_size']} pixels; scores are at that size.")
     if run.cameras.is_file():
         notes.append(f"{len(run_folder.read_json(run.cameras).get('cameras', {}))} photos to learn from.")
+    if "color_corrected" in scores:
+        aligned = scores["color_corrected"]
+        notes.append(f"With colours aligned to each photo: {aligned['psnr']:.2f} dB, SSIM {aligned['ssim']:.3f}.")
     return notes
 
 

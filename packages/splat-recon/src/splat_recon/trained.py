@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from splat_recon.checkpoint import gaussians_from_tensors, read_checkpoint
+from splat_recon.checkpoint import gaussians_from_tensors, newest_checkpoint, read_checkpoint
 from splat_recon.config import TrainConfig
+from splat_recon.errors import InputError
 from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.gaussians.transform import transformed
 from splat_recon.geometry.cameras import Camera
@@ -46,14 +47,34 @@ class TrainedSplats:
             gaussians=gaussians_from_tensors(tensors).to(device), config=config, step=state["step"], device=device
         )
 
+    @classmethod
+    def newest(cls, checkpoints: Path, *, device: str = "cpu") -> "TrainedSplats":
+        """The Gaussians of the newest whole checkpoint in a folder of them.
+
+        Raises:
+            InputError: There is none.
+        """
+        newest = newest_checkpoint(checkpoints)
+        if newest is None:
+            raise InputError(f"{checkpoints} holds no whole checkpoint: train first")
+        return cls.load(newest, device=device)
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the view-dependent colours that were in use at this step."""
+        return min(self.step // self.config.sh_degree_every, self.config.sh_degree, self.gaussians.sh_degree_max)
+
+    @property
+    def render_config(self) -> RenderConfig:
+        """How they were projected in training."""
+        return RenderConfig(near=self.config.near, antialiased=self.config.antialiased)
+
     def render(self, camera: Camera) -> RenderOutput:
         """What the trainer's own `render` gave at this step."""
-        config = self.config
-        rasterize = make_rasterizer(self.device, RenderConfig(near=config.near, antialiased=config.antialiased))
-        background = torch.tensor(config.background, dtype=torch.float32, device=self.device)
-        degree = min(self.step // config.sh_degree_every, config.sh_degree, self.gaussians.sh_degree_max)
+        rasterize = make_rasterizer(self.device, self.render_config)
+        background = torch.tensor(self.config.background, dtype=torch.float32, device=self.device)
         with torch.no_grad():
-            return rasterize(self.gaussians, camera, sh_degree=degree, background=background)
+            return rasterize(self.gaussians, camera, sh_degree=self.sh_degree, background=background)
 
 
 def export_ply(path: Path, gaussians: Gaussians, T_scene_colmap: np.ndarray) -> None:

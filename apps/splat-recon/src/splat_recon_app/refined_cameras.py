@@ -1,17 +1,16 @@
-"""What a run tells about the photos' own corrections: poses that moved, scores without exposure."""
+"""What a run tells about poses that moved."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from splat_recon import run_folder
 from splat_recon.run_folder import RunFolder
 from splat_recon_app.console import console
 
 if TYPE_CHECKING:
-    from splat_recon.scene.scene import View
     from splat_recon.trainer import SplatTrainer
 
 logger = logging.getLogger(__name__)
@@ -33,20 +32,3 @@ def write_refined_cameras(trainer: SplatTrainer, run: RunFolder, names: Sequence
     )
     logger.info(text)
     console.print(text)
-
-
-def color_corrected(trainer: SplatTrainer, views: Sequence[View]) -> dict[str, Any]:
-    """PSNR and SSIM of renders whose colours were first aligned to each photo; empty where colours are trusted.
-
-    They say how good the shapes are where exposures differ, and stand beside the plain scores.
-    """
-    if trainer.config.appearance is None:
-        return {}
-    from splat_recon.appearance.color_alignment import color_corrected_scores
-
-    scores = color_corrected_scores(lambda camera: trainer.render(camera).rgb, views)
-    psnr = sum(score.psnr for score in scores.values()) / len(scores)
-    ssim = sum(score.ssim for score in scores.values()) / len(scores)
-    console.print(f"with colours aligned to each photo: PSNR {psnr:.2f} dB  SSIM {ssim:.3f}")
-    per_view = {name: {"psnr": score.psnr, "ssim": score.ssim} for name, score in scores.items()}
-    return {"color_corrected": {"psnr": psnr, "ssim": ssim, "per_view": per_view}}

@@ -1,0 +1,162 @@
+"""Scores: of a training at its end, and `splat-recon eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from splat_recon import run_folder
+from splat_recon.errors import InputError
+from splat_recon.run_folder import RunFolder
+from splat_recon_app import cli
+from splat_recon_app.console import console, logging_to, progress_bar
+from splat_recon_app.data_flags import SceneFlags
+from splat_recon_app.scenes import read_scene_and_split, scene_of
+
+if TYPE_CHECKING:
+    from splat_recon.evaluate import Evaluation, Render
+    from splat_recon.scene.scene import Scene, View
+    from splat_recon.scene.splits import Split
+
+
+def score(
+    render: Render,
+    views: Sequence[View],
+    run: RunFolder,
+    *,
+    device: str,
+    step: int | None,
+    num_gaussians: int,
+    split: str = "test",
+    color_corrected: bool = False,
+) -> None:
+    """Score renders on photos and write the figures, each render beside its photo, and all on a contact sheet.
+
+    Args:
+        render: From a camera to RGB.
+        views: The photos.
+        run: Where to write.
+        device: Where LPIPS is computed.
+        step: Steps of the training; None for splats from elsewhere.
+        num_gaussians: How many are rendered.
+        split: Which side the photos are of, for the names of the files.
+        color_corrected: Whether to add scores of renders whose colours were first aligned to each photo. They say how
+            good the shapes are where exposures differ, and stand beside the plain scores.
+    """
+    scores = _scored(render, views, run, device, split)
+    perceptual = "" if scores.lpips is None else f"  LPIPS {scores.lpips:.3f}"
+    console.print(f"{len(views)} views: PSNR {scores.psnr:.2f} dB  SSIM {scores.ssim:.3f}{perceptual}")
+    content = scores.to_dict(step=step, split=split, num_gaussians=num_gaussians)
+    if color_corrected:
+        content["color_corrected"] = _color_corrected(render, views)
+    run_folder.write_json(run.metrics(split), content)
+
+
+def _scored(render: Render, views: Sequence[View], run: RunFolder, device: str, split: str) -> Evaluation:
+    from splat_recon.contact_sheet import contact_sheet
+    from splat_recon.evaluate import evaluate
+    from splat_recon.io.images import read_photo, write_beside, write_photo
+    from splat_recon.metrics import make_lpips
+
+    def file(view: View) -> Path:
+        return (run.images / view.name).with_suffix(".png")
+
+    def write(view: View, rendered) -> None:
+        write_beside(file(view), rendered, view.rgb_u8)
+        bar.advance(task)
+
+    with progress_bar() as bar:
+        task = bar.add_task("scoring", total=len(views), note="render | photo")
+        scores = evaluate(render, views, lpips=make_lpips(device=device), on_view=write)
+    # The renders stand on the left of the files that were just written.
+    sheet = contact_sheet(views, lambda view: read_photo(file(view))[0][:, : view.camera.width], scores)
+    write_photo(run.contact_sheet(split), sheet)
+    return scores
+
+
+def _color_corrected(render: Render, views: Sequence[View]) -> dict[str, Any]:
+    from splat_recon.appearance.color_alignment import color_corrected_scores
+
+    scores = color_corrected_scores(render, views)
+    psnr = sum(score.psnr for score in scores.values()) / len(scores)
+    ssim = sum(score.ssim for score in scores.values()) / len(scores)
+    console.print(f"with colours aligned to each photo: PSNR {psnr:.2f} dB  SSIM {ssim:.3f}")
+    per_view = {name: {"psnr": score.psnr, "ssim": score.ssim} for name, score in scores.items()}
+    return {"psnr": psnr, "ssim": ssim, "per_view": per_view}
+
+
+def evaluate(args: cli.Eval) -> int:
+    """Score a run or a splat file on photos."""
+    run = _score_run(args, args.run) if args.run is not None else _score_file(args)
+    print(run.metrics(args.split))
+    return 0
+
+
+def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
+    run = RunFolder(folder)
+    settings = run_folder.read_settings(run)
+    run_folder.check_writable(run.path)
+    scene_folder = args.scene or Path(settings["scene"])
+    if not scene_folder.is_dir():
+        raise InputError(f"the run's scene folder {scene_folder} is not there: name it with --scene")
+    from splat_recon.device import chosen_device
+    from splat_recon.trained import TrainedSplats
+
+    with logging_to(run.log):
+        splats = TrainedSplats.newest(run.checkpoints, device=chosen_device(args.device))
+        flags = SceneFlags(images=settings.get("images", "auto"), model=settings.get("model"))
+        scene, split = read_scene_and_split(
+            scene_folder, settings["split"], settings["sparse"], settings["max_size"], flags
+        )
+        run_folder.check_same_scene(run, scene.name, scene.names, scene.T_scene_colmap)
+        score(
+            lambda camera: splats.render(camera).rgb,
+            _views(scene, split, args.split),
+            run,
+            device=splats.device,
+            step=splats.step,
+            num_gaussians=len(splats.gaussians),
+            split=args.split,
+            color_corrected=splats.config.appearance is not None,
+        )
+    if args.split == "test":
+        from splat_recon.report import write_report
+
+        write_report(run)
+    return run
+
+
+def _score_file(args: cli.Eval) -> RunFolder:
+    folder, scene_folder = args.out or Path(), args.scene or Path()
+    run = RunFolder(folder)
+    if run.config.exists() or run.checkpoints.exists():
+        raise InputError(f"{folder} holds a run, whose scores would be lost: choose another --out")
+    if not scene_folder.is_dir():
+        raise InputError(f"there is no scene folder {scene_folder}")
+    from splat_recon.device import chosen_device
+    from splat_recon.drawable import DrawableSplats
+    from splat_recon.scene.splits import make_split
+
+    with logging_to(None):
+        splats = DrawableSplats.of_file(args.splats or Path(), device=chosen_device(args.device))
+        # Splat files are in COLMAP's frame, so the scene stays there.
+        scene = scene_of(scene_folder, args.max_size, SceneFlags())
+        split = None if args.split == "all" else make_split(scene.names, args.held_out, scene_folder=scene_folder)
+        run_folder.check_writable(run.path)
+        score(
+            lambda camera: splats.render(camera).rgb,
+            _views(scene, split, args.split),
+            run,
+            device=splats.device,
+            step=None,
+            num_gaussians=len(splats.gaussians),
+            split=args.split,
+        )
+    return run
+
+
+def _views(scene: Scene, split: Split | None, side: str) -> Sequence[View]:
+    if split is None or side == "all":
+        return scene.views
+    return scene.select(split.test if side == "test" else split.train)

@@ -1,0 +1,47 @@
+"""`splat-recon export`: what is trained, or a splat file, as a splat file of any format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from splat_recon import run_folder
+from splat_recon.errors import InputError
+from splat_recon.run_folder import RunFolder
+from splat_recon_app import cli
+from splat_recon_app.console import console, logging_to
+
+
+def export(args: cli.Export) -> int:
+    """Write a splat file."""
+    from splat_recon.io.formats import ending_of
+
+    ending_of(args.out)
+    if args.out.is_dir():
+        raise InputError(f"--out {args.out} is a folder: name a file in it")
+    if args.run is not None:
+        run_folder.read_settings(RunFolder(args.run))
+    run_folder.check_writable(args.out.parent)
+    with logging_to(None):
+        if args.splats is not None:
+            _convert(args.splats, args.out)
+        else:
+            _export(RunFolder(args.run or Path()), args.out)
+    print(args.out)
+    return 0
+
+
+def _export(run: RunFolder, target: Path) -> None:
+    from splat_recon.trained import TrainedSplats, export_splats
+
+    _, T_scene_colmap = run_folder.read_cameras(run)
+    splats = TrainedSplats.newest(run.checkpoints)
+    export_splats(target, splats.gaussians, T_scene_colmap, antialiased=splats.config.antialiased)
+
+
+def _convert(source: Path, target: Path) -> None:
+    from splat_recon.io.formats import read_splats, write_splats
+
+    with console.status("converting"):
+        content = read_splats(source)
+        write_splats(target, content)
+    console.print(f"{len(content.gaussians):,} Gaussians, SH degree {content.gaussians.sh_degree_max}")
