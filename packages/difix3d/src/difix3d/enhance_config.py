@@ -1,0 +1,97 @@
+"""What enhancing a splat, a folder of renders or a film can be told; no torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+SPLAT_SUFFIXES = (".ply", ".spz", ".splat")
+"""Endings by which an input is taken for a splat and not for pictures."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EnhanceConfig:
+    """Fix what is seen along a path: of a splat, or of frames that are rendered already."""
+
+    input: Path
+    """A splat (.ply, .spz, .splat), a folder of renders in the order of their names, or a video."""
+
+    out: Path
+    """A video (.mp4, .mkv, .webm), a folder of frames, or a name with a number in it, such as fixed/%05d.png."""
+
+    scene: Path | None = None
+    """The captured photos, of which references are chosen: a COLMAP folder (images/ and sparse/0/), or a folder of
+    photos if they are chosen by similarity. None: no references."""
+
+    cameras: Path | None = None
+    """Cameras of the frames, in the world of the splat and the scene: a COLMAP folder, transforms.json, a
+    camera_path.json or cameras.json. For rendered frames one camera per frame, or cameras that name the frames. None:
+    those of the scene (for a splat)."""
+
+    path: Literal["given", "interpolated", "ellipse", "spiral", "orbit"] = "interpolated"
+    """For a splat, where the film goes: given (the cameras as they are), or a path through or around them."""
+
+    frames: int | None = None
+    """For a splat, how many frames on a path that is not given. None: 12 from camera to camera, else 240."""
+
+    max_size: int | None = None
+    """For a splat, longer side of the frames in pixels. None: as the cameras say."""
+
+    references: Literal["auto", "pose", "similarity", "none"] = "auto"
+    """How references are chosen: by the nearest camera, by looks, or not at all. Auto: by pose where cameras of both
+    are known, else by similarity; none where there is no scene or the weights know no references."""
+
+    num_references: int = 1
+    """References per frame, nearest first."""
+
+    model: str = "default"
+    """Weights: default (those that come with the project), a checkpoint's folder, a file or a hub name."""
+
+    base: str | None = None
+    """Only for a .pkl of the released trainer: what it was trained from, as a folder or hub name."""
+
+    gate: Literal["auto", "checkpoint", "off"] = "auto"
+    """How much of a fix is believed: auto keeps good renders, checkpoint takes the gate that the weights bring, off
+    believes everything."""
+
+    strength: float = 1.0
+    """Share of the fix, in [0, 1]."""
+
+    steady: bool = True
+    """Steady the change in time, along the motion of the frames."""
+
+    previous_view: bool = False
+    """Give the network the previous fixed frame as a further reference; frames are then fixed one at a time."""
+
+    fps: float | None = None
+    """Frames per second of a new video. None: what the camera file says, else 24; videos keep theirs."""
+
+    side_by_side: Path | None = None
+    """A further video (.mp4): every frame before and after, next to each other."""
+
+    batch_size: int | None = None
+    """Frames fixed at a time. None: 4 on a GPU, 1 on a CPU."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+
+    resume: bool = False
+    """Go on after the frames that a stopped run has finished."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"strength must be in [0, 1], got {self.strength}")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise ValueError(f"fps must be in (0, 1000], got {self.fps}")
+        for name in ("frames", "max_size", "num_references", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.side_by_side is not None and self.side_by_side.suffix.lower() != ".mp4":
+            raise ValueError(f"side_by_side must be the name of a video (.mp4), got {self.side_by_side}")
+
+    @property
+    def of_splat(self) -> bool:
+        """Whether the input is a splat."""
+        return self.input.suffix.lower() in SPLAT_SUFFIXES

@@ -1,0 +1,220 @@
+"""Which frames are to be enhanced, and which captured photos each of them is fixed with.
+
+Frames of a splat are rendered when they are wanted, so that a film of any length is never in memory; everything behind
+that, from streaming to resuming, is the same as for a video.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from difix3d.enhance_config import EnhanceConfig
+from difix3d.errors import InputError
+from difix3d.references import pose_distances
+from difix_model.references.camera_poses import find_poses, read_poses
+from difix_model.jobs.image_files import image_files
+from difix_model.references.choice import ReferenceConfig, choose_references
+from difix_model.references.similarity import THUMBNAIL_SIDE
+from difix_model.video.frames import TimedFrame
+from difix_model.video.encoder import PictureFormat
+from difix_model.video.job import VideoJob, plan_video
+from splat_recon.device import chosen_device
+from splat_recon.drawable import DrawableSplats
+from splat_recon.film import depth_range, digests
+from splat_recon.geometry.camera_paths import CameraPathConfig, camera_path
+from splat_recon.geometry.cameras import Camera
+from splat_recon.io.camera_files import CameraFile, read_camera_file
+from splat_recon.io.images import to_u8
+from splat_recon.scene.downscale import limited_size
+
+FPS = 24.0
+"""Frames per second of a film of a splat, where nothing says otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplatJob(VideoJob):
+    """A film of a splat: frames that are rendered as they are read."""
+
+    splats: DrawableSplats
+    """What is seen."""
+
+    cameras: tuple[Camera, ...]
+    """One per frame, in the splat's world."""
+
+    @property
+    def num_frames(self) -> int:
+        """One per camera."""
+        return len(self.cameras)
+
+    def frames(self, skip: int = 0) -> Iterator[TimedFrame]:
+        """Render the frames, one at a time.
+
+        Args:
+            skip: How many to leave out at the start.
+        """
+        for index in range(skip, len(self.cameras)):
+            rgb_u8 = to_u8(self.splats.render(self.cameras[index]).rgb)
+            yield TimedFrame(rgb=rgb_u8, pts=index, duration=1)
+
+    def picture_format(self) -> PictureFormat:
+        """How the pictures of a video are coded."""
+        first = self.cameras[0]
+        return PictureFormat.for_new_video(self.out, first.width, first.height, self.rate)
+
+    def identity(self) -> dict[str, Any]:
+        """What the frames depend on beside the file."""
+        first = self.cameras[0]
+        return {**digests(self.splats.gaussians, self.cameras), "size": [first.width, first.height]}
+
+
+def plan_enhancement(config: EnhanceConfig, *, uses_reference: bool) -> VideoJob:
+    """Find out what is to be done and check it, before anything is fixed.
+
+    Args:
+        config: What was asked for.
+        uses_reference: Whether the weights know references.
+
+    Raises:
+        InputError: Anything is absent, unreadable or would be overwritten.
+    """
+    if not config.input.exists():
+        raise InputError(f"there is no {config.input}: give a splat, a folder of renders or a video")
+    job, poses = _splat_job(config) if config.of_splat else _frames_job(config)
+    how = _method(config, poses, uses_reference)
+    if how == "none":
+        return job
+    if how == "similarity":
+        return replace(job, references=_by_similarity(job, _photos(config), config.num_references))
+    assert poses is not None
+    return replace(job, references=_by_pose(config, poses))
+
+
+def _splat_job(config: EnhanceConfig) -> tuple[SplatJob, np.ndarray]:
+    source = config.cameras or config.scene
+    if source is None:
+        raise InputError(f"from where is {config.input} to be seen? Name its photos with --scene, or --cameras")
+    given = read_camera_file(source)
+    splats = DrawableSplats.of_file(config.input, device=chosen_device(config.device))
+    cameras = tuple(_sized(camera, config.max_size) for camera in _film(config, given, splats))
+    sizes = {(camera.width, camera.height) for camera in cameras}
+    job = SplatJob(
+        source=config.input,
+        images=(),
+        out=config.out,
+        references=(),
+        info=None,
+        rate=Fraction(config.fps or given.fps or FPS).limit_denominator(100_000),
+        splats=splats,
+        cameras=cameras,
+    )
+    # The same rules for names of results as for folders of images.
+    if config.out.suffix and not job.writes_video and "%" not in config.out.name:
+        raise InputError(f"{config.out} cannot hold the result: name a video (.mp4), a folder, or frames/%05d.png")
+    if len(sizes) > 1 and job.writes_video:
+        raise InputError(f"the cameras have {len(sizes)} sizes, and a video has one: write a folder of frames")
+    return job, np.stack([camera.T_world_cam for camera in cameras])
+
+
+def _film(config: EnhanceConfig, given: CameraFile, splats: DrawableSplats) -> list[Camera]:
+    if config.path == "given":
+        return given.cameras
+    if len(given.cameras) < 2:
+        raise InputError(f"a path needs two cameras, got {len(given.cameras)}: use --path given, or name other cameras")
+    near, far = depth_range(splats.gaussians, given.cameras)
+    return camera_path(given.cameras, CameraPathConfig(kind=config.path, num_frames=config.frames), near=near, far=far)
+
+
+def _sized(camera: Camera, max_size: int | None) -> Camera:
+    return camera if max_size is None else camera.resized(*limited_size(camera.width, camera.height, max_size))
+
+
+def _frames_job(config: EnhanceConfig) -> tuple[VideoJob, np.ndarray | None]:
+    for name, value, default in (("frames", config.frames, None), ("max_size", config.max_size, None)):
+        if value != default:
+            raise InputError(f"--{name.replace('_', '-')} is for splats: {config.input} is rendered already")
+    job = plan_video(config.input, config.out, rate=config.fps)
+    return job, _frame_poses(config, job)
+
+
+def _frame_poses(config: EnhanceConfig, job: VideoJob) -> np.ndarray | None:
+    """Where rendered frames were seen from: by their names, otherwise by their order; None if that is not known."""
+    if job.images and (config.cameras is not None or config.scene is not None):
+        listed = read_poses(config.cameras) if config.cameras is not None else find_poses(job.images[0].parent)
+        by_name = [None if listed is None else listed.of(image) for image in job.images]
+        if all(pose is not None for pose in by_name):
+            return np.stack([pose for pose in by_name if pose is not None])
+    if config.cameras is None:
+        return None
+    cameras = read_camera_file(config.cameras).cameras
+    if job.num_frames != len(cameras):
+        raise InputError(
+            f"{config.cameras} lists {len(cameras)} cameras and does not name the {job.num_frames} frames of "
+            f"{config.input}: give one camera per frame, or cameras that name them"
+        )
+    return np.stack([camera.T_world_cam for camera in cameras])
+
+
+def _method(config: EnhanceConfig, poses: np.ndarray | None, uses_reference: bool) -> str:
+    if config.references == "none" or (config.references == "auto" and (config.scene is None or not uses_reference)):
+        return "none"
+    if config.scene is None:
+        raise InputError(f"references by {config.references} are chosen among photos: name them with --scene")
+    if not config.scene.is_dir():
+        raise InputError(f"there is no folder {config.scene}: expected captured photos")
+    if not uses_reference:
+        raise InputError("these weights know no references: use --references none, or others with --model")
+    if config.references == "pose" and poses is None:
+        raise InputError(f"nothing says from where the frames of {config.input} were seen: name --cameras")
+    if config.references == "similarity" or poses is None:
+        return "similarity"
+    return "pose" if config.references == "pose" or find_poses(config.scene) is not None else "similarity"
+
+
+def _photos(config: EnhanceConfig) -> list[Path]:
+    assert config.scene is not None
+    folder = config.scene / "images" if (config.scene / "images").is_dir() else config.scene
+    photos = image_files(folder) or image_files(folder, recursive=True)
+    if not photos:
+        raise InputError(f"{folder} holds no photos to choose references from")
+    return photos
+
+
+def _by_pose(config: EnhanceConfig, T_world_frame: np.ndarray) -> tuple[tuple[Path, ...], ...]:
+    """For every frame the photos of the nearest cameras; distances count in extents of the photos' cameras."""
+    assert config.scene is not None
+    listed = find_poses(config.scene)
+    if listed is None:
+        raise InputError(f"{config.scene} holds no cameras: choose references by similarity")
+    posed = [(path, pose) for path in _photos(config) if (pose := listed.of(path)) is not None]
+    if not posed:
+        raise InputError(f"{listed.source} lists no camera of a photo in {config.scene}")
+    T_world_photo = np.stack([pose for _, pose in posed])
+    centres = T_world_photo[:, :3, 3]
+    extent = float(np.linalg.norm(centres - centres.mean(axis=0), axis=1).max()) or 1.0
+    distances = pose_distances(T_world_frame, T_world_photo, extent=extent)
+    nearest = np.argsort(distances, axis=1, kind="stable")[:, : config.num_references]
+    return tuple(tuple(posed[index][0] for index in row) for row in nearest)
+
+
+def _by_similarity(job: VideoJob, photos: Sequence[Path], count: int) -> tuple[tuple[Path, ...], ...]:
+    """For every frame the photos that look most alike; for a film its frames are read once more, as thumbnails."""
+    config = ReferenceConfig(by="similarity", num_references=count)
+    folder = photos[0].parent
+    if job.images:
+        return choose_references(job.images, folder, config).references
+    with tempfile.TemporaryDirectory() as kept:
+        thumbnails = []
+        for index, frame in enumerate(job.frames()):
+            thumbnail = Image.fromarray(frame.rgb)
+            thumbnail.thumbnail((4 * THUMBNAIL_SIDE, 4 * THUMBNAIL_SIDE), Image.Resampling.BOX)
+            thumbnails.append(Path(kept) / f"{index:06d}.png")
+            thumbnail.save(thumbnails[-1])
+        return choose_references(thumbnails, folder, config).references

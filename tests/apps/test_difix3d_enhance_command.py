@@ -1,0 +1,34 @@
+"""The command difix3d-enhance with the weights that come with the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from difix3d_enhance_app.__main__ import main
+from splat_recon.io.colmap import write_scene
+from splat_recon.io.ply import write_ply
+from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from support.splat_scenes import make_gaussians
+
+
+def test_it_writes_a_film_and_both_halves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_scene(tmp_path / "scene", generate_scene(3, SyntheticConfig(width=40, height=32, num_views=5)))
+    write_ply(tmp_path / "splat.ply", make_gaussians(100, degree=0))
+    film, both = tmp_path / "film.mp4", tmp_path / "both.mp4"
+    arguments = ["--input", str(tmp_path / "splat.ply"), "--scene", str(tmp_path / "scene"), "--frames", "3"]
+    assert main([*arguments, "--out", str(film), "--side-by-side", str(both), "--device", "cpu"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.split() == [str(both), str(film)]
+    assert "3 frames" in printed.err
+    assert film.stat().st_size
+    assert both.stat().st_size
+
+
+def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--input", str(tmp_path / "nothing.ply"), "--out", str(tmp_path / "film.mp4")]) == 2
+    assert capsys.readouterr().err.startswith("error: there is no ")
+    with pytest.raises(SystemExit) as stop:
+        main(["--input", "a", "--out", "b", "--strength", "3"])
+    assert stop.value.code == 2
