@@ -8,18 +8,25 @@ import pytest
 
 from difix3d.config import (
     AroundTargets,
+    CoverageTargets,
     EvenRounds,
+    FileTargets,
     HeldOutTargets,
+    HoldBackConfig,
     MixtureConfig,
+    OrbitTargets,
     PathTargets,
+    PerturbedTargets,
+    PoolConfig,
     ProgressiveConfig,
+    SpiralTargets,
     SteppingConfig,
     StepRounds,
     released_config,
 )
 from difix3d.errors import InputError
 from difix3d.schedule import rounds
-from difix3d.settings import RunSettings, progressive_config, resolved
+from difix3d.settings import TARGETS, RunSettings, progressive_config, resolved
 from splat_recon.config import AdcConfig, TrainConfig
 
 
@@ -35,6 +42,21 @@ from splat_recon.config import AdcConfig, TrainConfig
         (lambda: AroundTargets(num_views=0), "num_views"),
         (lambda: PathTargets(num_views=0), "num_views"),
         (lambda: SteppingConfig(step_distance=0.0), "step_distance must be positive"),
+        (lambda: OrbitTargets(num_views=0), "num_views must be at least 1"),
+        (lambda: SpiralTargets(num_views=0), "num_views must be at least 1"),
+        (lambda: PerturbedTargets(turn_degrees=200.0), "turn_degrees in"),
+        (lambda: CoverageTargets(num_views=9, num_candidates=8), "num_candidates must be at least"),
+        (lambda: SteppingConfig(max_turn_degrees=0.0), "max_turn_degrees must be positive"),
+        (lambda: HoldBackConfig(share=1.0), "share must be in"),
+        (lambda: HoldBackConfig(margin=-1.0), "margin must be at least 0"),
+        (lambda: HoldBackConfig(check_every=0.0), "check_every must be in"),
+        (lambda: HoldBackConfig(min_views=1), "min_views must be at least 2"),
+        (lambda: PoolConfig(num_rounds=0), "num_rounds must be at least 1"),
+        (lambda: PoolConfig(decay=2.0), "decay must be in"),
+        (lambda: MixtureConfig(agreement=0.0), "agreement must be positive"),
+        (lambda: ProgressiveConfig(num_references=0), "num_references must be at least 1"),
+        (lambda: RunSettings(hold_back=-0.1), "share must be in"),
+        (lambda: RunSettings(targets="no/such/file"), "or a file with cameras"),
         (lambda: ProgressiveConfig(fix_batch_size=0), "fix_batch_size must be at least 1"),
         (lambda: RunSettings(max_size=3), "max_size must be at least 16"),
         (lambda: RunSettings(novel_prob=-0.1), "novel_prob must be in"),
@@ -76,6 +98,10 @@ def test_settings_resolve_to_configs():
     assert None not in [value for name, value in demo.to_dict().items() if name != "scene"]
     assert isinstance(progressive_config(demo).targets, AroundTargets)
     assert isinstance(progressive_config(resolved(RunSettings(targets="path"), "cpu")).targets, PathTargets)
+    for name, kind in TARGETS.items():
+        assert isinstance(progressive_config(resolved(RunSettings(targets=name), "cpu")).targets, kind)
+    from_file = progressive_config(resolved(RunSettings(targets=__file__), "cpu")).targets
+    assert from_file == FileTargets(path=__file__)
     own = resolved(RunSettings(scene="somewhere", targets="test"), "cuda")
     assert own.split == "auto"
     assert own.sparse is None

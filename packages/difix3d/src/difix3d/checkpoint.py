@@ -32,13 +32,16 @@ FORMAT = 2
 NOVEL_VIEWS = "novel_views.npz"
 
 
-def save_progress(folder: Path, trainer: SplatTrainer, pool: Pool, *, num_rounds_done: int) -> None:
+def save_progress(
+    folder: Path, trainer: SplatTrainer, pool: Pool, *, num_rounds_done: int, progress: float = 0.0
+) -> None:
     """Write a checkpoint; a folder of this name is replaced once the new one is complete."""
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     trainer.save(part / "splat")
     state: dict[str, Any] = {"format": FORMAT, "step": trainer.step, "num_rounds_done": num_rounds_done}
+    state["progress"] = progress
     if pool:
         state["rounds"] = [
             {"round_index": novel.round_index, "references": [view.reference_name for view in novel.views]}
@@ -60,8 +63,8 @@ def load_splat(folder: Path, scene: Scene, views: ViewSet | ViewMixture, *, devi
     return SplatTrainer.load(folder / "splat", scene, views, device=device)
 
 
-def load_pool(folder: Path) -> tuple[Pool, int]:
-    """The novel views of a checkpoint and the number of rounds that were done; on the CPU.
+def load_pool(folder: Path) -> tuple[Pool, int, float]:
+    """The novel views of a checkpoint (on the CPU), the number of rounds that were done, and their progress.
 
     Raises:
         InputError: A file is missing or damaged.
@@ -70,6 +73,7 @@ def load_pool(folder: Path) -> tuple[Pool, int]:
         state = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         if state.get("format") != FORMAT:
             raise InputError(f"checkpoint {folder} is of another version: expected {FORMAT}, got {state.get('format')}")
+        num_rounds_done, progress = int(state["num_rounds_done"]), float(state["progress"])
         pool = []
         if "rounds" in state:
             if _sha256(folder / NOVEL_VIEWS) != state["sha256"]:
@@ -81,7 +85,7 @@ def load_pool(folder: Path) -> tuple[Pool, int]:
                     pool.append(NovelViews(round_index=round_["round_index"], views=views))
     except (OSError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, json.JSONDecodeError) as error:
         raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
-    return tuple(pool), state["num_rounds_done"]
+    return tuple(pool), num_rounds_done, progress
 
 
 def _sha256(path: Path) -> str:

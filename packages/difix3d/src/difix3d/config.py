@@ -1,6 +1,7 @@
 """What the progressive method can be told; no torch here, so that command lines answer at once."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from splat_recon.config import TrainConfig
 
@@ -166,8 +167,98 @@ class PoolConfig:
         _check_fraction("decay", self.decay)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OrbitTargets:
+    """Novel views go to a circle about what the captured views look at, upright as they are."""
+
+    num_views: int = 16
+    """How many targets, evenly around."""
+
+    def __post_init__(self) -> None:
+        _check_num_views(self.num_views)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpiralTargets:
+    """Novel views go to a spiral in front of the scene, for captures that all look one way."""
+
+    num_views: int = 16
+    """How many targets along the spiral."""
+
+    def __post_init__(self) -> None:
+        _check_num_views(self.num_views)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PerturbedTargets:
+    """Novel views go to places beside the captured views, each in turn, in random directions."""
+
+    num_views: int = 16
+    """How many targets."""
+
+    shift: float = 0.15
+    """Distance of a target's centre from its captured view, as a fraction of the scene's extent."""
+
+    turn_degrees: float = 5.0
+    """Angle between a target and its captured view, about a random axis."""
+
+    def __post_init__(self) -> None:
+        _check_num_views(self.num_views)
+        if not (0 <= self.shift < float("inf") and 0 <= self.turn_degrees <= 180):
+            raise ValueError(
+                f"shift must be at least 0 and turn_degrees in [0, 180], got {self.shift} and {self.turn_degrees}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CoverageTargets:
+    """Novel views go where the splat shows what few captured views saw, chosen anew in every round.
+
+    Candidates are places between and beside captured views, and on a circle about what they look at.
+    """
+
+    num_views: int = 16
+    """How many targets are chosen."""
+
+    num_candidates: int = 48
+    """Among how many."""
+
+    max_seen: int = 1
+    """A pixel is weakly seen if no more captured views than this see the same place."""
+
+    def __post_init__(self) -> None:
+        _check_num_views(self.num_views)
+        if self.num_candidates < self.num_views or self.max_seen < 0:
+            raise ValueError(
+                f"num_candidates must be at least num_views and max_seen at least 0, got {self.num_candidates} and "
+                f"{self.max_seen}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileTargets:
+    """Novel views go to the cameras of a file, in the frame of the scene's COLMAP folder."""
+
+    path: str
+    """A camera path file, transforms.json, or a folder with a COLMAP model."""
+
+
+def _check_num_views(num_views: int) -> None:
+    if num_views < 1:
+        raise ValueError(f"num_views must be at least 1, got {num_views}")
+
+
 Rounds = EvenRounds | StepRounds
-Targets = AroundTargets | PathTargets | HeldOutTargets
+Targets = (
+    AroundTargets
+    | PathTargets
+    | OrbitTargets
+    | SpiralTargets
+    | PerturbedTargets
+    | CoverageTargets
+    | FileTargets
+    | HeldOutTargets
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,13 +266,22 @@ class SteppingConfig:
     """How far novel views move per round."""
 
     step_distance: float = 0.25
-    """Length of a step, as a fraction of the scene's extent. Released code: 0.5 world units, whatever the scale."""
+    """Length of a step, in `unit`. Released code: 0.5 world units, whatever the scale."""
+
+    unit: Literal["extent", "world"] = "extent"
+    """What lengths are measured in, here and where poses are compared: the scene's extent, or units of its normalized
+    frame, as in the released code."""
+
+    max_turn_degrees: float | None = 30.0
+    """A step turns no farther than this. None: however far, as in the released code."""
 
     rotation_weight: float = 1.0
-    """How many extents count as much as one radian when poses are compared. Released code: 1 world unit."""
+    """How many units count as much as one radian when poses are compared. Released code: 1."""
 
     def __post_init__(self) -> None:
         _check_positive("step_distance", self.step_distance)
+        if self.max_turn_degrees is not None:
+            _check_positive("max_turn_degrees", self.max_turn_degrees)
         if not 0 <= self.rotation_weight < float("inf"):
             raise ValueError(f"rotation_weight must be at least 0 and finite, got {self.rotation_weight}")
 
@@ -249,7 +349,8 @@ class ProgressiveConfig:
     """What notices whether they help."""
 
     num_references: int = 1
-    """How many captured views, the nearest first, the fixer looks at for each novel view. Released code: 1."""
+    """How many captured views, the nearest first, a novel view is fixed with: once with each, and the mean of the fixes
+    counts. Released code: 1."""
 
     fix_batch_size: int = 4
     """How many views the fixer gets at a time. Released code: 1."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from difix3d.config import FileTargets
 from difix3d.curves import Curves
 from difix3d.enhance import EnhancedRenderer
 from difix3d.errors import InputError, as_input_error
@@ -23,6 +24,7 @@ from difix3d.evaluate import VariantResult, evaluate_variant
 from difix3d.fixers import IdentityFixer, load_fixer
 from difix3d.pictures import labelled_pair, write_comparison, write_novel_views
 from difix3d.progressive import ProgressiveTrainer, forked
+from difix3d.references import pose_distances
 from difix3d.report import RunFacts, write_report
 from difix3d.run_folder import RunFolder
 from difix3d.schedule import rounds
@@ -55,6 +57,9 @@ PIECE = 10
 
 MEASUREMENTS = 12
 """How many points the curves of the report have."""
+
+SAME_POSE = 0.01
+"""Distance of poses, in extents and radians, up to which a target is that of a held-out photo."""
 
 VIDEO_FRAMES = 72
 VIDEO_FPS = 18
@@ -163,6 +168,7 @@ class Experiment:
             np.stack([view.camera.T_world_cam for view in self.held_out]),
             extent=self.scene.extent or 1.0,
             generator=np.random.default_rng(self.config.seed),
+            scene=self.scene,
         )
         yield Progress(phase=phase, done=2, total=3, note="splat")
         if not self.resume:
@@ -358,11 +364,18 @@ class Experiment:
             num_rounds=loop.num_rounds_done if loop else 0,
             watch=loop.watch if loop else None,
             held_back=tuple(view.name for view in loop.held_back) if loop else (),
+            file_has_test_poses=isinstance(self.config.targets, FileTargets) and self._targets_are_test_poses(),
+            progress=loop.main.progress if loop else 0.0,
             kept_step=loop.trainer.step if loop else self.step,
             num_novel=len(loop.novel.views) if loop and loop.novel else 0,
             fixed=not isinstance(self.fixer, IdentityFixer),
             step=self.step,
         )
+
+    def _targets_are_test_poses(self) -> bool:
+        T_world_held_out = np.stack([view.camera.T_world_cam for view in self.held_out])
+        distances = pose_distances(self.T_world_target, T_world_held_out, extent=self.scene.extent or 1.0)
+        return bool((distances < SAME_POSE).any())
 
 
 def rgb_renderer(trainer: SplatTrainer) -> _RgbRenderer:

@@ -1,4 +1,4 @@
-"""Which captured view is nearest to a pose: the reference that a fixer looks at."""
+"""Which captured views are nearest to a pose: the references that a fixer looks at."""
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -65,3 +65,16 @@ def nearest_poses(
         rotation_weight=rotation_weight,
     )
     return np.argmin(distances, axis=1).astype(np.int64)
+
+
+def ranked_poses(
+    T_world_cam: Float64[np.ndarray, "n 4 4"],
+    T_world_candidate: Float64[np.ndarray, "m 4 4"],
+    num: int,
+    *,
+    extent: float = 1.0,
+    rotation_weight: float = 1.0,
+) -> Int64[np.ndarray, "n k"]:
+    """For every pose the indices of so many candidates (all, if there are fewer), the nearest first."""
+    distances = pose_distances(T_world_cam, T_world_candidate, extent=extent, rotation_weight=rotation_weight)
+    return np.argsort(distances, axis=1, kind="stable")[:, :num].astype(np.int64)

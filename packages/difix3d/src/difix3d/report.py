@@ -28,6 +28,18 @@ MAX_NOVEL = 4
 MAX_EMBEDDED_VIDEO = 16_000_000
 """Bytes up to which the video goes into the page; a larger one is linked."""
 
+WHERE = {
+    "photos-between": "between neighbouring captured views",
+    "around": "between neighbouring captured views",
+    "path": "along a path through the captured views",
+    "orbit": "on a circle around the scene",
+    "spiral": "on a spiral in front of the scene",
+    "perturbed": "beside the captured views",
+    "coverage": "to where the splat shows what few captured views saw",
+    "test": "toward the poses of the held-out photos",
+}
+"""Where novel views go, in words."""
+
 SHOWN = ("plain", "loop", "loop_fixed")
 """Variants that stand beside the photo."""
 
@@ -71,13 +83,20 @@ class RunFacts:
     held_back: tuple[str, ...] = ()
     """Names of those views."""
 
-    kept_step: int = 0
+    file_has_test_poses: bool = False
+    """Whether the targets are those of a file in which poses of held-out photos are."""
+
+    progress: float = 0.0
+    """How far the splat's novel views came to their targets, in [0, 1]."""
+
+    kept_step: int
     """Steps of the loop's splat; fewer than `step` where some were undone or not taken."""
 
     @property
     def saw_test_poses(self) -> bool:
         """Whether novel views moved toward the poses of the held-out photos."""
-        return isinstance(self.config.targets, HeldOutTargets) and self.num_rounds > 0
+        known = isinstance(self.config.targets, HeldOutTargets) or self.file_has_test_poses
+        return known and self.num_rounds > 0
 
     @property
     def round_steps(self) -> tuple[int, ...]:
@@ -109,6 +128,8 @@ class RunFacts:
             "best_variant": best,
             "verdict": verdict(results, fixed=self.fixed),
             "saw_test_poses": self.saw_test_poses,
+            "targets": self.settings.targets,
+            "progress_to_targets": self.progress,
             "rounds": {"made": self.num_rounds, "undone": self.watch.num_rounds_undone if self.watch else 0},
             "held_back": self._held_back(),
             "variants": variants,
@@ -156,20 +177,21 @@ def _notes(facts: RunFacts) -> list[str]:
         f"{test} held out ({facts.split.policy})."
     ]
     if facts.num_rounds:
-        where = {
-            "around": "between neighbouring captured views; no held-out pose was used",
-            "path": "along a path through the captured views; no held-out pose was used",
-            "test": "toward the poses of the held-out photos",
-        }[facts.settings.targets]
-        notes.append(f"{facts.num_rounds} rounds of {facts.num_novel} novel views, {where}.")
+        where = WHERE.get(facts.settings.targets, f"toward the cameras of {facts.settings.targets}")
+        made = f"{facts.num_rounds} rounds of {facts.num_novel or 'no kept'} novel views"
+        if facts.watch is not None:
+            made += f", {facts.watch.num_rounds_undone} of them undone"
+        known = "" if facts.saw_test_poses else "; no held-out pose was used"
+        notes.append(f"{made}, {where}; they came {facts.progress:.0%} of their way{known}.")
     else:
-        notes.append("No round of novel views: both trainings are the same.")
+        same = ": both trainings are the same" if facts.kept_step == facts.step else ""
+        notes.append(f"No round of novel views{same}.")
     if facts.watch is not None:
         notes.append(_watch_note(facts, facts.watch))
     if facts.saw_test_poses:
         notes.append(
             "The loop knew where the held-out photos were taken (not what they show): its figures are for places that "
-            "it was trained for, as in the published method. With --targets around it does not."
+            "it was trained for, as in the published method. With --targets photos-between it does not."
         )
     return notes
 

@@ -1,23 +1,41 @@
 """What a run of the whole comparison is asked to do, flat and JSON-like; no torch here."""
 
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from difix3d.config import (
     RELEASED_FIX_STEPS,
     AroundTargets,
+    CoverageTargets,
     EvenRounds,
+    FileTargets,
     HeldOutTargets,
     HoldBackConfig,
     MixtureConfig,
+    OrbitTargets,
     PathTargets,
+    PerturbedTargets,
     ProgressiveConfig,
+    SpiralTargets,
     SteppingConfig,
     Targets,
     released_config,
 )
 from difix3d.errors import InputError
 from splat_recon.config import AdcConfig, TrainConfig
+
+TARGETS: dict[str, type] = {
+    "photos-between": AroundTargets,
+    "around": AroundTargets,
+    "path": PathTargets,
+    "orbit": OrbitTargets,
+    "spiral": SpiralTargets,
+    "perturbed": PerturbedTargets,
+    "coverage": CoverageTargets,
+    "test": HeldOutTargets,
+}
+"""Names of targets; `around` is an older name of `photos-between`."""
 
 DEMO_STEPS = 1600
 DEMO_SIZE = 256
@@ -53,9 +71,11 @@ class RunSettings:
     """Which fixer: default (the weights that come with the project), none (renders are fed back unfixed: the control),
     or a checkpoint's folder, file or hub name."""
 
-    targets: Literal["around", "path", "test"] = "around"
-    """Where novel views go: around (between neighbouring captured views), path (along a path through them), or test
-    (to the poses of the held-out photos, as in the released code; the report says so)."""
+    targets: str = "photos-between"
+    """Where novel views go: photos-between (between neighbouring training photos), path (along a path through them),
+    orbit (a circle around the scene), spiral (in front of it), perturbed (beside the training photos), coverage (where
+    the splat shows what few photos saw), test (to the poses of the held-out photos, as in the released code; the
+    report says so), or a file or folder with cameras (camera path, transforms.json, COLMAP model)."""
 
     preset: Literal["short", "released"] = "short"
     """short: rounds spread over a run of any length. released: the released code's rounds, weights, step length and
@@ -109,6 +129,8 @@ class RunSettings:
     """Steps between two checkpoints; the last two are kept. None: a quarter of the run."""
 
     def __post_init__(self) -> None:
+        if self.targets not in TARGETS and not Path(self.targets).exists():
+            raise ValueError(f"targets must be {', '.join(TARGETS)}, or a file with cameras, got {self.targets}")
         minima = {"max_steps": 1, "max_size": MIN_SIZE, "max_gaussians": 1, "sparse": 1, "checkpoint_every": 1}
         for name, least in (minima | {"num_rounds": 0, "num_novel": 1, "seed": 0}).items():
             value = getattr(self, name)
@@ -174,17 +196,23 @@ def progressive_config(settings: RunSettings) -> ProgressiveConfig:
     train = TrainConfig(strategy=strategy, seed=settings.seed).scaled_to(settings.max_steps)
     if settings.preset == "released":
         return released_config(train)
-    targets: Targets = {
-        "around": AroundTargets(num_views=settings.num_novel),
-        "path": PathTargets(num_views=settings.num_novel),
-        "test": HeldOutTargets(),
-    }[settings.targets]
     return ProgressiveConfig(
         train=train,
         rounds=EvenRounds(num_rounds=settings.num_rounds),
-        targets=targets,
+        targets=_targets(settings),
         stepping=SteppingConfig(step_distance=settings.step_distance),
         mixture=MixtureConfig(novel_prob=settings.novel_prob, novel_weight=settings.novel_weight),
         hold_back=HoldBackConfig(share=settings.hold_back, margin=settings.hold_back_margin),
         seed=settings.seed,
     )
+
+
+def _targets(settings: RunSettings) -> Targets:
+    kind = TARGETS.get(settings.targets)
+    if kind is None:
+        return FileTargets(path=settings.targets)
+    if kind is HeldOutTargets:
+        return HeldOutTargets()
+    if kind is CoverageTargets:
+        return CoverageTargets(num_views=settings.num_novel, num_candidates=max(48, 3 * settings.num_novel))
+    return kind(num_views=settings.num_novel)

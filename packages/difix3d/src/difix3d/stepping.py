@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float64
 
-from difix3d.references import nearest_poses, pose_distances
+from difix3d.references import nearest_poses, pose_distances, rotation_angles
 from splat_recon.geometry.poses import slerp
 
 SAME_PLACE = 1e-6
@@ -27,6 +27,7 @@ def stepped_poses(
     *,
     extent: float = 1.0,
     rotation_weight: float = 1.0,
+    max_turn_degrees: float | None = None,
 ) -> Float64[np.ndarray, "m 4 4"]:
     """One step toward every target, each from the current pose that is nearest to it.
 
@@ -41,6 +42,7 @@ def stepped_poses(
         distance: Length of a step, in extents. The released code takes 0.5 world units whatever the scene's scale.
         extent: The scene's extent in world units; 1 gives the released code's numbers.
         rotation_weight: Extents that count as much as one radian.
+        max_turn_degrees: A step turns no farther than this; None, as in the released code: however far.
 
     Raises:
         ValueError: The distance or the extent is not positive.
@@ -52,7 +54,45 @@ def stepped_poses(
         _one_step(T_world_current[current], target, distance, extent, rotation_weight)
         for current, target in zip(nearest, T_world_target, strict=True)
     ]
-    return np.stack(steps) if steps else np.empty((0, 4, 4))
+    if not steps:
+        return np.empty((0, 4, 4))
+    stepped = np.stack(steps)
+    if max_turn_degrees is not None:
+        for T_world_cam, start, target in zip(stepped, T_world_current[nearest], T_world_target, strict=True):
+            _limit_turn(T_world_cam, start, target, np.deg2rad(max_turn_degrees))
+    return stepped
+
+
+def _limit_turn(
+    T_world_cam: Float64[np.ndarray, "4 4"],
+    T_world_start: Float64[np.ndarray, "4 4"],
+    T_world_target: Float64[np.ndarray, "4 4"],
+    max_turn: float,
+) -> None:
+    """Turn a stepped pose back, in place, to where it is no more than so many radians from its start."""
+    turn, whole = (
+        rotation_angles(T_world_start[None, :3, :3], T[None, :3, :3]).item() for T in (T_world_cam, T_world_target)
+    )
+    if turn > max_turn:
+        T_world_cam[:3, :3] = slerp(T_world_start[:3, :3], T_world_target[:3, :3], max_turn / whole)
+
+
+def progress_to_targets(
+    T_world_captured: Float64[np.ndarray, "n 4 4"],
+    T_world_novel: Float64[np.ndarray, "m 4 4"],
+    T_world_target: Float64[np.ndarray, "k 4 4"],
+    *,
+    extent: float = 1.0,
+    rotation_weight: float = 1.0,
+) -> float:
+    """How far novel views have come from the captured views to their targets, in [0, 1], on average over the targets.
+
+    A target's way is its distance from the nearest captured view; what is left is that from the nearest novel view.
+    """
+    weights = {"extent": extent, "rotation_weight": rotation_weight}
+    whole = pose_distances(T_world_target, T_world_captured, **weights).min(axis=1)
+    left = pose_distances(T_world_target, T_world_novel, **weights).min(axis=1)
+    return float(np.mean(np.where(whole > 0, 1 - np.minimum(left / np.maximum(whole, 1e-12), 1), 1.0)))
 
 
 def _one_step(

@@ -5,10 +5,24 @@ import itertools
 import numpy as np
 from jaxtyping import Float64
 
-from difix3d.config import AroundTargets, PathTargets, Targets
-from difix3d.errors import InputError
+from difix3d.config import (
+    AroundTargets,
+    CoverageTargets,
+    FileTargets,
+    HeldOutTargets,
+    OrbitTargets,
+    PathTargets,
+    PerturbedTargets,
+    SpiralTargets,
+    Targets,
+)
+from difix3d.errors import InputError, as_input_error
 from difix3d.references import pose_distances
 from difix3d.stepping import interpolated_pose
+from splat_recon.geometry.poses import transform_camera
+from splat_recon.geometry.trajectories import orbit, spiral
+from splat_recon.io.camera_files import read_camera_file
+from splat_recon.scene.scene import Scene
 
 MIDDLE = (0.25, 0.75)
 """Targets between two captured views lie in this part of the way from one to the other."""
@@ -21,31 +35,108 @@ def target_poses(
     *,
     extent: float,
     generator: np.random.Generator,
+    scene: Scene | None = None,
 ) -> Float64[np.ndarray, "k 4 4"]:
-    """The poses that novel views move toward.
+    """The poses that novel views move toward; for `CoverageTargets` the candidates that rounds choose from.
 
     Args:
         config: Which; only `HeldOutTargets` looks at the held-out poses.
         T_world_captured: Poses of the views that are trained on.
         T_world_held_out: Poses of the views that the result is judged by.
         extent: The scene's extent, for comparing poses.
-        generator: For the random part of `AroundTargets`.
+        generator: For what is random.
+        scene: For `SpiralTargets` (depths of its points) and `FileTargets` (its frame).
 
     Raises:
-        InputError: There are too few views for the choice made.
+        InputError: There are too few views for the choice made, or the file is not usable.
     """
-    if isinstance(config, AroundTargets | PathTargets) and len(T_world_captured) < 2:
+    if isinstance(config, FileTargets):
+        return _from_file(config, scene)
+    if isinstance(config, HeldOutTargets):
+        if not len(T_world_held_out):
+            raise InputError("there are no held-out views whose poses novel views could move toward")
+        return T_world_held_out.copy()
+    if len(T_world_captured) < 2 and not isinstance(config, PerturbedTargets):
         raise InputError(
             f"novel views between captured views need at least 2 captured views, got {len(T_world_captured)}: "
-            "give more views, or choose the held-out poses as targets"
+            "give more views, or choose the targets perturbed or a file"
         )
     if isinstance(config, AroundTargets):
         return _around(config, T_world_captured, extent, generator)
     if isinstance(config, PathTargets):
         return path_poses(T_world_captured, config.num_views, extent=extent)
-    if not len(T_world_held_out):
-        raise InputError("there are no held-out views whose poses novel views could move toward")
-    return T_world_held_out.copy()
+    if isinstance(config, OrbitTargets):
+        return np.stack(orbit(list(T_world_captured), config.num_views))
+    if isinstance(config, SpiralTargets):
+        return _spiral(config, T_world_captured, scene)
+    if isinstance(config, PerturbedTargets):
+        return _perturbed(config, T_world_captured, extent, generator)
+    return _candidates(config, T_world_captured, extent, generator)
+
+
+def _from_file(config: FileTargets, scene: Scene | None) -> Float64[np.ndarray, "k 4 4"]:
+    with as_input_error():
+        cameras = read_camera_file(config.path).cameras
+    T_scene_colmap = np.eye(4) if scene is None else scene.T_scene_colmap
+    return np.stack([transform_camera(T_scene_colmap, camera).T_world_cam for camera in cameras])
+
+
+def _spiral(
+    config: SpiralTargets, T_world_captured: Float64[np.ndarray, "n 4 4"], scene: Scene | None
+) -> Float64[np.ndarray, "k 4 4"]:
+    if scene is None or not len(scene.points):
+        raise InputError("a spiral needs the depths of the scene's points, and there are none: choose other targets")
+    p_world = scene.points.p_world.astype(np.float64)
+    depths = [((p_world - T[:3, 3]) @ T[:3, 2]) for T in T_world_captured]
+    near, far = np.percentile(np.concatenate([depth[depth > 0] for depth in depths] or [np.ones(1)]), [5, 90])
+    # The spiral turns about the cameras' mean place, to which its own frame is moved.
+    center = T_world_captured[:, :3, 3].mean(axis=0)
+    shifted = T_world_captured.copy()
+    shifted[:, :3, 3] -= center
+    path = np.stack(spiral(list(shifted), config.num_views, near=float(near), far=float(far)))
+    path[:, :3, 3] += center
+    return path
+
+
+def _perturbed(
+    config: PerturbedTargets,
+    T_world_captured: Float64[np.ndarray, "n 4 4"],
+    extent: float,
+    generator: np.random.Generator,
+) -> Float64[np.ndarray, "k 4 4"]:
+    targets = []
+    for index in range(config.num_views):
+        target = T_world_captured[index % len(T_world_captured)].copy()
+        direction, axis = (vector / np.linalg.norm(vector) for vector in generator.normal(size=(2, 3)))
+        target[:3, 3] += config.shift * extent * direction
+        target[:3, :3] = target[:3, :3] @ _rotation_about(axis, np.deg2rad(config.turn_degrees))
+        targets.append(target)
+    return np.stack(targets)
+
+
+def _rotation_about(axis: Float64[np.ndarray, " 3"], angle: float) -> Float64[np.ndarray, "3 3"]:
+    x, y, z = axis
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def _candidates(
+    config: CoverageTargets,
+    T_world_captured: Float64[np.ndarray, "n 4 4"],
+    extent: float,
+    generator: np.random.Generator,
+) -> Float64[np.ndarray, "k 4 4"]:
+    """A third each between the captured views, beside them, and around the scene."""
+    third = max(1, config.num_candidates // 3)
+    last = max(1, config.num_candidates - 2 * third)
+    beside = PerturbedTargets(num_views=third, shift=0.3, turn_degrees=10.0)
+    return np.concatenate(
+        [
+            _around(AroundTargets(num_views=third), T_world_captured, extent, generator),
+            _perturbed(beside, T_world_captured, extent, generator),
+            np.stack(orbit(list(T_world_captured), last)),
+        ]
+    )
 
 
 def _around(

@@ -9,11 +9,15 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from difix3d import checkpoint
+from difix3d.config import CoverageTargets
+from difix3d.coverage import weakly_seen
 from difix3d.enhance import fixed_renders, nearest_views
 from difix3d.novel_views import NovelView, NovelViews, Pool, pool_view_set, pooled
-from difix3d.stepping import stepped_poses
+from difix3d.references import ranked_poses
+from difix3d.stepping import progress_to_targets, stepped_poses
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
@@ -54,33 +58,58 @@ class Track:
         self.device = device
         self.pool: Pool = ()
         self.T_world_novel = self._captured_poses()
+        self.progress = 0.0
+        """How far novel views have come to their targets, in [0, 1]."""
         self.trainer = trainer or SplatTrainer(scene, ViewSet.from_views(self.captured), config.train, device=device)
 
     def _captured_poses(self) -> Float64[np.ndarray, "n 4 4"]:
         return np.stack([view.camera.T_world_cam for view in self.captured])
 
     @property
-    def extent(self) -> float:
-        """The length of one unit of the steps, in world units; 1 where all cameras stand at one place."""
-        return self.scene.extent or 1.0
+    def unit(self) -> float:
+        """What lengths are measured in, in world units; 1 where all cameras stand at one place."""
+        return 1.0 if self.config.stepping.unit == "world" else self.scene.extent or 1.0
 
     def make_round(self, round_index: int, T_world_target: Float64[np.ndarray, "n 4 4"], fixer: ViewFixer) -> None:
         """Move the novel poses one step, render and fix what the splat shows there, and mix it into the training."""
         stepping = self.config.stepping
+        T_world_target = self._chosen(T_world_target)
         self.T_world_novel = stepped_poses(
             self.T_world_novel,
             T_world_target,
             stepping.step_distance,
-            extent=self.extent,
+            extent=self.unit,
+            rotation_weight=stepping.rotation_weight,
+            max_turn_degrees=stepping.max_turn_degrees,
+        )
+        self.progress = progress_to_targets(
+            self._captured_poses(),
+            self.T_world_novel,
+            T_world_target,
+            extent=self.unit,
             rotation_weight=stepping.rotation_weight,
         )
-        references = nearest_views(
-            self.captured, self.T_world_novel, extent=self.extent, rotation_weight=stepping.rotation_weight
+        logger.info("round %d: novel views have come %.0f %% of their way", round_index + 1, 100 * self.progress)
+        ranked = ranked_poses(
+            self.T_world_novel,
+            self._captured_poses(),
+            self.config.num_references,
+            extent=self.unit,
+            rotation_weight=stepping.rotation_weight,
         )
+        references = [self.captured[nearest] for nearest in ranked[:, 0]]
         cameras = [view.camera.with_pose(T) for view, T in zip(references, self.T_world_novel, strict=True)]
         outputs = [self.trainer.render(camera) for camera in cameras]
         rendered = [output.rgb.clamp(0, 1) for output in outputs]
-        fixed = fixed_renders(fixer, rendered, references, batch_size=self.config.fix_batch_size)
+        fixes = [
+            list(
+                fixed_renders(
+                    fixer, rendered, [self.captured[index] for index in column], batch_size=self.config.fix_batch_size
+                )
+            )
+            for column in ranked.T
+        ]
+        fixed = [one[0] if len(one) == 1 else torch.stack(one).mean(dim=0) for one in zip(*fixes, strict=True)]
         novel = NovelViews(
             round_index=round_index,
             views=tuple(
@@ -89,8 +118,23 @@ class Track:
             ),
         )
         self.pool = pooled(self.pool, novel, self.config.pool)
-        views = self._views(self._captured_position())
-        self.trainer.views = views
+        self.trainer.views = self._views(self._captured_position())
+
+    def _chosen(self, T_world_target: Float64[np.ndarray, "n 4 4"]) -> Float64[np.ndarray, "m 4 4"]:
+        """All targets, or those of the candidates that show what few captured views saw."""
+        targets = self.config.targets
+        if not isinstance(targets, CoverageTargets):
+            return T_world_target
+        weights = {"extent": self.unit, "rotation_weight": self.config.stepping.rotation_weight}
+        lenses = nearest_views(self.captured, T_world_target, **weights)
+        chosen = weakly_seen(
+            [view.camera.with_pose(T) for view, T in zip(lenses, T_world_target, strict=True)],
+            [view.camera for view in self.captured],
+            self.trainer.render,
+            targets.num_views,
+            max_seen=targets.max_seen,
+        )
+        return T_world_target[chosen]
 
     def _captured_position(self) -> dict[str, object]:
         """Where the captured views stand in their epoch, which a round does not disturb."""
@@ -111,7 +155,9 @@ class Track:
 
     def save(self, folder: Path, *, num_rounds_done: int) -> None:
         """Write splat and pool."""
-        checkpoint.save_progress(folder, self.trainer, self.pool, num_rounds_done=num_rounds_done)
+        checkpoint.save_progress(
+            folder, self.trainer, self.pool, num_rounds_done=num_rounds_done, progress=self.progress
+        )
 
     def load(self, folder: Path) -> int:
         """Go back to, or on from, what `save` wrote, random streams included; returns the number of rounds done.
@@ -119,7 +165,7 @@ class Track:
         Raises:
             InputError: The folder is incomplete or of another run.
         """
-        self.pool, num_rounds_done = checkpoint.load_pool(folder)
+        self.pool, num_rounds_done, self.progress = checkpoint.load_pool(folder)
         self.T_world_novel = self.pool[-1].T_world_cam if self.pool else self._captured_poses()
         self.trainer = checkpoint.load_splat(folder, self.scene, self._views(), device=self.device)
         return num_rounds_done
