@@ -45,6 +45,7 @@ def _centers() -> np.ndarray:
 
 TRAINS: dict[str, Callable[[], Scene]] = {
     "two photos": lambda: replace(_scene(), views=_scene().views[:2]),
+    "no points": lambda: _with_points(np.zeros((0, 3))),
     "ten points": lambda: _with_points(_points()[:10]),
     "one point": lambda: _with_points(_points()[:1]),
     "points in the camera centres": lambda: _with_points(np.concatenate([_points(), _centers()])),
@@ -62,7 +63,6 @@ TRAINS: dict[str, Callable[[], Scene]] = {
 
 REFUSED: dict[str, tuple[Callable[[], Scene], str]] = {
     "one photo": (lambda: replace(_scene(), views=_scene().views[:1]), "no training views of 1"),
-    "no points": (lambda: _with_points(np.zeros((0, 3))), "no 3D points"),
     "a point that is no number": (lambda: _with_points(np.append(_points(), [[np.nan, 0, 0]], axis=0)), "not finite"),
     "photos smaller than the SSIM window": (
         lambda: replace(_scene(), views=tuple(_cropped(view, 40, 9) for view in _scene().views)),

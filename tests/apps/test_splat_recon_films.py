@@ -179,7 +179,7 @@ def test_wrong_renders_are_one_sentence(finished: Path, tmp_path: Path, capsys):
     run = ["render", "--run", str(finished), "--device", "cpu"]
     cases = {
         "must end in .mp4": [*run, "--out", str(tmp_path / "path.avi")],
-        "cannot be understood": [*run, "--out", str(tmp_path / "a.mp4"), "--cameras", str(tmp_path / "bad.json")],
+        "must be a 4x4 matrix": [*run, "--out", str(tmp_path / "a.mp4"), "--cameras", str(tmp_path / "bad.json")],
         "holds no cameras": [*run, "--out", str(tmp_path / "a.mp4"), "--cameras", str(tmp_path / "none.json")],
         "cannot be read": [*run, "--out", str(tmp_path / "a.mp4"), "--cameras", str(tmp_path / "missing.json")],
         "is not empty": [*run, "--out", str(tmp_path / "full"), "--frames", "2"],

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from splat_recon.errors import InputError
-from splat_recon.geometry.poses import rigid, similarity
+from splat_recon.geometry.poses import rigid, similarity, transform_points
 from splat_recon.io.colmap import read_scene, write_scene
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.scene.normalize import normalized
@@ -295,7 +295,7 @@ def write_model(folder: Path, reconstruction) -> None:
     reconstruction.write(folder / "sparse" / "0")
 
 
-def test_models_without_images_or_points_are_refused(tmp_path, folder):
+def test_models_without_images_are_refused_and_without_points_get_random_ones(tmp_path, folder, caplog):
     write_model(tmp_path / "empty", pycolmap.Reconstruction())
     with pytest.raises(InputError, match="no registered images"):
         read_scene(tmp_path / "empty")
@@ -303,8 +303,14 @@ def test_models_without_images_or_points_are_refused(tmp_path, folder):
     for point_id in list(reconstruction.points3D):
         reconstruction.delete_point3D(point_id)
     reconstruction.write(folder / "sparse" / "0")
-    with pytest.raises(InputError, match="no 3D points"):
-        read_scene(folder)
+    scene = read_scene(folder)
+    assert len(scene.points) > 1000
+    assert "has no 3D points: training starts from points drawn at random" in caplog.text
+    np.testing.assert_array_equal(scene.points.p_world, read_scene(folder).points.p_world)
+    forward = [
+        (transform_points(view.camera.T_cam_world, scene.points.p_world)[:, 2] > 0).mean() for view in scene.views
+    ]
+    assert max(forward) > 0.5
 
 
 def test_panoramas_are_refused(folder):

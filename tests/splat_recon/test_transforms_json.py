@@ -10,8 +10,9 @@ from PIL import Image
 
 from splat_recon.errors import InputError
 from splat_recon.geometry.poses import similarity, transform_camera, transform_points
+from splat_recon.io.camera_files import read_camera_file
 from splat_recon.io.colmap import read_scene, write_scene
-from splat_recon.io.point_files import read_points_ply
+from splat_recon.io.point_files import read_points_ply, write_points_ply
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.transforms_json import read_transforms, write_transforms
 from splat_recon.scene.normalize import normalized
@@ -162,9 +163,40 @@ def test_distortion_is_taken_out(folder, values, model):
     assert np.abs(view.rgb_u8.astype(int) - expected)[2:-2, 2:-2].max() <= 4
 
 
+def test_cameras_alone_are_those_of_the_scene(folder):
+    """Rendering from a file needs no photos, and reads intrinsics likewise: of frames, of the file, as angles."""
+    scene = read_scene(folder)
+
+    def spread(content):
+        width, focal = content["frames"][0]["w"], content["frames"][0].pop("fl_x")
+        content["frames"][0].update(camera_angle_x=2 * np.arctan(width / 2 / focal))
+        for key in ("w", "h", "cx", "cy"):
+            content[key] = content["frames"][0][key]
+            del content["frames"][1][key]
+        content["frames"][2].update(k1=0.1)
+        content["applied_scale"] = 2.0
+        for frame in content["frames"]:
+            frame["transform_matrix"] = [[*row[:3], row[3] * 2] for row in frame["transform_matrix"][:3]] + [
+                [0, 0, 0, 1]
+            ]
+
+    rewrite(folder, spread)
+    shutil.rmtree(folder / "images")
+    cameras = read_camera_file(folder / "transforms.json")
+    assert cameras.names == [f"images/{name}" for name in scene.names]
+    for camera, view in zip(cameras.cameras, scene.views, strict=True):
+        np.testing.assert_allclose(camera.K, view.camera.K)
+        np.testing.assert_allclose(camera.T_world_cam, view.camera.T_world_cam, atol=1e-9)
+    rewrite(folder, lambda content: content["frames"][1].update(transform_matrix=np.diag([2, 2, 2, 1]).tolist()))
+    with pytest.raises(InputError, match="no rotation"):
+        read_camera_file(folder)
+
+
 def test_without_points_they_are_drawn_where_the_cameras_look(folder, caplog):
     rewrite(folder, lambda content: content.pop("ply_file_path"))
     assert len(read_scene(folder).points) == 40  # sparse_pc.ply lies there all the same
+    write_points_ply(folder / "sparse_pc.ply", orbit_scene(1, num_points=0).points)
+    assert len(read_scene(folder).points) == 20_000  # one without points is none
     (folder / "sparse_pc.ply").unlink()
     scene = read_scene(folder)
     assert "drawn at random" in caplog.text

@@ -18,6 +18,7 @@ import numpy as np
 from splat_recon.config import TrainConfig
 from splat_recon.errors import InputError
 from splat_recon.geometry.cameras import Camera
+from splat_recon.io import cameras_json
 
 VERSIONED = ("splat-recon", "torch", "numpy", "numba", "gsplat", "pycolmap")
 """Distributions whose versions `config.json` records."""
@@ -179,17 +180,8 @@ def write_cameras(
     run: RunFolder, cameras: Mapping[str, Camera], T_scene_colmap: np.ndarray, *, refined: bool = False
 ) -> None:
     """Write the frame and the cameras, so that rendering and exporting need no photos; refined ones beside them."""
-    entries = {
-        name: {
-            "T_world_cam": camera.T_world_cam.tolist(),
-            "K": camera.K.tolist(),
-            "width": camera.width,
-            "height": camera.height,
-        }
-        for name, camera in cameras.items()
-    }
     path = run.refined_cameras if refined else run.cameras
-    write_json(path, {"T_scene_colmap": T_scene_colmap.tolist(), "cameras": entries})
+    write_json(path, cameras_json.to_content(cameras, T_scene_colmap))
 
 
 def read_cameras(run: RunFolder) -> tuple[dict[str, Camera], np.ndarray]:
@@ -198,19 +190,11 @@ def read_cameras(run: RunFolder) -> tuple[dict[str, Camera], np.ndarray]:
     Raises:
         InputError: The file is missing or unreadable.
     """
-    content = read_json(run.cameras)
     try:
-        cameras = {
-            name: Camera(
-                T_world_cam=np.array(entry["T_world_cam"]),
-                K=np.array(entry["K"]),
-                width=entry["width"],
-                height=entry["height"],
-            )
-            for name, entry in content["cameras"].items()
-        }
-        return cameras, np.array(content["T_scene_colmap"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return cameras_json.from_content(read_json(run.cameras))
+    except InputError:
+        raise
+    except ValueError as error:
         raise InputError(f"{run.cameras} does not hold the cameras of a run: train again") from error
 
 

@@ -16,10 +16,11 @@ import numpy as np
 from splat_recon.errors import InputError
 from splat_recon.geometry.cameras import Camera
 from splat_recon.geometry.poses import inverse, rigid, transform_camera
+from splat_recon.io import cameras_json
 from splat_recon.io.colmap_binary import check_binary_model
 from splat_recon.io.colmap_models import PARTS, find_model
 from splat_recon.io.pycolmap_import import pycolmap
-from splat_recon.io.transforms_json import T_OPENGL_OPENCV
+from splat_recon.io.transforms_json import T_OPENGL_OPENCV, read_transforms_cameras
 
 DEFAULT_HEIGHT = 720
 """Height of the images of a camera_path.json that names none."""
@@ -61,9 +62,11 @@ def read_camera_file(path: Path | str) -> CameraFile:
         if isinstance(content.get("camera_path"), list):
             return _nerfstudio_path(content)
         if isinstance(content.get("frames"), list):
-            return _transforms(content)
+            return _checked(read_transforms_cameras(path))
         if isinstance(content.get("cameras"), dict):
             return _own(content)
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, np.linalg.LinAlgError) as error:
         raise InputError(f"{path} holds a camera that cannot be understood: {error!r}") from None
     raise InputError(
@@ -106,30 +109,6 @@ def _colmap(model: Path) -> CameraFile:
         raise InputError(f"the COLMAP model {model} cannot be read: {error}") from None
 
 
-def _transforms(content: Mapping[str, Any]) -> CameraFile:
-    T_file_colmap = np.eye(4)
-    T_file_colmap[:3] = float(content.get("applied_scale", 1.0)) * np.array(
-        content.get("applied_transform", np.eye(4)[:3]), dtype=np.float64
-    )
-    cameras = {}
-    for index, frame in enumerate(content["frames"]):
-        values = {**content, **frame}
-        width, height = int(values["w"]), int(values["h"])
-        if "fl_x" in values:
-            fl_x = float(values["fl_x"])
-            fl_y = float(values.get("fl_y", fl_x))
-        else:
-            fl_x = 0.5 * width / math.tan(0.5 * float(values["camera_angle_x"]))
-            angle_y = values.get("camera_angle_y")
-            fl_y = fl_x if angle_y is None else 0.5 * height / math.tan(0.5 * float(angle_y))
-        K = np.array([[fl_x, 0, values.get("cx", width / 2)], [0, fl_y, values.get("cy", height / 2)], [0, 0, 1.0]])
-        T_file_cam = np.array(frame["transform_matrix"], dtype=np.float64) @ T_OPENGL_OPENCV
-        camera = Camera(T_world_cam=T_file_cam, K=K, width=width, height=height)
-        name = str(frame.get("file_path", index))
-        cameras[name if name not in cameras else f"{name} {index}"] = transform_camera(inverse(T_file_colmap), camera)
-    return _checked(cameras)
-
-
 def _nerfstudio_path(content: Mapping[str, Any]) -> CameraFile:
     height = int(content.get("render_height", DEFAULT_HEIGHT))
     cameras = {}
@@ -146,14 +125,5 @@ def _nerfstudio_path(content: Mapping[str, Any]) -> CameraFile:
 
 
 def _own(content: Mapping[str, Any]) -> CameraFile:
-    T_colmap_scene = inverse(np.array(content.get("T_scene_colmap", np.eye(4)), dtype=np.float64))
-    cameras = {}
-    for name, entry in content["cameras"].items():
-        camera = Camera(
-            T_world_cam=np.array(entry["T_world_cam"]),
-            K=np.array(entry["K"]),
-            width=entry["width"],
-            height=entry["height"],
-        )
-        cameras[name] = transform_camera(T_colmap_scene, camera)
-    return _checked(cameras)
+    cameras, T_scene_colmap = cameras_json.from_content(content)
+    return _checked({name: transform_camera(inverse(T_scene_colmap), camera) for name, camera in cameras.items()})

@@ -19,7 +19,7 @@ from splat_recon.io.colmap_binary import check_binary_model
 from splat_recon.io.colmap_models import find_model, has_model
 from splat_recon.io.image_folders import IMAGES, choose_images
 from splat_recon.io.images import write_mask, write_photo
-from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, read_views
+from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, points_in_sight, read_views
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.transforms_json import TRANSFORMS_FILE, read_transforms
 from splat_recon.io.undistort import UndistortedCache
@@ -46,7 +46,8 @@ def read_scene(
     applied, as COLMAP does not apply it, unless it is what makes a photo as wide and high as its camera.
 
     Every photo is decoded once here, to find what is broken; afterwards pixels are in memory as far as `photo_bytes`
-    allows and are decoded again when they are wanted.
+    allows and are decoded again when they are wanted. A model without points gets random ones where the cameras look,
+    and a warning.
 
     Args:
         folder: The scene folder.
@@ -84,8 +85,10 @@ def read_scene(
         raise InputError.from_problems(f"scene {folder}", [*problems, f"there is no folder {missing} with the photos"])
     _count_unregistered(reconstruction, sorted(where.names), where.path)
     views = read_views(photos, folder, where, options, problems)
-    if problems or points is None:
+    if problems:
         raise InputError.from_problems(f"scene {folder}", problems)
+    if points is None:
+        points = points_in_sight(photos, f"the model of {folder} has no 3D points")
     return Scene(views=tuple(views), points=points, T_scene_colmap=np.eye(4), name=folder.resolve().name)
 
 
@@ -128,9 +131,9 @@ def _posed_photos(reconstruction: pycolmap.Reconstruction, problems: list[str]) 
 
 
 def _points(reconstruction: pycolmap.Reconstruction, problems: list[str]) -> Points | None:
+    """The points in the order of their ids; None where there are none, or where they are a problem."""
     in_order = [point for _, point in sorted(reconstruction.points3D.items())]
     if not in_order:
-        problems.append("the model has no 3D points")
         return None
     p_world = np.stack([point.xyz for point in in_order])
     num_wrong = int((~np.isfinite(p_world).all(axis=1)).sum())

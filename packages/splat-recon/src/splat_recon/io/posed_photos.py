@@ -17,6 +17,8 @@ from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.undistort import UndistortedCache, is_pinhole, pinhole_of, undistorted
 from splat_recon.scene.downscale import downscaled_pixels, limited_size, resized_mask
 from splat_recon.scene.photo_store import PhotoStore, Pixels, StoredView
+from splat_recon.scene.random_points import random_points
+from splat_recon.scene.scene import Points
 
 NUM_PHOTO_THREADS = 4
 """Photos that are decoded at the same time while a scene is read."""
@@ -115,6 +117,18 @@ def read_views(
         with ThreadPoolExecutor(max_workers=NUM_PHOTO_THREADS) as pool:
             problems += [problem for problem in pool.map(_decoding_problem, views) if problem]
     return views
+
+
+def points_in_sight(photos: Sequence[PosedPhoto], why: str) -> Points:
+    """Random points where the cameras look, for a scene that has none of its own; a warning says so.
+
+    Args:
+        photos: At least one.
+        why: Beginning of the warning.
+    """
+    _log.warning("%s: training starts from points drawn at random where the cameras look", why)
+    tangents = [photo.colmap_camera.width / (2 * photo.colmap_camera.mean_focal_length()) for photo in photos]
+    return random_points([photo.T_world_cam for photo in photos], tangents)
 
 
 def _collect(act, problems: list[str]) -> None:

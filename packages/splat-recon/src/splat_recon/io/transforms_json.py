@@ -5,7 +5,6 @@ Principal points count from the corner of the image, as here.
 """
 
 import json
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,13 @@ import numpy as np
 from jaxtyping import Float64
 
 from splat_recon.errors import InputError
+from splat_recon.geometry.cameras import Camera
 from splat_recon.geometry.poses import inverse, transform_camera, transform_points
 from splat_recon.io.image_folders import IMAGES, ImageFolder, choose_images, listed
 from splat_recon.io.images import photo_size, write_mask, write_photo
 from splat_recon.io.point_files import read_points_ply, write_points_ply
-from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, read_views
+from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, points_in_sight, read_views
 from splat_recon.io.pycolmap_import import pycolmap
-from splat_recon.scene.random_points import random_points
 from splat_recon.scene.scene import Points, Scene
 
 TRANSFORMS_FILE = "transforms.json"
@@ -44,8 +43,6 @@ PARAMETERS = {
 
 PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "FULL_OPENCV", "PERSPECTIVE")
 """Names of lenses whose distortion, if any, is OpenCV's."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +103,34 @@ def read_transforms(path: Path | str, *, images: str = "auto", options: ReadOpti
     return Scene(views=tuple(views), points=points, T_scene_colmap=file.T_file_colmap, name=name)
 
 
+def read_transforms_cameras(path: Path | str) -> dict[str, Camera]:
+    """The cameras of a transforms.json alone, in COLMAP's frame and in the order of the file, distortion left aside.
+
+    Photos need not be there, unless the file does not say how large they are.
+
+    Raises:
+        InputError: A frame's camera is none.
+    """
+    file = _read(Path(path))
+    T_colmap_file = inverse(file.T_file_colmap)
+    cameras: dict[str, Camera] = {}
+    problems: list[str] = []
+    for index, frame in enumerate(file.frames):
+        name = str(frame.get("file_path", index))
+        try:
+            T_world_cam = _pose(frame, name)
+            lens = _lens({**file.content, **frame}, file.folder / name)
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        K = np.asarray(lens.calibration_matrix(), dtype=np.float64)
+        camera = Camera(T_world_cam=T_world_cam, K=K, width=lens.width, height=lens.height)
+        cameras[name if name not in cameras else f"{name} {index}"] = transform_camera(T_colmap_file, camera)
+    if problems:
+        raise InputError.from_problems(f"cameras {path}", problems)
+    return cameras
+
+
 def _read(path: Path) -> _File:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -162,18 +187,11 @@ def _posed_photo(
     file: _File, frame: Mapping[str, Any], name: str, folder: ImageFolder, problems: list[str]
 ) -> PosedPhoto | None:
     path = folder.file(name)
-    T_file_opengl = _matrix(frame.get("transform_matrix"), (4, 4))
     if path is None:
         problems.append(f"photo {folder.path / name} is missing")
         return None
-    if T_file_opengl is None:
-        problems.append(f'{name}: "transform_matrix" must be a 4x4 matrix of finite numbers')
-        return None
-    R = T_file_opengl[:3, :3]
-    if np.abs(R @ R.T - np.eye(3)).max() > 1e-3 or np.linalg.det(R) < 0:
-        problems.append(f'{name}: "transform_matrix" is no rotation and translation')
-        return None
     try:
+        T_world_cam = _pose(frame, name)
         camera = _lens({**file.content, **frame}, path)
     except InputError as error:
         problems.append(str(error))
@@ -182,8 +200,22 @@ def _posed_photo(
     mask_path = file.folder / mask if isinstance(mask, str) and mask else None
     # The photo's own ending makes the name, so that what is written under the name has a format.
     name = path.relative_to(folder.path).as_posix()
-    T_world_cam = T_file_opengl @ T_OPENGL_OPENCV
     return PosedPhoto(name=name, colmap_camera=camera, T_world_cam=T_world_cam, mask_path=mask_path)
+
+
+def _pose(frame: Mapping[str, Any], name: str) -> Float64[np.ndarray, "4 4"]:
+    """Camera to the file's world.
+
+    Raises:
+        InputError: It is no pose.
+    """
+    T_file_opengl = _matrix(frame.get("transform_matrix"), (4, 4))
+    if T_file_opengl is None:
+        raise InputError(f'{name}: "transform_matrix" must be a 4x4 matrix of finite numbers')
+    R = T_file_opengl[:3, :3]
+    if np.abs(R @ R.T - np.eye(3)).max() > 1e-3 or np.linalg.det(R) < 0:
+        raise InputError(f'{name}: "transform_matrix" is no rotation and translation')
+    return T_file_opengl @ T_OPENGL_OPENCV
 
 
 def _lens(values: Mapping[str, Any], path: Path) -> pycolmap.Camera:
@@ -193,8 +225,10 @@ def _lens(values: Mapping[str, Any], path: Path) -> pycolmap.Camera:
         InputError: The values are not those of a camera.
     """
     numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
-    size = photo_size(path)
-    width, height = int(numbers.get("w", size[0])), int(numbers.get("h", size[1]))
+    if not {"w", "h"} <= numbers.keys():
+        size = photo_size(path)
+        numbers = {"w": size[0], "h": size[1], **numbers}
+    width, height = int(numbers["w"]), int(numbers["h"])
     angle_x, angle_y = numbers.get("camera_angle_x"), numbers.get("camera_angle_y")
     if "fl_x" not in numbers and angle_x is not None:
         numbers["fl_x"] = 0.5 * width / math.tan(0.5 * angle_x)
@@ -224,17 +258,16 @@ def _points(file: _File, photos: Sequence[PosedPhoto], problems: list[str]) -> P
     path = file.folder / (named if isinstance(named, str) and named else POINTS_FILE)
     if path.is_file():
         try:
-            return read_points_ply(path)
+            points = read_points_ply(path)
+            if len(points):
+                return points
         except InputError as error:
             problems.append(str(error))
     elif isinstance(named, str) and named:
         problems.append(f'points {path}, named by "ply_file_path", are missing')
     if problems:
         return Points(p_world=np.zeros((0, 3), np.float32), rgb_u8=np.zeros((0, 3), np.uint8))
-    _log.warning("%s names no points: training starts from points drawn at random where the cameras look", file.path)
-    poses = [photo.T_world_cam for photo in photos]
-    tangents = [(photo.colmap_camera.width / (2 * photo.colmap_camera.mean_focal_length())) for photo in photos]
-    return random_points(poses, tangents)
+    return points_in_sight(photos, f"{file.path} names no points")
 
 
 def write_transforms(folder: Path | str, scene: Scene) -> None:

@@ -1,0 +1,47 @@
+"""The form of a run's `cameras.json`: cameras by name in the scene's frame, and how that frame lies in COLMAP's."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from splat_recon.geometry.cameras import Camera
+
+
+def to_content(cameras: Mapping[str, Camera], T_scene_colmap: Float64[np.ndarray, "4 4"]) -> dict[str, Any]:
+    """What the file holds."""
+    entries = {
+        name: {
+            "T_world_cam": camera.T_world_cam.tolist(),
+            "K": camera.K.tolist(),
+            "width": camera.width,
+            "height": camera.height,
+        }
+        for name, camera in cameras.items()
+    }
+    return {"T_scene_colmap": T_scene_colmap.tolist(), "cameras": entries}
+
+
+def from_content(content: Mapping[str, Any]) -> tuple[dict[str, Camera], Float64[np.ndarray, "4 4"]]:
+    """The cameras by name, and the similarity from COLMAP's frame to theirs.
+
+    Raises:
+        ValueError: The content is not of this form.
+    """
+    try:
+        cameras = {
+            name: Camera(
+                T_world_cam=np.array(entry["T_world_cam"], dtype=np.float64),
+                K=np.array(entry["K"], dtype=np.float64),
+                width=entry["width"],
+                height=entry["height"],
+            )
+            for name, entry in content["cameras"].items()
+        }
+        T_scene_colmap = np.array(content["T_scene_colmap"], dtype=np.float64)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"these are not the cameras of a run: {error!r}") from error
+    if T_scene_colmap.shape != (4, 4):
+        raise ValueError(f"T_scene_colmap must be a 4x4 matrix, got {T_scene_colmap.shape}")
+    return cameras, T_scene_colmap
