@@ -38,6 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run `difix3d-train` and return its exit code: 0, 2 for bad input, 128 + signal when stopped."""
     command = tyro.cli(TrainCommand, args=arguments, prog="difix3d-train", config=(tyro.conf.FlagCreatePairsOff,))
     try:
+        if command.scenes is not None:
+            from difix3d_train_app.scenes import run_scenes
+
+            with _signals() as received:
+                return run_scenes(command, received)
         return _run(command)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -21,6 +21,16 @@ class TrainCommand:
     out: Path | None = None
     """New folder for everything that is written. None: runs/demo or runs/ and the scene's name, numbered if taken."""
 
+    scenes: Path | None = None
+    """A folder of scenes, instead of --scene: each is run with the same settings, into a folder of its own under --out
+    (None: runs/ and the folder's name). Finished scenes are skipped, and failed ones do not stop the rest."""
+
+    num_processes: int = 1
+    """With --scenes: how many scenes at a time on this machine."""
+
+    ray: str | None = None
+    """With --scenes: run on Ray, "local" or the address of a cluster whose nodes see all folders (extra ray)."""
+
     stop_at: int | None = None
     """Stop after this step, save a checkpoint and compare nothing; go on later with --resume."""
 
@@ -30,6 +40,10 @@ class TrainCommand:
     def __post_init__(self) -> None:
         if self.stop_at is not None and self.stop_at < 1:
             raise ValueError(f"stop_at must be at least 1, got {self.stop_at}")
+        if self.num_processes < 1:
+            raise ValueError(f"num_processes must be at least 1, got {self.num_processes}")
+        if self.scenes is None and (self.num_processes > 1 or self.ray is not None):
+            raise ValueError("num_processes and ray are for many scenes: name their folder with --scenes")
 
     @property
     def default_out(self) -> Path:

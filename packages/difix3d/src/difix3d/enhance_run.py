@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,9 @@ from difix3d.errors import InputError, as_input_error
 from difix_model.jobs.files import open_image
 from difix_model.jobs.fix_files import open_pipeline
 from difix_model.video.fix import Fixer, VideoRun
-from difix_model.video.steady import SteadyConfig
 from difix_model.video.frames import read_frames
 from difix_model.video.job import VideoJob
+from difix_model.video.steady import SteadyConfig
 from splat_recon.io.video import VideoFile
 from splat_recon.pictures import beside, labelled
 
@@ -119,7 +119,7 @@ class Enhancement:
                 video.add(beside([labelled(np.ascontiguousarray(half), label) for half, label in halves]))
                 yield EnhanceProgress(phase="compare", done=index + 1, total=total)
 
-    def _results(self) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+    def _results(self) -> Generator[UInt8[np.ndarray, "h w 3"], None, None]:
         if self.job.writes_video:
             yield from read_frames(self.job.out)
             return

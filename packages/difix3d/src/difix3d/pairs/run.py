@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from difix3d.errors import InputError, as_input_error
@@ -63,19 +64,25 @@ def run_scenes(
     """
     out = out.resolve()
     try:
+        work = partial(make_outcome, out=out, config=config)
         if ray_address is not None:
-            from difix3d.pairs.ray_cluster import run_on_ray
+            from difix3d.queue.ray_cluster import on_ray
 
-            yield from run_on_ray(sources, out, config, ray_address, num_processes)
+            outcomes = on_ray(sources, work, died=_died, address=ray_address, num_processes=num_processes)
+            yield from (check_visible(outcome, out) for outcome in outcomes)
         elif num_processes > 1:
-            from difix3d.pairs.local_processes import run_in_processes
+            from difix3d.queue.local_processes import in_processes
 
-            yield from run_in_processes(sources, out, config, num_processes)
+            yield from in_processes(sources, work, died=_died, num_processes=num_processes)
         else:
             for source in sources:
-                yield make_outcome(source, out, config)
+                yield work(source)
     finally:
         remove_leftovers(out)
+
+
+def _died(source: SceneSource, how: str) -> SceneOutcome:
+    return SceneOutcome(name=source.name, error=how)
 
 
 def make_outcome(source: SceneSource, out: Path, config: PairsConfig) -> SceneOutcome:

@@ -1,4 +1,4 @@
-"""Scenes in several processes of this machine, which survive the death of one of them."""
+"""Tasks in several processes of this machine, which survive the death of one of them."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import multiprocessing
 import os
 import signal
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext, SpawnProcess
-from pathlib import Path
+from typing import Any, TypeVar
 
-from difix3d.pairs.config import PairsConfig
-from difix3d.pairs.run import SceneOutcome, make_outcome
-from difix3d.pairs.sources import SceneSource
+T = TypeVar("T")
+R = TypeVar("R")
 
 END_SECONDS = 5.0
 """How long a process may take to end before it is killed."""
@@ -22,55 +21,55 @@ END_SECONDS = 5.0
 
 @dataclass(eq=False, slots=True)
 class _Worker:
-    """A process, the pipe to it, and the scene that it is at."""
+    """A process, the pipe to it, and the task that it is at."""
 
     process: SpawnProcess
     pipe: Connection
-    scene: str | None = None
+    task: Any = None
+    busy: bool = False
 
-    def outcome(self) -> SceneOutcome:
-        """What it has sent, or that it died."""
-        name, self.scene = self.scene or "", None
+    def outcome(self, died: Callable[[Any, str], Any]) -> Any:
+        """What it has sent, or what is said of its task when it died."""
+        task, self.task, self.busy = self.task, None, False
         try:
             return self.pipe.recv()
         except (EOFError, ConnectionResetError):
             self.process.join(END_SECONDS)
             code = self.process.exitcode
             how = f"was ended by signal {-code} (too little memory?)" if code and code < 0 else f"ended with {code}"
-            return SceneOutcome(name=name, error=f"its process {how}")
+            return died(task, f"its process {how}")
 
 
-def run_in_processes(
-    sources: Sequence[SceneSource], out: Path, config: PairsConfig, num_processes: int
-) -> Iterator[SceneOutcome]:
-    """Make scenes in `num_processes` processes, which share this one's cores evenly.
+def in_processes(
+    tasks: Sequence[T], work: Callable[[T], R], *, died: Callable[[T, str], R], num_processes: int
+) -> Iterator[R]:
+    """Do tasks in `num_processes` processes, which share this one's cores evenly; outcomes come as they end.
 
-    A process that dies takes only its scene with it: the scene's outcome says so, and another process takes over.
+    A process that dies takes only its task with it, and another process takes over.
 
     Args:
-        sources: The scenes.
-        out: Folder of the whole set.
-        config: What to make.
+        tasks: What to do; can be pickled.
+        work: What is done with a task; can be pickled, and does not raise.
+        died: The outcome of a task whose process died, from the task and a sentence that says how.
         num_processes: How many at a time.
     """
     context = multiprocessing.get_context("spawn")
-    waiting = deque(sources)
+    waiting = deque(tasks)
     workers: list[_Worker | None] = [None] * min(num_processes, len(waiting))
     try:
-        while waiting or any(worker is not None and worker.scene for worker in workers):
+        while waiting or any(worker is not None and worker.busy for worker in workers):
             for i, worker in enumerate(workers):
                 if worker is None and waiting:
-                    worker = workers[i] = _started(context, out, config, i, len(workers))
-                if worker is not None and worker.scene is None and waiting:
-                    source = waiting.popleft()
-                    worker.scene = source.name
-                    worker.pipe.send(source)
-            busy = {worker.pipe: i for i, worker in enumerate(workers) if worker is not None and worker.scene}
+                    worker = workers[i] = _started(context, work, i, len(workers))
+                if worker is not None and not worker.busy and waiting:
+                    worker.task, worker.busy = waiting.popleft(), True
+                    worker.pipe.send(worker.task)
+            busy = {worker.pipe: i for i, worker in enumerate(workers) if worker is not None and worker.busy}
             for pipe in wait(list(busy)):
                 i = busy[pipe]  # type: ignore[index]
                 worker = workers[i]
                 assert worker is not None
-                yield worker.outcome()
+                yield worker.outcome(died)
                 if worker.process.exitcode is not None:
                     worker.pipe.close()
                     workers[i] = None
@@ -78,25 +77,25 @@ def run_in_processes(
         _end([worker for worker in workers if worker is not None])
 
 
-def _started(context: SpawnContext, out: Path, config: PairsConfig, index: int, count: int) -> _Worker:
+def _started(context: SpawnContext, work: Callable[[Any], Any], index: int, count: int) -> _Worker:
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, out, config, index, count), daemon=True)
+    process = context.Process(target=_serve, args=(theirs, work, index, count), daemon=True)
     process.start()
     theirs.close()
     return _Worker(process=process, pipe=ours)
 
 
-def _work(pipe: Connection, out: Path, config: PairsConfig, index: int, count: int) -> None:
-    """Make the scenes that come through the pipe until it is closed."""
+def _serve(pipe: Connection, work: Callable[[Any], Any], index: int, count: int) -> None:
+    """Do the tasks that come through the pipe until it is closed."""
     # An interrupt from the keyboard reaches all processes; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     take_share_of_cores(index, count)
     while True:
         try:
-            source = pipe.recv()
+            task = pipe.recv()
         except EOFError:
             return
-        pipe.send(make_outcome(source, out, config))
+        pipe.send(work(task))
 
 
 def take_share_of_cores(index: int, count: int) -> None:
@@ -110,7 +109,7 @@ def take_share_of_cores(index: int, count: int) -> None:
 def _end(workers: Sequence[_Worker]) -> None:
     for worker in workers:
         worker.pipe.close()
-        if worker.scene:
+        if worker.busy:
             worker.process.terminate()
     for worker in workers:
         worker.process.join(END_SECONDS)

@@ -1,0 +1,77 @@
+"""`difix3d-train --scenes`: a queue over a folder of scenes, with a bar for the scenes and one for what is running."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from difix3d.errors import InputError
+from difix3d.scenes_queue import run_queue, scene_tasks
+
+if TYPE_CHECKING:
+    from difix3d.scene_task import RunOutcome
+    from difix3d_train_app.cli import TrainCommand
+
+DONE, SOME_FAILED = 0, 1
+
+
+def run_scenes(command: TrainCommand, received: list[int]) -> int:
+    """Run all scenes of a folder; those that are finished are skipped, those that were stopped go on.
+
+    Args:
+        command: With `scenes` set.
+        received: Numbers of signals that have come; the queue stops after the next piece of work.
+
+    Returns:
+        The exit code: 0, 1 if a scene failed, 128 + signal when stopped.
+    """
+    folder = command.scenes or Path()
+    for name, given in (("scene", command.run.scene), ("stop-at", command.stop_at)):
+        if given is not None:
+            raise InputError(f"--{name} is for one scene: leave it out, or leave --scenes out")
+    out = command.out or Path("runs") / folder.resolve().name
+    tasks = scene_tasks(folder, out, command.run)
+    print(f"Writing to {out}: {len(tasks)} scenes", flush=True)
+    failed: dict[str, str] = {}
+    try:
+        for outcome in _shown(command, tasks, out, received):
+            if outcome.error is not None:
+                failed[outcome.name] = outcome.error
+    except KeyboardInterrupt:
+        print("Stopped. Run the same command again to go on.")
+        return 128 + (received[0] if received else 2)
+    for name, reason in sorted(failed.items()):
+        print(f"failed: {name}: {reason}", file=sys.stderr)
+    print(out / "summary.html")
+    return SOME_FAILED if failed else DONE
+
+
+def _shown(command: TrainCommand, tasks: list[Any], out: Path, received: list[int]) -> list[RunOutcome]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(), TimeElapsedColumn())
+    outcomes: list[RunOutcome] = []
+    with Progress(*columns, TextColumn("{task.fields[note]}")) as bars:
+        all_scenes = bars.add_task("Scenes", total=len(tasks), note="")
+        current = bars.add_task("", total=1, note="", visible=False)
+
+        def watch(name: str, progress: Any) -> None:
+            if received:
+                raise KeyboardInterrupt
+            note = f"{progress.phase} {progress.note}".strip()
+            bars.update(
+                current, description=name, completed=progress.done, total=progress.total, note=note, visible=True
+            )
+
+        running = run_queue(tasks, out, num_processes=command.num_processes, ray_address=command.ray, on_progress=watch)
+        with closing(running):
+            for outcome in running:
+                outcomes.append(outcome)
+                num_failed = sum(each.error is not None for each in outcomes)
+                note = f"last: {outcome.name}" + (f"; {num_failed} failed" if num_failed else "")
+                bars.update(all_scenes, advance=1, note=note)
+                if received:
+                    raise KeyboardInterrupt
+    return outcomes
