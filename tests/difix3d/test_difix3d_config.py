@@ -23,6 +23,7 @@ from difix3d.config import (
     SteppingConfig,
     StepRounds,
     released_config,
+    released_train_config,
 )
 from difix3d.errors import InputError
 from difix3d.schedule import rounds
@@ -82,20 +83,71 @@ def test_rounds_that_nothing_could_be_learned_from_are_left_out():
 @pytest.mark.reference
 def test_released_config_has_the_released_constants(reference_data):
     released = json.loads((reference_data / "gsplat" / "config_defaults.json").read_text())["default"]
-    config = released_config(TrainConfig(strategy=AdcConfig()).scaled_to(released["max_steps"]))
+    config = released_config(released_train_config(released["max_steps"]))
     assert isinstance(config.rounds, StepRounds)
     assert list(config.rounds.steps) == released["fix_steps"]
     assert config.mixture.novel_weight == released["novel_data_lambda"]
-    assert config.mixture.novel_weight / config.mixture.captured_weight == pytest.approx(0.2)
     assert config.train.ssim_weight == released["ssim_lambda"]
-    assert isinstance(config.targets, HeldOutTargets)
+    assert config.train.sh_degree_every == released["sh_degree_interval"]
+    strategy = config.train.strategy
+    assert isinstance(strategy, AdcConfig)
+    for ours, theirs in (
+        ("refine_start", "refine_start_iter"),
+        ("refine_stop", "refine_stop_iter"),
+        ("refine_every", "refine_every"),
+        ("reset_every", "reset_every"),
+        ("grow_grad2d", "grow_grad2d"),
+    ):
+        assert getattr(strategy, ours) == released["strategy"][theirs], ours
     plan = rounds(config.rounds, max_steps=config.train.max_steps, min_remaining=config.min_remaining)
     assert plan[-1].start_step < config.train.max_steps
 
 
+def test_released_preset_is_as_described():
+    config = progressive_config(resolved(RunSettings(preset="released"), "cuda"))
+    assert config.train.max_steps == 60_000
+    assert config.rounds.steps[:4] == (3000, 6000, 8000, 10_000)
+    assert config.rounds.steps[-1] == 60_000
+    assert len(config.rounds.steps) == 29
+    assert (config.stepping.step_distance, config.stepping.unit, config.stepping.max_turn_degrees) == (
+        0.5,
+        "world",
+        None,
+    )
+    mixture = config.mixture
+    assert (mixture.novel_prob, mixture.novel_weight, mixture.captured_weight) == (0.3, 0.3, 1.5)
+    assert (mixture.alpha_threshold, mixture.soft_alpha, mixture.agreement) == (0.5, False, None)
+    assert config.pool.num_rounds == 1
+    assert config.hold_back.share == 0
+    assert isinstance(config.targets, HeldOutTargets)
+    rates = config.train.learning_rates
+    expected = (1.6e-5, 1e-3, 2e-4, 1e-2, 5e-5, 2.5e-6)
+    found = (rates.means, rates.scales, rates.quats, rates.opacities, rates.sh0, rates.sh_rest)
+    assert found == pytest.approx(expected)
+
+
+def test_presets_of_others_scale_with_the_run():
+    short = progressive_config(resolved(RunSettings(preset="released", max_steps=6000), "cpu"))
+    assert short.rounds.steps[:4] == (300, 600, 800, 1000)
+    assert short.train.strategy.refine_stop == 1500
+    paper = progressive_config(resolved(RunSettings(preset="paper"), "cuda"))
+    assert paper.train.max_steps == 30_000
+    assert paper.rounds.steps == tuple(range(1500, 30_001, 1500))
+    assert paper.train.learning_rates == TrainConfig().learning_rates
+    assert progressive_config(resolved(RunSettings(preset="paper", max_steps=3000), "cpu")).rounds.steps[:2] == (
+        150,
+        300,
+    )
+    asked = progressive_config(resolved(RunSettings(preset="released", targets="orbit", hold_back=0.2), "cpu"))
+    assert isinstance(asked.targets, OrbitTargets)
+    assert asked.hold_back.share == 0.2
+
+
 def test_settings_resolve_to_configs():
     demo = resolved(RunSettings(), "cpu")
-    assert None not in [value for name, value in demo.to_dict().items() if name != "scene"]
+    begins = ("scene", "from_checkpoint", "from_ply")
+    assert None not in [value for name, value in demo.to_dict().items() if name not in begins]
+    assert progressive_config(demo).hold_back == HoldBackConfig()
     assert isinstance(progressive_config(demo).targets, AroundTargets)
     assert isinstance(progressive_config(resolved(RunSettings(targets="path"), "cpu")).targets, PathTargets)
     for name, kind in TARGETS.items():

@@ -1,9 +1,15 @@
 """What the progressive method can be told; no torch here, so that command lines answer at once."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from splat_recon.config import TrainConfig
+from splat_recon.config import AdcConfig, LearningRates, TrainConfig
+
+RELEASED_STEPS = 60_000
+"""Steps of the released code's run."""
+
+PAPER_STEPS, PAPER_FIX_EVERY = 30_000, 1500
+"""The paper fixes novel views every 1500 steps; it does not say of how many: 30 000 is gsplat's run."""
 
 RELEASED_FIX_STEPS = (3000, 6000, *range(8000, 60_001, 2000))
 """Steps after which the released code fixes novel views, in a run of 60 000 steps."""
@@ -321,6 +327,21 @@ class MixtureConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StartConfig:
+    """A finished splat to begin with."""
+
+    path: str
+    """The file or folder."""
+
+    kind: Literal["checkpoint", "ply"]
+    """A checkpoint (a run's folder, or gsplat's ckpt_STEP_rankR.pt, the files of all ranks beside it), or a splat file
+    in COLMAP's frame."""
+
+    frame: Literal["normalized", "colmap"] = "normalized"
+    """Frame of a checkpoint of gsplat: its normalized one, or COLMAP's, where it was told not to normalize."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ProgressiveConfig:
     """The progressive method: a splat, and rounds in which fixed novel views join its training."""
 
@@ -365,14 +386,49 @@ class ProgressiveConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
+RELEASED_LEARNING_RATES = LearningRates(
+    means=1.6e-4 / 10,
+    scales=5e-3 / 5,
+    quats=1e-3 / 5,
+    opacities=5e-2 / 5,
+    sh0=2.5e-3 / 50,
+    sh_rest=2.5e-3 / 20 / 50,
+)
+"""The released code's rates, for going on from a finished splat; it takes them from scratch too."""
+
+
+def released_train_config(max_steps: int, strategy: AdcConfig | None = None, *, seed: int = 42) -> TrainConfig:
+    """The released code's training of the splat: gsplat's intervals in 60 000 steps and lower rates, scaled.
+
+    Args:
+        max_steps: Length of the run.
+        strategy: Density control, its intervals those of a run of 60 000 steps; None: gsplat's.
+        seed: Of everything random.
+    """
+    config = TrainConfig(max_steps=RELEASED_STEPS, strategy=strategy or AdcConfig(), seed=seed)
+    return replace(config, learning_rates=RELEASED_LEARNING_RATES).scaled_to(max_steps)
+
+
 def released_config(train: TrainConfig) -> ProgressiveConfig:
-    """The released code's constants around a given training of the splat; its step, 0.5 units, taken as extents."""
+    """The released code's constants around a given training of the splat, to whose length its rounds are scaled."""
     return ProgressiveConfig(
         train=train,
-        rounds=StepRounds(),
+        rounds=StepRounds(steps=_scaled_steps(RELEASED_FIX_STEPS, train.max_steps / RELEASED_STEPS)),
         targets=HeldOutTargets(),
-        stepping=SteppingConfig(step_distance=0.5),
-        mixture=MixtureConfig(novel_weight=0.3, captured_weight=1.5),
+        stepping=SteppingConfig(step_distance=0.5, unit="world", max_turn_degrees=None),
+        mixture=MixtureConfig(novel_prob=0.3, novel_weight=0.3, captured_weight=1.5),
+        pool=PoolConfig(num_rounds=1),
         hold_back=HoldBackConfig(share=0),
         fix_batch_size=1,
     )
+
+
+def paper_config(train: TrainConfig) -> ProgressiveConfig:
+    """The paper's schedule, a round every 1500 of 30 000 steps, scaled; what it does not say is the released code's."""
+    steps = range(PAPER_FIX_EVERY, PAPER_STEPS + 1, PAPER_FIX_EVERY)
+    rounds = StepRounds(steps=_scaled_steps(tuple(steps), train.max_steps / PAPER_STEPS))
+    return replace(released_config(train), rounds=rounds)
+
+
+def _scaled_steps(steps: tuple[int, ...], factor: float) -> tuple[int, ...]:
+    return tuple(sorted({max(1, round(step * factor)) for step in steps}))

@@ -23,13 +23,15 @@ from difix3d.errors import InputError, as_input_error
 from difix3d.evaluate import VariantResult, evaluate_variant
 from difix3d.fixers import IdentityFixer, load_fixer
 from difix3d.pictures import labelled_pair, write_comparison, write_novel_views
-from difix3d.progressive import ProgressiveTrainer, forked
+from difix3d.progressive import ProgressiveTrainer
 from difix3d.references import pose_distances
 from difix3d.report import RunFacts, write_report
 from difix3d.run_folder import RunFolder
 from difix3d.schedule import rounds
-from difix3d.settings import RunSettings, progressive_config, resolved
+from difix3d.settings import RunSettings, progressive_config, resolved, start_config
+from difix3d.start import start_gaussians
 from difix3d.targets import path_poses, target_poses
+from difix3d.track import begun, forked
 from splat_recon.device import chosen_device
 from splat_recon.errors import DivergedError
 from splat_recon.evaluate import evaluate
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
+    from splat_recon.gaussians.gaussians import Gaussians
     from splat_recon.geometry.cameras import Camera
     from splat_recon.scene.scene import Scene
 
@@ -174,10 +177,16 @@ class Experiment:
         if not self.resume:
             self.folder.write_config(self.asked.to_dict(), self.settings.to_dict() | {"config": asdict(self.config)})
         if not (self.resume and self._load()):
-            self._plain = SplatTrainer(self.scene, ViewSet.from_views(self.captured), self.config.train, device=device)
+            self._plain = begun(
+                self.scene, self.captured, self.config.train, device=device, gaussians=self._start_gaussians()
+            )
         if self._loop is None and self._watched:
             self._loop = self._new_loop()
         yield Progress(phase=phase, done=3, total=3)
+
+    def _start_gaussians(self) -> Gaussians | None:
+        config = start_config(self.settings)
+        return None if config is None else start_gaussians(config, self.scene)
 
     @property
     def _watched(self) -> bool:
@@ -218,6 +227,7 @@ class Experiment:
             device=self.device,
             trainer=trainer,
             follows=self._plain if self._watched else None,
+            gaussians=self._start_gaussians() if trainer is None else None,
         )
 
     def _train(self, stop_at: int | None) -> Iterator[Progress]:

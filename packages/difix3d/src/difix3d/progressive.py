@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from difix3d.config import ProgressiveConfig
     from difix3d.fixers import ViewFixer
     from difix3d.novel_views import NovelViews
+    from splat_recon.gaussians.gaussians import Gaussians
     from splat_recon.scene.scene import Scene, View
 
 __all__ = ["ProgressiveTrainer", "forked"]
@@ -61,6 +62,7 @@ class ProgressiveTrainer:
         trainer: A splat whose training has begun; None begins a new one.
         follows: A plain training of the same views. Where views are held back, and as long as the two are one and the
             same, the splat is taken from there at marks instead of being trained again; it must not lag behind.
+        gaussians: A finished splat to begin with instead of the scene's points.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class ProgressiveTrainer:
         device: str = "cpu",
         trainer: SplatTrainer | None = None,
         follows: SplatTrainer | None = None,
+        gaussians: Gaussians | None = None,
     ) -> None:
         self.scene = scene
         self.captured = tuple(captured)
@@ -89,7 +92,6 @@ class ProgressiveTrainer:
         self.num_undone_steps = 0
         self.newest_round_step: int | None = None
         self._num_marks_done = 0
-        self._step = trainer.step if trainer else 0
         self._follows = follows
         self._states = Path(tempfile.mkdtemp(prefix="difix3d-states-"))
         weakref.finalize(self, shutil.rmtree, self._states, ignore_errors=True)
@@ -98,8 +100,10 @@ class ProgressiveTrainer:
         stay = tuple(view for view in self.captured if view.name not in held_back)
         give_back = config.hold_back.give_back
         main_views = self.captured if give_back or not held_back else stay
-        self.main = Track(scene, main_views, config, device=device, trainer=trainer)
-        self.probe = Track(scene, stay, config, device=device) if held_back and give_back else None
+        self.main = Track(scene, main_views, config, device=device, trainer=trainer, gaussians=gaussians)
+        has_probe = held_back and give_back
+        self.probe = Track(scene, stay, config, device=device, gaussians=gaussians) if has_probe else None
+        self._step = self.main.trainer.step
         self.watch = Watch(config.hold_back) if held_back else None
         self.marks = marks(self.rounds, config.hold_back, max_steps=max_steps, watched=bool(held_back))
         if self.watch is not None and trainer is not None and trainer.step > 0:

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from difix3d.config import (
-    RELEASED_FIX_STEPS,
+    PAPER_STEPS,
+    RELEASED_LEARNING_RATES,
+    RELEASED_STEPS,
     AroundTargets,
     CoverageTargets,
     EvenRounds,
@@ -18,9 +20,12 @@ from difix3d.config import (
     PerturbedTargets,
     ProgressiveConfig,
     SpiralTargets,
+    StartConfig,
     SteppingConfig,
     Targets,
+    paper_config,
     released_config,
+    released_train_config,
 )
 from difix3d.errors import InputError
 from splat_recon.config import AdcConfig, TrainConfig
@@ -71,15 +76,28 @@ class RunSettings:
     """Which fixer: default (the weights that come with the project), none (renders are fed back unfixed: the control),
     or a checkpoint's folder, file or hub name."""
 
-    targets: str = "photos-between"
+    targets: str | None = None
     """Where novel views go: photos-between (between neighbouring training photos), path (along a path through them),
     orbit (a circle around the scene), spiral (in front of it), perturbed (beside the training photos), coverage (where
     the splat shows what few photos saw), test (to the poses of the held-out photos, as in the released code; the
-    report says so), or a file or folder with cameras (camera path, transforms.json, COLMAP model)."""
+    report says so), or a file or folder with cameras (camera path, transforms.json, COLMAP model). None:
+    photos-between, and test for the presets released and paper."""
 
-    preset: Literal["short", "released"] = "short"
-    """short: rounds spread over a run of any length. released: the released code's rounds, weights, step length and
-    targets, in 60 000 steps unless max_steps says otherwise."""
+    preset: Literal["short", "released", "paper"] = "short"
+    """short: rounds spread over a run of any length. released: the released code's rounds, weights, step length,
+    learning rates and targets, in 60 000 steps or scaled to max_steps. paper: a round every 1500 of 30 000 steps, or
+    scaled, at the usual learning rates; what the paper does not say as in released."""
+
+    from_checkpoint: str | None = None
+    """Begin with this finished splat: a run's folder or checkpoint of this project, or gsplat's ckpt_STEP_rankR.pt
+    (files of further ranks are found beside it), trained on the same scene."""
+
+    from_ply: str | None = None
+    """Begin with this finished splat in the frame of the COLMAP folder: .ply (Inria, gsplat, splatfacto), .spz and
+    more."""
+
+    from_frame: Literal["normalized", "colmap"] = "normalized"
+    """Frame of a gsplat checkpoint: colmap where gsplat was told not to normalize."""
 
     max_steps: int | None = None
     """Optimizer steps of each of the two trainings. None: 1600 for the demo, else 3000 on a CPU, 30 000 on a GPU."""
@@ -112,9 +130,10 @@ class RunSettings:
     novel_weight: float = 0.2
     """Loss weight of a fixed view beside 1 for a captured one (preset short)."""
 
-    hold_back: float = 0.15
+    hold_back: float | None = None
     """Share of the training photos by which a second splat, trained without them, notices what does not help: it is
-    undone, and training stops where nothing helps any more. 0: every round is trusted (preset released: always)."""
+    undone, and training stops where nothing helps any more. 0: every round is trusted. None: 0.15, and 0 for the
+    presets released and paper, and for finished splats, which have seen all photos."""
 
     hold_back_margin: float = 0.15
     """Loss of PSNR on those photos, in dB, from which a try is undone."""
@@ -129,7 +148,9 @@ class RunSettings:
     """Steps between two checkpoints; the last two are kept. None: a quarter of the run."""
 
     def __post_init__(self) -> None:
-        if self.targets not in TARGETS and not Path(self.targets).exists():
+        if self.from_checkpoint is not None and self.from_ply is not None:
+            raise ValueError("a run begins with one splat: give from_checkpoint or from_ply, not both")
+        if self.targets is not None and self.targets not in TARGETS and not Path(self.targets).exists():
             raise ValueError(f"targets must be {', '.join(TARGETS)}, or a file with cameras, got {self.targets}")
         minima = {"max_steps": 1, "max_size": MIN_SIZE, "max_gaussians": 1, "sparse": 1, "checkpoint_every": 1}
         for name, least in (minima | {"num_rounds": 0, "num_novel": 1, "seed": 0}).items():
@@ -141,7 +162,7 @@ class RunSettings:
         # The nested configs know the ranges of the others.
         SteppingConfig(step_distance=self.step_distance)
         MixtureConfig(novel_prob=self.novel_prob, novel_weight=self.novel_weight)
-        HoldBackConfig(share=self.hold_back, margin=self.hold_back_margin)
+        HoldBackConfig(share=self.hold_back or 0, margin=self.hold_back_margin)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -166,9 +187,13 @@ class RunSettings:
 def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettings:
     """The same settings with every None filled in for a device; `split` becomes a policy that can be named."""
     demo = settings.scene is None
-    released_steps = RELEASED_FIX_STEPS[-1]
-    default_steps = released_steps if settings.preset == "released" else DEFAULT_STEPS[device]
-    max_steps = settings.max_steps or (DEMO_STEPS if demo and settings.preset == "short" else default_steps)
+    of_others = settings.preset != "short"
+    finished = settings.from_checkpoint is not None or settings.from_ply is not None
+    default_steps = {"short": DEFAULT_STEPS[device], "released": RELEASED_STEPS, "paper": PAPER_STEPS}[settings.preset]
+    max_steps = settings.max_steps or (DEMO_STEPS if demo and not of_others else default_steps)
+    hold_back = settings.hold_back
+    if hold_back is None:
+        hold_back = 0.0 if of_others or finished else HoldBackConfig().share
     values = settings.to_dict() | {
         "device": device,
         "max_steps": max_steps,
@@ -176,7 +201,8 @@ def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettin
         "max_gaussians": settings.max_gaussians or (DEMO_GAUSSIANS if demo else DEFAULT_GAUSSIANS[device]),
         "sparse": settings.sparse or (DEMO_SPARSE if demo else None),
         "split": settings.split or (DEMO_SPLIT if demo else "auto"),
-        "targets": "test" if settings.preset == "released" else settings.targets,
+        "targets": settings.targets or ("test" if of_others else "photos-between"),
+        "hold_back": hold_back,
         "checkpoint_every": settings.checkpoint_every or max(1, max_steps // 4),
     }
     return RunSettings(**values)
@@ -188,29 +214,52 @@ def progressive_config(settings: RunSettings) -> ProgressiveConfig:
     Raises:
         ValueError: The settings are not resolved.
     """
-    if settings.max_steps is None or settings.max_gaussians is None:
+    if settings.max_steps is None or settings.max_gaussians is None or settings.hold_back is None:
         raise ValueError("expected resolved settings, got some that are still None")
-    strategy = AdcConfig(cap_max=settings.max_gaussians)
-    if settings.max_steps < SHORT_RUN and settings.preset == "short":
-        strategy = replace(strategy, reset_every=0)
-    train = TrainConfig(strategy=strategy, seed=settings.seed).scaled_to(settings.max_steps)
-    if settings.preset == "released":
-        return released_config(train)
+    train = _train_config(settings, settings.max_steps)
+    hold_back = HoldBackConfig(share=settings.hold_back, margin=settings.hold_back_margin)
+    if settings.preset != "short":
+        config = released_config(train) if settings.preset == "released" else paper_config(train)
+        return replace(config, targets=_targets(settings), hold_back=hold_back, seed=settings.seed)
     return ProgressiveConfig(
         train=train,
         rounds=EvenRounds(num_rounds=settings.num_rounds),
         targets=_targets(settings),
         stepping=SteppingConfig(step_distance=settings.step_distance),
         mixture=MixtureConfig(novel_prob=settings.novel_prob, novel_weight=settings.novel_weight),
-        hold_back=HoldBackConfig(share=settings.hold_back, margin=settings.hold_back_margin),
+        hold_back=hold_back,
         seed=settings.seed,
     )
 
 
+def start_config(settings: RunSettings) -> StartConfig | None:
+    """The finished splat that a run begins with; None where it begins with the scene's points."""
+    if settings.from_ply is not None:
+        return StartConfig(path=settings.from_ply, kind="ply")
+    if settings.from_checkpoint is not None:
+        return StartConfig(path=settings.from_checkpoint, kind="checkpoint", frame=settings.from_frame)
+    return None
+
+
+def _train_config(settings: RunSettings, max_steps: int) -> TrainConfig:
+    strategy = AdcConfig(cap_max=settings.max_gaussians)
+    if settings.preset == "released":
+        train = released_train_config(max_steps, strategy, seed=settings.seed)
+    else:
+        if max_steps < SHORT_RUN and settings.preset == "short":
+            strategy = replace(strategy, reset_every=0)
+        train = TrainConfig(strategy=strategy, seed=settings.seed).scaled_to(max_steps)
+    if start_config(settings) is None:
+        return train
+    # A finished splat is not to be shaken: it has its view-dependent colours, and learns slowly from there.
+    return replace(train, sh_degree_every=1, learning_rates=RELEASED_LEARNING_RATES)
+
+
 def _targets(settings: RunSettings) -> Targets:
-    kind = TARGETS.get(settings.targets)
+    name = settings.targets or ""
+    kind = TARGETS.get(name)
     if kind is None:
-        return FileTargets(path=settings.targets)
+        return FileTargets(path=name)
     if kind is HeldOutTargets:
         return HeldOutTargets()
     if kind is CoverageTargets:

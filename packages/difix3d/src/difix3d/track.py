@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from difix3d.config import ProgressiveConfig
     from difix3d.fixers import ViewFixer
+    from splat_recon.config import TrainConfig
+    from splat_recon.gaussians.gaussians import Gaussians
     from splat_recon.scene.scene import Scene, View
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ class Track:
         config: The method's constants.
         device: Where the splat lives.
         trainer: A splat whose training has begun; None begins a new one.
+        gaussians: Where a new one begins instead of the scene's points.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Track:
         *,
         device: str = "cpu",
         trainer: SplatTrainer | None = None,
+        gaussians: Gaussians | None = None,
     ) -> None:
         self.scene = scene
         self.captured = tuple(captured)
@@ -60,7 +64,7 @@ class Track:
         self.T_world_novel = self._captured_poses()
         self.progress = 0.0
         """How far novel views have come to their targets, in [0, 1]."""
-        self.trainer = trainer or SplatTrainer(scene, ViewSet.from_views(self.captured), config.train, device=device)
+        self.trainer = trainer or begun(scene, self.captured, config.train, device=device, gaussians=gaussians)
 
     def _captured_poses(self) -> Float64[np.ndarray, "n 4 4"]:
         return np.stack([view.camera.T_world_cam for view in self.captured])
@@ -169,6 +173,19 @@ class Track:
         self.T_world_novel = self.pool[-1].T_world_cam if self.pool else self._captured_poses()
         self.trainer = checkpoint.load_splat(folder, self.scene, self._views(), device=self.device)
         return num_rounds_done
+
+
+def begun(
+    scene: Scene, captured: Sequence[View], config: TrainConfig, *, device: str, gaussians: Gaussians | None = None
+) -> SplatTrainer:
+    """A new training; one of a finished splat counts as many steps as done as it has degrees of view-dependent colour.
+
+    So nothing of its colour is left out, where the config adds a degree per step.
+    """
+    trainer = SplatTrainer(scene, ViewSet.from_views(captured), config, device=device, gaussians=gaussians)
+    if gaussians is not None:
+        trainer.step = gaussians.sh_degree_max * config.sh_degree_every
+    return trainer
 
 
 def forked(trainer: SplatTrainer, captured: Sequence[View], *, device: str = "cpu") -> SplatTrainer:

@@ -1,0 +1,159 @@
+"""Beginning with a finished splat: the same picture before and after, whoever wrote it; and what is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from difix3d.config import StartConfig
+from difix3d.errors import InputError
+from difix3d.experiment import Experiment
+from difix3d.run_folder import RunFolder
+from difix3d.settings import RunSettings, progressive_config, resolved
+from difix3d.start import start_gaussians
+from difix3d.track import begun
+from splat_recon.config import TrainConfig
+from splat_recon.gaussians.gaussians import Gaussians
+from splat_recon.gaussians.transform import transformed
+from splat_recon.io.colmap import read_scene, write_scene
+from splat_recon.io.ply import write_ply
+from splat_recon.scene.normalize import normalized
+from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon.trainer import SplatTrainer
+from splat_recon.views.view_set import ViewSet
+
+
+@pytest.fixture(scope="module")
+def scene_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scene") / "table"
+    config = SyntheticConfig(layout="table", num_views=6, width=40, height=32, num_points=100, samples_per_axis=1)
+    write_scene(folder, generate_scene(5, config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scene(scene_folder):
+    return normalized(read_scene(scene_folder))
+
+
+@pytest.fixture(scope="module")
+def trained(scene):
+    """A splat with colours that depend on the view, in the scene's frame."""
+    trainer = SplatTrainer(scene, ViewSet.from_views(scene.views), TrainConfig(max_steps=60, sh_degree_every=2))
+    trainer.train_until(12)
+    generator = torch.Generator().manual_seed(0)
+    noisy = dict(trainer.gaussians.parameters())
+    noisy["sh_rest"] = 0.05 * torch.randn(noisy["sh_rest"].shape, generator=generator)
+    trainer = SplatTrainer(scene, trainer.views, trainer.config, gaussians=Gaussians(**noisy))
+    trainer.step = 12
+    return trainer
+
+
+def _assert_same_picture(scene, trained, gaussians):
+    started = begun(scene, scene.views, TrainConfig(max_steps=60, sh_degree_every=1), device="cpu", gaussians=gaussians)
+    for view in scene.views[:2]:
+        before, after = trained.render(view.camera), started.render(view.camera)
+        torch.testing.assert_close(after.rgb, before.rgb, atol=2e-4, rtol=0)
+    assert float((before.rgb - before.rgb.mean()).abs().max()) > 0.05
+
+
+def _gsplat_splats(gaussians, rows=slice(None)):
+    return {
+        "means": gaussians.means[rows],
+        "scales": gaussians.log_scales[rows],
+        "quats": gaussians.quats_wxyz[rows],
+        "opacities": gaussians.logit_opacities[rows],
+        "sh0": gaussians.sh0[rows],
+        "shN": gaussians.sh_rest[rows],
+    }
+
+
+def test_a_ply_in_colmaps_frame_gives_the_same_picture(scene, trained, tmp_path):
+    path = tmp_path / "splat.ply"
+    write_ply(path, transformed(trained.gaussians, np.linalg.inv(scene.T_scene_colmap)))
+    assert not np.allclose(scene.T_scene_colmap, np.eye(4), atol=0.1)
+    _assert_same_picture(scene, trained, start_gaussians(StartConfig(path=str(path), kind="ply"), scene))
+
+
+def test_ranks_of_gsplat_are_joined_and_keep_their_frame(scene, trained, tmp_path):
+    gaussians, half = trained.gaussians, len(trained.gaussians) // 2
+    for rank, rows in enumerate((slice(None, half), slice(half, None))):
+        content = {"step": 29_999, "splats": _gsplat_splats(gaussians, rows)}
+        torch.save(content, tmp_path / f"ckpt_29999_rank{rank}.pt")
+    torch.save({"step": 6999, "splats": _gsplat_splats(gaussians)}, tmp_path / "ckpt_6999_rank0.pt")
+    for rank in (0, 1):
+        config = StartConfig(path=str(tmp_path / f"ckpt_29999_rank{rank}.pt"), kind="checkpoint")
+        joined = start_gaussians(config, scene)
+        assert torch.equal(joined.means, gaussians.means)
+        _assert_same_picture(scene, trained, joined)
+    raw = transformed(gaussians, np.linalg.inv(scene.T_scene_colmap))
+    torch.save({"step": 1, "splats": _gsplat_splats(raw)}, tmp_path / "unnormalized.pt")
+    config = StartConfig(path=str(tmp_path / "unnormalized.pt"), kind="checkpoint", frame="colmap")
+    _assert_same_picture(scene, trained, start_gaussians(config, scene))
+    (tmp_path / "ckpt_29999_rank0.pt").unlink()
+    with pytest.raises(InputError, match="ranks 0 are missing"):
+        start_gaussians(StartConfig(path=str(tmp_path / "ckpt_29999_rank1.pt"), kind="checkpoint"), scene)
+
+
+def test_checkpoints_of_this_project_are_found(scene, trained, tmp_path):
+    trained.save(tmp_path / "run" / "checkpoints" / "step_000012")
+    for path in (tmp_path / "run", tmp_path / "run" / "checkpoints" / "step_000012"):
+        found = start_gaussians(StartConfig(path=str(path), kind="checkpoint"), scene)
+        _assert_same_picture(scene, trained, found)
+    other = dataclasses.replace(scene, views=scene.views[:3])
+    with pytest.raises(InputError, match="another scene"):
+        start_gaussians(StartConfig(path=str(tmp_path / "run"), kind="checkpoint"), other)
+
+
+class Harmful:
+    def __reduce__(self):
+        return (print, ("harm",))
+
+
+def test_what_cannot_be_read_safely_is_refused_in_a_sentence(scene, tmp_path, monkeypatch, capsys):
+    torch.save({"step": 1, "splats": Harmful()}, tmp_path / "harmful.pt")
+    torch.save({"step": 1, "splats": {"means": torch.zeros(3, 3)}}, tmp_path / "partial.pt")
+    (tmp_path / "text.pt").write_text("nothing")
+    for name in ("harmful", "partial", "text"):
+        with pytest.raises(InputError, match=f"{name}.pt is not a checkpoint of gsplat"):
+            start_gaussians(StartConfig(path=str(tmp_path / f"{name}.pt"), kind="checkpoint"), scene)
+    assert "harm" not in capsys.readouterr().out
+    for path, kind, words in (
+        (tmp_path / "missing.pt", "checkpoint", "missing.pt"),
+        (tmp_path / "missing.ply", "ply", "missing.ply"),
+        (tmp_path, "checkpoint", "holds no checkpoint"),
+        (tmp_path / "text.txt", "ply", "ends in"),
+    ):
+        with pytest.raises(InputError, match=words):
+            start_gaussians(StartConfig(path=str(path), kind=kind), scene)
+    monkeypatch.setattr("torch.__version__", "2.9.1")
+    with pytest.raises(InputError, match=r"needs torch 2\.10 or newer"):
+        start_gaussians(StartConfig(path=str(tmp_path / "partial.pt"), kind="checkpoint"), scene)
+
+
+def test_a_run_goes_on_from_a_splat_and_resumes(scene_folder, scene, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr("difix3d.experiment.VIDEO_FRAMES", 2)
+    path = tmp_path / "splat.ply"
+    write_ply(path, transformed(trained.gaussians, np.linalg.inv(scene.T_scene_colmap)))
+    settings = RunSettings(
+        scene=str(scene_folder),
+        fixer="none",
+        from_ply=str(path),
+        max_steps=12,
+        num_rounds=1,
+        num_novel=2,
+        split="every:3",
+    )
+    config = progressive_config(resolved(settings, "cpu"))
+    assert config.train.sh_degree_every == 1
+    assert config.hold_back.share == 0
+    assert config.train.learning_rates.means == pytest.approx(1.6e-5)
+    folders = [RunFolder(tmp_path / name) for name in ("whole", "part")]
+    list(Experiment(settings, folders[0]).run())
+    list(Experiment(settings, folders[1]).run(stop_at=8))
+    list(Experiment(settings, folders[1], resume=True).run())
+    one, other = ((folder.path / "loop.ply").read_bytes() for folder in folders)
+    assert one == other
+    with pytest.raises(ValueError, match="not both"):
+        dataclasses.replace(settings, from_checkpoint="x")
