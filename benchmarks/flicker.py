@@ -9,8 +9,8 @@ loses its fine detail by a random blur, and soft bright and dark spots appear at
 on six views and renders a path through the cameras; the motion for the warped error is exact there, from the rendered
 depth, and the truth of a generated scene is ray-cast.
 
-The figures are defined in `difix_model.flicker`, on the scale of 0 to 255. "restless" stands for a fixer that invents
-something else for each frame: a blotchy pattern of 8 levels on top of the default weights' result. It shows what
+The figures are defined in `difix_model.video.flicker`, on the scale of 0 to 255. "restless" stands for a fixer that
+invents something else for each frame: a blotchy pattern of 8 levels on top of the default weights' result. It shows what
 steadying can do, and is not a fixer that anyone uses.
 """
 
@@ -75,9 +75,9 @@ def psnr(result: Frames, truth: Frames | None) -> str:
 
 
 def print_rows(name: str, inputs: Frames, truth: Frames | None, vectors: Vectors | None, references: Any) -> None:
-    from difix_model.flicker import FlickerMeter
     from difix_model.pipeline import DifixPipeline
-    from difix_model.steady import SteadyConfig, SteadyFilter
+    from difix_model.video.flicker import FlickerMeter
+    from difix_model.video.steady import SteadyConfig, SteadyFilter
 
     pipe = DifixPipeline.from_pretrained("default", batch_size=1)
 
@@ -124,7 +124,7 @@ def print_rows(name: str, inputs: Frames, truth: Frames | None, vectors: Vectors
 
 
 def clip_frames(video: Path, max_frames: int, max_size: int) -> Frames:
-    from difix_model.video import read_frames
+    from difix_model.video.frames import read_frames
 
     frames = []
     for frame in itertools.islice(read_frames(video), max_frames):

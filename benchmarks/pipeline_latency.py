@@ -101,8 +101,8 @@ def planned_rows(options: argparse.Namespace) -> list[Row]:
 def make_pipeline(row: Row) -> DifixPipeline:
     import torch
 
-    from difix_model.checkpoint import Checkpoint
     from difix_model.config import PROMPT, NetworkConfig
+    from difix_model.formats.checkpoint import Checkpoint
     from difix_model.network import DifixNetwork
     from difix_model.pipeline import DifixPipeline
 

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from difix_fix.__main__ import main
-from difix_model import fix_files
-from difix_model.checkpoint import save_checkpoint
 from difix_model.config import tiny_config
-from difix_model.files import open_image
+from difix_model.formats.checkpoint import save_checkpoint
+from difix_model.jobs import fix_files
+from difix_model.jobs.files import open_image
 from difix_model.network import DifixNetwork
 
 

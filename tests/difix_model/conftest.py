@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from difix_model.checkpoint import save_checkpoint
 from difix_model.config import NetworkConfig, tiny_config
+from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.network import DifixNetwork
 
 # The library's tests also run alone, without the suite's own conftest.

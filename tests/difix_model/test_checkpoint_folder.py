@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from difix_model.checkpoint import load_checkpoint, save_checkpoint
 from difix_model.errors import InputError
+from difix_model.formats.checkpoint import load_checkpoint, save_checkpoint
 from difix_model.network import DifixNetwork
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from difix_model.checkpoint import save_checkpoint
+from difix_model.compat.released_pipeline import ReleasedPipeline
 from difix_model.config import PROMPT, tiny_config
 from difix_model.errors import InputError
+from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.network import DifixNetwork
 from difix_model.pipeline import DifixPipeline
-from difix_model.released_pipeline import ReleasedPipeline
 
 ONE_STEP = {"num_inference_steps": 1, "timesteps": [199], "guidance_scale": 0.0}
 

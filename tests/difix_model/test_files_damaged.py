@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from difix_model.errors import InputError
-from difix_model.files import open_image, plan_job, save_image
-from difix_model.image_files import image_size
+from difix_model.jobs.files import open_image, plan_job, save_image
+from difix_model.jobs.image_files import image_size
 
 FORMATS = {
     "png": {},

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from difix_model.errors import InputError
-from difix_model.files import open_image, plan_job, save_image
+from difix_model.jobs.files import open_image, plan_job, save_image
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (24, 16)) -> Path:
@@ -63,7 +63,9 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(tmp_path: Path) 
 
 
 def test_planning_imports_no_torch() -> None:
-    code = "import sys, difix_model.files, difix_model.pairs, difix_model.config; assert 'torch' not in sys.modules"
+    code = (
+        "import sys, difix_model.jobs.files, difix_model.pairs, difix_model.config; assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

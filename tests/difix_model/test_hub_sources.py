@@ -21,10 +21,10 @@ import pytest
 import torch
 
 from difix_model.errors import InputError
-from difix_model.hub import WANTED_FILES, weights_folder
+from difix_model.formats.hub import WANTED_FILES, weights_folder
+from difix_model.formats.released_pickle import read_pickle
+from difix_model.formats.sources import load_source
 from difix_model.pipeline import DifixPipeline
-from difix_model.released_pickle import read_pickle
-from difix_model.sources import load_source
 
 COMMITS = {"main": "1" * 40, "v1": "2" * 40}
 
@@ -95,7 +95,7 @@ def test_the_environments_cache_is_used_without_network(variable: str, published
         "import socket, sys\n"
         "def refuse(*_, **__): raise SystemExit('the network was used')\n"
         "socket.socket.connect = socket.create_connection = refuse\n"
-        "from difix_model.hub import weights_folder\n"
+        "from difix_model.formats.hub import weights_folder\n"
         "print(weights_folder('someone/difix'))\n"
         "assert 'torch' not in sys.modules\n"
     )

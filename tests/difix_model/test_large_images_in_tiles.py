@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from difix_model.inference.tiling import MAX_UNTILED_PIXELS, TilingConfig, blend_weights, plan_tiles
 from difix_model.pipeline import DifixPipeline
-from difix_model.tiling import MAX_UNTILED_PIXELS, TilingConfig, blend_weights, plan_tiles
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +146,10 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np
 import torch
 from conftest import random_network
-from difix_model.checkpoint import Checkpoint
+from difix_model.formats.checkpoint import Checkpoint
 from difix_model.config import tiny_config
 from difix_model.pipeline import DifixPipeline
-from difix_model.tiling import TilingConfig
+from difix_model.inference.tiling import TilingConfig
 torch.set_num_threads(1)
 side = int(sys.argv[2])
 checkpoint = Checkpoint(network=random_network(tiny_config()), text_embedding=torch.zeros(7, 16), prompt="p")

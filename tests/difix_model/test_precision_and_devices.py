@@ -109,7 +109,7 @@ def test_which_device_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 COMPILED = """
 import torch
 from difix_model.pipeline import DifixPipeline
-from difix_model.tiling import TilingConfig
+from difix_model.inference.tiling import TilingConfig
 torch.set_num_threads(1)
 image = torch.rand(1, 64, 96, 3, generator=torch.Generator().manual_seed(0))
 plain = DifixPipeline.from_pretrained("default")

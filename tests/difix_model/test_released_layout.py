@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from difix_model.config import PROMPT, tiny_config
 from difix_model.errors import InputError
+from difix_model.formats.released import initialize_from_base, load_released
+from difix_model.formats.released_pickle import load_pickle
+from difix_model.formats.sources import load_source
 from difix_model.network import DifixNetwork
 from difix_model.pipeline import DifixPipeline
-from difix_model.released import initialize_from_base, load_released
-from difix_model.released_pickle import load_pickle
-from difix_model.sources import load_source
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from difix_model import checkpoint as checkpoint_module
-from difix_model.checkpoint import load_checkpoint, save_checkpoint
 from difix_model.errors import InputError
+from difix_model.formats import checkpoint as checkpoint_module
+from difix_model.formats.checkpoint import load_checkpoint, save_checkpoint
+from difix_model.formats.sources import load_source
 from difix_model.network import DifixNetwork
 from difix_model.pipeline import DifixPipeline
-from difix_model.sources import load_source
 
 
 def image() -> np.ndarray:

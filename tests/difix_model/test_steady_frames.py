@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from difix_model.flicker import Flicker, FlickerMeter
-from difix_model.motion import inside, motion, warped
-from difix_model.steady import SteadyConfig, SteadyFilter
+from difix_model.video.flicker import Flicker, FlickerMeter
+from difix_model.video.motion import inside, motion, warped
+from difix_model.video.steady import SteadyConfig, SteadyFilter
 
 Frames = list[np.ndarray]
 

@@ -16,7 +16,7 @@ from difix_model.errors import InputError
 
 av = pytest.importorskip("av")
 
-from difix_model.video import VideoWriter, read_frames, read_info, read_timed_frames  # noqa: E402
+from difix_model.video.frames import VideoWriter, read_frames, read_info, read_timed_frames  # noqa: E402
 
 
 def moving_frames(count: int, width: int, height: int) -> list[np.ndarray]:
@@ -195,7 +195,7 @@ def test_a_video_without_frames_is_refused(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_file_that_ends_early_says_after_which_frame(tmp_path: Path) -> None:
-    from difix_model.video_encoder import av_module
+    from difix_model.video.encoder import av_module
 
     frames = [np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8) for i in range(30)]
     whole = write_video(tmp_path / "whole.mp4", frames)

@@ -15,15 +15,15 @@ import pytest
 from PIL import Image
 
 from difix_model.errors import InputError
-from difix_model.fix_video import VideoRun
 from difix_model.pipeline import DifixPipeline
-from difix_model.steady import SteadyConfig
-from difix_model.video_job import is_sequence, plan_video
-from difix_model.video_segments import SEGMENT_FRAMES
+from difix_model.video.fix import VideoRun
+from difix_model.video.job import is_sequence, plan_video
+from difix_model.video.segments import SEGMENT_FRAMES
+from difix_model.video.steady import SteadyConfig
 
 av = pytest.importorskip("av")
 
-from difix_model.video import VideoWriter, read_frames, read_info, read_timed_frames  # noqa: E402
+from difix_model.video.frames import VideoWriter, read_frames, read_info, read_timed_frames  # noqa: E402
 
 
 class Unchanged:
@@ -235,9 +235,9 @@ KILLED_SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from difix_model.fix_video import VideoRun
-from difix_model.steady import SteadyConfig
-from difix_model.video_job import plan_video
+from difix_model.video.fix import VideoRun
+from difix_model.video.steady import SteadyConfig
+from difix_model.video.job import plan_video
 
 class Fixer:
     batch_size, uses_reference, num_frames = 4, True, 0
@@ -291,10 +291,10 @@ MEMORY_SCRIPT = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from difix_model.fix_video import VideoRun
-from difix_model.steady import SteadyConfig
-from difix_model.video import VideoWriter
-from difix_model.video_job import plan_video
+from difix_model.video.fix import VideoRun
+from difix_model.video.steady import SteadyConfig
+from difix_model.video.frames import VideoWriter
+from difix_model.video.job import plan_video
 
 class Fixer:
     batch_size, uses_reference = 4, True
@@ -329,8 +329,8 @@ import resource, signal
 from pathlib import Path
 import sys
 from difix_model.errors import InputError
-from difix_model.fix_video import VideoRun
-from difix_model.video_job import plan_video
+from difix_model.video.fix import VideoRun
+from difix_model.video.job import plan_video
 
 class Fixer:
     batch_size, uses_reference = 4, True

@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from difix_model import convert_checkpoint, export_checkpoint
-from difix_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from difix_model.config import PROMPT, NetworkConfig
 from difix_model.errors import InputError
+from difix_model.formats.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from difix_model.formats.published import published_parameters
+from difix_model.formats.released_pickle import OWN_KEY, PICKLE_KEYS, load_pickle
+from difix_model.formats.sources import load_source
 from difix_model.network import DifixNetwork
 from difix_model.pipeline import DifixPipeline
-from difix_model.published import published_parameters
-from difix_model.released_pickle import OWN_KEY, PICKLE_KEYS, load_pickle
-from difix_model.sources import load_source
 from difix_model.text import embed_prompt
 
 FORMS = ("ours", "diffusers", "pkl")

@@ -20,6 +20,7 @@ from difix_train import (
     start_from_model,
     trained_model,
 )
+from difix_train.export import ExportForm
 
 SIDE = 64
 
@@ -57,7 +58,7 @@ def _output(source: Path, **options) -> np.ndarray:
 @pytest.mark.reference
 @pytest.mark.parametrize("to", ["ours", "diffusers", "pkl"])
 def test_what_is_exported_opens_again_and_computes_the_same(
-    run: Path, reference_data: Path, tmp_path: Path, to: str
+    run: Path, reference_data: Path, tmp_path: Path, to: ExportForm
 ) -> None:
     out = tmp_path / ("model.pkl" if to == "pkl" else "model")
     base = str(reference_data / "hf_repo_tiny")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from difix_model.checkpoint import load_checkpoint
+from difix_model.formats.checkpoint import load_checkpoint
 from difix_train import InputError
 from difix_train.processes import SHARDED_VARIABLE
 from difix_train.state import read_state

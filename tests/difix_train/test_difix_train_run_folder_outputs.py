@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from difix_model import DifixPipeline
-from difix_model.checkpoint import load_checkpoint
+from difix_model.formats.checkpoint import load_checkpoint
 from difix_model.pairs import PairRecord, write_pairs
 from difix_train import (
     DataConfig,

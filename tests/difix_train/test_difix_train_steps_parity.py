@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from difix_model.config import tiny_config
+from difix_model.formats.released import load_released
 from difix_model.network import DifixNetwork
-from difix_model.released import load_released
 from difix_train import LossConfig, Objective, OptimizerConfig
 from difix_train.optim import learning_rate_at, make_optimizer
 from difix_train.trainable import freeze_all_but, trainable_parameters

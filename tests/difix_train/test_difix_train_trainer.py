@@ -98,7 +98,7 @@ def test_save_and_load_continue_bitwise(tmp_path: Path, num_workers: int) -> Non
 
 
 def test_checkpoint_holds_the_average_and_leaves_training_alone(tmp_path: Path) -> None:
-    from difix_model.checkpoint import load_checkpoint
+    from difix_model.formats.checkpoint import load_checkpoint
 
     trainer = make_trainer(BUSY, make_pairs(3))
     trainer.train_until(3)

@@ -70,7 +70,7 @@ def _convert(settings: ConvertSettings) -> None:
 
     with Console(stderr=True).status(f"Converting {settings.source}"):
         # Here, after everything that can be said without it, torch is loaded.
-        from difix_model.conversion import convert_checkpoint
+        from difix_model.formats.conversion import convert_checkpoint
 
         convert_checkpoint(
             settings.source,

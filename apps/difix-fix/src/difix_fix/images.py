@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from difix_fix.cli import FixSettings
 from difix_model.errors import InputError, first_problems
-from difix_model.files import FixJob, ReferenceConfig, plan_job
+from difix_model.jobs.files import FixJob, ReferenceConfig, plan_job
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,7 +96,7 @@ def _run(settings: FixSettings, job: FixJob, finished: list[int]) -> None:
 
     console = Console(stderr=True)
     pipeline = _opened(settings, console)
-    from difix_model.fix_files import run_job
+    from difix_model.jobs.fix_files import run_job
 
     columns = (TextColumn("Fixing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as bars:
@@ -109,7 +109,7 @@ def _run(settings: FixSettings, job: FixJob, finished: list[int]) -> None:
 def _opened(settings: FixSettings, console: Console) -> DifixPipeline:
     with console.status("Loading the network"):
         # Here, after everything that can be said without it, torch is loaded.
-        from difix_model.fix_files import open_pipeline
+        from difix_model.jobs.fix_files import open_pipeline
 
         return open_pipeline(
             settings.model,

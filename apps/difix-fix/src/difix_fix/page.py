@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from difix_model.errors import InputError
-from difix_model.files import open_image
+from difix_model.jobs.files import open_image
 
 TITLE = "Difix"
 

@@ -10,13 +10,13 @@ from difix_fix.stopping import stoppable
 from difix_model.errors import InputError
 
 if TYPE_CHECKING:
-    from difix_model.fix_video import VideoRun
-    from difix_model.video_job import VideoJob
+    from difix_model.video.fix import VideoRun
+    from difix_model.video.job import VideoJob
 
 
 def treats_as_sequence(settings: FixSettings) -> bool:
     """Tell whether the input is a video, or a folder whose images follow each other."""
-    from difix_model.video_job import is_sequence
+    from difix_model.video.job import is_sequence
 
     if is_sequence(settings.input, settings.out, steady=settings.steady or settings.previous_view):
         return True
@@ -33,7 +33,7 @@ def fix_sequence(settings: FixSettings) -> int:
     Raises:
         InputError: If anything is wrong with the input or the result cannot be written.
     """
-    from difix_model.video_job import plan_video
+    from difix_model.video.job import plan_video
 
     job = plan_video(settings.input, settings.out, settings.reference, rate=settings.fps)
     run: VideoRun | None = None
@@ -55,9 +55,9 @@ def _opened(settings: FixSettings, job: VideoJob) -> VideoRun:
 
     with Console(stderr=True).status("Loading the network"):
         # Here, after everything that can be said without it, torch is loaded.
-        from difix_model.fix_files import open_pipeline
-        from difix_model.fix_video import VideoRun
-        from difix_model.steady import SteadyConfig
+        from difix_model.jobs.fix_files import open_pipeline
+        from difix_model.video.fix import VideoRun
+        from difix_model.video.steady import SteadyConfig
 
         pipeline = open_pipeline(
             settings.model,

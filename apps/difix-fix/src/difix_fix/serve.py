@@ -81,7 +81,7 @@ def _serve(settings: ServeSettings) -> None:
 
         with Console(stderr=True).status("Loading the network"):
             from difix_fix.page import LocalOnly, make_page, page_style
-            from difix_model.fix_files import open_pipeline
+            from difix_model.jobs.fix_files import open_pipeline
 
             pipeline = open_pipeline(settings.model, base=settings.base, device=settings.device, gate=settings.gate)
         page = make_page(gradio, pipeline, Path(folder), model=settings.model)

@@ -9,30 +9,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from difix_model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from difix_model.compat.released_pipeline import ReleasedPipeline
     from difix_model.config import NetworkConfig, UNetConfig, VaeConfig, tiny_config
-    from difix_model.conversion import convert_checkpoint, export_checkpoint
     from difix_model.errors import InputError
+    from difix_model.formats.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from difix_model.formats.conversion import convert_checkpoint, export_checkpoint
+    from difix_model.formats.released import load_released
     from difix_model.gate import GateConfig
     from difix_model.masks import FixResult
     from difix_model.network import DifixNetwork
     from difix_model.pairs import PairRecord, read_pairs, write_pairs
     from difix_model.pipeline import DifixPipeline
-    from difix_model.reference_choice import ReferenceConfig, choose_references
-    from difix_model.released import load_released
-    from difix_model.released_pipeline import ReleasedPipeline
+    from difix_model.references.choice import ReferenceConfig, choose_references
     from difix_model.text import embed_prompt
 
 _SUBMODULES = {
-    "Checkpoint": "checkpoint",
-    "load_checkpoint": "checkpoint",
-    "save_checkpoint": "checkpoint",
+    "Checkpoint": "formats.checkpoint",
+    "load_checkpoint": "formats.checkpoint",
+    "save_checkpoint": "formats.checkpoint",
     "NetworkConfig": "config",
     "UNetConfig": "config",
     "VaeConfig": "config",
     "tiny_config": "config",
-    "convert_checkpoint": "conversion",
-    "export_checkpoint": "conversion",
+    "convert_checkpoint": "formats.conversion",
+    "export_checkpoint": "formats.conversion",
     "InputError": "errors",
     "GateConfig": "gate",
     "FixResult": "masks",
@@ -41,10 +41,10 @@ _SUBMODULES = {
     "read_pairs": "pairs",
     "write_pairs": "pairs",
     "DifixPipeline": "pipeline",
-    "ReferenceConfig": "reference_choice",
-    "choose_references": "reference_choice",
-    "load_released": "released",
-    "ReleasedPipeline": "released_pipeline",
+    "ReferenceConfig": "references.choice",
+    "choose_references": "references.choice",
+    "load_released": "formats.released",
+    "ReleasedPipeline": "compat.released_pipeline",
     "embed_prompt": "text",
 }
 

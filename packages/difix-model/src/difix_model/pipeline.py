@@ -8,19 +8,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from difix_model.checkpoint import Checkpoint
+from difix_model.compat.diffusers_call import call_like_diffusers, checked_loading_dtype, is_diffusers_call
+from difix_model.compat.pipeline_methods import PipelineMethods
 from difix_model.config import TIMESTEP
 from difix_model.device import prefers_channels_last
-from difix_model.diffusers_call import call_like_diffusers, checked_loading_dtype, is_diffusers_call
 from difix_model.errors import InputError
+from difix_model.formats.checkpoint import Checkpoint
+from difix_model.formats.sources import DEFAULT_SOURCE, load_source
 from difix_model.gate import GateChoice, chosen_gate, gate_from, gated
 from difix_model.images import AnyImage, GivenImage, colours, given_image
+from difix_model.inference.reference_cache import DEFAULT_CACHE_BYTES, ReferenceImage
+from difix_model.inference.runner import NetworkRunner
+from difix_model.inference.tiling import TilingConfig
 from difix_model.masks import FixResult, one_per_image, planes
-from difix_model.pipeline_methods import PipelineMethods
-from difix_model.reference_cache import DEFAULT_CACHE_BYTES, ReferenceImage
-from difix_model.runner import NetworkRunner
-from difix_model.sources import DEFAULT_SOURCE, load_source
-from difix_model.tiling import TilingConfig
 
 NO_REFERENCES = "these weights know no references: leave the references out, or use weights such as nvidia/difix_ref"
 

@@ -51,6 +51,6 @@ def export_run(run: Path, out: Path, *, to: ExportForm, base: str | None = None)
     """
     model = trained_model(run)
 
-    from difix_model.conversion import convert_checkpoint
+    from difix_model.formats.conversion import convert_checkpoint
 
     return convert_checkpoint(model, out, to=to, base=base)

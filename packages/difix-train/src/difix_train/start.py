@@ -42,9 +42,9 @@ def start_from_model(
     Raises:
         InputError: The source is missing, incomplete or of an unknown form.
     """
-    from difix_model.hub import weights_folder
-    from difix_model.released import is_layout
-    from difix_model.sources import load_source
+    from difix_model.formats.hub import weights_folder
+    from difix_model.formats.released import is_layout
+    from difix_model.formats.sources import load_source
     from difix_model.text import TextEncoder
 
     checkpoint = load_source(source, base=base)
@@ -75,7 +75,7 @@ def start_from_base(
     Raises:
         InputError: The base is missing, incomplete or of another architecture.
     """
-    from difix_model.released import initialize_from_base
+    from difix_model.formats.released import initialize_from_base
 
     released = initialize_from_base(
         base,

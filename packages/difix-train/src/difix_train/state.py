@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from difix_model.checkpoint import load_checkpoint, save_checkpoint
+from difix_model.formats.checkpoint import load_checkpoint, save_checkpoint
 from difix_model.network import DifixNetwork
 from difix_train.config import TrainConfig
 from difix_train.errors import InputError, first_problems

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from difix_model.checkpoint import empty_network, load_strictly, save_checkpoint
 from difix_model.config import RENDERED_VIEW
+from difix_model.formats.checkpoint import empty_network, load_strictly, save_checkpoint
 from difix_model.network import DifixNetwork
 from difix_train.batches import BatchStream
 from difix_train.config import TrainConfig

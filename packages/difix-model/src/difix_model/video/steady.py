@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from difix_model.motion import inside, motion, warped
+from difix_model.video.motion import inside, motion, warped
 
 Frame = UInt8[np.ndarray, "h w c=3"]
 

@@ -15,8 +15,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from difix_model.errors import InputError
-from difix_model.files import save_image
-from difix_model.video_encoder import FrameEncoder, PictureFormat, av_module
+from difix_model.jobs.files import save_image
+from difix_model.video.encoder import FrameEncoder, PictureFormat, av_module
 
 SEGMENT_FRAMES = 24
 """Frames per piece: at most this many are lost when a run is killed."""

@@ -16,10 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from difix_model.camera_poses import CameraPoses, find_poses, pose_distances, poses_extent, read_poses
 from difix_model.errors import InputError, first_problems
-from difix_model.image_files import image_files
-from difix_model.reference_similarity import similarities
+from difix_model.jobs.image_files import image_files
+from difix_model.references.camera_poses import CameraPoses, find_poses, pose_distances, poses_extent, read_poses
+from difix_model.references.similarity import similarities
 
 FORMAT = "difix-references"
 FORMAT_VERSION = 1

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from difix_model.motion import inside, motion, warped
+from difix_model.video.motion import inside, motion, warped
 
 SEEN_TOLERANCE = 10.0
 """Of 255: pixels whose input differs by more from the moved input before are left out."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from difix_model.errors import InputError
-from difix_model.tiling import MIN_TILE_SIZE
+from difix_model.inference.tiling import MIN_TILE_SIZE
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from difix_model.config import NetworkConfig
-from difix_model.durable import flush
 from difix_model.errors import InputError, first_problems
+from difix_model.formats.durable import flush
 from difix_model.network import DifixNetwork
 
 FORMAT = "difix-model"

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from difix_model.errors import InputError
-from difix_model.video_encoder import DEFAULT_RATE, FrameEncoder, PictureFormat, VideoColours, av_module
+from difix_model.video.encoder import DEFAULT_RATE, FrameEncoder, PictureFormat, VideoColours, av_module
 
 HD_SIDE = 720
 """A video that does not name its colour matrix is taken for BT.709 from this height on, for BT.601 below it."""

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from difix_model.checkpoint import empty_network, load_strictly, read_json, read_tensors
 from difix_model.config import NetworkConfig, UNetConfig, VaeConfig
 from difix_model.errors import InputError, first_problems
-from difix_model.hub import weights_folder
+from difix_model.formats.checkpoint import empty_network, load_strictly, read_json, read_tensors
+from difix_model.formats.hub import weights_folder
 from difix_model.lora import add_base_layer_names
 from difix_model.network import DifixNetwork
 from difix_model.text import TextEncoder

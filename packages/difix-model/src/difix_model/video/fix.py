@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 from difix_model.errors import InputError
-from difix_model.files import open_image
-from difix_model.steady import SteadyConfig, SteadyFilter
-from difix_model.video import Frame, TimedFrame
-from difix_model.video_job import VideoJob
-from difix_model.video_join import join_segments
-from difix_model.video_segments import SEGMENT_FRAMES, ImageFolder, SegmentFolder
+from difix_model.jobs.files import open_image
+from difix_model.video.frames import Frame, TimedFrame
+from difix_model.video.job import VideoJob
+from difix_model.video.join import join_segments
+from difix_model.video.segments import SEGMENT_FRAMES, ImageFolder, SegmentFolder
+from difix_model.video.steady import SteadyConfig, SteadyFilter
 
 
 @runtime_checkable

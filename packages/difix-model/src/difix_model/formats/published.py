@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from difix_model.checkpoint import Checkpoint, empty_network
 from difix_model.config import BETA_END, BETA_START, NUM_TRAIN_TIMESTEPS, NetworkConfig, VaeConfig
-from difix_model.durable import write_whole
 from difix_model.errors import InputError
+from difix_model.formats.checkpoint import Checkpoint, empty_network
+from difix_model.formats.durable import write_whole
+from difix_model.formats.model_card import model_card
+from difix_model.formats.released import INDEX_FILE, UNET_FIELDS, weights_path
 from difix_model.lora import ADAPTER, UNET_ADAPTER, add_base_layer_names
-from difix_model.model_card import model_card
 from difix_model.network import DifixNetwork
-from difix_model.released import INDEX_FILE, UNET_FIELDS, weights_path
 from difix_model.text import ENCODER_FOLDER, TOKENIZER_FOLDER, TextEncoder
 
 EXTRAS_FILE = "difix_model.json"

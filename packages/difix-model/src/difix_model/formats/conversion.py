@@ -5,15 +5,15 @@ from typing import Literal
 
 import torch
 
-from difix_model.checkpoint import Checkpoint
-from difix_model.durable import check_free
 from difix_model.errors import InputError
-from difix_model.hub import weights_folder
-from difix_model.published import save_layout
-from difix_model.publishing import save_with_card
-from difix_model.released import is_layout
-from difix_model.released_pickle import is_pickle, save_pickle
-from difix_model.sources import DEFAULT_SOURCE, load_source
+from difix_model.formats.checkpoint import Checkpoint
+from difix_model.formats.durable import check_free
+from difix_model.formats.hub import weights_folder
+from difix_model.formats.published import save_layout
+from difix_model.formats.publishing import save_with_card
+from difix_model.formats.released import is_layout
+from difix_model.formats.released_pickle import is_pickle, save_pickle
+from difix_model.formats.sources import DEFAULT_SOURCE, load_source
 
 WeightsForm = Literal["ours", "diffusers", "pkl"]
 """Our checkpoint folder, the layout of nvidia/difix (diffusers' own), or `model_<step>.pkl` of the released trainer."""

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from difix_model.checkpoint import Checkpoint
 from difix_model.config import TIMESTEP
-from difix_model.weights_license import UNKNOWN
+from difix_model.formats.checkpoint import Checkpoint
+from difix_model.formats.weights_license import UNKNOWN
 
 HUB_LICENSES = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0"})
 """Licences that the hub knows by these names; all others are `other` with a name of their own."""

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from difix_model.checkpoint import Checkpoint
+from difix_model.formats.checkpoint import Checkpoint
+from difix_model.formats.publishing import push_checkpoint, save_with_card
+from difix_model.inference.runner import NetworkRunner
 from difix_model.network import DifixNetwork
-from difix_model.publishing import push_checkpoint, save_with_card
-from difix_model.runner import NetworkRunner
 
 P = TypeVar("P", bound="PipelineMethods")
 

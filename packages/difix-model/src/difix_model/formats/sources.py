@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from difix_model.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, read_json
 from difix_model.config import PROMPT
 from difix_model.errors import InputError
-from difix_model.hub import is_hub_id, weights_folder
-from difix_model.published import EXTRAS_FILE
-from difix_model.released import Released, is_layout, load_released
-from difix_model.released_pickle import is_pickle, network_over_base, own_checkpoint, read_pickle
-from difix_model.weights_license import license_of_card, license_of_layout, license_of_pickle
+from difix_model.formats.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, read_json
+from difix_model.formats.hub import is_hub_id, weights_folder
+from difix_model.formats.published import EXTRAS_FILE
+from difix_model.formats.released import Released, is_layout, load_released
+from difix_model.formats.released_pickle import is_pickle, network_over_base, own_checkpoint, read_pickle
+from difix_model.formats.weights_license import license_of_card, license_of_layout, license_of_pickle
 
 DEFAULT_SOURCE = "default"
-WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+WEIGHTS_FOLDER = Path(__file__).parents[1] / "weights"
 """The weights that come with the package."""
 
 

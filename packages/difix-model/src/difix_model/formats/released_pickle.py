@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
-from difix_model.checkpoint import Checkpoint, empty_network
 from difix_model.config import NetworkConfig
-from difix_model.durable import write_whole
 from difix_model.errors import InputError, first_problems
-from difix_model.hub import weights_folder
-from difix_model.published import published_parameters
-from difix_model.released import Released, assembled, base_vae, layout_config
+from difix_model.formats.checkpoint import Checkpoint, empty_network
+from difix_model.formats.durable import write_whole
+from difix_model.formats.hub import weights_folder
+from difix_model.formats.published import published_parameters
+from difix_model.formats.released import Released, assembled, base_vae, layout_config
 from difix_model.text import TextEncoder
 
 PICKLE_KEYS = ("rank_vae", "state_dict_unet", "state_dict_vae", "vae_lora_target_modules")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from difix_model.errors import InputError, first_problems
-from difix_model.image_files import IMAGE_SUFFIXES, image_files, image_size, open_image, save_image
-from difix_model.reference_choice import CHOICE_NAME, ReferenceChoice, ReferenceConfig, choose_references
+from difix_model.jobs.image_files import IMAGE_SUFFIXES, image_files, image_size, open_image, save_image
+from difix_model.references.choice import CHOICE_NAME, ReferenceChoice, ReferenceConfig, choose_references
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -153,7 +153,7 @@ def _inputs_and_outputs(source: Path, out: Path) -> tuple[list[Path], list[Path]
     if not source.is_file():
         raise InputError(f"{source} does not exist: give an image, a folder of images, or a video")
     if is_video(source):
-        raise InputError(f"{source} is a video: plan it with difix_model.video_job.plan_video")
+        raise InputError(f"{source} is a video: plan it with difix_model.video.job.plan_video")
     if source.suffix.lower() not in IMAGE_SUFFIXES:
         raise InputError(f"{source} is neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a video")
     if out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir():

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from difix_model.compat.pipeline_methods import PipelineMethods
+from difix_model.compat.released_pipeline import ReleasedOutput, ReleasedPipeline
 from difix_model.config import NUM_TRAIN_TIMESTEPS
 from difix_model.errors import InputError
-from difix_model.pipeline_methods import PipelineMethods
-from difix_model.released_pipeline import ReleasedOutput, ReleasedPipeline
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from PIL import Image
 
 from difix_model.device import chosen_device
 from difix_model.errors import InputError
-from difix_model.files import FixJob, open_image, save_image
 from difix_model.gate import GateChoice
+from difix_model.jobs.files import FixJob, open_image, save_image
 from difix_model.masks import FixResult
 from difix_model.pipeline import DifixPipeline
-from difix_model.reference_choice import write_choice
+from difix_model.references.choice import write_choice
 
 T = TypeVar("T")
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from difix_model.errors import InputError
 from difix_model.images import cropped, from_network, padded, to_network
-from difix_model.memory import Load, MemoryBudget, is_out_of_memory
+from difix_model.inference.memory import Load, MemoryBudget, is_out_of_memory
+from difix_model.inference.reference_cache import DEFAULT_CACHE_BYTES, ReferenceCache, ReferenceImage
+from difix_model.inference.tile_statistics import TileStatistics
+from difix_model.inference.tiling import MIN_TILE_SIZE, TilePlan, TilingConfig, blend_weights, plan_tiles
 from difix_model.network import DifixNetwork
-from difix_model.reference_cache import DEFAULT_CACHE_BYTES, ReferenceCache, ReferenceImage
-from difix_model.tile_statistics import TileStatistics
-from difix_model.tiling import MIN_TILE_SIZE, TilePlan, TilingConfig, blend_weights, plan_tiles
 
 TILE_STEP = 64
 """Tile sizes that are tried after memory ran out are multiples of this."""

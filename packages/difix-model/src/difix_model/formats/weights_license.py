@@ -60,7 +60,7 @@ def license_of_card(folder: Path) -> str | None:
 
 
 def _names(folder: Path, source: Path | str) -> list[str]:
-    from difix_model.checkpoint import read_json
+    from difix_model.formats.checkpoint import read_json
 
     names = [str(source).lower()]
     cached = SNAPSHOT.search(str(folder))

@@ -11,9 +11,17 @@ from pathlib import Path
 import numpy as np
 
 from difix_model.errors import InputError, first_problems
-from difix_model.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, image_files, is_video, open_image
-from difix_model.video import BT709, RGB_MATRIX, TimedFrame, VideoInfo, coefficients, read_info, read_timed_frames
-from difix_model.video_encoder import DEFAULT_RATE, PictureFormat, VideoColours, codec_for, pixel_format
+from difix_model.jobs.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, image_files, is_video, open_image
+from difix_model.video.encoder import DEFAULT_RATE, PictureFormat, VideoColours, codec_for, pixel_format
+from difix_model.video.frames import (
+    BT709,
+    RGB_MATRIX,
+    TimedFrame,
+    VideoInfo,
+    coefficients,
+    read_info,
+    read_timed_frames,
+)
 
 UNFINISHED = ".unfinished"
 """Added to the result's name: the folder that holds finished pieces while the result is being made."""

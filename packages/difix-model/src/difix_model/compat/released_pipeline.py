@@ -23,12 +23,12 @@ from torch import Tensor
 from difix_model.config import NUM_TRAIN_TIMESTEPS, PROMPT, TIMESTEP
 from difix_model.denoise import ddpm_step
 from difix_model.errors import InputError
-from difix_model.hub import weights_folder
+from difix_model.formats.hub import weights_folder
+from difix_model.formats.released import is_layout, load_released
+from difix_model.formats.released_pickle import is_pickle, load_pickle
+from difix_model.formats.sources import DEFAULT_SOURCE, load_source
 from difix_model.images import from_network, to_network
 from difix_model.network import DifixNetwork, EncodedViews
-from difix_model.released import is_layout, load_released
-from difix_model.released_pickle import is_pickle, load_pickle
-from difix_model.sources import DEFAULT_SOURCE, load_source
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 

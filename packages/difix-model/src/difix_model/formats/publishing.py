@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from difix_model.checkpoint import Checkpoint, save_checkpoint
 from difix_model.errors import InputError
-from difix_model.hub import HUB_ID
-from difix_model.model_card import model_card
+from difix_model.formats.checkpoint import Checkpoint, save_checkpoint
+from difix_model.formats.hub import HUB_ID
+from difix_model.formats.model_card import model_card
 
 CARD_FILE = "README.md"
 

@@ -1,0 +1,1 @@
+"""The calls of the released pipeline, for scripts that were written for it."""

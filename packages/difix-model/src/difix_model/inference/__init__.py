@@ -1,0 +1,1 @@
+"""How the pipeline runs the network: batches, tiles, memory, kept latents of references."""
