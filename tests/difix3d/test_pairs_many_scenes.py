@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -16,7 +17,7 @@ import pytest
 from difix3d.errors import InputError
 from difix3d.pairs.card import publish
 from difix3d.pairs.config import PairsConfig
-from difix3d.pairs.make import MAKERS, is_finished, open_pairs_folder
+from difix3d.pairs.make import MAKERS, finished_scenes, is_finished, open_pairs_folder
 from difix3d.pairs.painted import painted_pairs
 from difix3d.pairs.run import SceneOutcome, check_visible, locked, run_scenes
 from difix3d.pairs.sources import CapturedSource, SceneSource, generated_sources
@@ -195,6 +196,9 @@ def test_interrupted_between_and_inside_scenes_it_goes_on_to_the_same_files(
             list(run_scenes(sources, tmp_path, CONFIG))
     assert [source.name for source in sources if is_finished(tmp_path, source.name)] == ["generated_00040"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "generated_00040"]
+    # A folder that is being written counts for nothing, however complete it looks.
+    shutil.copytree(tmp_path / "generated_00040", tmp_path / ".generated_00041.partial-here-1")
+    assert finished_scenes(tmp_path) == ["generated_00040"]
     made(tmp_path, sources)
     assert files(tmp_path) == files(alone)
 

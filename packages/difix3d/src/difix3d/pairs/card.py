@@ -13,7 +13,7 @@ from difix3d.errors import as_input_error
 from difix3d.pairs.card_text import card_text
 from difix3d.pairs.config import STRATEGIES, PairsConfig
 from difix3d.pairs.histogram import draw_histogram, psnr_bins
-from difix3d.pairs.make import PAIRS_FILE, SCENE_FILE, is_finished, read_scene_facts, write_all_pairs
+from difix3d.pairs.make import PAIRS_FILE, finished_scenes, read_scene_facts, write_all_pairs
 from difix3d.pairs.split import RULE
 from difix_model.pairs import SPLITS, PairRecord, read_pairs
 
@@ -39,7 +39,7 @@ def publish(out: Path, config: PairsConfig, failed: Mapping[str, str]) -> Card:
     Raises:
         InputError: A file cannot be read or written.
     """
-    names = sorted(path.parent.name for path in out.glob(f"*/{SCENE_FILE}") if is_finished(out, path.parent.name))
+    names = finished_scenes(out)
     facts = [read_scene_facts(out, name) for name in names]
     with as_input_error():
         records = [record for item in facts if item["pairs"] for record in read_pairs(out / item["name"] / PAIRS_FILE)]

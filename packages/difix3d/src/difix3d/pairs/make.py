@@ -26,7 +26,7 @@ from difix3d.pairs.sources import SceneSource, colmap_sources, generated_sources
 from difix3d.pairs.sparse import sparse_pairs
 from difix3d.pairs.split import name_digest, scene_split
 from difix3d.pairs.underfit import underfit_pairs
-from difix_model.durable import flush
+from difix_model.formats.durable import flush
 from difix_model.pairs import PairRecord, read_pairs, write_pairs
 from splat_recon.scene.scene import Scene
 
@@ -36,6 +36,7 @@ __all__ = [
     "SCENE_FILE",
     "SceneSource",
     "colmap_sources",
+    "finished_scenes",
     "generated_sources",
     "is_finished",
     "make_scene_pairs",
@@ -93,6 +94,12 @@ def remove_leftovers(out: Path) -> None:
 def is_finished(out: Path, name: str) -> bool:
     """Whether the pairs of a scene are there."""
     return (out / name / SCENE_FILE).is_file()
+
+
+def finished_scenes(out: Path) -> list[str]:
+    """Names of the scenes whose pairs are there, sorted; not of those that are being written."""
+    names = (path.parent.name for path in out.glob(f"*/{SCENE_FILE}"))
+    return sorted(name for name in names if PARTIAL not in name)
 
 
 def read_scene_facts(out: Path, name: str) -> dict[str, Any]:
