@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from difix_model.config import PROMPT
 from difix_model.network import DifixNetwork
 from difix_model.pairs import PairRecord, write_pairs
 from difix_train import DataConfig, DifixTrainer, LossConfig, PairDataset, TrainConfig, preset, start_from_preset
+from difix_train.config import Trainable
 from difix_train.trainable import freeze_all_but, trainable_parameters
 
 NUM_IMAGES = 8
@@ -38,12 +40,12 @@ class Row:
     height: int
     width: int
     batch: int = 1
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
     checkpointing: bool = False
-    trainable: str = "released"
+    trainable: Trainable = "released"
     unet_lora_rank: int = 0
     num_workers: int = 1
-    loss_views: str = "all"
+    loss_views: Literal["all", "target"] = "all"
 
 
 CPU_ROWS = (
