@@ -21,10 +21,10 @@ from splat_recon.config import AdcConfig, TrainConfig, absgrad_config
 from splat_recon.distributed import World, check_world, joined_tensors, shared_tensors
 from splat_recon.errors import InputError
 from splat_recon.gaussians.gaussians import Gaussians
+from splat_recon.per_photo.configs import PoseConfig
 from splat_recon.render.config import RenderConfig
 from splat_recon.render.gsplat_backend import SharedGsplatRasterizer
 from splat_recon.trainer import SplatTrainer
-from splat_recon.view_configs import PoseConfig
 from splat_recon.views.view_set import ViewSet
 from support.rendered_scenes import ball, photographed, ring_camera
 from support.splat_scenes import make_camera, make_gaussians, watched

@@ -11,11 +11,11 @@ from splat_recon.gaussians.transform import transformed
 from splat_recon.geometry.cameras import Camera
 from splat_recon.geometry.poses import rigid, rotation_angle
 from splat_recon.geometry.trajectories import looking_along
-from splat_recon.pose_refinement import PoseRefinement, right_jacobian, rotation_from_vector
+from splat_recon.per_photo.configs import PoseConfig
+from splat_recon.per_photo.poses import PoseRefinement, right_jacobian, rotation_from_vector
 from splat_recon.render.rasterizer import make_rasterizer
 from splat_recon.scene.scene import Scene
 from splat_recon.trainer import SplatTrainer
-from splat_recon.view_configs import PoseConfig
 from splat_recon.views.view_set import ViewSet
 from support.rendered_scenes import ball, photographed
 from support.splat_scenes import make_camera, make_gaussians, watched

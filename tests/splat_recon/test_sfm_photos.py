@@ -14,13 +14,13 @@ import pytest
 from PIL import Image
 
 from splat_recon.errors import InputError
-from splat_recon.io import sfm
 from splat_recon.io.colmap import read_scene
 from splat_recon.io.pycolmap_import import pycolmap
-from splat_recon.io.sfm import reconstruct
-from splat_recon.io.sfm_config import CAMERA_MODELS, SfmConfig
-from splat_recon.io.sfm_plan import PhotoFacts, counts_up, make_plan, photo_facts
-from splat_recon.io.sfm_report import advice_without_model, summary
+from splat_recon.io.sfm import reconstruct as sfm
+from splat_recon.io.sfm.config import CAMERA_MODELS, SfmConfig
+from splat_recon.io.sfm.plan import PhotoFacts, counts_up, make_plan, photo_facts
+from splat_recon.io.sfm.reconstruct import reconstruct
+from splat_recon.io.sfm.report import advice_without_model, summary
 
 
 def write_photos(folder, count, size=(48, 36)):
@@ -306,8 +306,8 @@ def test_a_signal_ends_a_running_step_soon(tmp_path):
     write_photos(tmp_path / "photos", 60, size=(900, 700))
     code = (
         "import sys, logging\nlogging.basicConfig(level='INFO', stream=sys.stdout)\n"
-        "from splat_recon.io.sfm import reconstruct\n"
-        "from splat_recon.io.sfm_config import SfmConfig\n"
+        "from splat_recon.io.sfm.reconstruct import reconstruct\n"
+        "from splat_recon.io.sfm.config import SfmConfig\n"
         "reconstruct(sys.argv[1], sys.argv[2], SfmConfig(num_threads=1))\n"
     )
     argv = [sys.executable, "-u", "-c", code, str(tmp_path / "photos"), str(tmp_path / "out")]

@@ -7,8 +7,8 @@ from PIL import Image, ImageFilter
 
 from splat_recon.errors import InputError
 from splat_recon.io.images import read_photo
+from splat_recon.io.sfm.video_frames import VideoMotion, displacement, extract_frames, measure_motion, pick_frames
 from splat_recon.io.video import write_video
-from splat_recon.io.video_frames import VideoMotion, displacement, extract_frames, measure_motion, pick_frames
 
 WIDTH, HEIGHT = 320, 180
 
@@ -139,8 +139,8 @@ def test_films_of_one_place_and_broken_files_are_refused(tmp_path):
 @pytest.mark.scenes
 def test_a_real_video_becomes_a_scene(scenes, tmp_path):
     from splat_recon.io.colmap import read_scene
-    from splat_recon.io.sfm import reconstruct
-    from splat_recon.io.sfm_config import SfmConfig
+    from splat_recon.io.sfm.config import SfmConfig
+    from splat_recon.io.sfm.reconstruct import reconstruct
 
     (video,) = sorted((scenes / "videos").glob("*.mp4"))[:1]
     result = reconstruct(video, tmp_path / "scene", SfmConfig(max_frames=10, max_features=1500))

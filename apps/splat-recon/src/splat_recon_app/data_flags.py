@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from splat_recon.io.sfm_config import Cameras, Mapping, Matching, SfmConfig
+from splat_recon.io.sfm.config import Cameras, Mapping, Matching, SfmConfig
 
 MIN_PHOTO_MEMORY = 0.0
 """Least gigabytes for decoded photos: with none, every photo is decoded at each step."""

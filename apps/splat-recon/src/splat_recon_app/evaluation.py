@@ -76,7 +76,7 @@ def _scored(render: Render, views: Sequence[View], run: RunFolder, device: str, 
 
 
 def _color_corrected(render: Render, views: Sequence[View]) -> dict[str, Any]:
-    from splat_recon.appearance.color_alignment import color_corrected_scores
+    from splat_recon.per_photo.color_alignment import color_corrected_scores
 
     scores = color_corrected_scores(render, views)
     psnr = sum(score.psnr for score in scores.values()) / len(scores)

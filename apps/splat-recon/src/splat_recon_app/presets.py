@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from splat_recon.config import TrainConfig, absgrad_config, antialiased_config, mcmc_config
-from splat_recon.view_configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
+from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
 from splat_recon_app import cli
 
 SHORT_RUN = 7000

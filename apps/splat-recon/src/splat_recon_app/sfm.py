@@ -25,8 +25,8 @@ def sfm(args: Sfm) -> int:
     existed = args.out.exists()
     run_folder.check_writable(args.out)
     with logging_to(None), console.status("reading photos") as status, _steps_shown(status):
-        from splat_recon.io.sfm import COLMAP_THREAD, reconstruct
-        from splat_recon.io.sfm_report import summary
+        from splat_recon.io.sfm.reconstruct import COLMAP_THREAD, reconstruct
+        from splat_recon.io.sfm.report import summary
 
         try:
             found = reconstruct(args.images, args.out, args.config())

@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from splat_recon.io.colmap import read_scene, write_scene
     from splat_recon.io.formats import SplatFile, read_splats, write_splats
     from splat_recon.io.ply import read_ply, write_ply
-    from splat_recon.io.sfm import reconstruct
-    from splat_recon.io.sfm_config import SfmConfig
-    from splat_recon.io.sfm_report import SfmResult
+    from splat_recon.io.sfm.config import SfmConfig
+    from splat_recon.io.sfm.reconstruct import reconstruct
+    from splat_recon.io.sfm.report import SfmResult
     from splat_recon.io.transforms_json import read_transforms, write_transforms
     from splat_recon.io.video import write_video
     from splat_recon.metrics import make_lpips
+    from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
     from splat_recon.render.output import RenderOutput, RenderStats
     from splat_recon.render.rasterizer import Rasterizer, RenderConfig, make_rasterizer
     from splat_recon.report import write_report
@@ -46,34 +47,33 @@ if TYPE_CHECKING:
     from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
     from splat_recon.trained import TrainedSplats, export_ply, export_splats
     from splat_recon.trainer import SplatTrainer
-    from splat_recon.view_configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
     from splat_recon.viewer import SplatViewer, TrainingViewer
     from splat_recon.views.mixture import ViewMixture
     from splat_recon.views.view_set import TrainingView, ViewSet
 
 _SUBMODULES = {
     "AdcConfig": "config",
-    "BilateralGridConfig": "view_configs",
+    "BilateralGridConfig": "per_photo.configs",
     "Camera": "geometry.cameras",
     "CameraPathConfig": "geometry.camera_paths",
-    "DepthConfig": "view_configs",
+    "DepthConfig": "per_photo.configs",
     "DrawableSplats": "drawable",
     "Evaluation": "evaluate",
-    "ExposureConfig": "view_configs",
+    "ExposureConfig": "per_photo.configs",
     "Film": "film",
     "Gaussians": "gaussians.gaussians",
     "InputError": "errors",
     "LearningRates": "config",
     "McmcConfig": "config",
     "Points": "scene.scene",
-    "PoseConfig": "view_configs",
+    "PoseConfig": "per_photo.configs",
     "Rasterizer": "render.rasterizer",
     "RenderConfig": "render.rasterizer",
     "RenderOutput": "render.output",
     "RenderStats": "render.output",
     "Scene": "scene.scene",
-    "SfmConfig": "io.sfm_config",
-    "SfmResult": "io.sfm_report",
+    "SfmConfig": "io.sfm.config",
+    "SfmResult": "io.sfm.report",
     "SplatFile": "io.formats",
     "SplatTrainer": "trainer",
     "SplatViewer": "viewer",
@@ -106,7 +106,7 @@ _SUBMODULES = {
     "read_scene": "io.colmap",
     "read_splats": "io.formats",
     "read_transforms": "io.transforms_json",
-    "reconstruct": "io.sfm",
+    "reconstruct": "io.sfm.reconstruct",
     "transformed": "gaussians.transform",
     "write_frames": "film",
     "write_ply": "io.ply",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from splat_recon.view_configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
+from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
 
 RELEASED_STEPS = 30_000
 """Length of the schedule that the default intervals are written for (gsplat's)."""

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from splat_recon.view_configs import BilateralGridConfig
-from splat_recon.view_table import ViewTable
+from splat_recon.per_photo.configs import BilateralGridConfig
+from splat_recon.per_photo.table import ViewTable
 
 LUMINANCE = (0.299, 0.587, 0.114)
 """Brightness of RGB (ITU-R BT.601)."""

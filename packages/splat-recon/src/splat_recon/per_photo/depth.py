@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from splat_recon.geometry.cameras import Camera
+from splat_recon.per_photo.configs import DepthConfig
 from splat_recon.render.output import RenderOutput
 from splat_recon.scene.scene import Points
-from splat_recon.view_configs import DepthConfig
 
 logger = logging.getLogger(__name__)
 

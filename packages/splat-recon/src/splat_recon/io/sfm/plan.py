@@ -10,7 +10,7 @@ from PIL import ExifTags, Image
 
 from splat_recon.errors import InputError
 from splat_recon.io.images import read_photo
-from splat_recon.io.sfm_config import SfmConfig
+from splat_recon.io.sfm.config import SfmConfig
 
 LARGEST_GAP = 3
 """Names count up where nearly all numbers are at most this much larger than the one before."""

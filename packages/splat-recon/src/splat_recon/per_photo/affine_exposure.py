@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from splat_recon.view_configs import ExposureConfig
-from splat_recon.view_table import ViewTable
+from splat_recon.per_photo.configs import ExposureConfig
+from splat_recon.per_photo.table import ViewTable
 
 
 class AffineExposure:

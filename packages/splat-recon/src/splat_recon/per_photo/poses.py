@@ -20,8 +20,8 @@ from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.gaussians.transform import harmonic_rotation
 from splat_recon.geometry.cameras import Camera
 from splat_recon.geometry.poses import rigid, rotation_angle
-from splat_recon.view_configs import PoseConfig
-from splat_recon.view_table import ViewTable
+from splat_recon.per_photo.configs import PoseConfig
+from splat_recon.per_photo.table import ViewTable
 
 GENERATOR_ANGLE_RAD = 1e-4
 """Half the angle over which rotations of spherical harmonics are differentiated."""

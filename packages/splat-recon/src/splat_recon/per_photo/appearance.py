@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from splat_recon.view_configs import BilateralGridConfig, ExposureConfig
-from splat_recon.view_table import ViewTable
+from splat_recon.per_photo.configs import BilateralGridConfig, ExposureConfig
+from splat_recon.per_photo.table import ViewTable
 
 
 @runtime_checkable
@@ -48,8 +48,8 @@ def make_appearance(
         rate_factor: What learning rates are multiplied by.
         device: Where the training runs.
     """
-    from splat_recon.appearance.affine_exposure import AffineExposure
-    from splat_recon.appearance.bilateral_grid import BilateralGrid
+    from splat_recon.per_photo.affine_exposure import AffineExposure
+    from splat_recon.per_photo.bilateral_grid import BilateralGrid
 
     if isinstance(config, ExposureConfig):
         return AffineExposure(config, names, max_steps=max_steps, rate_factor=rate_factor, device=device)

@@ -13,9 +13,9 @@ from typing import Any
 from splat_recon.errors import InputError
 from splat_recon.io.images import list_photos
 from splat_recon.io.pycolmap_import import pycolmap
-from splat_recon.io.sfm_config import SfmConfig
-from splat_recon.io.sfm_plan import Plan, make_plan, photo_facts
-from splat_recon.io.sfm_report import (
+from splat_recon.io.sfm.config import SfmConfig
+from splat_recon.io.sfm.plan import Plan, make_plan, photo_facts
+from splat_recon.io.sfm.report import (
     NUM_WEAKEST,
     REPORT_FILE,
     SfmResult,
@@ -24,7 +24,7 @@ from splat_recon.io.sfm_report import (
     view_qualities,
     write_report,
 )
-from splat_recon.io.video_frames import VIDEO_SUFFIXES, extract_frames, measure_motion, pick_frames
+from splat_recon.io.sfm.video_frames import VIDEO_SUFFIXES, extract_frames, measure_motion, pick_frames
 
 MIN_PHOTOS = 3
 """Fewer photos than this give no model worth training on."""

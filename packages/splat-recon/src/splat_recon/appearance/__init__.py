@@ -1,1 +1,0 @@
-"""What differs between photos of one scene besides the view: exposure, white balance, tone."""

@@ -1,0 +1,1 @@
+"""Photos or a video without cameras to a COLMAP folder."""

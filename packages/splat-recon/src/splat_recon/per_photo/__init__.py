@@ -1,0 +1,1 @@
+"""What is learned or known about single photos: poses, exposures, depths."""
