@@ -92,6 +92,11 @@ def test_frames_hold_metric_depth_and_go_on_where_they_stopped(
     assert "another render" in capsys.readouterr().err
     assert rendered(finished, out, *other, "--overwrite") == 0
     assert "8 of 8" in capsys.readouterr().err
+    # A shorter film leaves nothing of the longer one, but files of others.
+    (out / "rgb" / "notes.txt").write_text("mine")
+    assert rendered(finished, out, "--path", "orbit", "--frames", "3", "--overwrite") == 0
+    names = [path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()]
+    assert sorted(names) == ["render.json", *(f"rgb/{index:06d}.png" for index in range(3)), "rgb/notes.txt"]
 
 
 def _check_depth(depth: np.ndarray, alpha: np.ndarray, scene_folder: Path) -> None:

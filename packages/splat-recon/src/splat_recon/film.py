@@ -94,6 +94,8 @@ def write_frames(folder: Path, film: Film, record: dict[str, object], *, overwri
     """
     content = {**record, "shown": sorted(film.shown), "num_frames": len(film.cameras)}
     kept = _check_record(folder, json.loads(json.dumps(content)), overwrite=overwrite)
+    if overwrite:
+        _remove_frames(folder)
     limits = _depth_limits(film) if "depth" in film.shown else (1.0, 2.0)
     num_rendered = 0
     for index, camera in enumerate(film.cameras):
@@ -123,6 +125,13 @@ def _check_record(folder: Path, content: dict[str, object], *, overwrite: bool) 
     with written_whole(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return False
+
+
+def _remove_frames(folder: Path) -> None:
+    """Remove the frames of an earlier render, which may have had more of them, and nothing else."""
+    for kind in ("rgb", "alpha", "depth", "depth_color"):
+        for path in (folder / kind).glob("[0-9]" * 6 + ".*"):
+            path.unlink()
 
 
 def _frame_files(folder: Path, shown: Sequence[Shown], index: int) -> dict[str, Path]:
