@@ -244,6 +244,21 @@ def test_cameras_of_drawn_photos_are_found(corner, tmp_path, mapping, matching):
     assert not (tmp_path / "scene" / ".sfm").exists()
 
 
+@pytest.mark.parametrize("source", ["images", "images/left", "photos"])
+def test_photos_are_never_replaced(tmp_path, source):
+    """SCENE/images with --out SCENE is how people name it; COLMAP's undistorted photos have the same names."""
+    scene = tmp_path / "scene"
+    (scene / source).mkdir(parents=True)
+    for index in range(3):
+        Image.new("RGB", (32, 24), (index, 0, 0)).save(scene / source / f"{index}.png")
+    (scene / "images").mkdir(exist_ok=True)
+    (scene / "images" / "kept.png").write_bytes(b"mine")
+    before = {path: path.read_bytes() for path in scene.rglob("*.png")}
+    with pytest.raises(InputError, match="choose another --out"):
+        reconstruct(scene / source, scene)
+    assert {path: path.read_bytes() for path in scene.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.slow
 def test_several_models_are_said_and_the_largest_is_kept(corner, tmp_path, monkeypatch, caplog):
     photos, _ = corner

@@ -54,7 +54,8 @@ def reconstruct(images: Path | str, out: Path | str, config: SfmConfig | None = 
 
     Args:
         images: Folder of photos, subfolders included, or a video.
-        out: Folder to write ``images/``, ``sparse/0/`` and ``sfm_report.json`` to; must not hold a model yet.
+        out: Folder to write ``images/``, ``sparse/0/`` and ``sfm_report.json`` to; must hold neither a model nor photos
+            in ``images/``.
         config: Settings; the defaults where None.
 
     Raises:
@@ -72,8 +73,7 @@ def reconstruct(images: Path | str, out: Path | str, config: SfmConfig | None = 
     if not is_video and config.fps is not None:
         _log.warning("fps is for videos: all photos of %s are used", images)
     device = _device(config.device)
-    if (out / "sparse" / "0").exists():
-        raise InputError(f"{out} holds a model already: choose another folder or remove {out / 'sparse'}")
+    _check_out(images, out)
     workspace = out / WORKSPACE
     try:
         _prepare(workspace, images, names, config)
@@ -95,6 +95,18 @@ def reconstruct(images: Path | str, out: Path | str, config: SfmConfig | None = 
     except OSError as error:
         raise InputError(f"cannot write to {out}: {error}") from None
     return result
+
+
+def _check_out(images: Path, out: Path) -> None:
+    """Refuse a folder in which something would be replaced: a model, or the photos themselves."""
+    if (out / "sparse" / "0").exists():
+        raise InputError(f"{out} holds a model already: choose another folder or remove {out / 'sparse'}")
+    source, target = images.resolve(), (out / "images").resolve()
+    if target == source or target in source.parents:
+        raise InputError(f"the photos are in {target}, where undistorted ones would replace them: choose another --out")
+    interrupted = (out / WORKSPACE).is_dir()
+    if not interrupted and target.is_dir() and any(target.iterdir()):
+        raise InputError(f"{target} is not empty, and undistorted photos would be mixed into it: choose another --out")
 
 
 def _listed(images: Path) -> list[str]:
