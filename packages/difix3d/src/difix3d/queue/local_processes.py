@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ def _serve(pipe: Connection, work: Callable[[Any], Any], index: int, count: int)
     """Do the tasks that come through the pipe until it is closed."""
     # An interrupt from the keyboard reaches all processes; the one that started this one ends it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     take_share_of_cores(index, count)
     while True:
         try:
@@ -96,6 +98,14 @@ def _serve(pipe: Connection, work: Callable[[Any], Any], index: int, count: int)
         except EOFError:
             return
         pipe.send(work(task))
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is killed: its tasks are another command's from then on."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
 
 
 def take_share_of_cores(index: int, count: int) -> None:
