@@ -51,6 +51,7 @@ from splat_recon.config import AdcConfig, TrainConfig
         (lambda: HoldBackConfig(share=1.0), "share must be in"),
         (lambda: HoldBackConfig(margin=-1.0), "margin must be at least 0"),
         (lambda: HoldBackConfig(check_every=0.0), "check_every must be in"),
+        (lambda: HoldBackConfig(first_check=1.5), "first_check must be in"),
         (lambda: HoldBackConfig(min_views=1), "min_views must be at least 2"),
         (lambda: PoolConfig(num_rounds=0), "num_rounds must be at least 1"),
         (lambda: PoolConfig(decay=2.0), "decay must be in"),
@@ -145,7 +146,7 @@ def test_presets_of_others_scale_with_the_run():
 
 def test_settings_resolve_to_configs():
     demo = resolved(RunSettings(), "cpu")
-    begins = ("scene", "from_checkpoint", "from_ply")
+    begins = ("scene", "from_checkpoint", "from_ply", "agreement")
     assert None not in [value for name, value in demo.to_dict().items() if name not in begins]
     assert progressive_config(demo).hold_back == HoldBackConfig()
     assert isinstance(progressive_config(demo).targets, AroundTargets)

@@ -24,7 +24,7 @@ STEPS = 30
 TRAIN = TrainConfig(
     max_steps=STEPS, sh_degree_every=6, strategy=AdcConfig(refine_start=4, refine_every=5, reset_every=0)
 )
-WATCHING = HoldBackConfig(share=0.2, min_views=2, margin=0.05, check_every=0.2)
+WATCHING = HoldBackConfig(share=0.2, min_views=2, margin=0.05, check_every=0.2, first_check=0.0)
 
 
 class Blinding:
@@ -177,6 +177,8 @@ def test_marks_are_rounds_and_checks_between_them():
         62,
     ]
     watched = marks(plan, HoldBackConfig(check_every=0.2), max_steps=100, watched=True)
+    late = marks(plan, HoldBackConfig(check_every=0.1, first_check=0.3), max_steps=100, watched=True)
+    assert [mark.step for mark in late] == [30, 40, 50, 62, 70, 80, 90, 100]
     assert [(mark.step, mark.round_ is not None) for mark in watched] == [
         (20, False), (50, True), (62, True), (80, False), (100, False)
     ]  # fmt: skip

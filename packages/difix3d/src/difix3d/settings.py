@@ -18,6 +18,7 @@ from difix3d.config import (
     OrbitTargets,
     PathTargets,
     PerturbedTargets,
+    PoolConfig,
     ProgressiveConfig,
     SpiralTargets,
     StartConfig,
@@ -42,7 +43,7 @@ TARGETS: dict[str, type] = {
 }
 """Names of targets; `around` is an older name of `photos-between`."""
 
-DEMO_STEPS = 1600
+DEMO_STEPS = 1000
 DEMO_SIZE = 256
 DEMO_GAUSSIANS = 12_000
 DEMO_SPARSE = 6
@@ -100,7 +101,7 @@ class RunSettings:
     """Frame of a gsplat checkpoint: colmap where gsplat was told not to normalize."""
 
     max_steps: int | None = None
-    """Optimizer steps of each of the two trainings. None: 1600 for the demo, else 3000 on a CPU, 30 000 on a GPU."""
+    """Optimizer steps of each of the two trainings. None: 1000 for the demo, else 3000 on a CPU, 30 000 on a GPU."""
 
     max_size: int | None = None
     """Longer side of the photos in pixels, larger ones are made smaller. None: 256 for the demo, else 384 on a CPU,
@@ -130,12 +131,22 @@ class RunSettings:
     novel_weight: float = 0.2
     """Loss weight of a fixed view beside 1 for a captured one (preset short)."""
 
+    num_references: int = 1
+    """How many nearest photos a novel view is fixed with; the mean of the fixes counts (preset short)."""
+
+    pool_rounds: int = 1
+    """How many of the newest rounds' views are learned from, older ones with less weight (preset short)."""
+
+    agreement: float | None = None
+    """Difference between fixed and rendered colour, in [0, 1], at which a pixel counts half (preset short). None: a fix
+    is believed however much it changes."""
+
     hold_back: float | None = None
     """Share of the training photos by which a second splat, trained without them, notices what does not help: it is
     undone, and training stops where nothing helps any more. 0: every round is trusted. None: 0.15, and 0 for the
     presets released and paper, and for finished splats, which have seen all photos."""
 
-    hold_back_margin: float = 0.15
+    hold_back_margin: float = 0.3
     """Loss of PSNR on those photos, in dB, from which a try is undone."""
 
     seed: int = 42
@@ -153,7 +164,7 @@ class RunSettings:
         if self.targets is not None and self.targets not in TARGETS and not Path(self.targets).exists():
             raise ValueError(f"targets must be {', '.join(TARGETS)}, or a file with cameras, got {self.targets}")
         minima = {"max_steps": 1, "max_size": MIN_SIZE, "max_gaussians": 1, "sparse": 1, "checkpoint_every": 1}
-        for name, least in (minima | {"num_rounds": 0, "num_novel": 1, "seed": 0}).items():
+        for name, least in (minima | {"num_rounds": 0, "num_novel": 1, "seed": 0, "num_references": 1}).items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
@@ -161,7 +172,8 @@ class RunSettings:
             raise ValueError(f"seed must be at most {MAX_SEED}, got {self.seed}")
         # The nested configs know the ranges of the others.
         SteppingConfig(step_distance=self.step_distance)
-        MixtureConfig(novel_prob=self.novel_prob, novel_weight=self.novel_weight)
+        MixtureConfig(novel_prob=self.novel_prob, novel_weight=self.novel_weight, agreement=self.agreement)
+        PoolConfig(num_rounds=self.pool_rounds)
         HoldBackConfig(share=self.hold_back or 0, margin=self.hold_back_margin)
 
     def to_dict(self) -> dict[str, Any]:
@@ -226,7 +238,11 @@ def progressive_config(settings: RunSettings) -> ProgressiveConfig:
         rounds=EvenRounds(num_rounds=settings.num_rounds),
         targets=_targets(settings),
         stepping=SteppingConfig(step_distance=settings.step_distance),
-        mixture=MixtureConfig(novel_prob=settings.novel_prob, novel_weight=settings.novel_weight),
+        mixture=MixtureConfig(
+            novel_prob=settings.novel_prob, novel_weight=settings.novel_weight, agreement=settings.agreement
+        ),
+        pool=PoolConfig(num_rounds=settings.pool_rounds),
+        num_references=settings.num_references,
         hold_back=hold_back,
         seed=settings.seed,
     )

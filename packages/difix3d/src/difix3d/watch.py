@@ -127,7 +127,7 @@ def marks(plan: Sequence[Round], config: HoldBackConfig, *, max_steps: int, watc
     steps = set(found)
     if watched:
         spacing = max(1, round(config.check_every * max_steps))
-        for step in range(spacing, max_steps, spacing):
+        for step in range(max(spacing, round(config.first_check * max_steps)), max_steps, spacing):
             if all(abs(step - other) > spacing / 2 for other in (*found, max_steps)):
                 steps.add(step)
         steps.add(max_steps)
