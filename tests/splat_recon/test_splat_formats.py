@@ -8,6 +8,7 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
+from splat_recon.drawable import DrawableSplats
 from splat_recon.errors import InputError
 from splat_recon.gaussians.transform import transformed
 from splat_recon.io.formats import ENDINGS, SplatFile, ending_of, read_splats, write_splats
@@ -302,3 +303,10 @@ def test_another_program_reads_and_writes_the_same(tmp_path):
     for ending, more in ((".compressed.ply", []), (".spz", ["--spz-version", "3"])):
         converted(tmp_path / "a.ply", tmp_path / f"c{ending}", *turn.get(ending, []), *more)
         assert loss_of(gaussians, read_splats(tmp_path / f"c{ending}").gaussians, ending) >= LEAST_PSNR[ending], ending
+
+
+def test_a_file_without_gaussians_is_nothing_to_look_at(tmp_path):
+    """An empty .splat file has no header that could tell it from a download that failed."""
+    (tmp_path / "a.splat").write_bytes(b"")
+    with pytest.raises(InputError, match="holds no Gaussians"):
+        DrawableSplats.of_file(tmp_path / "a.splat")

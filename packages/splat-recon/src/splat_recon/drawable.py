@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from splat_recon.errors import InputError
 from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.geometry.cameras import Camera
 from splat_recon.io.formats import SplatFile, read_splats
@@ -50,9 +51,11 @@ class DrawableSplats:
         """The Gaussians of a file, in COLMAP's frame.
 
         Raises:
-            InputError: The file is no splat file that can be read.
+            InputError: The file is no splat file that can be read, or holds nothing to look at.
         """
         content: SplatFile = read_splats(path)
+        if not len(content.gaussians):
+            raise InputError(f"{path} holds no Gaussians: there is nothing to show")
         return cls(
             gaussians=content.gaussians.to(device),
             sh_degree=content.gaussians.sh_degree_max,
