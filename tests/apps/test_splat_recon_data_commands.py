@@ -106,6 +106,22 @@ def test_wrong_flags_are_refused(flags, tmp_path, capsys):
     assert flags[0].strip("-").replace("-", "_") in capsys.readouterr().err.replace("-", "_")
 
 
+def test_what_cannot_be_read_leaves_no_folder(tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in "abc":
+        (photos / f"{name}.jpg").write_text("no photo")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for out in (tmp_path / "out", mine):
+        assert "not a COLMAP scene" in refused(
+            capsys, ["convert", "--scene", str(photos), "--out", str(out), "--to", "colmap"]
+        )
+        assert "3 problems" in refused(capsys, ["sfm", "--images", str(photos), "--out", str(out)])
+    assert not (tmp_path / "out").exists()
+    assert mine.is_dir()
+
+
 @pytest.mark.scenes
 def test_photos_become_a_scene_with_a_report(scenes, tmp_path, capsys):
     out = tmp_path / "scene"

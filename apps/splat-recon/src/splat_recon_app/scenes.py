@@ -46,10 +46,9 @@ def convert(args: Convert) -> int:
     """Write a scene in another form."""
     if not args.scene.is_dir():
         raise InputError(f"there is no scene folder {args.scene}")
-    if args.out.exists() and any(args.out.iterdir()):
+    if args.out.is_dir() and any(args.out.iterdir()):
         raise InputError(f"{args.out} is not empty: choose another --out")
-    run_folder.check_writable(args.out)
-    with logging_to(None), console.status("converting"):
+    with run_folder.writable(args.out), logging_to(None), console.status("converting"):
         from splat_recon.io.colmap import write_scene
         from splat_recon.io.transforms_json import write_transforms
 

@@ -22,18 +22,13 @@ def sfm(args: Sfm) -> int:
     """Find cameras and points, undistort, write, report."""
     if not args.images.exists():
         raise InputError(f"there is no folder of photos or video {args.images}")
-    existed = args.out.exists()
-    run_folder.check_writable(args.out)
-    with logging_to(None), console.status("reading photos") as status, _steps_shown(status):
+    reading = console.status("reading photos")
+    with run_folder.writable(args.out), logging_to(None), reading as status, _steps_shown(status):
         from splat_recon.io.sfm.reconstruct import COLMAP_THREAD, reconstruct
         from splat_recon.io.sfm.report import summary
 
         try:
             found = reconstruct(args.images, args.out, args.config())
-        except InputError:
-            if not existed and not any(args.out.iterdir()):
-                args.out.rmdir()
-            raise
         except KeyboardInterrupt as interrupt:
             console.print("stopped: the same command goes on from here")
             return _left(signals.exit_code(interrupt), COLMAP_THREAD)

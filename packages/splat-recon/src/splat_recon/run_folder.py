@@ -7,7 +7,8 @@
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -131,6 +132,23 @@ def check_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """`check_writable`; a folder that it made is removed again where bad input leaves it empty.
+
+    Raises:
+        InputError: It cannot be made or written, or the block raises it.
+    """
+    existed = folder.exists()
+    check_writable(folder)
+    try:
+        yield
+    except InputError:
+        if not existed and not any(folder.iterdir()):
+            folder.rmdir()
+        raise
 
 
 def check_same(run: RunFolder, settings: Mapping[str, Any]) -> None:
