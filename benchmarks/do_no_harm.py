@@ -18,7 +18,7 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.nn import functional
+
+from difix_model.references.camera_poses import CameraPoses
 
 SCENES = ("kermit", "miku", "fern", "garden", "lund")
 DONE = "done.json"
@@ -98,6 +100,14 @@ class Sample:
     alpha: torch.Tensor
 
 
+def known_poses(poses: CameraPoses, paths: Sequence[Path]) -> np.ndarray:
+    """Return the pose of every image, all of which are listed: the renders were made at them."""
+    found = [pose for path in paths if (pose := poses.of(path)) is not None]
+    if len(found) != len(paths):
+        raise SystemExit(f"error: {poses.source} lists {len(found)} of {len(paths)} cameras: render again")
+    return np.stack(found)
+
+
 def read_samples(scenes: Path, renders: Path) -> list[Sample]:
     """Read all renders; the reference is the photo with the nearest camera, the render's own photo left out."""
     from difix_model.references.camera_poses import pose_distances, poses_extent, read_poses
@@ -107,7 +117,7 @@ def read_samples(scenes: Path, renders: Path) -> list[Sample]:
         folder = done.parent
         poses = read_poses(scenes / folder.name)
         photos = sorted((folder / "references").iterdir())
-        T_world_photo = np.stack([poses.of(path) for path in photos])
+        T_world_photo = known_poses(poses, photos)
         for path in sorted((folder / "renders").iterdir()):
             T_world_cam = poses.of(path)
             assert T_world_cam is not None
@@ -140,8 +150,8 @@ def print_references(scenes: Path, renders: Path) -> None:
             poses = read_poses(scenes / done.parent.name)
             photos = sorted((renders / "good" / done.parent.name / "photos").iterdir())
             paths = sorted((done.parent / "renders").iterdir())
-            T_world_photo = np.stack([poses.of(path) for path in photos])
-            T_world_cam = np.stack([poses.of(path) for path in paths])
+            T_world_photo = known_poses(poses, photos)
+            T_world_cam = known_poses(poses, paths)
             distances = pose_distances(T_world_cam, T_world_photo, extent=poses_extent(T_world_photo))
             own = np.array([[photo.stem == path.stem for photo in photos] for path in paths])
             chosen = np.where(own, -np.inf, similarities(paths, photos)).argmax(axis=1)
@@ -217,7 +227,7 @@ def invented_objects(rgb: torch.Tensor, reference: torch.Tensor) -> torch.Tensor
     content = functional.interpolate(_planes(reference), size=(height, width), mode="bilinear").movedim(1, -1)
     rows, columns = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
     for _ in range(4):
-        row, column = generator.integers(0, height), generator.integers(0, width)
+        row, column = int(generator.integers(0, height)), int(generator.integers(0, width))
         radius = generator.uniform(0.025, 0.05) * width
         weight = torch.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * radius**2))[None, ..., None]
         other = torch.roll(content, tuple(int(generator.integers(20, 100)) for _ in range(2)), dims=(1, 2))

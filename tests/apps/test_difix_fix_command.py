@@ -16,7 +16,7 @@ from difix_fix.__main__ import main
 from difix_model.config import tiny_config
 from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.jobs import fix_files
-from difix_model.jobs.files import open_image
+from difix_model.jobs.image_files import open_image, save_image
 from difix_model.network import DifixNetwork
 
 
@@ -159,7 +159,7 @@ def test_a_stopped_folder_goes_on_where_it_was(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    saved, real = [], fix_files.save_image
+    saved, real = [], save_image
 
     def stopped(path: Path, image: Image.Image) -> None:
         if len(saved) == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ import torch
 from PIL import Image
 
 from difix_fix.__main__ import main
-from difix_model.checkpoint import save_checkpoint
 from difix_model.config import tiny_config
+from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.network import DifixNetwork
 from difix_model.pipeline import DifixPipeline
 
 pytest.importorskip("av")
 
-from difix_model.video import VideoWriter, read_frames
+from difix_model.video.frames import VideoWriter, read_frames
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,25 @@ def test_a_video_and_a_sequence(
     assert main([*given, "--fps", "12", "--strength", "0"]) == 0
     expected = np.asarray(Image.open(tmp_path / "frames" / "001.png")).astype(float).mean()
     assert abs(next(read_frames(made)).mean() - expected) < 2
+
+
+def test_a_folder_of_photos_is_chosen_from(
+    clip: Path, tmp_path: Path, checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for number, rgb in enumerate(read_frames(clip)):
+        if number in (1, 4):
+            Image.fromarray(rgb).save(tmp_path / "photos" / f"p{number}.png")
+    given = ["--input", str(clip), "--reference", str(tmp_path / "photos"), "--model", checkpoint]
+    out = tmp_path / "fixed.mp4"
+    options = ["--reference-by", "similarity", "--num-references", "2"]
+    assert main([*given, "--out", str(out), *options]) == 0
+    assert "References are chosen by similarity, see" in capsys.readouterr().err
+    images = json.loads((tmp_path / "fixed.references.json").read_text())["images"]
+    assert [images[number]["references"][0] for number in (1, 4)] == ["photos/p1.png", "photos/p4.png"]
+    assert [len(entry["references"]) for entry in images] == [2] * 6
+    assert main([*given, "--out", str(out), "--reference-by", "order"]) == 2
+    assert "to go by order there must be as many" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_what_is_there_and_how_to_go_on(

@@ -38,8 +38,12 @@ def test_the_released_scripts_lines_work(pipe: DifixPipeline) -> None:
     fixed = pipe(PROMPT, image=image, ref_image=reference, **ONE_STEP).images[0]
     assert isinstance(fixed, Image.Image)
     assert np.array_equal(np.asarray(fixed), np.asarray(pipe(image, reference)))
-    assert np.array_equal(np.asarray(pipe(prompt=PROMPT, image=image, ref_image=reference).images[0]), fixed)
-    assert np.array_equal(np.asarray(pipe(PROMPT, image, ref_image=reference, return_dict=False)[0][0]), fixed)
+    assert np.array_equal(
+        np.asarray(pipe(prompt=PROMPT, image=image, ref_image=reference).images[0]), np.asarray(fixed)
+    )
+    assert np.array_equal(
+        np.asarray(pipe(PROMPT, image, ref_image=reference, return_dict=False)[0][0]), np.asarray(fixed)
+    )
     alone = pipe(PROMPT, image=image, **ONE_STEP).images[0]
     assert np.array_equal(np.asarray(alone), np.asarray(pipe(image)))
     assert not np.array_equal(np.asarray(alone), np.asarray(fixed))

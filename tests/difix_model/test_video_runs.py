@@ -16,6 +16,7 @@ from PIL import Image
 
 from difix_model.errors import InputError
 from difix_model.pipeline import DifixPipeline
+from difix_model.references.choice import ReferenceConfig
 from difix_model.video.fix import VideoRun
 from difix_model.video.job import is_sequence, plan_video
 from difix_model.video.segments import SEGMENT_FRAMES
@@ -385,8 +386,8 @@ def test_references_are_one_for_all_or_one_per_frame(tmp_path: Path) -> None:
     one = Darker()
     fix(plan_video(source, tmp_path / "a.mp4", tmp_path / "photos" / "3.png"), one)
     assert [np.asarray(several[0])[0, 0, 0] for several in one.references] == [120] * 5
-    with pytest.raises(InputError, match="5 frames and there are 6 references"):
-        plan_video(source, tmp_path / "b.mp4", tmp_path / "photos")
+    with pytest.raises(InputError, match=r"6 references in .* do not fit the 5 images"):
+        plan_video(source, tmp_path / "b.mp4", tmp_path / "photos", references=ReferenceConfig(by="order"))
     (tmp_path / "photos" / "5.png").unlink()
     each = Darker()
     fix(plan_video(source, tmp_path / "b.mp4", tmp_path / "photos"), each)

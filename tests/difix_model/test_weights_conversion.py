@@ -18,6 +18,7 @@ from difix_model import convert_checkpoint, export_checkpoint
 from difix_model.config import PROMPT, NetworkConfig
 from difix_model.errors import InputError
 from difix_model.formats.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from difix_model.formats.conversion import WeightsForm
 from difix_model.formats.published import published_parameters
 from difix_model.formats.released_pickle import OWN_KEY, PICKLE_KEYS, load_pickle
 from difix_model.formats.sources import load_source
@@ -25,7 +26,7 @@ from difix_model.network import DifixNetwork
 from difix_model.pipeline import DifixPipeline
 from difix_model.text import embed_prompt
 
-FORMS = ("ours", "diffusers", "pkl")
+FORMS: tuple[WeightsForm, ...] = ("ours", "diffusers", "pkl")
 GATE = {"strength": 1.0, "trusted_change": 0.0, "max_change": 0.4}
 
 
@@ -62,7 +63,7 @@ def stock_base(published_layout: Path, network: DifixNetwork, tmp_path: Path) ->
 @pytest.fixture
 def sources(
     published_layout: Path, stock_base: Path, network: DifixNetwork, tmp_path: Path
-) -> dict[str, tuple[Path, dict]]:
+) -> dict[str, tuple[Path, dict[str, Any]]]:
     """Weights of each form with what is needed to open them."""
     reference_layout = Path(shutil.copytree(published_layout, tmp_path / "layout_ref"))
     index = json.loads((reference_layout / "model_index.json").read_text())
@@ -95,12 +96,12 @@ def sources(
 @pytest.mark.parametrize("to", FORMS)
 @pytest.mark.parametrize("form", ["ours", "layout with references", "pkl"])
 def test_every_pair_gives_the_same_output(
-    sources: dict[str, tuple[Path, dict]], form: str, to: str, published_layout: Path, tmp_path: Path
+    sources: dict[str, tuple[Path, dict[str, Any]]], form: str, to: WeightsForm, published_layout: Path, tmp_path: Path
 ) -> None:
     source, options = sources[form]
     before = opened(source, **options)
     expected = outputs(before)
-    encoder = {"base": published_layout} if form == "ours" and to == "diffusers" else {}
+    encoder: dict[str, Any] = {"base": published_layout} if form == "ours" and to == "diffusers" else {}
     out = convert_checkpoint(source, place(tmp_path, to), to=to, **options, **encoder)
     after = opened(out)
     np.testing.assert_array_equal(outputs(after), expected)
@@ -116,7 +117,7 @@ def test_every_pair_gives_the_same_output(
 
 
 def test_written_layout_is_the_published_one(
-    sources: dict[str, tuple[Path, dict]], network: DifixNetwork, tmp_path: Path
+    sources: dict[str, tuple[Path, dict[str, Any]]], network: DifixNetwork, tmp_path: Path
 ) -> None:
     source, _ = sources["layout with references"]
     (source / "unet" / "unet_2d_condition.py").write_text("raise SystemExit('executed')")
@@ -156,7 +157,7 @@ def test_written_layout_is_the_published_one(
 
 @pytest.mark.reference
 @pytest.mark.parametrize("to", FORMS)
-def test_the_reference_repository(reference_data: Path, to: str, tmp_path: Path) -> None:
+def test_the_reference_repository(reference_data: Path, to: WeightsForm, tmp_path: Path) -> None:
     source = reference_data / "hf_repo_tiny"
     expected = outputs(opened(source, uses_reference=True))
     out = convert_checkpoint(source, place(tmp_path, to), to=to, uses_reference=True)
@@ -172,7 +173,7 @@ def test_the_reference_repository(reference_data: Path, to: str, tmp_path: Path)
 
 
 def test_written_pkl_is_what_the_released_code_reads(
-    sources: dict[str, tuple[Path, dict]], stock_base: Path, network: DifixNetwork, tmp_path: Path
+    sources: dict[str, tuple[Path, dict[str, Any]]], stock_base: Path, network: DifixNetwork, tmp_path: Path
 ) -> None:
     out = convert_checkpoint(sources["ours"][0], tmp_path / "model_1.pkl", to="pkl")
     content = torch.load(out, weights_only=True)
@@ -192,7 +193,7 @@ def test_written_pkl_is_what_the_released_code_reads(
 
 
 @pytest.mark.parametrize("to", FORMS)
-def test_folded_and_unusual_networks_compute_the_same(published_layout: Path, to: str, tmp_path: Path) -> None:
+def test_folded_and_unusual_networks_compute_the_same(published_layout: Path, to: WeightsForm, tmp_path: Path) -> None:
     given = load_source(published_layout, uses_reference=True)
     vae = dataclasses.replace(given.network.config.vae, lora_alpha=4.0)
     config: NetworkConfig = dataclasses.replace(given.network.config, vae=vae)
@@ -226,7 +227,7 @@ def test_a_network_without_adapters_gets_idle_ones(published_layout: Path) -> No
     assert not any(bool(value.any()) for value in up)
 
 
-def test_half_precision_rounds_and_stays_close(sources: dict[str, tuple[Path, dict]], tmp_path: Path) -> None:
+def test_half_precision_rounds_and_stays_close(sources: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path) -> None:
     source, _ = sources["layout"]
     out = convert_checkpoint(source, tmp_path / "half", to="diffusers", dtype=torch.float16)
     tensors = load_file(out / "unet" / "diffusion_pytorch_model.safetensors")
@@ -247,7 +248,7 @@ def test_the_embedded_weights(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_converted_is_said_in_a_sentence(
-    sources: dict[str, tuple[Path, dict]], published_layout: Path, network: DifixNetwork, tmp_path: Path
+    sources: dict[str, tuple[Path, dict[str, Any]]], published_layout: Path, network: DifixNetwork, tmp_path: Path
 ) -> None:
     ours, layout, pkl = (sources[form][0] for form in ("ours", "layout", "pkl"))
     (tmp_path / "taken").mkdir()

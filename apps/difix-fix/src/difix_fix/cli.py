@@ -18,8 +18,8 @@ class FixSettings:
     """Where results go: a folder, or for a single image or video a file. Inputs are never overwritten."""
 
     reference: Path | None = None
-    """A photo of the same place from nearby; a folder of photos, of which the best is chosen for every image; or a file
-    of chosen references, as is written beside the results. For a video one photo, or a folder with one per frame."""
+    """A photo of the same place from nearby; a folder of photos, of which the best is chosen for every image or frame;
+    or a file of chosen references, as is written beside the results."""
 
     reference_by: Literal["auto", "name", "order", "pose", "similarity"] = "auto"
     """How references are chosen from a folder: auto goes by pose if --cameras are given, otherwise by name, by pose, by
@@ -30,7 +30,7 @@ class FixSettings:
 
     cameras: Path | None = None
     """Cameras of the images, to go by pose: a COLMAP folder, a transforms.json or a cameras.json. By default those
-    beside the images or the photos."""
+    beside the images or the photos. For a video one per frame, in the order of their names."""
 
     reference_cameras: Path | None = None
     """Cameras of the photos, in the same world. By default those beside the photos, otherwise those of the images."""

@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from difix_fix.cli import FixSettings
+from difix_fix.reference_flags import reference_config, say_what_was_chosen
 from difix_model.errors import InputError, first_problems
-from difix_model.jobs.files import FixJob, ReferenceConfig, plan_job
+from difix_model.jobs.files import FixJob, plan_job
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from difix_model.pipeline import DifixPipeline
 
-IMAGES_ONLY = ("cameras", "reference_cameras", "mask", "alpha", "write_mask", "skip_broken")
+IMAGES_ONLY = ("mask", "alpha", "write_mask", "skip_broken")
 
 
 def refuse_options_for_images(settings: FixSettings) -> None:
@@ -25,10 +26,6 @@ def refuse_options_for_images(settings: FixSettings) -> None:
         InputError: If such an option was given.
     """
     given = [name for name in IMAGES_ONLY if getattr(settings, name)]
-    if settings.reference_by != "auto":
-        given.append("reference_by")
-    if settings.num_references > 1:
-        given.append("num_references")
     if given:
         raise InputError(f"--{given[0].replace('_', '-')} is for images, and {settings.input} is fixed frame by frame")
 
@@ -43,19 +40,16 @@ def fix_images(settings: FixSettings) -> int:
         settings.input,
         settings.out,
         settings.reference,
-        references=ReferenceConfig(
-            by=settings.reference_by,
-            num_references=settings.num_references,
-            cameras=settings.cameras,
-            reference_cameras=settings.reference_cameras,
-        ),
+        references=reference_config(settings),
         mask=settings.mask,
         alpha=settings.alpha,
         write_mask=settings.write_mask,
         resume=settings.resume,
         skip_broken=settings.skip_broken,
     )
-    _say_what_was_chosen(job)
+    if job.finished:
+        print(f"{len(job.finished)} images are finished already.", file=sys.stderr)
+    say_what_was_chosen(job.choice, job.choice_output)
     finished = [len(job.finished)]
     from difix_fix.stopping import stoppable
 
@@ -72,15 +66,6 @@ def fix_images(settings: FixSettings) -> int:
         print(f"error: {len(job.skipped)} left out: {first_problems(job.skipped)}", file=sys.stderr)
         return 2
     return 0
-
-
-def _say_what_was_chosen(job: FixJob) -> None:
-    if job.finished:
-        print(f"{len(job.finished)} images are finished already.", file=sys.stderr)
-    if job.choice is not None and job.choice.method != "given":
-        where = f", see {job.choice_output}" if job.choice_output is not None else ""
-        how = f"as {job.choice.source} says" if job.choice.method == "file" else f"by {job.choice.method}"
-        print(f"References are chosen {how}{where}.", file=sys.stderr)
 
 
 def _run(settings: FixSettings, job: FixJob, finished: list[int]) -> None:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from difix_fix.cli import FixSettings
+from difix_fix.reference_flags import reference_config, say_what_was_chosen
 from difix_fix.stopping import stoppable
 from difix_model.errors import InputError
 
@@ -35,7 +36,10 @@ def fix_sequence(settings: FixSettings) -> int:
     """
     from difix_model.video.job import plan_video
 
-    job = plan_video(settings.input, settings.out, settings.reference, rate=settings.fps)
+    job = plan_video(
+        settings.input, settings.out, settings.reference, references=reference_config(settings), rate=settings.fps
+    )
+    say_what_was_chosen(job.choice, job.choice_output)
     run: VideoRun | None = None
     with stoppable() as stopped:
         try:

@@ -13,7 +13,13 @@ from pathlib import Path
 
 from difix_model.errors import InputError, first_problems
 from difix_model.jobs.image_files import IMAGE_SUFFIXES, image_files, image_size, open_image, save_image
-from difix_model.references.choice import CHOICE_NAME, ReferenceChoice, ReferenceConfig, choose_references
+from difix_model.references.choice import (
+    CHOICE_NAME,
+    ReferenceChoice,
+    ReferenceConfig,
+    choose_references,
+    photos_to_choose_from,
+)
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -117,7 +123,8 @@ def plan_job(
     _refuse([problem for path in sorted({*_flat(of_image.values()), *beside}) if (problem := _problem(path))])
     _check_shapes(masks, alphas)
     written = [path for path in (*outputs, *weight_outputs) if path is not None]
-    _check_overwriting(written, [*inputs, *_flat(of_image.values()), *beside])
+    photos = [] if reference is None else photos_to_choose_from(reference)
+    _check_overwriting(written, [*inputs, *photos, *_flat(of_image.values()), *beside])
     for folder in sorted({path.parent for path in written}):
         _check_writable(folder)
     items = [item for item in zip(inputs, outputs, weight_outputs, strict=True) if item[0] in set(whole)]

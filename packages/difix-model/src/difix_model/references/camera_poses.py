@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -61,14 +62,25 @@ class CameraPoses:
         for count in range(len(parts), 0, -1):
             if (found := self.T_world_cam.get("/".join(parts[-count:]))) is not None:
                 return found
-        for alike in (self._by("name", image), self._by("stem", image)):
+        for alike in (self._by_name.get(image.name, ()), self._by_stem.get(image.stem, ())):
             if len(alike) == 1:
                 return self.T_world_cam[alike[0]]
         return None
 
-    def _by(self, attribute: str, image: Path) -> list[str]:
-        wanted = getattr(image, attribute)
-        return [name for name in self.T_world_cam if getattr(PurePosixPath(name), attribute) == wanted]
+    @cached_property
+    def _by_name(self) -> Mapping[str, list[str]]:
+        return _grouped(self.T_world_cam, lambda name: PurePosixPath(name).name)
+
+    @cached_property
+    def _by_stem(self) -> Mapping[str, list[str]]:
+        return _grouped(self.T_world_cam, lambda name: PurePosixPath(name).stem)
+
+
+def _grouped(names: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(key(name), []).append(name)
+    return groups
 
 
 def find_poses(folder: Path) -> CameraPoses | None:

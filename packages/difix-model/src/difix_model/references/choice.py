@@ -9,12 +9,14 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from PIL import Image
 
 from difix_model.errors import InputError, first_problems
 from difix_model.jobs.image_files import image_files
@@ -82,6 +84,7 @@ def choose_references(
     config: ReferenceConfig | None = None,
     *,
     among: Sequence[Path] | None = None,
+    frames: Callable[[], Iterable[Image.Image]] | None = None,
 ) -> ReferenceChoice:
     """Find the references of all images.
 
@@ -91,6 +94,9 @@ def choose_references(
             `write_choice`, whatever the config.
         config: How to choose from a folder; None takes the defaults.
         among: What `images` are a part of, if not all of it is fixed: the order counts there.
+        frames: For a video, whose `images` are only names for its frames: reads these, one after the other. If there
+            are fewer, so are the images of the choice. Cameras that list none of the names go by order, if there are as
+            many.
 
     Raises:
         InputError: If a file or folder is absent, or some image finds no reference; it names the first ten.
@@ -103,8 +109,7 @@ def choose_references(
         return ReferenceChoice(images=images, references=((reference,),) * len(images), method="given")
     if not reference.is_dir():
         raise InputError(f"the reference {reference} does not exist")
-    folder = reference if image_files(reference) or not (reference / "images").is_dir() else reference / "images"
-    candidates = image_files(folder) or image_files(folder, recursive=True)
+    folder, candidates = _photos(reference)
     if not candidates:
         raise InputError(f"the folder of references {reference} holds no images")
     if config.by == "name" or (_goes_by_name(config) and not _without_name(images, candidates)):
@@ -113,11 +118,22 @@ def choose_references(
     if config.by == "order":
         return _by_order(images, listed, candidates, folder)
     if config.by in ("auto", "pose"):
-        if (chosen := _by_pose(images, candidates, folder, config)) is not None:
+        if (chosen := _by_pose(images, candidates, folder, config, in_order=frames is not None)) is not None:
             return chosen
         if config.num_references == 1 and len(candidates) == len(listed):
             return _by_order(images, listed, candidates, folder)
-    return _by_similarity(images, candidates, config.num_references)
+    scores = similarities(images if frames is None else frames(), candidates)
+    return _nearest(images[: len(scores)], candidates, -scores, "similarity", config.num_references, sign=-1.0)
+
+
+def _photos(reference: Path) -> tuple[Path, list[Path]]:
+    folder = reference if image_files(reference) or not (reference / "images").is_dir() else reference / "images"
+    return folder, image_files(folder) or image_files(folder, recursive=True)
+
+
+def photos_to_choose_from(reference: Path) -> list[Path]:
+    """List what a reference consists of, chosen or not: none of it may be overwritten."""
+    return _photos(reference)[1] if reference.is_dir() else [reference]
 
 
 def write_choice(path: Path, choice: ReferenceChoice) -> None:
@@ -231,7 +247,7 @@ def _by_order(
 
 
 def _by_pose(
-    images: tuple[Path, ...], candidates: list[Path], folder: Path, config: ReferenceConfig
+    images: tuple[Path, ...], candidates: list[Path], folder: Path, config: ReferenceConfig, *, in_order: bool
 ) -> ReferenceChoice | None:
     """Go by pose; None if that was not asked for and some camera is unknown."""
     wanted = config.by == "pose" or config.cameras is not None or config.reference_cameras is not None
@@ -246,6 +262,8 @@ def _by_pose(
             )
         return None
     T_image = [_first_pose(image, sources if config.cameras is None else [of_images]) for image in images]
+    if in_order and config.cameras is not None and of_images is not None and not any(T is not None for T in T_image):
+        T_image = _poses_in_order(images, of_images)
     order = [of_references] if config.reference_cameras is not None else [of_references, of_images]
     T_candidate = [_first_pose(path, order) for path in candidates]
     posed = [number for number, pose in enumerate(T_candidate) if pose is not None]
@@ -267,12 +285,23 @@ def _cameras(given: Path | None, folder: Path) -> CameraPoses | None:
     return find_poses(folder) if given is None else read_poses(given)
 
 
+def _poses_in_order(images: tuple[Path, ...], poses: CameraPoses) -> list[np.ndarray | None]:
+    """Go over the cameras in the order of their names."""
+    if len(poses.T_world_cam) != len(images):
+        raise InputError(
+            f"{poses.source} lists {len(poses.T_world_cam)} cameras and names none of the {len(images)} frames, such "
+            f"as {images[0].name}: give one camera per frame"
+        )
+    return [poses.T_world_cam[name] for name in sorted(poses.T_world_cam, key=_numbers_by_value)]
+
+
+def _numbers_by_value(name: str) -> list[tuple[int, str]]:
+    """What sorts 2.png before 10.png."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
 def _first_pose(image: Path, sources: Sequence[CameraPoses | None]) -> np.ndarray | None:
     return next((pose for poses in sources if poses is not None and (pose := poses.of(image)) is not None), None)
-
-
-def _by_similarity(images: tuple[Path, ...], candidates: list[Path], num_references: int) -> ReferenceChoice:
-    return _nearest(images, candidates, -similarities(images, candidates), "similarity", num_references, sign=-1.0)
 
 
 def _nearest(
@@ -307,12 +336,3 @@ def _relative(path: Path, folder: Path) -> str:
 
 def _resolved(path: Path) -> Path:
     return path.resolve()
-
-
-def summary(choice: ReferenceChoice) -> Mapping[str, int]:
-    """Count how often every reference was chosen, most often first."""
-    counts: dict[str, int] = {}
-    for references in choice.references:
-        for path in references:
-            counts[path.name] = counts.get(path.name, 0) + 1
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

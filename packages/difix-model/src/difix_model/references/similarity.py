@@ -7,7 +7,8 @@ wrong with a render at the scale of pixels is not seen. Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +24,18 @@ THUMBNAIL_SIDE = 32
 MARGIN = 0.25
 """Share of a thumbnail's side, at either end, that is left out of the render's so that it can be slid, in [0, 0.5)."""
 
+IMAGES_AT_ONCE = 64
+"""Images whose thumbnails are compared at a time."""
+
 _MIN_SIDE = 4
 _MIN_NORM = 1e-6
 
 
-def similarities(images: Sequence[Path], candidates: Sequence[Path]) -> Float32[np.ndarray, "n m"]:
-    """Compare every image with every candidate.
+def similarities(images: Iterable[Path | Image.Image], candidates: Sequence[Path]) -> Float32[np.ndarray, "n m"]:
+    """Compare every image with every candidate. Only thumbnails are held, and of the images a few at a time.
 
     Args:
-        images: Renders, one per row of the answer.
+        images: Renders, one per row of the answer; files, or pictures as they come, such as a video's frames.
         candidates: Photos, one per column.
 
     Returns:
@@ -40,8 +44,16 @@ def similarities(images: Sequence[Path], candidates: Sequence[Path]) -> Float32[
     Raises:
         InputError: If a file cannot be read.
     """
-    image_planes, candidate_planes = _all_planes(images), _all_planes(candidates)
-    best = np.full((len(images), len(candidates)), -1.0, dtype=np.float32)
+    candidate_planes = _all_planes(candidates)
+    waiting = iter(images)
+    blocks = [np.empty((0, len(candidates)), dtype=np.float32)]
+    while some := list(itertools.islice(waiting, IMAGES_AT_ONCE)):
+        blocks.append(_compared(_all_planes(some), candidate_planes))
+    return np.concatenate(blocks)
+
+
+def _compared(image_planes: Sequence[np.ndarray], candidate_planes: Sequence[np.ndarray]) -> np.ndarray:
+    best = np.full((len(image_planes), len(candidate_planes)), -1.0, dtype=np.float32)
     for rows in _by_shape(image_planes):
         for columns in _by_shape(candidate_planes):
             part = _slid(np.stack([image_planes[i] for i in rows]), np.stack([candidate_planes[i] for i in columns]))
@@ -73,11 +85,11 @@ def _normalised(planes: Float32[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), _MIN_NORM)
 
 
-def _all_planes(paths: Sequence[Path]) -> list[Float32[np.ndarray, "h w c"]]:
+def _all_planes(images: Sequence[Path | Image.Image]) -> list[Float32[np.ndarray, "h w c"]]:
     planes, problems = [], []
-    for path in paths:
+    for image in images:
         try:
-            planes.append(_planes(path))
+            planes.append(_planes(open_image(image) if isinstance(image, Path) else image))
         except InputError as error:
             problems.append(str(error))
     if problems:
@@ -85,9 +97,9 @@ def _all_planes(paths: Sequence[Path]) -> list[Float32[np.ndarray, "h w c"]]:
     return planes
 
 
-def _planes(path: Path) -> Float32[np.ndarray, "h w c"]:
+def _planes(image: Image.Image) -> Float32[np.ndarray, "h w c"]:
     """A thumbnail's colours and, weighing as much, its edges across and down."""
-    image = open_image(path).convert("RGB")
+    image = image.convert("RGB")
     scale = THUMBNAIL_SIDE / max(image.size)
     size = (max(round(image.width * scale), _MIN_SIDE), max(round(image.height * scale), _MIN_SIDE))
     rgb = np.asarray(image.resize(size, Image.Resampling.BOX), dtype=np.float32) / 255.0

@@ -1,7 +1,9 @@
 """Fix a video or an image sequence as a stream: constant memory, and whatever stops it, the finished part is kept."""
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,12 +11,16 @@ import numpy as np
 from PIL import Image
 
 from difix_model.errors import InputError
-from difix_model.jobs.files import open_image
+from difix_model.jobs.image_files import open_image
+from difix_model.references.choice import write_choice
 from difix_model.video.frames import Frame, TimedFrame
 from difix_model.video.job import VideoJob
 from difix_model.video.join import join_segments
 from difix_model.video.segments import SEGMENT_FRAMES, ImageFolder, SegmentFolder
 from difix_model.video.steady import SteadyConfig, SteadyFilter
+
+PHOTOS_IN_MEMORY = 4
+"""References that are kept decoded from frame to frame."""
 
 
 @runtime_checkable
@@ -89,6 +95,8 @@ class VideoRun:
             self._sink = SegmentFolder(job.work_folder, job.picture_format(), identity, resume=resume)
         else:
             self._sink = ImageFolder(job.work_folder, identity, resume=resume)
+        if job.choice is not None and job.choice_output is not None:
+            write_choice(job.choice_output, job.choice)
         self._restore(self._sink.state())
         self.num_resumed = self._sink.num_finished
         """Frames that were finished before."""
@@ -134,11 +142,13 @@ class VideoRun:
     def _with_references(self, skip: int) -> Iterator[tuple[TimedFrame, list[Image.Image]]]:
         """Pair every frame with the references of all, or with its own."""
         per_frame = self.job.references
-        shared = [open_image(path) for path in per_frame[0]] if len(per_frame) == 1 else []
+        # Frames that follow each other mostly have the same ones.
+        opened = functools.lru_cache(maxsize=PHOTOS_IN_MEMORY)(open_image)
         for number, frame in enumerate(self.job.frames(skip), start=skip):
-            if len(per_frame) > 1 and number >= len(per_frame):
+            own = number if len(per_frame) > 1 or self.job.choice is not None else 0
+            if per_frame and own >= len(per_frame):
                 raise InputError(f"{self.job.source} has more frames than there are references ({len(per_frame)})")
-            yield frame, [open_image(path) for path in per_frame[number]] if len(per_frame) > 1 else shared
+            yield frame, [opened(path) for path in per_frame[own]] if per_frame else []
 
     def _state(self) -> dict[str, np.ndarray]:
         state = {} if self._filter is None else self._filter.state()
@@ -207,9 +217,12 @@ class VideoRun:
 
 def _identity(job: VideoJob, settings: dict[str, Any]) -> dict[str, Any]:
     """What the result depends on: files by name, size and time, and settings."""
-    used = [job.source, *job.images, *(path for several in job.references for path in several)]
-    files = []
-    for path in used:
-        status = path.stat()
-        files.append([path.name, status.st_size if path.is_file() else 0, status.st_mtime_ns if path.is_file() else 0])
-    return {**settings, "input": files[: 1 + len(job.images)], "reference": files[1 + len(job.images) :]}
+    numbers: dict[Path, int] = {}
+    of_frames = [[numbers.setdefault(path, len(numbers)) for path in several] for several in job.references]
+    given = [_file_identity(path) for path in (job.source, *job.images)]
+    return {**settings, "input": given, "reference": [[_file_identity(path) for path in numbers], of_frames]}
+
+
+def _file_identity(path: Path) -> list[str | int]:
+    status = path.stat()
+    return [path.name, status.st_size if path.is_file() else 0, status.st_mtime_ns if path.is_file() else 0]

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from difix_model.errors import InputError, first_problems
-from difix_model.jobs.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES, image_files, is_video, open_image
+from difix_model.jobs.files import VIDEO_SUFFIXES, is_video
+from difix_model.jobs.image_files import IMAGE_SUFFIXES, image_files, open_image
+from difix_model.references.choice import (
+    CHOICE_NAME,
+    ReferenceChoice,
+    ReferenceConfig,
+    choose_references,
+    photos_to_choose_from,
+)
 from difix_model.video.encoder import DEFAULT_RATE, PictureFormat, VideoColours, codec_for, pixel_format
 from difix_model.video.frames import (
     BT709,
@@ -53,6 +64,12 @@ class VideoJob:
 
     rate: Fraction
     """Frames per second."""
+
+    choice: ReferenceChoice | None = None
+    """Which references were chosen for which frame; None if there was nothing to choose."""
+
+    choice_output: Path | None = None
+    """Where `choice` is to be written."""
 
     @property
     def num_frames(self) -> int | None:
@@ -129,14 +146,24 @@ def is_sequence(source: Path, out: Path, *, steady: bool = False) -> bool:
     return steady or (is_video(out) and not out.is_dir()) or bool(NUMBER_PATTERN.search(out.name))
 
 
-def plan_video(source: Path, out: Path, reference: Path | None = None, *, rate: float | None = None) -> VideoJob:
+def plan_video(
+    source: Path,
+    out: Path,
+    reference: Path | None = None,
+    *,
+    references: ReferenceConfig | None = None,
+    rate: float | None = None,
+) -> VideoJob:
     """Find out what is to be done, and check it.
 
     Args:
         source: A video, or a folder of images, in the order of their names.
         out: A video file, a folder, or a file name with a number in it, such as `fixed/%05d.png`. A video in a folder
             becomes an MP4 file of its name.
-        reference: An image for all frames, or a folder with one per frame, in the order of their names.
+        reference: A photo for all frames, a folder of photos, or a file of chosen references, see
+            `references.choice.choose_references`. None fixes without references.
+        references: How references are chosen from a folder; None takes the defaults. To compare by similarity, a video
+            is read once more.
         rate: Frames per second of a sequence of images; 30 if None. Videos keep theirs.
 
     Raises:
@@ -158,20 +185,56 @@ def plan_video(source: Path, out: Path, reference: Path | None = None, *, rate: 
         source=source,
         images=images,
         out=out,
-        references=_references(reference),
+        references=(),
         info=info,
         rate=info.rate if info is not None else Fraction(rate or DEFAULT_RATE).limit_denominator(100_000),
     )
-    known = len(images) if info is None else info.num_frames
-    if len(job.references) > 1 and known not in (None, len(job.references)):
-        raise InputError(
-            f"{source} has {known} frames and there are {len(job.references)} references: "
-            "give one for all, or one per frame"
-        )
-    if job.references:
-        for path in {path for several in job.references for path in several}:
-            open_image(path)
-    return job
+    return job if reference is None else _with_references(job, reference, references)
+
+
+def _with_references(job: VideoJob, reference: Path, config: ReferenceConfig | None) -> VideoJob:
+    choice = _chosen(job, reference, config)
+    used = sorted({path for several in choice.references for path in several})
+    for path in used:
+        open_image(path)
+    results = {job.out.resolve()} if job.writes_video else _resolved_results(job, len(choice.images))
+    given = sorted({*photos_to_choose_from(reference), *used})
+    if taken := [str(path) for path in given if path.resolve() in results]:
+        raise InputError(f"{first_problems(taken)} would be overwritten: choose another --out")
+    if choice.method == "given":
+        return dataclasses.replace(job, references=choice.references[:1])
+    output = _choice_output(job)
+    same = output.resolve() == reference.resolve()
+    return dataclasses.replace(job, references=choice.references, choice=choice, choice_output=None if same else output)
+
+
+def _chosen(job: VideoJob, reference: Path, config: ReferenceConfig | None) -> ReferenceChoice:
+    if job.info is None:
+        return choose_references(job.images, reference, config)
+    if reference.is_file() and reference.suffix.lower() != ".json":
+        return choose_references((job.source,), reference)
+    num_frames = job.info.num_frames or sum(1 for _ in _pictures(job))
+    if not num_frames:
+        raise InputError(f"{job.source} has no frames")
+    names = [job.source.with_name(f"{job.source.stem}_{FIRST_NUMBER + index:06d}.png") for index in range(num_frames)]
+    return choose_references(names, reference, config, frames=lambda: _pictures(job))
+
+
+def _pictures(job: VideoJob) -> Iterator[Image.Image]:
+    """The frames up to where a video is cut off: the run says so, and keeps what is before."""
+    with suppress(InputError):
+        for frame in job.frames():
+            yield Image.fromarray(frame.rgb)
+
+
+def _resolved_results(job: VideoJob, num_frames: int) -> set[Path]:
+    return {job.image_path(index).resolve() for index in range(num_frames)}
+
+
+def _choice_output(job: VideoJob) -> Path:
+    if job.writes_video:
+        return job.out.with_name(f"{job.out.stem}.{CHOICE_NAME}")
+    return (job.out.parent if NUMBER_PATTERN.search(job.out.name) else job.out) / CHOICE_NAME
 
 
 def _check_out(source: Path, out: Path, images: tuple[Path, ...]) -> None:
@@ -192,16 +255,3 @@ def _check_out(source: Path, out: Path, images: tuple[Path, ...]) -> None:
     taken = sorted(path for path in results if path.resolve() in given)
     if taken:
         raise InputError(f"{first_problems([str(path) for path in taken])} would be overwritten: choose another --out")
-
-
-def _references(reference: Path | None) -> tuple[tuple[Path, ...], ...]:
-    if reference is None:
-        return ()
-    if reference.is_file():
-        return ((reference,),)
-    if not reference.is_dir():
-        raise InputError(f"the reference {reference} does not exist")
-    found = image_files(reference)
-    if not found:
-        raise InputError(f"{reference} holds no images")
-    return tuple((path,) for path in found)
