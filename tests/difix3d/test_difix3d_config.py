@@ -57,6 +57,7 @@ from splat_recon.config import AdcConfig, TrainConfig
         (lambda: PoolConfig(decay=2.0), "decay must be in"),
         (lambda: MixtureConfig(agreement=0.0), "agreement must be positive"),
         (lambda: ProgressiveConfig(num_references=0), "num_references must be at least 1"),
+        (lambda: RunSettings(hold_back_min_views=1), "min_views must be at least 2"),
         (lambda: RunSettings(hold_back=-0.1), "share must be in"),
         (lambda: RunSettings(targets="no/such/file"), "or a file with cameras"),
         (lambda: ProgressiveConfig(fix_batch_size=0), "fix_batch_size must be at least 1"),

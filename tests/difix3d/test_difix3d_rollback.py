@@ -8,12 +8,16 @@ import pytest
 import torch
 
 from difix3d.config import EvenRounds, HeldOutTargets, HoldBackConfig, MixtureConfig, PoolConfig, ProgressiveConfig
+from difix3d.experiment import Experiment
 from difix3d.fixers import IdentityFixer
 from difix3d.novel_views import pool_view_set
 from difix3d.progressive import ProgressiveTrainer
+from difix3d.run_folder import RunFolder
 from difix3d.schedule import Round
+from difix3d.settings import RunSettings
 from difix3d.watch import Watch, held_back_indices, marks
 from splat_recon.config import AdcConfig, TrainConfig
+from splat_recon.io.colmap import write_scene
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from splat_recon.trainer import SplatTrainer
@@ -184,9 +188,10 @@ def test_marks_are_rounds_and_checks_between_them():
     ]  # fmt: skip
 
 
-def test_six_views_lose_none_to_the_result_and_one_to_the_probe():
-    config = HoldBackConfig()
-    assert [config.num_views(count) for count in (3, 4, 6, 9, 100)] == [0, 0, 1, 1, 6]
+def test_few_views_hold_none_back_unless_asked():
+    assert [HoldBackConfig().num_views(count) for count in (3, 6, 9, 12, 100)] == [0, 0, 0, 2, 6]
+    asked = HoldBackConfig(min_views=4)
+    assert [asked.num_views(count) for count in (3, 4, 6, 9, 100)] == [0, 1, 1, 1, 6]
     assert HoldBackConfig(share=0).num_views(50) == 0
     poses = np.tile(np.eye(4), (5, 1, 1))
     poses[:, 0, 3] = (0.0, 1.0, 1.1, 2.0, 3.0)
@@ -215,3 +220,37 @@ def test_a_pool_of_rounds_survives_resuming(new_loop, tmp_path):
     assert len(resumed.main.pool) == 2
     resumed.train_until(STEPS)
     _assert_same(resumed.trainer, whole.trainer)
+
+
+def test_a_whole_run_says_what_was_undone_and_resumes(tmp_path, monkeypatch):
+    monkeypatch.setattr("difix3d.experiment.VIDEO_FRAMES", 2)
+    monkeypatch.setattr("difix3d.experiment.load_fixer", lambda source, device: Blinding())
+    config = SyntheticConfig(layout="table", num_views=8, width=40, height=32, num_points=100, samples_per_axis=1)
+    write_scene(tmp_path / "table", generate_scene(5, config))
+    settings = RunSettings(
+        scene=str(tmp_path / "table"),
+        max_steps=40,
+        num_rounds=2,
+        num_novel=3,
+        novel_prob=0.9,
+        novel_weight=50.0,
+        hold_back=0.2,
+        hold_back_min_views=3,
+        hold_back_margin=0.0,
+        split="every:4",
+    )
+    whole, part = (RunFolder(tmp_path / name) for name in ("whole", "part"))
+    list(Experiment(settings, whole).run())
+    metrics = json.loads((whole.path / "metrics.json").read_text())
+    held_back = metrics["held_back"]
+    assert len(held_back["views"]) == 1
+    undone = [check["step"] for check in held_back["checks"] if check["verdict"] == "undone"]
+    assert undone
+    assert held_back["kept_step"] < 40
+    page = (whole.path / "report.html").read_text()
+    assert f"{len(undone)} tries lowered the score and were undone" in page
+    assert ("training stopped early" in page) == held_back["stopped_early"]
+    list(Experiment(settings, part).run(stop_at=undone[0] + 1))
+    list(Experiment(settings, part, resume=True).run())
+    for name in ("plain.ply", "loop.ply", "metrics.json", "metrics.jsonl"):
+        assert (part.path / name).read_bytes() == (whole.path / name).read_bytes(), name

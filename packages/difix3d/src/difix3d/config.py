@@ -118,8 +118,9 @@ class HoldBackConfig:
     """Share of the captured views that is held back, rounded to whole views, at least one; 0 trusts every round, and
     trains one splat only. Scenes of fewer than `min_views` captured views hold nothing back."""
 
-    min_views: int = 5
-    """Fewest captured views of which some are held back: with less, what a view's absence costs hides the rest."""
+    min_views: int = 12
+    """Fewest captured views of which some are held back. With few views one of them is no judge of the others: without
+    it the probe may get worse there for steps in which the splat of all views gets better everywhere."""
 
     max_views: int = 6
     """Most views that are held back."""

@@ -43,7 +43,7 @@ TARGETS: dict[str, type] = {
 }
 """Names of targets; `around` is an older name of `photos-between`."""
 
-DEMO_STEPS = 1000
+DEMO_STEPS = 1600
 DEMO_SIZE = 256
 DEMO_GAUSSIANS = 12_000
 DEMO_SPARSE = 6
@@ -101,7 +101,7 @@ class RunSettings:
     """Frame of a gsplat checkpoint: colmap where gsplat was told not to normalize."""
 
     max_steps: int | None = None
-    """Optimizer steps of each of the two trainings. None: 1000 for the demo, else 3000 on a CPU, 30 000 on a GPU."""
+    """Optimizer steps of each of the two trainings. None: 1600 for the demo, else 3000 on a CPU, 30 000 on a GPU."""
 
     max_size: int | None = None
     """Longer side of the photos in pixels, larger ones are made smaller. None: 256 for the demo, else 384 on a CPU,
@@ -146,6 +146,9 @@ class RunSettings:
     undone, and training stops where nothing helps any more. 0: every round is trusted. None: 0.15, and 0 for the
     presets released and paper, and for finished splats, which have seen all photos."""
 
+    hold_back_min_views: int = 12
+    """Fewest training photos of which some are held back; with fewer, every round is trusted."""
+
     hold_back_margin: float = 0.3
     """Loss of PSNR on those photos, in dB, from which a try is undone."""
 
@@ -174,7 +177,7 @@ class RunSettings:
         SteppingConfig(step_distance=self.step_distance)
         MixtureConfig(novel_prob=self.novel_prob, novel_weight=self.novel_weight, agreement=self.agreement)
         PoolConfig(num_rounds=self.pool_rounds)
-        HoldBackConfig(share=self.hold_back or 0, margin=self.hold_back_margin)
+        HoldBackConfig(share=self.hold_back or 0, margin=self.hold_back_margin, min_views=self.hold_back_min_views)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -229,7 +232,9 @@ def progressive_config(settings: RunSettings) -> ProgressiveConfig:
     if settings.max_steps is None or settings.max_gaussians is None or settings.hold_back is None:
         raise ValueError("expected resolved settings, got some that are still None")
     train = _train_config(settings, settings.max_steps)
-    hold_back = HoldBackConfig(share=settings.hold_back, margin=settings.hold_back_margin)
+    hold_back = HoldBackConfig(
+        share=settings.hold_back, margin=settings.hold_back_margin, min_views=settings.hold_back_min_views
+    )
     if settings.preset != "short":
         config = released_config(train) if settings.preset == "released" else paper_config(train)
         return replace(config, targets=_targets(settings), hold_back=hold_back, seed=settings.seed)
@@ -278,6 +283,7 @@ def _targets(settings: RunSettings) -> Targets:
         return FileTargets(path=name)
     if kind is HeldOutTargets:
         return HeldOutTargets()
+    num_views = settings.num_novel
     if kind is CoverageTargets:
-        return CoverageTargets(num_views=settings.num_novel, num_candidates=max(48, 3 * settings.num_novel))
-    return kind(num_views=settings.num_novel)
+        return CoverageTargets(num_views=num_views, num_candidates=max(48, 3 * num_views))
+    return kind(num_views=num_views)
