@@ -142,6 +142,25 @@ def test_eval_keeps_what_a_training_with_exposures_wrote(scene_folder: Path, tmp
     assert json.loads((out / "metrics.json").read_text()) == before
 
 
+def test_eval_needs_the_split_of_the_run(scene_folder: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
+    """Scores on photos that were trained on would look like better ones; lists are found from any folder."""
+    monkeypatch.chdir(tmp_path)
+    names = sorted(path.name for path in (scene_folder / "images").iterdir())
+    Path("held_out.txt").write_text(names[1])
+    argv = _train(scene_folder, tmp_path / "run", "--stop-at", "2")
+    argv[argv.index("--split") + 1] = "held_out.txt"
+    assert main(argv) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    scored = ["eval", "--run", str(tmp_path / "run"), "--device", "cpu"]
+    assert main(scored) == 0
+    before = (tmp_path / "run" / "metrics.json").read_text()
+    assert list(json.loads(before)["per_view"]) == [names[1]]
+    (tmp_path / "held_out.txt").write_text(names[2])
+    assert "is not split as it was" in _refused(capsys, scored)
+    assert (tmp_path / "run" / "metrics.json").read_text() == before
+
+
 def test_a_splat_file_is_scored_as_the_run_is(finished: Path, scene_folder: Path, tmp_path: Path, capsys):
     file = ["eval", "--splats", str(finished / "point_cloud.ply"), "--device", "cpu"]
     where = ["--scene", str(scene_folder), "--out", str(tmp_path / "scores")]

@@ -110,6 +110,7 @@ def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
             scene_folder, settings["split"], settings["sparse"], settings["max_size"], flags
         )
         run_folder.check_same_scene(run, scene.name, scene.names, scene.T_scene_colmap)
+        run_folder.check_same_split(run, split.train)
         score(
             lambda camera: splats.render(camera).rgb,
             _views(scene, split, args.split),

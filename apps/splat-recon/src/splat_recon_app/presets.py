@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from splat_recon.config import TrainConfig, absgrad_config, antialiased_config, mcmc_config
@@ -65,10 +66,12 @@ def max_size(args: cli.Train, device: str) -> int | None:
 
 def run_settings(args: cli.Train, config: TrainConfig, where: str) -> dict[str, Any]:
     """What `config.json` keeps, and what a resumed run must share."""
+    # A list is found again from wherever the run is scored.
+    split = str(Path(args.split).resolve()) if args.split.endswith((".txt", ".json")) else args.split
     return {
         "scene": str(args.scene.resolve()),
         "preset": args.preset,
-        "split": args.split,
+        "split": split,
         "sparse": args.sparse,
         "max_size": max_size(args, where),
         "images": args.images,

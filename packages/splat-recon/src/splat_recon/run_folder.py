@@ -235,6 +235,24 @@ def check_same_scene(run: RunFolder, name: str, view_names: Sequence[str], T_sce
         raise InputError(f"the scene {name} is not the one that {run.path} was trained on{lacking}: name that one")
 
 
+def check_same_split(run: RunFolder, train: Sequence[str]) -> None:
+    """Refuse a split that is not the run's: photos that it was trained on would count as held out.
+
+    Args:
+        run: The run.
+        train: Names of the training views as the scene is split now.
+
+    Raises:
+        InputError: They are not those that the run was trained on.
+    """
+    differing = sorted(read_cameras(run)[0].keys() ^ set(train))
+    if differing:
+        raise InputError(
+            f"the scene is not split as it was when {run.path} was trained ({len(differing)} photos changed sides, "
+            f"{differing[0]} for one): put the splits.json or list of that time back"
+        )
+
+
 def write_history(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None:
     """Write `metrics.jsonl` anew: a resumed run has no lines beyond the checkpoint it started from."""
     _write_text(run.history, "".join(json.dumps(record) + "\n" for record in records))
