@@ -76,6 +76,7 @@ def _run(command: TrainCommand) -> int:
         print(f"Stopped at step {experiment.step} as asked. Go on with: {_resume_command(folder.path)}")
         return 0
     print(experiment.verdict)
+    print(experiment.time.sentence())
     print(folder.path / "report.html")
     return 0
 

@@ -22,6 +22,7 @@ from difix3d.enhance import EnhancedRenderer
 from difix3d.errors import InputError, as_input_error
 from difix3d.evaluate import VariantResult, evaluate_variant
 from difix3d.fixers import IdentityFixer, load_fixer
+from difix3d.fixing_time import TIME_FILE, FixingTime, TimedFixer
 from difix3d.pictures import labelled_pair, write_comparison, write_novel_views
 from difix3d.progressive import ProgressiveTrainer
 from difix3d.references import pose_distances
@@ -105,6 +106,7 @@ class Experiment:
         self.resume = resume
         self.finished = False
         self.verdict = ""
+        self.time = FixingTime()
         self._curves = Curves()
         self._plain: SplatTrainer | None = None
         self._loop: ProgressiveTrainer | None = None
@@ -125,7 +127,8 @@ class Experiment:
             try:
                 with as_input_error():
                     yield from self._prepare()
-                yield from self._train(stop_at)
+                with self.time.phase("training"):
+                    yield from self._train(stop_at)
             except DivergedError as error:
                 raise InputError(f"training diverged: {error}") from error
             finally:
@@ -133,7 +136,8 @@ class Experiment:
                     self.folder.discard()
             if self.step < self.max_steps:
                 return
-            yield from self._compare()
+            with self.time.phase("comparison"):
+                yield from self._compare()
             self.finished = True
 
     @property
@@ -159,10 +163,10 @@ class Experiment:
         device = chosen_device(self.settings.device)
         self.settings = resolved(self.settings, device)
         self.config = progressive_config(self.settings)
-        self.scene, self.split = _load_scene(self.settings)
+        self.scene, self.split = load_scene(self.settings)
         yield Progress(phase=phase, done=1, total=3, note="fixer")
         self.device = device
-        self.fixer = load_fixer(self.settings.fixer, device=device)
+        self.fixer = TimedFixer(load_fixer(self.settings.fixer, device=device), self.time)
         self.captured = self.scene.select(self.split.train)
         self.held_out = self.scene.select(self.split.test)
         self.T_world_target = target_poses(
@@ -208,6 +212,7 @@ class Experiment:
                 problems.append(str(error))
                 self._plain = self._loop = None
                 continue
+            self.time.load(checkpoint)
             break
         if problems and self._plain is None:
             # Starting over would cut the measurements, and new checkpoints would give way to the old ones.
@@ -309,6 +314,7 @@ class Experiment:
 
         def write(part: Path) -> None:
             self._plain_trainer().save(part / "plain")
+            self.time.save(part)
             if self._loop is not None:
                 self._loop.save(part / "loop")
 
@@ -336,6 +342,8 @@ class Experiment:
             metrics = facts.metrics(results)
             self.verdict = metrics["verdict"]
             self.folder.write_json("metrics.json", metrics)
+            # Beside it and not in it: metrics are the same bit for bit after any stop, times are not.
+            self.folder.write_json(TIME_FILE, self.time.to_dict())
             write_report(
                 self.folder.path,
                 facts,
@@ -378,7 +386,7 @@ class Experiment:
             progress=loop.main.progress if loop else 0.0,
             kept_step=loop.trainer.step if loop else self.step,
             num_novel=len(loop.novel.views) if loop and loop.novel else 0,
-            fixed=not isinstance(self.fixer, IdentityFixer),
+            fixed=not isinstance(self.fixer.fixer, IdentityFixer),
             step=self.step,
         )
 
@@ -401,7 +409,8 @@ class _RgbRenderer:
         return self.trainer.render(camera).rgb
 
 
-def _load_scene(settings: RunSettings) -> tuple[Scene, Split]:
+def load_scene(settings: RunSettings) -> tuple[Scene, Split]:
+    """The normalized scene of resolved settings, and which of its photos are held out."""
     if settings.scene is None:
         size = settings.max_size or 256
         scene = generate_scene(DEMO_SEED, SyntheticConfig(width=size, height=size * 3 // 4))

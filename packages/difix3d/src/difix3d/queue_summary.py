@@ -10,6 +10,7 @@ from typing import Any
 
 from difix3d.errors import as_input_error
 from difix3d.evaluate import VARIANTS
+from difix3d.fixing_time import TIME_FILE
 from difix3d.scene_task import RunOutcome, SceneTask
 from splat_recon.html_page import filled, settings_table
 
@@ -64,10 +65,16 @@ def _row(task: SceneTask, outcome: RunOutcome | None) -> dict[str, Any]:
             name: {key: scores[key] for key in ("psnr", "ssim", "lpips")} for name, scores in values["variants"].items()
         }
         row |= {"state": "finished", "best_variant": values["best_variant"], "variants": variants}
-        row["fixing_share"] = (values.get("time") or {}).get("fixing_share")
+        row["fixing_share"] = _fixing_share(task.folder / TIME_FILE)
     elif (task.folder / "config.json").is_file():
         row["state"] = "unfinished"
     return row
+
+
+def _fixing_share(path: Path) -> float | None:
+    if not path.is_file():
+        return None
+    return float(json.loads(path.read_text(encoding="utf-8"))["fixing_share"])
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -1,0 +1,114 @@
+"""How much of a run's time goes into the fixer."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from difix3d.fixers import ViewFixer
+
+TIME_FILE = "time.json"
+"""Where a checkpoint keeps the seconds so far, and a run's folder the result."""
+
+PHASES = ("training", "comparison")
+"""Rounds are made in training; the comparison fixes the renders that it shows."""
+
+
+class FixingTime:
+    """Wall seconds of the phases of a run, and of the fixer in each; they are carried over in checkpoints."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.fixing_seconds = dict.fromkeys(PHASES, 0.0)
+        self._phase: str | None = None
+        self._since = 0.0
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count the time of the block, and what is fixed in it, for a phase."""
+        self._phase, self._since = name, time.monotonic()
+        try:
+            yield
+        finally:
+            self._count()
+            self._phase = None
+
+    def _count(self) -> None:
+        if self._phase is not None:
+            now = time.monotonic()
+            self.seconds[self._phase] += now - self._since
+            self._since = now
+
+    def add_fixing(self, seconds: float) -> None:
+        """Count seconds in the fixer."""
+        if self._phase is not None:
+            self.fixing_seconds[self._phase] += seconds
+
+    def share(self, *phases: str) -> float:
+        """The fixer's share of the phases' time, in [0, 1]; 0 before anything has run."""
+        self._count()
+        total = sum(self.seconds[name] for name in phases)
+        return min(1.0, sum(self.fixing_seconds[name] for name in phases) / total) if total > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of a run's time.json."""
+        return {
+            "fixing_share": self.share(*PHASES),
+            "fixing_share_training": self.share("training"),
+            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
+            "fixing_seconds": {name: round(value, 3) for name, value in self.fixing_seconds.items()},
+        }
+
+    def sentence(self) -> str:
+        """For the screen."""
+        return (
+            f"Fixing took {self.share(*PHASES):.1%} of the time ({self.share('training'):.1%} of training, "
+            f"{self.share('comparison'):.1%} of the comparison and its film)."
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write into a checkpoint."""
+        self._count()
+        values = {"seconds": self.seconds, "fixing_seconds": self.fixing_seconds}
+        (folder / TIME_FILE).write_text(json.dumps(values) + "\n", encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """Go on from a checkpoint; one without the file was written before times were kept, and counts for nothing."""
+        try:
+            values = json.loads((folder / TIME_FILE).read_text(encoding="utf-8"))
+            self.seconds = {name: float(values["seconds"][name]) for name in PHASES}
+            self.fixing_seconds = {name: float(values["fixing_seconds"][name]) for name in PHASES}
+        except (OSError, ValueError, KeyError, TypeError):
+            return
+
+
+class TimedFixer:
+    """A fixer whose time is counted.
+
+    Args:
+        fixer: What fixes.
+        spent: Where its time is added.
+    """
+
+    def __init__(self, fixer: ViewFixer, spent: FixingTime) -> None:
+        self.fixer = fixer
+        self.spent = spent
+
+    def __call__(
+        self, rendered: Float[Tensor, "b h w c=3"], references: Float[Tensor, "b h2 w2 c=3"]
+    ) -> Float[Tensor, "b h w c=3"]:
+        """Fix, and count how long it takes."""
+        begun = time.monotonic()
+        fixed = self.fixer(rendered, references)
+        if fixed.is_cuda:
+            # A GPU works on after the call has returned.
+            fixed.sum().item()
+        self.spent.add_fixing(time.monotonic() - begun)
+        return fixed

@@ -1,0 +1,54 @@
+"""The share of time spent in the fixer: counted, carried over, and written down."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from difix3d.experiment import Experiment
+from difix3d.fixing_time import FixingTime, TimedFixer
+from difix3d.run_folder import RunFolder
+from difix3d.settings import RunSettings
+
+
+def test_what_the_fixer_takes_is_counted_for_its_phase(tmp_path: Path) -> None:
+    def slow(rendered: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.05)
+        return rendered
+
+    spent = FixingTime()
+    fixer = TimedFixer(slow, spent)
+    picture = torch.zeros(1, 4, 4, 3)
+    fixer(picture, picture)
+    assert spent.share("training") == 0
+    with spent.phase("training"):
+        fixer(picture, picture)
+        time.sleep(0.05)
+        spent.save(tmp_path)
+    assert 0.05 <= spent.fixing_seconds["training"] < spent.seconds["training"]
+    assert spent.share("training") == pytest.approx(
+        spent.fixing_seconds["training"] / spent.seconds["training"], abs=0.01
+    )
+    assert spent.fixing_seconds["comparison"] == 0
+    again = FixingTime()
+    again.load(tmp_path)
+    assert again.fixing_seconds == spent.fixing_seconds
+    again.load(tmp_path / "nowhere")
+    assert again.fixing_seconds == spent.fixing_seconds
+
+
+def test_a_run_says_how_much_of_it_was_fixing(tmp_path: Path) -> None:
+    settings = RunSettings(
+        fixer="none", max_steps=6, max_size=40, max_gaussians=300, num_rounds=1, num_novel=2, hold_back=0.0
+    )
+    experiment = Experiment(settings, RunFolder(tmp_path / "run"))
+    list(experiment.run())
+    written = json.loads((tmp_path / "run" / "time.json").read_text(encoding="utf-8"))
+    assert written["fixing_seconds"]["training"] + written["fixing_seconds"]["comparison"] > 0
+    assert 0 <= written["fixing_share"] < 1
+    assert written["seconds"]["training"] > 0
+    assert "% of training" in experiment.time.sentence()
