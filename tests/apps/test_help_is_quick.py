@@ -13,6 +13,7 @@ COMMANDS = {
     "splat_recon_app": ["train", "eval", "render", "export", "sfm", "convert"],
     "difix3d_train_app": ["--scene", "--out", "--fixer", "--max-steps", "--resume"],
     "difix3d_pairs_app": ["--out"],
+    "difix3d_eval_app": ["score", "compare", "ablation"],
     "difix3d_enhance_app": ["--input", "--scene", "--out", "--resume"],
 }
 

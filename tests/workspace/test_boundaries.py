@@ -27,6 +27,8 @@ ALLOWED_FIRST_PARTY = {
     "splat_recon_app": {"splat_recon"},
     "difix3d_train_app": {"difix3d"},
     "difix3d_pairs_app": {"difix3d"},
+    "difix3d_enhance_app": {"difix3d"},
+    "difix3d_eval_app": {"difix3d"},
 }
 
 FORBIDDEN_THIRD_PARTY = {

@@ -1,0 +1,1 @@
+"""The command `difix3d-eval`."""

@@ -1,0 +1,121 @@
+"""Parse, score or compare or run, and tell how it ended by the exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from difix3d.errors import InputError
+from difix3d_eval_app.cli import Ablation, Command, Compare, Score
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `difix3d-eval` and return its exit code: 0, 2 for bad input, 130 when stopped."""
+    command: Any = tyro.cli(Command, args=arguments, prog="difix3d-eval", config=(tyro.conf.FlagCreatePairsOff,))  # type: ignore[call-overload]
+    try:
+        return {Score: _score, Compare: _compare, Ablation: _ablation}[type(command)](command)
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+
+
+def _score(command: Score) -> int:
+    for folder in (command.renders, command.scenes):
+        if not folder.is_dir():
+            raise InputError(f"there is no folder {folder}")
+    from rich.console import Console
+
+    from difix3d.evaluation.protocol import load_protocol
+    from difix3d.evaluation.scores import score_renders
+
+    protocol = load_protocol(command.protocol)
+    content: dict[str, Any] = {}
+    with Console(stderr=True).status("Scoring") as status:
+        scored = score_renders(command.renders, command.scenes, protocol, method=command.method, masked=command.masked)
+        for content in scored:
+            status.update(f"Scoring: {len(content['scenes'])} of {len(content['identity']['scenes'])} scenes")
+    _write(command.out / "scores.json", content)
+    return _tables(command.out, "scores", [content])
+
+
+def _compare(command: Compare) -> int:
+    from difix3d.evaluation.scores import check_comparable, read_scores
+
+    if len(command.scores) < 2:
+        raise InputError("name two files of scores or more with --scores")
+    contents = [read_scores(path) for path in command.scores]
+    check_comparable(command.scores, contents)
+    rows = {content["method"]: content["means"] for content in contents}
+    if len(rows) < len(contents):
+        raise InputError("two of the files have the same method: score one again with another --method")
+    _write(command.out / "comparison.json", {"identity": contents[0]["identity"], "methods": rows})
+    return _tables(command.out, "comparison", contents)
+
+
+def _tables(out: Path, name: str, contents: list[dict[str, Any]]) -> int:
+    from difix3d.evaluation.pages import write_pages
+
+    first = contents[0]
+    identity = first["identity"]
+    protocol = identity["protocol"]
+    notes = [
+        f"Protocol {protocol['name']} (version {protocol['version']}), {len(identity['scenes'])} scenes, "
+        f"{'masked' if identity['masked'] else 'without masks'}; {identity['lpips']}.",
+        *([protocol["missing"]] if protocol["missing"] else []),
+        *first["reasons"].values(),
+    ]
+    if first["scenes_left_out"]:
+        notes.insert(1, f"{len(first['scenes_left_out'])} scenes of the protocol are not there.")
+    rows = {content["method"]: content["means"] for content in contents}
+    for path in write_pages(out, name, rows, title=f"Scores: {protocol['name']}", notes=notes, facts=identity):
+        print(path)
+    return 0
+
+
+def _ablation(command: Ablation) -> int:
+    if command.run.scene is not None and not Path(command.run.scene).is_dir():
+        raise InputError(f"there is no folder {command.run.scene}: expected a scene folder (images/ and sparse/0/)")
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from difix3d.evaluation.ablation import ablation
+    from difix3d.evaluation.pages import write_pages
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}")) as bars:
+        tasks: dict[str, Any] = {}
+        for name, progress in ablation(command.run, command.out, frames=command.frames):
+            task = tasks.setdefault(name, None) or bars.add_task(name.replace("_", " "), note="")
+            tasks[name] = task
+            note = f"{progress.phase} {progress.note}"
+            bars.update(task, completed=progress.done, total=progress.total, note=note)
+    content = json.loads((command.out / "ablation.json").read_text(encoding="utf-8"))
+    notes = [
+        f"Scene {Path(content['scene']).name}, {content['num_views']} held-out photos; rows add to the one before.",
+        "Consistent pairs: neighbouring frames along the captured views whose matched points keep to each other's "
+        "epipolar lines (median at most 2 px, 10 matches or more).",
+        *(["Novel views moved toward the held-out poses."] if content["saw_test_poses"] else []),
+        *content["reasons"].values(),
+    ]
+    for path in write_pages(
+        command.out, "ablation", content["rows"], title="Ablation", notes=notes, facts=content["settings"]
+    ):
+        print(path)
+    return 0
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""What `difix3d-eval` understands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from difix3d.settings import RunSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Score renders of local scene folders by a stated protocol."""
+
+    renders: Path
+    """Folder with a folder of renders for each scene, named like the photos."""
+
+    scenes: Path
+    """Folder of the scenes."""
+
+    out: Path
+    """Where scores.json, scores.md and scores.html go."""
+
+    protocol: str = "nerfbusters"
+    """nerfbusters, dl3dv-difix, or a JSON file of the same form."""
+
+    method: str = "renders"
+    """What to call the renders in tables."""
+
+    masked: bool = True
+    """Use the protocol's visibility masks, which must be there. Without them it is another protocol."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    """Put scores of several methods into one table; refuses what was made by different protocols."""
+
+    scores: tuple[Path, ...]
+    """Files of `difix3d-eval score`."""
+
+    out: Path
+    """Where comparison.json, comparison.md and comparison.html go."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """Run the rows of the method on one scene: plain, fix only, one shot, progressive, and with post-render."""
+
+    out: Path
+    """Folder of both runs and of ablation.json, ablation.md and ablation.html; the same command goes on."""
+
+    run: tyro.conf.OmitArgPrefixes[RunSettings] = field(default_factory=lambda: RunSettings(hold_back=0.0))
+    """Here nothing is held back unless asked for: every round is trusted, so that rows show what rounds do."""
+
+    frames: int = 12
+    """Frames along the captured views on which the consistency of each row is measured; 0 leaves it out."""
+
+
+Command = (
+    Annotated[Score, tyro.conf.subcommand("score")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Ablation, tyro.conf.subcommand("ablation")]
+)

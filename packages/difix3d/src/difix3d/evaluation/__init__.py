@@ -1,0 +1,1 @@
+"""Scores by stated protocols, multi-view consistency, and the rows of the method."""

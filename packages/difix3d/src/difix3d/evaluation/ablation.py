@@ -1,0 +1,141 @@
+"""The rows of the paper's ablation on one scene: each part of the method added to the one before.
+
+plain: photos only. fix only: the plain splat's renders are fixed. one shot: one round, straight to the targets.
+progressive: rounds that come nearer step by step. + post-render: the progressive splat's renders are fixed as well.
+All of it by two runs of the comparison; both can be stopped and taken up again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from difix3d.enhance import EnhancedRenderer
+from difix3d.errors import InputError, as_input_error
+from difix3d.evaluation.consistency import consistency
+from difix3d.experiment import Experiment, load_scene
+from difix3d.fixers import load_fixer
+from difix3d.run_folder import RunFolder
+from difix3d.scene_task import SceneTask
+from difix3d.scenes_queue import is_finished
+from difix3d.settings import RunSettings
+from difix3d.targets import path_poses
+from splat_recon.drawable import DrawableSplats
+from splat_recon.io.images import to_u8
+
+FORMAT = "difix3d-ablation"
+
+ROWS = {
+    "plain": ("progressive", "plain"),
+    "fix only": ("progressive", "plain_fixed"),
+    "one shot": ("one_shot", "loop"),
+    "progressive": ("progressive", "loop"),
+    "progressive + post-render": ("progressive", "loop_fixed"),
+}
+"""Each row's run and variant."""
+
+STRAIGHT = 1e6
+"""Length of a step, in extents, that no target is farther than."""
+
+NUM_FRAMES = 12
+"""Frames along the captured views on which consistency is measured."""
+
+
+def ablation(settings: RunSettings, out: Path, *, frames: int = NUM_FRAMES) -> Iterator[tuple[str, Any]]:
+    """Do both runs, and yield the run's name with each `experiment.Progress`; results are in `out/ablation.json`.
+
+    Args:
+        settings: The progressive run; the one-shot run differs in one round and a step without limit only.
+        out: Folder of both runs; finished ones are kept, stopped ones go on.
+        frames: Frames for the consistency of each row; fewer than 2 leave it out.
+
+    Raises:
+        InputError: The scene cannot be used, or `out` holds other runs.
+    """
+    runs = {"progressive": settings, "one_shot": replace(settings, num_rounds=1, step_distance=STRAIGHT)}
+    for name, asked in runs.items():
+        run = RunFolder(out / name)
+        resume = (run.path / "config.json").is_file()
+        if resume and RunSettings.from_dict(run.read_settings()) != asked:
+            raise InputError(f"{run.path} was run with other settings: name another --out")
+        if is_finished(SceneTask(name=name, settings=asked, folder=run.path)):
+            continue
+        experiment = Experiment(asked, run, resume=resume)
+        for progress in experiment.run():
+            yield name, progress
+    with as_input_error():
+        content = _content(settings, out, frames)
+        RunFolder(out).write_json("ablation.json", content)
+
+
+def _content(settings: RunSettings, out: Path, frames: int) -> dict[str, Any]:
+    metrics = {run: _json(out / run / "metrics.json") for run in ("progressive", "one_shot")}
+    resolved = _json(out / "progressive" / "config.json")["resolved"]
+    rows = {}
+    films = _Films(out, resolved, frames) if frames >= 2 else None
+    for row, (run, variant) in ROWS.items():
+        scores = metrics[run]["variants"][variant]
+        rows[row] = {
+            **{key: scores[key] for key in ("psnr", "ssim", "lpips")},
+            "consistency": None if films is None else films.consistency(run, variant),
+        }
+    reasons = {"fid": "FID needs Inception's weights and an extra that this project does not have"}
+    if any(row["lpips"] is None for row in rows.values()):
+        reasons["lpips"] = "LPIPS is left out: its backbone is not on this machine"
+    return {
+        "format": FORMAT,
+        "scene": settings.scene or "the generated demo scene",
+        "num_views": len(metrics["progressive"]["per_view"]),
+        "saw_test_poses": metrics["progressive"]["saw_test_poses"],
+        "settings": {key: value for key, value in resolved.items() if key != "config"},
+        "fid": None,
+        "reasons": reasons,
+        "rows": rows,
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+class _Films:
+    """A few frames along the captured views, of each splat, as it is and fixed."""
+
+    def __init__(self, out: Path, resolved: dict[str, Any], frames: int) -> None:
+        self.out = out
+        settings = RunSettings.from_dict({key: value for key, value in resolved.items() if key != "config"})
+        scene, split = load_scene(settings)
+        self.device = settings.device if settings.device != "auto" else "cpu"
+        self.fixer = load_fixer(settings.fixer, device=self.device)
+        self.captured = scene.select(split.train)
+        self.extent = scene.extent or 1.0
+        self.T_scene_colmap = scene.T_scene_colmap
+        poses = path_poses(np.stack([view.camera.T_world_cam for view in self.captured]), frames, extent=self.extent)
+        self.cameras = [self.captured[0].camera.with_pose(pose) for pose in poses]
+
+    def consistency(self, run: str, variant: str) -> dict[str, Any]:
+        """Of one row."""
+        name = variant.removesuffix("_fixed")
+        splats = DrawableSplats.of_file(self.out / run / f"{name}.ply", device=self.device)
+        render = _InScene(splats, self.T_scene_colmap)
+        if variant.endswith("_fixed"):
+            render = EnhancedRenderer(render, self.fixer, self.captured, extent=self.extent)
+        return consistency([to_u8(render(camera)) for camera in self.cameras], self.cameras)
+
+
+class _InScene:
+    """Renders a splat in COLMAP's frame for a camera in the scene's."""
+
+    def __init__(self, splats: DrawableSplats, T_scene_colmap: np.ndarray) -> None:
+        self.splats = splats
+        self.T_colmap_scene = np.linalg.inv(T_scene_colmap)
+
+    def __call__(self, camera: Any) -> Any:
+        from splat_recon.geometry.poses import transform_camera
+
+        return self.splats.render(transform_camera(self.T_colmap_scene, camera)).rgb

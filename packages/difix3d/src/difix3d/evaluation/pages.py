@@ -1,0 +1,78 @@
+"""Scores of several methods as one table in Markdown and one page."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from difix3d.errors import as_input_error
+from splat_recon.html_page import filled, settings_table
+
+_TEMPLATE = Path(__file__).with_name("scores.html")
+
+COLUMNS = {"psnr": ("PSNR (dB)", ".2f"), "ssim": ("SSIM", ".4f"), "lpips": ("LPIPS", ".4f"), "fid": ("FID", ".2f")}
+"""What a table shows, and how it is written."""
+
+CONSISTENT = "consistent pairs"
+
+
+def write_pages(
+    out: Path, name: str, rows: Mapping[str, Mapping[str, Any]], *, title: str, notes: Sequence[str], facts: dict
+) -> list[Path]:
+    """Write ``name.md`` and ``name.html``.
+
+    Args:
+        out: Where to.
+        name: Of both files.
+        rows: By method, its scores; `consistency` may be among them.
+        title: Of the page.
+        notes: What a reader must know: split, masks, metrics, what is missing.
+        facts: Settings for the page's last section.
+
+    Raises:
+        InputError: A file cannot be written.
+    """
+    heads, cells = _table(rows)
+    lines = [
+        "| " + " | ".join(heads) + " |",
+        "|---" * len(heads) + "|",
+        *("| " + " | ".join(row) + " |" for row in cells),
+    ]
+    markdown = f"# {title}\n\n" + "\n".join(lines) + "\n\n" + "".join(f"- {note}\n" for note in notes)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in cells)
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heads)
+    parts = {
+        "title": html.escape(title),
+        "notes": "".join(f"<li>{html.escape(note)}</li>" for note in notes),
+        "table": f'<table class="numbers"><tr>{head}</tr>{body}</table>',
+        "settings": settings_table(facts),
+    }
+    written = [out / f"{name}.md", out / f"{name}.html"]
+    with as_input_error():
+        out.mkdir(parents=True, exist_ok=True)
+        for path, text in zip(written, (markdown, filled(_TEMPLATE, parts)), strict=True):
+            path.write_text(text, encoding="utf-8")
+    return written
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    with_consistency = any(row.get("consistency") for row in rows.values())
+    heads = ["method", *(head for head, _ in COLUMNS.values())] + ([CONSISTENT] if with_consistency else [])
+    cells = []
+    for name, row in rows.items():
+        shown = [name]
+        for key, (_, form) in COLUMNS.items():
+            value = row.get(key)
+            shown.append("–" if value is None else format(value, form))
+        if with_consistency:
+            found = row.get("consistency")
+            shown.append("–" if not found else _consistent(found))
+        cells.append(shown)
+    return heads, cells
+
+
+def _consistent(found: Mapping[str, Any]) -> str:
+    median = found["median_distance"]
+    return f"{found['consistent_share']:.0%}" + ("" if median is None else f" (median {median:.2f} px)")

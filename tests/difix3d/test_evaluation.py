@@ -1,0 +1,158 @@
+"""Evaluation: protocols say which frames count, masks blacken, different protocols never meet, epipolar lines hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difix3d.errors import InputError
+from difix3d.evaluation.consistency import ConsistencyConfig, consistency, epipolar_distances, fundamental, matches
+from difix3d.evaluation.pages import write_pages
+from difix3d.evaluation.protocol import Protocol, load_protocol, protocol_names
+from difix3d.evaluation.scores import check_comparable, read_scores, score_renders
+from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+
+rng = np.random.default_rng(0)
+PHOTO = rng.integers(0, 200, (24, 32, 3), dtype=np.uint8)
+
+
+def save(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)
+
+
+@pytest.fixture
+def captures(tmp_path: Path) -> Path:
+    """A capture in the form of Nerfbusters with two test photos, masks, and renders that are 10 too bright."""
+    scene = tmp_path / "scenes" / "art"
+    for name in ("frame_00000", "frame_00001", "frame_1_00000", "frame_1_00001"):
+        save(scene / "images" / f"{name}.png", PHOTO)
+    mask = np.zeros((24, 32), np.uint8)
+    mask[:, :16] = 1
+    for place in range(2):
+        save(scene / "visibility_median_count" / f"{place:05d}.png", mask)
+        bright = PHOTO + np.uint8(10)
+        bright[:, 16:] = 255
+        save(tmp_path / "renders" / "art" / f"frame_1_{place:05d}.png", bright)
+    return tmp_path
+
+
+def scored(place: Path, protocol: Protocol | None = None, **options) -> dict:
+    protocol = protocol or load_protocol("nerfbusters")
+    *_, content = score_renders(place / "renders", place / "scenes", protocol, method="ours", **options)
+    return content
+
+
+def test_nerfbusters_tests_on_the_second_pass_and_halves_some_scenes(captures: Path) -> None:
+    protocol = load_protocol("nerfbusters")
+    assert len(protocol.scenes) == 12
+    names = [path.name for path in protocol.test_photos(captures / "scenes" / "art")]
+    assert names == ["frame_1_00000.png", "frame_1_00001.png"]
+    assert protocol.photo_folder(Path("car")).name == "images_2"
+
+
+def test_dl3dv_drops_frames_before_it_counts_and_asks_for_train_ids(tmp_path: Path) -> None:
+    protocol = load_protocol("dl3dv-difix")
+    assert len(protocol.scenes) == 27
+    name, dropped = next(iter(protocol.dropped.items()))
+    assert name in protocol.scenes
+    scene = tmp_path / name
+    frames = ["frame_90001.png", dropped[0], "frame_90002.png", "frame_90003.png"]
+    (scene / "nerfstudio").mkdir(parents=True)
+    content = {"frames": [{"file_path": f"images/{frame}"} for frame in frames]}
+    (scene / "nerfstudio" / "transforms.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="not public"):
+        protocol.test_photos(scene)
+    (scene / "difix_train_ids.json").write_text("[0, 2]")
+    assert [path.name for path in protocol.test_photos(scene)] == ["frame_90002.png"]
+    (scene / "difix_train_ids.json").write_text("[0, 3]")
+    with pytest.raises(InputError, match="below 3"):
+        protocol.test_photos(scene)
+
+
+def test_what_is_masked_is_black_in_both_and_counts_as_right(captures: Path) -> None:
+    content = scored(captures)
+    # Half of the image is 10 of 255 off, the other half is black in both.
+    wanted = -10 * np.log10((10 / 255) ** 2 / 2)
+    assert content["means"]["psnr"] == pytest.approx(wanted, abs=1e-4)
+    unmasked = scored(captures, masked=False)
+    assert unmasked["means"]["psnr"] < wanted - 3
+    assert content["fid"] is None
+    assert "FID" in content["reasons"]["fid"]
+    assert len(content["scenes_left_out"]) == 11
+
+
+def test_scores_of_different_protocols_are_not_compared(captures: Path) -> None:
+    same, unmasked = scored(captures), scored(captures, masked=False)
+    other = scored(captures, dataclasses.replace(load_protocol("nerfbusters"), version=2))
+    files = [captures / "a.json", captures / "b.json"]
+    check_comparable(files, [same, scored(captures)])
+    with pytest.raises(InputError, match="masked"):
+        check_comparable(files, [same, unmasked])
+    with pytest.raises(InputError, match="protocol version"):
+        check_comparable(files, [same, other])
+    files[0].write_text(json.dumps(same))
+    assert read_scores(files[0])["means"] == same["means"]
+    files[1].write_text("{}")
+    with pytest.raises(InputError, match="no scores"):
+        read_scores(files[1])
+
+
+def test_everything_that_is_missing_is_named(captures: Path) -> None:
+    (captures / "renders" / "art" / "frame_1_00000.png").unlink()
+    (captures / "scenes" / "art" / "visibility_median_count" / "00001.png").unlink()
+    with pytest.raises(InputError, match=r"frame_1_00000.png is absent; art/frame_1_00001.png has no mask"):
+        scored(captures)
+    with pytest.raises(InputError, match=", ".join(protocol_names())):
+        load_protocol("mine")
+
+
+def test_the_cameras_of_a_scene_are_consistent_with_its_photos() -> None:
+    scene = generate_scene(3, SyntheticConfig(width=160, height=120, num_views=24))
+    # Two views from places near each other: pixels of world points lie on each other's epipolar lines.
+    a, b = scene.views[0].camera, scene.views[1].camera
+    p_world = np.concatenate([scene.points.p_world[:50].astype(np.float64), np.ones((50, 1))], axis=1)
+    pixels = []
+    for camera in (a, b):
+        projected = (p_world @ camera.T_cam_world.T)[:, :3] @ camera.K.T
+        pixels.append(projected[:, :2] / projected[:, 2:])
+    distances = epipolar_distances(fundamental(a, b), *pixels)
+    assert distances.max() < 1e-6
+    moved = epipolar_distances(fundamental(a, b), pixels[0], pixels[1] + np.array([3.0, 4.0]))
+    assert np.median(moved) > 0.5
+
+
+def test_matches_follow_a_shift_and_wrong_cameras_are_found_out() -> None:
+    scene = generate_scene(3, SyntheticConfig(width=160, height=120, num_views=4))
+    photo = np.array(scene.views[0].rgb_u8)
+    p_a, p_b = matches(photo[:, :-6], photo[:, 6:])
+    assert len(p_a) > 30
+    assert np.abs(p_a - p_b - [6, 0]).max() < 1e-9
+    # A camera that moves right sees the picture of a far wall shifted along rows, and not along columns.
+    camera = scene.views[0].camera
+    left = dataclasses.replace(camera, width=154)
+    right, up = np.eye(4), np.eye(4)
+    right[0, 3], up[1, 3] = 0.1, 0.1
+    frames = [photo[:, :-6], photo[:, 6:]]
+    good = consistency(frames, [left, left.with_pose(left.T_world_cam @ right)])
+    bad = consistency(frames, [left, left.with_pose(left.T_world_cam @ up)])
+    assert good["consistent_share"] == 1.0
+    assert bad["consistent_share"] == 0.0
+    assert consistency(frames, [left, left.with_pose(left.T_world_cam @ right)], ConsistencyConfig(min_matches=10**6))[
+        "consistent_share"
+    ] == pytest.approx(0)
+    with pytest.raises(ValueError, match="two frames"):
+        consistency(frames[:1], [left])
+
+
+def test_pages_say_what_is_not_known(tmp_path: Path) -> None:
+    rows = {"plain": {"psnr": 17.123, "ssim": 0.5, "lpips": None}}
+    markdown, page = write_pages(tmp_path, "scores", rows, title="Scores", notes=["no masks"], facts={"a": 1})
+    assert "| plain | 17.12 | 0.5000 | – | – |" in markdown.read_text(encoding="utf-8")
+    assert "no masks" in page.read_text(encoding="utf-8")
+    assert "<!--" not in page.read_text(encoding="utf-8")
