@@ -10,6 +10,9 @@ from types import FrameType
 STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """SIGHUP is unknown to Windows."""
 
+ALWAYS = (signal.SIGINT, signal.SIGTERM)
+"""Those that stop a command also where it was started with them ignored."""
+
 
 def exit_code(interrupt: KeyboardInterrupt) -> int:
     """What a shell expects of a command that a signal ended."""
@@ -43,8 +46,9 @@ def collected() -> Iterator[list[int]]:
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    # What is ignored stays so: `nohup` means that a closed terminal does not end the command.
-    numbers = [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+    # `nohup` means that a closed terminal does not end the command. An ignored SIGINT only says that a script started
+    # it in the background; who sends one all the same means it.
+    numbers = [number for number in STOPPING if number in ALWAYS or signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
