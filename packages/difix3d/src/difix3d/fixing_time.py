@@ -25,8 +25,8 @@ class FixingTime:
     """Wall seconds of the phases of a run, and of the fixer in each; they are carried over in checkpoints."""
 
     def __init__(self) -> None:
-        self.seconds = dict.fromkeys(PHASES, 0.0)
-        self.fixing_seconds = dict.fromkeys(PHASES, 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
+        self.fixing_seconds: dict[str, float] = dict.fromkeys(PHASES, 0.0)
         self._phase: str | None = None
         self._since = 0.0
 
