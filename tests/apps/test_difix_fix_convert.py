@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from difix_fix.__main__ import COMMANDS, main
-from difix_model.sources import load_source
+from difix_model.formats.sources import load_source
 
 
 def test_convert_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

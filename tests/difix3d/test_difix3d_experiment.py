@@ -16,8 +16,8 @@ from difix3d.fixers import DifixFixer, IdentityFixer, load_fixer
 from difix3d.pictures import labelled_pair
 from difix3d.run_folder import KEPT_CHECKPOINTS, RunFolder, newest_run, numbered
 from difix3d.settings import RunSettings
-from difix_model.checkpoint import save_checkpoint
 from difix_model.config import tiny_config
+from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.network import DifixNetwork
 from splat_recon.evaluate import Evaluation, ViewScore
 from splat_recon.io.colmap import write_scene

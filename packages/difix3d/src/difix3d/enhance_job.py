@@ -19,12 +19,12 @@ from PIL import Image
 from difix3d.enhance_config import EnhanceConfig
 from difix3d.errors import InputError
 from difix3d.references import pose_distances
-from difix_model.references.camera_poses import find_poses, read_poses
 from difix_model.jobs.image_files import image_files
+from difix_model.references.camera_poses import find_poses, read_poses
 from difix_model.references.choice import ReferenceConfig, choose_references
 from difix_model.references.similarity import THUMBNAIL_SIDE
-from difix_model.video.frames import TimedFrame
 from difix_model.video.encoder import PictureFormat
+from difix_model.video.frames import TimedFrame
 from difix_model.video.job import VideoJob, plan_video
 from splat_recon.device import chosen_device
 from splat_recon.drawable import DrawableSplats
