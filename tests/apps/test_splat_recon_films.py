@@ -188,6 +188,7 @@ def test_wrong_renders_are_one_sentence(finished: Path, tmp_path: Path, capsys):
         "holds no cameras": [*run, "--out", str(tmp_path / "a.mp4"), "--cameras", str(tmp_path / "none.json")],
         "cannot be read": [*run, "--out", str(tmp_path / "a.mp4"), "--cameras", str(tmp_path / "missing.json")],
         "is not empty": [*run, "--out", str(tmp_path / "full"), "--frames", "2"],
+        "holds no frames of a render": [*run, "--out", str(tmp_path / "full"), "--frames", "2", "--overwrite"],
         "there is no file": ["export", "--splats", str(tmp_path / "no.spz"), "--out", str(tmp_path / "x.ply")],
     }
     for sentence, argv in cases.items():

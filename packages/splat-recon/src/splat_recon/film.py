@@ -116,7 +116,7 @@ def _check_record(folder: Path, content: dict[str, object], *, overwrite: bool) 
             before = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError):
             before = {}
-    elif folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    elif folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no frames of a render: choose another --out")
     if before == content:
         return not overwrite
