@@ -10,8 +10,8 @@ on six views and renders a path through the cameras; the motion for the warped e
 depth, and the truth of a generated scene is ray-cast.
 
 The figures are defined in `difix_model.video.flicker`, on the scale of 0 to 255. "restless" stands for a fixer that
-invents something else for each frame: a blotchy pattern of 8 levels on top of the default weights' result. It shows what
-steadying can do, and is not a fixer that anyone uses.
+invents something else for each frame: a blotchy pattern of 8 levels on top of the default weights' result. It shows
+what steadying can do, and is not a fixer that anyone uses.
 """
 
 from __future__ import annotations
