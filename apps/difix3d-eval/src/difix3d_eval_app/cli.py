@@ -55,7 +55,7 @@ class Ablation:
     run: tyro.conf.OmitArgPrefixes[RunSettings] = field(default_factory=lambda: RunSettings(hold_back=0.0))
     """Here nothing is held back unless asked for: every round is trusted, so that rows show what rounds do."""
 
-    frames: int = 12
+    frames: int = 36
     """Frames along the captured views on which the consistency of each row is measured; 0 leaves it out."""
 
 

@@ -17,6 +17,9 @@ from splat_recon.html_page import filled, settings_table
 SUMMARY = "summary.json"
 PAGE = "summary.html"
 
+MAX_SAID = 200
+"""Characters of an error on the page; all of it is in the JSON file."""
+
 _TEMPLATE = Path(__file__).with_name("summary.html")
 
 
@@ -127,9 +130,9 @@ def _table(content: Mapping[str, Any]) -> str:
 def _table_row(row: Mapping[str, Any]) -> str:
     name = html.escape(row["name"])
     if row["state"] != "finished":
-        said = html.escape(row["error"] or row["state"])
-        kind = ' class="loss"' if row["state"] == "failed" else ""
-        return f"<tr><td>{name}</td><td colspan={len(VARIANTS) + 2}{kind}>{row['state']}: {said}</td></tr>"
+        said = f"{row['state']}: {row['error']}" if row["error"] else row["state"]
+        said = said if len(said) <= MAX_SAID else f"{said[:MAX_SAID]} ..."
+        return f'<tr><td>{name}</td><td colspan={len(VARIANTS) + 2} class="said">{html.escape(said)}</td></tr>'
     link = f'<a href="{html.escape(row["folder"])}/report.html">{name}</a>'
     return _cells(link, row["variants"], row["fixing_share"])
 

@@ -42,7 +42,7 @@ ROWS = {
 STRAIGHT = 1e6
 """Length of a step, in extents, that no target is farther than."""
 
-NUM_FRAMES = 12
+NUM_FRAMES = 36
 """Frames along the captured views on which consistency is measured."""
 
 
