@@ -57,6 +57,7 @@ from splat_recon.config import AdcConfig, TrainConfig
         (lambda: PoolConfig(decay=2.0), "decay must be in"),
         (lambda: MixtureConfig(agreement=0.0), "agreement must be positive"),
         (lambda: ProgressiveConfig(num_references=0), "num_references must be at least 1"),
+        (lambda: RunSettings(max_turn_degrees=-5.0), "max_turn_degrees must be positive"),
         (lambda: RunSettings(hold_back_min_views=1), "min_views must be at least 2"),
         (lambda: RunSettings(hold_back=-0.1), "share must be in"),
         (lambda: RunSettings(targets="no/such/file"), "or a file with cameras"),
@@ -147,7 +148,7 @@ def test_presets_of_others_scale_with_the_run():
 
 def test_settings_resolve_to_configs():
     demo = resolved(RunSettings(), "cpu")
-    begins = ("scene", "from_checkpoint", "from_ply", "agreement")
+    begins = ("scene", "from_checkpoint", "from_ply", "agreement", "max_turn_degrees")
     assert None not in [value for name, value in demo.to_dict().items() if name not in begins]
     assert progressive_config(demo).hold_back == HoldBackConfig()
     assert isinstance(progressive_config(demo).targets, AroundTargets)

@@ -284,8 +284,9 @@ class SteppingConfig:
     """What lengths are measured in, here and where poses are compared: the scene's extent, or units of its normalized
     frame, as in the released code."""
 
-    max_turn_degrees: float | None = 30.0
-    """A step turns no farther than this. None: however far, as in the released code."""
+    max_turn_degrees: float | None = None
+    """A step turns no farther than this. None: by the same share of the way as the centre moves, as in the released
+    code."""
 
     rotation_weight: float = 1.0
     """How many units count as much as one radian when poses are compared. Released code: 1."""

@@ -125,6 +125,9 @@ class RunSettings:
     step_distance: float = 0.25
     """How far novel views move per round, as a fraction of the scene's extent (preset short)."""
 
+    max_turn_degrees: float | None = None
+    """How far novel views turn per round at most (preset short). None: as far as their way asks for."""
+
     novel_prob: float = 0.3
     """Probability that a step trains on a fixed view, in [0, 1]."""
 
@@ -174,7 +177,7 @@ class RunSettings:
         if self.seed > MAX_SEED:
             raise ValueError(f"seed must be at most {MAX_SEED}, got {self.seed}")
         # The nested configs know the ranges of the others.
-        SteppingConfig(step_distance=self.step_distance)
+        SteppingConfig(step_distance=self.step_distance, max_turn_degrees=self.max_turn_degrees)
         MixtureConfig(novel_prob=self.novel_prob, novel_weight=self.novel_weight, agreement=self.agreement)
         PoolConfig(num_rounds=self.pool_rounds)
         HoldBackConfig(share=self.hold_back or 0, margin=self.hold_back_margin, min_views=self.hold_back_min_views)
@@ -242,7 +245,7 @@ def progressive_config(settings: RunSettings) -> ProgressiveConfig:
         train=train,
         rounds=EvenRounds(num_rounds=settings.num_rounds),
         targets=_targets(settings),
-        stepping=SteppingConfig(step_distance=settings.step_distance),
+        stepping=SteppingConfig(step_distance=settings.step_distance, max_turn_degrees=settings.max_turn_degrees),
         mixture=MixtureConfig(
             novel_prob=settings.novel_prob, novel_weight=settings.novel_weight, agreement=settings.agreement
         ),
