@@ -15,6 +15,7 @@ from torch import Tensor
 
 from difix_model.errors import InputError
 from difix_model.gate_evidence import EvidenceConfig, change_trust
+from difix_model.images import ROWS_AT_ONCE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,22 +130,7 @@ def apply_gate(
             whatever the limits: there is nothing to harm. From `OPAQUE` on they apply in full.
         references: One per image, if there are any; only `evidence` looks at them.
     """
-    raw_change = fixed - rendered
-    change = raw_change
-    if config.trusted_change > 0:
-        size = change.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-        change = change * (size / config.trusted_change).clamp(max=1.0)
-    if config.evidence is not None:
-        change = change * change_trust(rendered, fixed, config.evidence, references=references)[..., None]
-    if config.detail_strength < 1:
-        coarse = _averaged(change, config.blur_radius)
-        change = coarse + config.detail_strength * (change - coarse)
-    if config.max_change < 1:
-        change = config.max_change * torch.tanh(change / config.max_change)
-    change = config.strength * change
-    if alpha is not None:
-        change = torch.lerp(raw_change, change, (alpha[..., None] / OPAQUE).clamp(max=1.0))
-    return (rendered + change).clamp(0.0, 1.0)
+    return _limited(rendered, fixed, config, alpha=alpha, references=references, out=torch.empty_like(fixed))
 
 
 def gated(
@@ -157,6 +143,7 @@ def gated(
     alpha: Float[Tensor, "b h w"] | None = None,
     references: Float[Tensor, "b h2 w2 c=3"] | None = None,
     with_weight: bool = False,
+    in_place: bool = False,
 ) -> Gated:
     """Combine everything that restricts a fix: the gate, a strength and a mask.
 
@@ -169,20 +156,101 @@ def gated(
         alpha: Opacity of the render in [0, 1], for the gate.
         references: One per image, for the gate.
         with_weight: Whether to return the weight, too.
+        in_place: Whether the result may be written over `fixed`, so that a large image is not held once more.
     """
-    result = fixed if config is None else apply_gate(rendered, fixed, config, alpha=alpha, references=references)
-    if strength != 1.0:
-        result = torch.lerp(rendered, result, strength)
-    if mask is not None:
-        result = torch.lerp(rendered, result, mask.to(result)[..., None])
-    return Gated(rgb=result, weight=_share(rendered, fixed, result) if with_weight else None)
+    weight = torch.zeros_like(fixed[..., 0]) if with_weight else None
+    if config is None and strength == 1.0 and mask is None and not with_weight:
+        return Gated(rgb=fixed, weight=None)
+    result = _limited(
+        rendered,
+        fixed,
+        config,
+        strength=strength,
+        mask=mask,
+        alpha=alpha,
+        references=references,
+        out=fixed if in_place else torch.empty_like(fixed),
+        weight_out=weight,
+    )
+    return Gated(rgb=result, weight=weight)
 
 
-def _share(rendered: Tensor, fixed: Tensor, result: Tensor) -> Float[Tensor, "b h w"]:
+def _limited(
+    rendered: Float[Tensor, "b h w c=3"],
+    fixed: Float[Tensor, "b h w c=3"],
+    config: GateConfig | None,
+    *,
+    strength: float = 1.0,
+    mask: Float[Tensor, "b h w"] | None = None,
+    alpha: Float[Tensor, "b h w"] | None = None,
+    references: Float[Tensor, "b h2 w2 c=3"] | None = None,
+    out: Float[Tensor, "b h w c=3"],
+    weight_out: Float[Tensor, "b h w"] | None = None,
+) -> Float[Tensor, "b h w c=3"]:
+    """Go over the image in bands of rows: what is computed between is far larger than the image."""
+    trust = None if config is None else _trust(rendered, fixed, config, references)
+    around = config.blur_radius if config is not None and config.detail_strength < 1 else 0
+    before: tuple[slice, Tensor] | None = None
+    for rows in _bands(rendered.shape[1], at_least=around):
+        result, render, change = fixed[:, rows], rendered[:, rows], fixed[:, rows] - rendered[:, rows]
+        if config is not None:
+            wider = slice(max(rows.start - around, 0), rows.stop + around)
+            believed = fixed[:, wider] - rendered[:, wider]
+            believed = _fine_limited(believed if trust is None else believed * trust[:, wider], config)
+            believed = believed[:, rows.start - wider.start :][:, : rows.stop - rows.start]
+            if alpha is not None:
+                believed = torch.lerp(change, believed, (alpha[:, rows, :, None] / OPAQUE).clamp(max=1.0))
+            result = (render + believed).clamp_(0.0, 1.0)
+        share = strength if mask is None else strength * mask[:, rows].to(fixed)[..., None]
+        result = torch.lerp(render, result, share)
+        if weight_out is not None:
+            weight_out[:, rows] = _share(render, change, result)
+        # The next band looks at the last rows of this one, as they were.
+        if before is not None:
+            out[:, before[0]] = before[1]
+        before = (rows, result)
+    if before is not None:
+        out[:, before[0]] = before[1]
+    return out
+
+
+def _trust(
+    rendered: Tensor, fixed: Tensor, config: GateConfig, references: Tensor | None
+) -> Float[Tensor, "b h w 1"] | None:
+    """The share of the change that is believed at every pixel; None if all of it is."""
+    trust = None
+    if config.evidence is not None:
+        trust = change_trust(rendered, fixed, config.evidence, references=references)[..., None]
+    if config.trusted_change > 0:
+        share = (_change_size(rendered, fixed) / config.trusted_change).clamp(max=1.0)[:, None, None, None]
+        trust = share.expand(*rendered.shape[:3], 1) if trust is None else trust.mul_(share)
+    return trust
+
+
+def _fine_limited(change: Float[Tensor, "b h w c"], config: GateConfig) -> Float[Tensor, "b h w c"]:
+    if config.detail_strength < 1:
+        coarse = _averaged(change, config.blur_radius)
+        change = coarse + config.detail_strength * (change - coarse)
+    if config.max_change < 1:
+        change = config.max_change * torch.tanh(change / config.max_change)
+    return config.strength * change
+
+
+def _change_size(rendered: Float[Tensor, "b h w c"], fixed: Float[Tensor, "b h w c"]) -> Float[Tensor, " b"]:
+    """Root mean square of the change."""
+    squares = [(fixed[:, rows] - rendered[:, rows]).square().sum(dim=(1, 2, 3)) for rows in _bands(rendered.shape[1])]
+    return (torch.stack(squares).sum(dim=0) / fixed[0].numel()).sqrt()
+
+
+def _bands(height: int, at_least: int = 1) -> list[slice]:
+    step = max(ROWS_AT_ONCE, at_least)
+    return [slice(start, min(start + step, height)) for start in range(0, height, step)]
+
+
+def _share(render: Tensor, raw_change: Tensor, result: Tensor) -> Float[Tensor, "b h w"]:
     """The part of the change that is in the result, by projection: colours may be limited one by one."""
-    change = fixed - rendered
-    size = change.square().sum(dim=-1)
-    share = ((result - rendered) * change).sum(dim=-1) / size.clamp(min=1e-12)
+    size = raw_change.square().sum(dim=-1)
+    share = ((result - render) * raw_change).sum(dim=-1) / size.clamp(min=1e-12)
     return torch.where(size > 1e-12, share, torch.zeros_like(share)).clamp(0.0, 1.0)
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from difix_model.errors import InputError
+from difix_model.images import ROWS_AT_ONCE
 
 PALETTE_LEVELS = 64
 """Levels at which the distributions of two images' colours are compared."""
@@ -142,7 +143,13 @@ def _cells(image: Float[Tensor, "b h w c"], cells: int) -> Float[Tensor, "b c h2
     height, width = image.shape[1:3]
     scale = cells / max(height, width)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    return functional.adaptive_avg_pool2d(rearrange(image, "b h w c -> b c h w"), size)
+    planes = rearrange(image, "b h w c -> b c h w")
+    if height <= ROWS_AT_ONCE:
+        return functional.adaptive_avg_pool2d(planes, size)
+    # Row of cells by row of cells: pooling lays out a copy of what it is given.
+    bounds = [(row * height // size[0], -((row + 1) * height // -size[0])) for row in range(size[0])]
+    rows = [functional.adaptive_avg_pool2d(planes[:, :, start:end], (1, size[1])) for start, end in bounds]
+    return torch.cat(rows, dim=2)
 
 
 def _step(value: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:

@@ -37,7 +37,7 @@ FULL_SCALE = {torch.uint8: 255.0, torch.uint16: 65535.0}
 """The integer types that pixels may have, and what 1 is in them."""
 
 ROWS_AT_ONCE = 512
-"""Rows of an image that are rounded to integers at a time."""
+"""Rows of a large image that are computed on at a time, where all would be held in memory once more."""
 
 AnyImage = Any
 """A PIL image, or an array or tensor, uint8, uint16 or float in [0, 1]: height x width, or height x width x channels
@@ -145,11 +145,14 @@ def quantized(unit: Float[Tensor, "*shape"], dtype: torch.dtype) -> Shaped[Tenso
     """Round values in [0, 1] to uint8 or uint16; floats keep their values."""
     if dtype not in FULL_SCALE:
         return unit.to(dtype)
-    if unit.ndim and unit.shape[0] > ROWS_AT_ONCE:
-        # A whole large image in float would be held once more.
-        return torch.cat([quantized(rows, dtype) for rows in unit.split(ROWS_AT_ONCE)])
     scale = FULL_SCALE[dtype]
-    return unit.float().mul(scale).round_().clamp_(0.0, scale).to(dtype)
+    if not unit.ndim:
+        return unit.float().mul(scale).round_().clamp_(0.0, scale).to(dtype)
+    whole = torch.empty(unit.shape, dtype=dtype, device=unit.device)
+    for rows, target in zip(unit.split(ROWS_AT_ONCE), whole.split(ROWS_AT_ONCE), strict=True):
+        # A whole large image in float would be held once more.
+        target.copy_(rows.float().mul(scale).round_().clamp_(0.0, scale))
+    return whole
 
 
 def to_bytes(rgb: Float[Tensor, "*shape"]) -> Tensor:

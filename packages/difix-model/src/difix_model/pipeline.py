@@ -192,6 +192,7 @@ class DifixPipeline(PipelineMethods):
         alphas = planes(one_per_image(alpha, len(given), "opacity"), sizes, "opacity")
         chosen = chosen_gate(gate or self.gate, gate_from(self.metadata.get("gate")))
         results = []
+        judges = chosen is not None and chosen.evidence is not None
         for number, (image, rgb, fixed) in enumerate(zip(taken, rgbs, self._run(rgbs, views), strict=True)):
             opacity = image.opacity() if alphas[number] is None else alphas[number]
             finished = gated(
@@ -201,8 +202,9 @@ class DifixPipeline(PipelineMethods):
                 strength=strength,
                 mask=_batched(masks[number], rgb),
                 alpha=_batched(opacity, rgb),
-                references=_batched(colours(views[number][0].pixels), rgb) if views[number] else None,
+                references=_batched(colours(views[number][0].pixels), rgb) if judges and views[number] else None,
                 with_weight=return_weight,
+                in_place=True,
             )
             result = image.restore(finished.rgb[0])
             weight = None if finished.weight is None else finished.weight[0].float().cpu().numpy()
@@ -245,7 +247,7 @@ class DifixPipeline(PipelineMethods):
             views = [[ReferenceImage(reference, height, width) for reference in own] for own in several]
         rendered = rendered.float()
         fixed = self._run(list(rendered), views)
-        result = torch.stack(fixed) if fixed else rendered
+        result = fixed[0][None] if len(fixed) == 1 else torch.stack(fixed) if fixed else rendered
         nearest = None if references is None else references if references.ndim == 4 else references[:, 0]
         return gated(
             rendered.clamp(0.0, 1.0),
@@ -255,6 +257,7 @@ class DifixPipeline(PipelineMethods):
             mask=mask,
             alpha=alpha,
             references=None if nearest is None else nearest.to(result).clamp(0.0, 1.0),
+            in_place=bool(fixed),
         ).rgb
 
     def _run(self, rgbs: Sequence[Tensor], references: Sequence[Sequence[ReferenceImage]]) -> list[Tensor]:

@@ -43,7 +43,7 @@ SHAPE_TOLERANCE = 0.02
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FixJob:
-    """Image files to fix; for videos and sequences there is `video_job.VideoJob`."""
+    """Image files to fix; for videos and sequences there is `video.job.VideoJob`."""
 
     inputs: tuple[Path, ...]
     """Images."""
@@ -95,7 +95,7 @@ def plan_job(
         out: For a folder, a folder. For an image, a file with a suffix, or a folder that gets a file of the input's
             name.
         reference: A photo for all, a folder of photos, or a file of chosen references, see
-            `reference_choice.choose_references`. None fixes without references.
+            `references.choice.choose_references`. None fixes without references.
         references: How references are chosen from a folder.
         mask: An image, or a folder of images named like the inputs; white where they may be changed.
         alpha: In the same way, the opacity of the renders.

@@ -46,11 +46,6 @@ def open_pipeline(
     return pipeline
 
 
-def num_items(job: FixJob) -> int:
-    """Return the number of images."""
-    return len(job.inputs)
-
-
 def run_job(job: FixJob, pipeline: DifixPipeline, *, strength: float = 1.0) -> Iterator[int]:
     """Fix everything, a batch at a time, and write each result as soon as it is there.
 
@@ -83,7 +78,9 @@ def run_job(job: FixJob, pipeline: DifixPipeline, *, strength: float = 1.0) -> I
         yield len(batch)
 
 
-def _fixed(job: FixJob, batch: Sequence[int], pipeline: DifixPipeline, strength: float) -> list[FixResult]:
+def _fixed(
+    job: FixJob, batch: Sequence[int], pipeline: DifixPipeline, strength: float
+) -> list[FixResult] | list[Image.Image]:
     images = [open_image(job.inputs[number]) for number in batch]
     references = [[open_image(path) for path in job.references[number]] for number in batch]
     masks, alphas = (
@@ -91,15 +88,16 @@ def _fixed(job: FixJob, batch: Sequence[int], pipeline: DifixPipeline, strength:
         for paths in (job.masks, job.alphas)
     )
     try:
-        return pipeline(images, references, strength=strength, mask=masks, alpha=alphas, return_weight=True)
+        wanted = any(job.weight_outputs[number] is not None for number in batch)
+        return pipeline(images, references, strength=strength, mask=masks, alpha=alphas, return_weight=wanted)
     except InputError as error:
         raise InputError(f"{_names(job, batch)}: {error}") from error
 
 
-def _save(job: FixJob, number: int, result: FixResult) -> None:
-    save_image(job.outputs[number], result.image)
-    weight_out = job.weight_outputs[number] if job.weight_outputs else None
-    if weight_out is not None:
+def _save(job: FixJob, number: int, result: FixResult | Image.Image) -> None:
+    save_image(job.outputs[number], result.image if isinstance(result, FixResult) else result)
+    weight_out = job.weight_outputs[number]
+    if weight_out is not None and isinstance(result, FixResult):
         save_image(weight_out, Image.fromarray(np.round(result.weight * 255).astype(np.uint8)))
 
 
