@@ -19,7 +19,7 @@ DOCUMENTS = sorted(
 )
 
 
-UV_RUN = r"uv run (?:--(?:extra|group|package) \S+ |--\S+ )*"
+UV_RUN = r"uv run (?:--(?:extra|group|package)\s\S+\s+|--(?!(?:extra|group|package)\s)\S+\s+)*"
 """The start of a command in the project's environment, with uv's own options."""
 
 
