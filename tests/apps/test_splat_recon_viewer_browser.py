@@ -151,9 +151,9 @@ def test_a_watched_training_is_the_same_bit_for_bit(browser, scene_folder: Path)
 
     from splat_recon.config import TrainConfig
     from splat_recon.io.colmap import read_scene
+    from splat_recon.pages.viewer import TrainingViewer
     from splat_recon.scene.normalize import normalized
     from splat_recon.trainer import SplatTrainer
-    from splat_recon.viewer import TrainingViewer
     from splat_recon.views.view_set import ViewSet
 
     scene = normalized(read_scene(scene_folder))

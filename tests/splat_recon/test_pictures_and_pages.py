@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splat_recon.contact_sheet import contact_sheet
 from splat_recon.errors import InputError
 from splat_recon.evaluate import Evaluation, ViewScore, evaluate
-from splat_recon.html_page import embedded_image, filled, settings_table, spread
-from splat_recon.pictures import beside, depth_colors, error_map, file_name, labelled
+from splat_recon.pages.contact_sheet import contact_sheet
+from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread
+from splat_recon.pages.pictures import beside, depth_colors, error_map, file_name, labelled
+from splat_recon.pages.svg_plot import Line, Plot, svg
+from splat_recon.pages.tensorboard import TensorBoardLog
 from splat_recon.scene.scene import View
-from splat_recon.svg_plot import Line, Plot, svg
-from splat_recon.tensorboard import TensorBoardLog
 from support.splat_scenes import make_camera
 
 

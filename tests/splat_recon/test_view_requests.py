@@ -6,11 +6,11 @@ import torch
 
 from splat_recon.config import TrainConfig
 from splat_recon.geometry.poses import matrix_from_quat_wxyz, quat_wxyz_from_matrix
+from splat_recon.pages.view_requests import MOVING_PX, SETTLED_SECONDS, ViewRequests, camera_of
 from splat_recon.render.rasterizer import make_rasterizer
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from splat_recon.trainer import SplatTrainer
-from splat_recon.view_requests import MOVING_PX, SETTLED_SECONDS, ViewRequests, camera_of
 from splat_recon.views.view_set import ViewSet
 from support.splat_scenes import make_camera, make_gaussians
 

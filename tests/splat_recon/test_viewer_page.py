@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from splat_recon.errors import InputError
-from splat_recon.viewer import SplatViewer, browser_splats, serve, thumbnail, thumbnails
+from splat_recon.pages.viewer import SplatViewer, browser_splats, serve, thumbnail, thumbnails
 from support.posed_scenes import orbit_camera
 from support.splat_scenes import make_gaussians
 

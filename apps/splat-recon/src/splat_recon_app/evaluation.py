@@ -54,10 +54,10 @@ def score(
 
 
 def _scored(render: Render, views: Sequence[View], run: RunFolder, device: str, split: str) -> Evaluation:
-    from splat_recon.contact_sheet import contact_sheet
     from splat_recon.evaluate import evaluate
     from splat_recon.io.images import read_photo, write_beside, write_photo
     from splat_recon.metrics import make_lpips
+    from splat_recon.pages.contact_sheet import contact_sheet
 
     def file(view: View) -> Path:
         return (run.images / view.name).with_suffix(".png")
@@ -122,7 +122,7 @@ def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
             color_corrected=splats.config.appearance is not None,
         )
     if args.split == "test":
-        from splat_recon.report import write_report
+        from splat_recon.pages.report import write_report
 
         write_report(run)
     return run

@@ -16,9 +16,9 @@ from splat_recon_app import cli
 from splat_recon_app.console import console
 
 if TYPE_CHECKING:
+    from splat_recon.pages.tensorboard import TensorBoardLog
     from splat_recon.scene.scene import View
     from splat_recon.scene.splits import Split
-    from splat_recon.tensorboard import TensorBoardLog
     from splat_recon.trainer import SplatTrainer
 
 NUM_MEASUREMENTS = 10
@@ -47,7 +47,7 @@ def watching(args: cli.Train, run: RunFolder, trainer: SplatTrainer, split: Spli
     with ExitStack() as stack:
         board = None
         if args.tensorboard:
-            from splat_recon.tensorboard import TensorBoardLog
+            from splat_recon.pages.tensorboard import TensorBoardLog
 
             board = stack.enter_context(TensorBoardLog(run.path / "tensorboard", step=trainer.step))
         views = trainer.scene.select(split.test)
@@ -55,7 +55,7 @@ def watching(args: cli.Train, run: RunFolder, trainer: SplatTrainer, split: Spli
         if board is not None:
             observers.append(Curves(board, trainer))
         if args.viewer:
-            from splat_recon.viewer import TrainingViewer
+            from splat_recon.pages.viewer import TrainingViewer
 
             viewer = stack.enter_context(TrainingViewer(trainer, host=args.viewer_host, port=args.viewer_port))
             console.print(f"watch the training at {viewer.url}")
@@ -76,7 +76,7 @@ class Measurements:
         every: int | None,
         board: TensorBoardLog | None,
     ) -> None:
-        from splat_recon.html_page import spread
+        from splat_recon.pages.html_page import spread
 
         self._run = run
         self._every = max(1, trainer.config.max_steps // NUM_MEASUREMENTS) if every is None else every
@@ -105,7 +105,7 @@ class Measurements:
     def _measure(self, trainer: SplatTrainer, *, keep_pictures: bool) -> None:
         from splat_recon.evaluate import evaluate
         from splat_recon.io.images import to_u8, write_photo
-        from splat_recon.pictures import file_name
+        from splat_recon.pages.pictures import file_name
 
         pictures = {}
 

@@ -116,7 +116,7 @@ def _save(trainer: SplatTrainer, run: RunFolder, keep: int | None) -> None:
 
 def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
     """Scores, images and the PLY file, from the Gaussians of all, by the first process."""
-    from splat_recon.report import write_report
+    from splat_recon.pages.report import write_report
     from splat_recon.trained import TrainedSplats, export_splats
 
     gaussians = trainer.all_gaussians()

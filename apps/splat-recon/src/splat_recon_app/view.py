@@ -22,7 +22,7 @@ def view(args: cli.View) -> int:
         settings = run_folder.read_settings(RunFolder(args.run))
         photos_folder = Path(str(settings["scene"])) / "images"
     with logging_to(None):
-        from splat_recon.viewer import SplatViewer, serve, thumbnails
+        from splat_recon.pages.viewer import SplatViewer, serve, thumbnails
 
         splats, cameras = _opened(args)
         photos = {} if photos_folder is None else thumbnails(photos_folder, list(cameras))

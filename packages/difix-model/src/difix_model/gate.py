@@ -15,7 +15,6 @@ from torch import Tensor
 
 from difix_model.errors import InputError
 from difix_model.gate_evidence import EvidenceConfig, change_trust
-from difix_model.images import ROWS_AT_ONCE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +54,9 @@ class GateConfig:
 
 DEFAULT_GATE = GateConfig(evidence=EvidenceConfig())
 """For weights that bring no gate that looks at evidence."""
+
+PIXELS_AT_ONCE = 2**20
+"""Pixels of an image that are computed on at a time: a whole large one would be held several times over."""
 
 OPAQUE = 0.5
 """Opacity from which a render is worth keeping: at thin places of a good splat it is well below 1."""
@@ -191,7 +193,7 @@ def _limited(
     trust = None if config is None else _trust(rendered, fixed, config, references)
     around = config.blur_radius if config is not None and config.detail_strength < 1 else 0
     before: tuple[slice, Tensor] | None = None
-    for rows in _bands(rendered.shape[1], at_least=around):
+    for rows in _bands(*rendered.shape[1:3], at_least=around):
         result, render, change = fixed[:, rows], rendered[:, rows], fixed[:, rows] - rendered[:, rows]
         if config is not None:
             wider = slice(max(rows.start - around, 0), rows.stop + around)
@@ -238,12 +240,14 @@ def _fine_limited(change: Float[Tensor, "b h w c"], config: GateConfig) -> Float
 
 def _change_size(rendered: Float[Tensor, "b h w c"], fixed: Float[Tensor, "b h w c"]) -> Float[Tensor, " b"]:
     """Root mean square of the change."""
-    squares = [(fixed[:, rows] - rendered[:, rows]).square().sum(dim=(1, 2, 3)) for rows in _bands(rendered.shape[1])]
+    squares = [
+        (fixed[:, rows] - rendered[:, rows]).square().sum(dim=(1, 2, 3)) for rows in _bands(*rendered.shape[1:3])
+    ]
     return (torch.stack(squares).sum(dim=0) / fixed[0].numel()).sqrt()
 
 
-def _bands(height: int, at_least: int = 1) -> list[slice]:
-    step = max(ROWS_AT_ONCE, at_least)
+def _bands(height: int, width: int, at_least: int = 1) -> list[slice]:
+    step = max(PIXELS_AT_ONCE // width, at_least, 1)
     return [slice(start, min(start + step, height)) for start in range(0, height, step)]
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from splat_recon.svg_plot import Line, Plot, svg
+from splat_recon.pages.svg_plot import Line, Plot, svg
 
 COLORS = {"plain": "#8a94a6", "loop": "#0b7a75"}
 """One colour per training, the same everywhere in the report."""

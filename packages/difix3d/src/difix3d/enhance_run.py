@@ -20,7 +20,7 @@ from difix_model.video.frames import read_frames
 from difix_model.video.job import VideoJob
 from difix_model.video.steady import SteadyConfig
 from splat_recon.io.video import VideoFile
-from splat_recon.pictures import beside, labelled
+from splat_recon.pages.pictures import beside, labelled
 
 LABELS = ("before", "after")
 """What the halves of the comparison are called."""

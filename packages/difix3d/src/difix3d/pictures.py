@@ -11,7 +11,7 @@ from torch import Tensor
 from difix3d.evaluate import VariantResult
 from difix3d.novel_views import NovelViews
 from splat_recon.io.images import to_u8
-from splat_recon.pictures import beside, file_name, labelled
+from splat_recon.pages.pictures import beside, file_name, labelled
 from splat_recon.scene.scene import View
 
 

@@ -12,7 +12,7 @@ from difix3d.errors import as_input_error
 from difix3d.evaluate import VARIANTS
 from difix3d.fixing_time import TIME_FILE
 from difix3d.scene_task import RunOutcome, SceneTask
-from splat_recon.html_page import filled, settings_table
+from splat_recon.pages.html_page import filled, settings_table
 
 SUMMARY = "summary.json"
 PAGE = "summary.html"

@@ -14,8 +14,8 @@ from difix3d.novel_views import NovelViews
 from difix3d.schedule import rounds
 from difix3d.settings import RunSettings
 from difix3d.watch import Watch
-from splat_recon.html_page import embedded_image, filled, settings_table, spread
 from splat_recon.io.images import to_u8
+from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread
 from splat_recon.scene.scene import View
 from splat_recon.scene.splits import Split
 

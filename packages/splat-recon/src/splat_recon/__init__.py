@@ -36,10 +36,11 @@ if TYPE_CHECKING:
     from splat_recon.io.transforms_json import read_transforms, write_transforms
     from splat_recon.io.video import write_video
     from splat_recon.metrics import make_lpips
+    from splat_recon.pages.report import write_report
+    from splat_recon.pages.viewer import SplatViewer, TrainingViewer
     from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
     from splat_recon.render.output import RenderOutput, RenderStats
     from splat_recon.render.rasterizer import Rasterizer, RenderConfig, make_rasterizer
-    from splat_recon.report import write_report
     from splat_recon.scene.downscale import downscaled
     from splat_recon.scene.normalize import normalized
     from splat_recon.scene.scene import Points, Scene, View
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
     from splat_recon.trained import TrainedSplats, export_ply, export_splats
     from splat_recon.trainer import SplatTrainer
-    from splat_recon.viewer import SplatViewer, TrainingViewer
     from splat_recon.views.mixture import ViewMixture
     from splat_recon.views.view_set import TrainingView, ViewSet
 
@@ -76,13 +76,13 @@ _SUBMODULES = {
     "SfmResult": "io.sfm.report",
     "SplatFile": "io.formats",
     "SplatTrainer": "trainer",
-    "SplatViewer": "viewer",
+    "SplatViewer": "pages.viewer",
     "Split": "scene.splits",
     "SyntheticConfig": "scene.synthetic",
     "TrainConfig": "config",
     "TrainedSplats": "trained",
     "TrainingView": "views.view_set",
-    "TrainingViewer": "viewer",
+    "TrainingViewer": "pages.viewer",
     "View": "scene.scene",
     "ViewMixture": "views.mixture",
     "ViewScore": "evaluate",
@@ -110,7 +110,7 @@ _SUBMODULES = {
     "transformed": "gaussians.transform",
     "write_frames": "film",
     "write_ply": "io.ply",
-    "write_report": "report",
+    "write_report": "pages.report",
     "write_scene": "io.colmap",
     "write_splats": "io.formats",
     "write_transforms": "io.transforms_json",

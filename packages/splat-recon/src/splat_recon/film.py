@@ -18,7 +18,7 @@ from splat_recon.geometry.cameras import Camera
 from splat_recon.io.images import to_u8, write_photo
 from splat_recon.io.video import VideoFile
 from splat_recon.io.whole_file import written_whole
-from splat_recon.pictures import depth_colors
+from splat_recon.pages.pictures import depth_colors
 from splat_recon.render.output import RenderOutput
 
 Shown = Literal["rgb", "depth", "alpha"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from difix3d.errors import as_input_error
-from splat_recon.html_page import filled, settings_table
+from splat_recon.pages.html_page import filled, settings_table
 
 _TEMPLATE = Path(__file__).with_name("scores.html")
 

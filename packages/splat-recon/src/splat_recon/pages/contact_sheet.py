@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from splat_recon.evaluate import Evaluation
-from splat_recon.pictures import beside, error_map, headline
+from splat_recon.pages.pictures import beside, error_map, headline
 from splat_recon.scene.scene import View
 
 CELL_PX = 256

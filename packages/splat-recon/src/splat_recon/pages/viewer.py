@@ -26,8 +26,8 @@ from splat_recon.gaussians.spherical_harmonics import sh0_to_rgb
 from splat_recon.geometry.cameras import Camera
 from splat_recon.geometry.poses import matrix_from_quat_wxyz, quat_wxyz_from_matrix
 from splat_recon.geometry.trajectories import focus_point
-from splat_recon.html_page import spread
-from splat_recon.view_requests import SHOWN, Render, ViewRequests
+from splat_recon.pages.html_page import spread
+from splat_recon.pages.view_requests import SHOWN, Render, ViewRequests
 
 if TYPE_CHECKING:
     from splat_recon.trainer import SplatTrainer

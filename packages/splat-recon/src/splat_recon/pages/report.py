@@ -11,11 +11,11 @@ from jaxtyping import UInt8
 
 from splat_recon import run_folder
 from splat_recon.errors import InputError
-from splat_recon.html_page import embedded_image, filled, settings_table, spread
 from splat_recon.io.images import read_photo
-from splat_recon.pictures import file_name
+from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread
+from splat_recon.pages.pictures import file_name
+from splat_recon.pages.svg_plot import Line, Plot, svg
 from splat_recon.run_folder import RunFolder
-from splat_recon.svg_plot import Line, Plot, svg
 
 MAX_PICTURES = 4
 """Held-out photos that the page shows."""

@@ -15,7 +15,7 @@ import numpy as np
 from splat_recon.geometry.cameras import Camera
 from splat_recon.geometry.poses import matrix_from_quat_wxyz, rigid
 from splat_recon.io.images import to_u8
-from splat_recon.pictures import depth_colors
+from splat_recon.pages.pictures import depth_colors
 from splat_recon.render.output import RenderOutput
 
 Render = Callable[[Camera], RenderOutput]
