@@ -109,6 +109,7 @@ def test_released_config_has_the_released_constants(reference_data):
 def test_released_preset_is_as_described():
     config = progressive_config(resolved(RunSettings(preset="released"), "cuda"))
     assert config.train.max_steps == 60_000
+    assert isinstance(config.rounds, StepRounds)
     assert config.rounds.steps[:4] == (3000, 6000, 8000, 10_000)
     assert config.rounds.steps[-1] == 60_000
     assert len(config.rounds.steps) == 29
@@ -131,16 +132,17 @@ def test_released_preset_is_as_described():
 
 def test_presets_of_others_scale_with_the_run():
     short = progressive_config(resolved(RunSettings(preset="released", max_steps=6000), "cpu"))
+    assert isinstance(short.rounds, StepRounds)
     assert short.rounds.steps[:4] == (300, 600, 800, 1000)
     assert short.train.strategy.refine_stop == 1500
     paper = progressive_config(resolved(RunSettings(preset="paper"), "cuda"))
     assert paper.train.max_steps == 30_000
+    assert isinstance(paper.rounds, StepRounds)
     assert paper.rounds.steps == tuple(range(1500, 30_001, 1500))
     assert paper.train.learning_rates == TrainConfig().learning_rates
-    assert progressive_config(resolved(RunSettings(preset="paper", max_steps=3000), "cpu")).rounds.steps[:2] == (
-        150,
-        300,
-    )
+    short = progressive_config(resolved(RunSettings(preset="paper", max_steps=3000), "cpu"))
+    assert isinstance(short.rounds, StepRounds)
+    assert short.rounds.steps[:2] == (150, 300)
     asked = progressive_config(resolved(RunSettings(preset="released", targets="orbit", hold_back=0.2), "cpu"))
     assert isinstance(asked.targets, OrbitTargets)
     assert asked.hold_back.share == 0.2

@@ -159,6 +159,7 @@ def test_a_watch_tries_the_other_thing_and_then_stops():
         ("undone", None),
     ]
     assert watch.stopped
+    assert watch.best is not None
     assert watch.best.psnr == 11.0
     again = Watch(watch.config)
     again.load_state_dict(json.loads(json.dumps(watch.state_dict())))
@@ -206,6 +207,7 @@ def test_older_rounds_count_less(new_loop):
     loop.train_until(STEPS)
     assert [novel.round_index for novel in loop.main.pool] == [1, 2]
     views = pool_view_set(loop.main.pool, loop.config.mixture, pool)
+    assert views is not None
     assert [view.weight for view in views.views] == [2.5] * 3 + [5.0] * 3
 
 

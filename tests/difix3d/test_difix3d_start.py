@@ -1,6 +1,7 @@
 """Beginning with a finished splat: the same picture before and after, whoever wrote it; and what is refused."""
 
 import dataclasses
+from typing import Literal, cast
 
 import numpy as np
 import pytest
@@ -126,7 +127,7 @@ def test_what_cannot_be_read_safely_is_refused_in_a_sentence(scene, tmp_path, mo
         (tmp_path / "text.txt", "ply", "ends in"),
     ):
         with pytest.raises(InputError, match=words):
-            start_gaussians(StartConfig(path=str(path), kind=kind), scene)
+            start_gaussians(StartConfig(path=str(path), kind=cast("Literal['checkpoint', 'ply']", kind)), scene)
     monkeypatch.setattr("torch.__version__", "2.9.1")
     with pytest.raises(InputError, match=r"needs torch 2\.10 or newer"):
         start_gaussians(StartConfig(path=str(tmp_path / "partial.pt"), kind="checkpoint"), scene)

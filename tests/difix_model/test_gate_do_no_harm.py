@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from difix_model.gate import GateConfig, apply_gate
+from difix_model import gate as gate_module
+from difix_model.gate import GateConfig, apply_gate, gated
+from difix_model.gate_evidence import EvidenceConfig
 
 
 def images(seed: int, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,3 +67,30 @@ def test_where_nothing_was_rendered_the_fix_stands() -> None:
 def test_settings_out_of_range_are_named(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):
         GateConfig(**{field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_bands_of_rows_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch, in_place: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    rendered = torch.rand(2, 41, 20, 3, generator=generator)
+    fixed = (rendered + 0.3 * torch.randn(2, 41, 20, 3, generator=generator)).clamp(0, 1)
+    alpha, mask = torch.rand(2, 2, 41, 20, generator=generator)
+    config = GateConfig(
+        detail_strength=0.3,
+        blur_radius=3,
+        trusted_change=0.5,
+        max_change=0.2,
+        evidence=EvidenceConfig(doubted_share=0.0),
+        blur_radius=3,
+        trusted_change=0.5,
+        max_change=0.2,
+        evidence=EvidenceConfig(doubted_share=0.0),
+    )
+    whole = gated(rendered, fixed, config, strength=0.9, mask=mask, alpha=alpha, with_weight=True)
+    monkeypatch.setattr(gate_module, "PIXELS_AT_ONCE", 4 * 20)
+    given = fixed.clone()
+    banded = gated(rendered, given, config, strength=0.9, mask=mask, alpha=alpha, with_weight=True, in_place=in_place)
+    torch.testing.assert_close(banded.rgb, whole.rgb)
+    torch.testing.assert_close(banded.weight, whole.weight)
+    assert float((whole.rgb - rendered).abs().max()) > 0.02
+    assert torch.equal(given, fixed) != in_place

@@ -31,7 +31,8 @@ class Striker:
     """Raises at the n-th file operation inside a folder."""
 
     def __init__(self) -> None:
-        self.folder, self.left, self.error, self.lasting, self.seen = "", -1, None, False, 0
+        self.folder, self.left, self.lasting, self.seen = "", -1, False, 0
+        self.error: BaseException | None = None
 
     def __call__(self, event: str, arguments: tuple) -> None:
         if not self.folder or event not in EVENTS:

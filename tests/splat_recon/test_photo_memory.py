@@ -166,6 +166,7 @@ def test_training_views_hold_no_pixels_and_take_weights_in_place_of_the_mask(fol
     assert torch.equal(view.rgb_on("cpu"), expected)
     weights = torch.full((HEIGHT, WIDTH), 0.5)
     weighted = replace(view, pixel_weight=weights, weight=2.0)
+    assert weighted.pixel_weight is not None
     assert torch.equal(weighted.pixel_weight, weights)
     assert weighted.weight == 2.0
     assert view.pixel_weight is None

@@ -238,8 +238,9 @@ def test_a_mask_that_leaves_nothing_is_refused(folder):
 def undistortions(monkeypatch) -> list[str]:
     """Counts from here on what is really undistorted."""
     from splat_recon.io import posed_photos
+    from splat_recon.io.undistort import undistorted
 
-    done, undistorted = [], posed_photos.undistorted
+    done: list[str] = []
 
     def counting(pixels, camera):
         done.append(camera.model_name)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -388,7 +389,7 @@ def test_a_checkpoint_of_other_photos_is_refused_by_name(tmp_path: Path):
 
 @pytest.mark.parametrize("setting", ["packed", "visible_adam", "sparse_grad"])
 def test_what_only_gsplat_can_do_is_refused_on_a_cpu(setting: str):
-    settings = {"packed": True} | {setting: True}
+    settings: dict[str, Any] = {"packed": True} | {setting: True}
     with pytest.raises(InputError, match=f"{setting}.* is for gsplat on CUDA"):
         SplatTrainer(_scene(), ViewSet.from_views(_scene().views), TrainConfig(**settings))
 
