@@ -81,10 +81,6 @@ def test_bands_of_rows_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch
         trusted_change=0.5,
         max_change=0.2,
         evidence=EvidenceConfig(doubted_share=0.0),
-        blur_radius=3,
-        trusted_change=0.5,
-        max_change=0.2,
-        evidence=EvidenceConfig(doubted_share=0.0),
     )
     whole = gated(rendered, fixed, config, strength=0.9, mask=mask, alpha=alpha, with_weight=True)
     monkeypatch.setattr(gate_module, "PIXELS_AT_ONCE", 4 * 20)
