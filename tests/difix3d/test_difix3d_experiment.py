@@ -193,10 +193,11 @@ def test_fixers_by_name(weights):
     assert not torch.equal(fixed, fixer(rendered, 1 - references))
 
 
-def _result(name, psnrs, ssim=0.5):
+def _result(name, psnrs, ssim=0.5, level=None):
     scores = {str(index): ViewScore(psnr=psnr, ssim=ssim, lpips=None) for index, psnr in enumerate(psnrs)}
     evaluation = Evaluation(psnr=sum(psnrs) / len(psnrs), ssim=ssim, lpips=None, per_view=scores)
-    return VariantResult(name=name, evaluation=evaluation, num_gaussians=1, renders_u8={})
+    renders = {} if level is None else {view: np.full((4, 6, 3), level, dtype=np.uint8) for view in scores}
+    return VariantResult(name=name, evaluation=evaluation, num_gaussians=1, renders_u8=renders)
 
 
 def test_verdict_is_honest():
@@ -209,6 +210,13 @@ def test_verdict_is_honest():
     assert "nothing is clearly better than plain training (21.00 dB" in worse
     assert "-1.00 dB" in worse
     assert "control" in verdict([plain, _result("loop", [19.0, 21.0])], fixed=False)
+
+
+def test_the_verdict_says_when_the_fixer_had_no_part():
+    before, after = _result("loop", [20.5], level=7), _result("loop_fixed", [20.5], level=7)
+    assert "changed no pixel" in verdict([_result("plain", [20.0], level=3), before, after], fixed=True)
+    after = _result("loop_fixed", [20.5], level=8)
+    assert "changed no pixel" not in verdict([_result("plain", [20.0], level=3), before, after], fixed=True)
 
 
 def test_curves_join_the_loop_to_the_plain_training():

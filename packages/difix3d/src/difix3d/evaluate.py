@@ -95,7 +95,21 @@ def verdict(results: Sequence[VariantResult], *, fixed: bool) -> str:
         sentence += f" By SSIM the {VARIANTS[most_alike]} is ahead ({by_name[most_alike].ssim:.3f})."
     if not fixed:
         sentence += " The fixer was off: this is the control, which shows what the loop does by itself."
+    elif _final_fix_changes_nothing(results):
+        sentence += (
+            " The final fix changed no pixel: the fixer's gate found nothing that speaks for its changes, so what is "
+            "gained is not the fixer's doing."
+        )
     return sentence
+
+
+def _final_fix_changes_nothing(results: Sequence[VariantResult]) -> bool:
+    renders = {result.name: result.renders_u8 for result in results}
+    pairs = [(renders[name], renders[f"{name}_fixed"]) for name in renders if f"{name}_fixed" in renders]
+    return bool(pairs) and all(
+        bool(before) and all(np.array_equal(image, after[view]) for view, image in before.items())
+        for before, after in pairs
+    )
 
 
 def _others(by_name: dict[str, Evaluation]) -> str:
