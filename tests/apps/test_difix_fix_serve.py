@@ -138,7 +138,7 @@ def test_the_page_in_a_browser(server: tuple[subprocess.Popen[str], int], tmp_pa
     chromium = shutil.which("chromium")
     if chromium is None or find_spec("playwright") is None:
         pytest.skip("there is no chromium on PATH, or playwright (dependency group browser) is absent")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import sync_playwright  # pyright: ignore[reportMissingImports]
 
     process, port = server
     render = write_image(tmp_path / "my render.png", (90, 60))

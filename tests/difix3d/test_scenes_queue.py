@@ -118,7 +118,7 @@ def _processes(folder: Path, out: Path, **options: Any) -> Iterator[tuple[str, A
 def test_processes_and_ray_come_to_the_same_results(folder: Path, done: Path, tmp_path: Path) -> None:
     ways: list[dict[str, Any]] = [{"num_processes": 2}]
     try:
-        import ray  # noqa: F401
+        import ray  # noqa: F401  # pyright: ignore[reportMissingImports]
 
         ways.append({"num_processes": 2, "ray_address": "local"})
     except ImportError:

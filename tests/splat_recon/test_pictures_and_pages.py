@@ -115,7 +115,7 @@ def test_pages_hold_what_they_show(tmp_path: Path):
 
 def test_event_files_read_back(tmp_path):
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore[reportMissingImports]
 
     score = ViewScore(psnr=20.0, ssim=0.5, lpips=None)
     with TensorBoardLog(tmp_path) as log:
@@ -135,7 +135,7 @@ def test_event_files_read_back(tmp_path):
 
 def test_scores_and_pictures_are_events_too(tmp_path):
     pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore[reportMissingImports]
 
     score = ViewScore(psnr=20.0, ssim=0.5, lpips=0.25)
     with TensorBoardLog(tmp_path) as log:
