@@ -224,7 +224,7 @@ def test_a_run_killed_at_any_moment_goes_on_from_its_last_whole_checkpoint(pairs
         steps.append(int(line))
         time.sleep(rng.uniform(0.0, 0.6))
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
     assert steps == sorted(steps)
     assert steps[-1] > 0
     subprocess.run([*command, str(killed), json.dumps(config)], check=True, stdout=subprocess.DEVNULL)
