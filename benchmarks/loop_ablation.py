@@ -60,7 +60,8 @@ class Photos:
 
 def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
     """The config of a variant."""
-    from difix3d.config import CoverageTargets, EvenRounds, HoldBackConfig, PoolConfig
+    from difix3d.config import EvenRounds, HoldBackConfig, PoolConfig
+    from difix3d.target_config import CoverageTargets
 
     mixture = config.mixture
     changes: dict[str, dict[str, Any]] = {

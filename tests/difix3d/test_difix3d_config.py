@@ -7,19 +7,11 @@ import sys
 import pytest
 
 from difix3d.config import (
-    AroundTargets,
-    CoverageTargets,
     EvenRounds,
-    FileTargets,
-    HeldOutTargets,
     HoldBackConfig,
     MixtureConfig,
-    OrbitTargets,
-    PathTargets,
-    PerturbedTargets,
     PoolConfig,
     ProgressiveConfig,
-    SpiralTargets,
     SteppingConfig,
     StepRounds,
     released_config,
@@ -28,6 +20,16 @@ from difix3d.config import (
 from difix3d.errors import InputError
 from difix3d.schedule import rounds
 from difix3d.settings import TARGETS, RunSettings, progressive_config, resolved
+from difix3d.target_config import (
+    AroundTargets,
+    CoverageTargets,
+    FileTargets,
+    HeldOutTargets,
+    OrbitTargets,
+    PathTargets,
+    PerturbedTargets,
+    SpiralTargets,
+)
 from splat_recon.config import AdcConfig, TrainConfig
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from difix3d.config import AroundTargets, HeldOutTargets, PathTargets
 from difix3d.errors import InputError
 from difix3d.references import nearest_poses, pose_distances
 from difix3d.stepping import interpolated_pose, stepped_poses
+from difix3d.target_config import AroundTargets, HeldOutTargets, PathTargets
 from difix3d.targets import path_poses, target_poses
 from splat_recon.geometry.poses import slerp
 

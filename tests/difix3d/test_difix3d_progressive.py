@@ -9,7 +9,6 @@ import torch
 
 from difix3d.config import (
     EvenRounds,
-    HeldOutTargets,
     HoldBackConfig,
     MixtureConfig,
     PoolConfig,
@@ -22,6 +21,7 @@ from difix3d.errors import InputError
 from difix3d.fixers import IdentityFixer
 from difix3d.novel_views import NovelView, NovelViews, pool_view_set
 from difix3d.progressive import ProgressiveTrainer, forked
+from difix3d.target_config import HeldOutTargets
 from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.geometry.cameras import Camera
 from splat_recon.scene.normalize import normalized

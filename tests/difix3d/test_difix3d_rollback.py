@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.config import EvenRounds, HeldOutTargets, HoldBackConfig, MixtureConfig, PoolConfig, ProgressiveConfig
+from difix3d.config import EvenRounds, HoldBackConfig, MixtureConfig, PoolConfig, ProgressiveConfig
 from difix3d.experiment import Experiment
 from difix3d.fixers import IdentityFixer
 from difix3d.novel_views import pool_view_set
@@ -15,6 +15,7 @@ from difix3d.progressive import ProgressiveTrainer
 from difix3d.run_folder import RunFolder
 from difix3d.schedule import Round
 from difix3d.settings import RunSettings
+from difix3d.target_config import HeldOutTargets
 from difix3d.watch import Watch, held_back_indices, marks
 from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.io.colmap import write_scene

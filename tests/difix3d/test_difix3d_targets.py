@@ -6,23 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.config import (
-    CoverageTargets,
-    EvenRounds,
-    FileTargets,
-    HoldBackConfig,
-    OrbitTargets,
-    PerturbedTargets,
-    ProgressiveConfig,
-    SpiralTargets,
-    SteppingConfig,
-)
+from difix3d.config import EvenRounds, HoldBackConfig, ProgressiveConfig, SteppingConfig
 from difix3d.coverage import weakly_seen
 from difix3d.errors import InputError
 from difix3d.fixers import IdentityFixer
 from difix3d.progressive import ProgressiveTrainer
 from difix3d.references import pose_distances, ranked_poses, rotation_angles
 from difix3d.stepping import progress_to_targets, stepped_poses
+from difix3d.target_config import CoverageTargets, FileTargets, OrbitTargets, PerturbedTargets, SpiralTargets
 from difix3d.targets import target_poses
 from splat_recon.config import TrainConfig
 from splat_recon.gaussians.gaussians import Gaussians

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from difix3d.target_config import AroundTargets, HeldOutTargets, Targets
 from splat_recon.config import AdcConfig, LearningRates, TrainConfig
 
 RELEASED_STEPS = 60_000
@@ -59,50 +60,6 @@ class StepRounds:
     def __post_init__(self) -> None:
         if any(step < 1 for step in self.steps) or list(self.steps) != sorted(set(self.steps)):
             raise ValueError(f"steps must be positive and rising, got {self.steps}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AroundTargets:
-    """Novel views go to places between neighbouring captured views: no held-out pose is needed or used."""
-
-    num_views: int = 16
-    """How many targets. Released code: one per held-out view."""
-
-    num_neighbors: int = 2
-    """A target lies between a captured view and one of this many nearest other captured views."""
-
-    jitter: float = 0.1
-    """Spread (standard deviation, per axis) of the targets' centres about the straight line between the two views, as
-    a fraction of the distance between them."""
-
-    def __post_init__(self) -> None:
-        if self.num_views < 1 or self.num_neighbors < 1:
-            raise ValueError(
-                f"num_views and num_neighbors must be at least 1, got {self.num_views} and {self.num_neighbors}"
-            )
-        if not 0 <= self.jitter < float("inf"):
-            raise ValueError(f"jitter must be at least 0 and finite, got {self.jitter}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PathTargets:
-    """Novel views go to an evenly spaced path through the captured views, from neighbour to neighbour."""
-
-    num_views: int = 16
-    """How many targets along the path."""
-
-    def __post_init__(self) -> None:
-        if self.num_views < 1:
-            raise ValueError(f"num_views must be at least 1, got {self.num_views}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeldOutTargets:
-    """Novel views go to the poses of the held-out photos, as in the released code.
-
-    The photos stay unseen, their poses do not: figures on the same held-out views then say how good the splat is at
-    places that it was trained for.
-    """
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,98 +136,7 @@ class PoolConfig:
         _check_fraction("decay", self.decay)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OrbitTargets:
-    """Novel views go to a circle about what the captured views look at, upright as they are."""
-
-    num_views: int = 16
-    """How many targets, evenly around."""
-
-    def __post_init__(self) -> None:
-        _check_num_views(self.num_views)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpiralTargets:
-    """Novel views go to a spiral in front of the scene, for captures that all look one way."""
-
-    num_views: int = 16
-    """How many targets along the spiral."""
-
-    def __post_init__(self) -> None:
-        _check_num_views(self.num_views)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PerturbedTargets:
-    """Novel views go to places beside the captured views, each in turn, in random directions."""
-
-    num_views: int = 16
-    """How many targets."""
-
-    shift: float = 0.15
-    """Distance of a target's centre from its captured view, as a fraction of the scene's extent."""
-
-    turn_degrees: float = 5.0
-    """Angle between a target and its captured view, about a random axis."""
-
-    def __post_init__(self) -> None:
-        _check_num_views(self.num_views)
-        if not (0 <= self.shift < float("inf") and 0 <= self.turn_degrees <= 180):
-            raise ValueError(
-                f"shift must be at least 0 and turn_degrees in [0, 180], got {self.shift} and {self.turn_degrees}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CoverageTargets:
-    """Novel views go where the splat shows what few captured views saw, chosen anew in every round.
-
-    Candidates are places between and beside captured views, and on a circle about what they look at.
-    """
-
-    num_views: int = 16
-    """How many targets are chosen."""
-
-    num_candidates: int = 48
-    """Among how many."""
-
-    max_seen: int = 1
-    """A pixel is weakly seen if no more captured views than this see the same place."""
-
-    def __post_init__(self) -> None:
-        _check_num_views(self.num_views)
-        if self.num_candidates < self.num_views or self.max_seen < 0:
-            raise ValueError(
-                f"num_candidates must be at least num_views and max_seen at least 0, got {self.num_candidates} and "
-                f"{self.max_seen}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FileTargets:
-    """Novel views go to the cameras of a file, in the frame of the scene's COLMAP folder."""
-
-    path: str
-    """A camera path file, transforms.json, or a folder with a COLMAP model."""
-
-
-def _check_num_views(num_views: int) -> None:
-    if num_views < 1:
-        raise ValueError(f"num_views must be at least 1, got {num_views}")
-
-
 Rounds = EvenRounds | StepRounds
-Targets = (
-    AroundTargets
-    | PathTargets
-    | OrbitTargets
-    | SpiralTargets
-    | PerturbedTargets
-    | CoverageTargets
-    | FileTargets
-    | HeldOutTargets
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

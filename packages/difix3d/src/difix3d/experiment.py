@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from difix3d.config import FileTargets
 from difix3d.curves import Curves
 from difix3d.enhance import EnhancedRenderer
 from difix3d.errors import InputError, as_input_error
@@ -31,6 +30,7 @@ from difix3d.run_folder import RunFolder
 from difix3d.schedule import rounds
 from difix3d.settings import RunSettings, progressive_config, resolved, start_config
 from difix3d.start import start_gaussians
+from difix3d.target_config import FileTargets
 from difix3d.targets import path_poses, target_poses
 from difix3d.track import begun, forked
 from splat_recon.device import chosen_device

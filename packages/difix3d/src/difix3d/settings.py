@@ -8,27 +8,29 @@ from difix3d.config import (
     PAPER_STEPS,
     RELEASED_LEARNING_RATES,
     RELEASED_STEPS,
-    AroundTargets,
-    CoverageTargets,
     EvenRounds,
-    FileTargets,
-    HeldOutTargets,
     HoldBackConfig,
     MixtureConfig,
-    OrbitTargets,
-    PathTargets,
-    PerturbedTargets,
     PoolConfig,
     ProgressiveConfig,
-    SpiralTargets,
     StartConfig,
     SteppingConfig,
-    Targets,
     paper_config,
     released_config,
     released_train_config,
 )
 from difix3d.errors import InputError
+from difix3d.target_config import (
+    AroundTargets,
+    CoverageTargets,
+    FileTargets,
+    HeldOutTargets,
+    OrbitTargets,
+    PathTargets,
+    PerturbedTargets,
+    SpiralTargets,
+    Targets,
+)
 from splat_recon.config import AdcConfig, TrainConfig
 
 TARGETS: dict[str, type] = {

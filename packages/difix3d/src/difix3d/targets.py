@@ -5,7 +5,10 @@ import itertools
 import numpy as np
 from jaxtyping import Float64
 
-from difix3d.config import (
+from difix3d.errors import InputError, as_input_error
+from difix3d.references import pose_distances
+from difix3d.stepping import interpolated_pose
+from difix3d.target_config import (
     AroundTargets,
     CoverageTargets,
     FileTargets,
@@ -16,9 +19,6 @@ from difix3d.config import (
     SpiralTargets,
     Targets,
 )
-from difix3d.errors import InputError, as_input_error
-from difix3d.references import pose_distances
-from difix3d.stepping import interpolated_pose
 from splat_recon.geometry.poses import transform_camera
 from splat_recon.geometry.trajectories import orbit, spiral
 from splat_recon.io.camera_files import read_camera_file

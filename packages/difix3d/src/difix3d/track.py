@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from difix3d import checkpoint
-from difix3d.config import CoverageTargets
 from difix3d.coverage import weakly_seen
 from difix3d.enhance import fixed_renders, nearest_views
 from difix3d.novel_views import NovelView, NovelViews, Pool, pool_view_set, pooled
 from difix3d.references import ranked_poses
 from difix3d.stepping import progress_to_targets, stepped_poses
+from difix3d.target_config import CoverageTargets
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
