@@ -11,7 +11,7 @@ from difix3d_train_app.__main__ import main
 def small(tmp_path, monkeypatch):
     """Arguments of a run of seconds, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("difix3d.experiment.VIDEO_FRAMES", 3)
+    monkeypatch.setattr("difix3d.film.VIDEO_FRAMES", 3)
     return ["--fixer", "none", "--max-steps", "12", "--max-size", "40", "--num-novel", "3", "--num-rounds", "2"]
 
 

@@ -49,7 +49,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _short_film(monkeypatch):
-    monkeypatch.setattr("difix3d.experiment.VIDEO_FRAMES", NUM_FRAMES)
+    monkeypatch.setattr("difix3d.film.VIDEO_FRAMES", NUM_FRAMES)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def settings(scene_folder, weights):
 @pytest.fixture(scope="module")
 def finished(settings, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("difix3d.experiment.VIDEO_FRAMES", NUM_FRAMES)
+        patch.setattr("difix3d.film.VIDEO_FRAMES", NUM_FRAMES)
         folder = RunFolder(tmp_path_factory.mktemp("runs") / "whole")
         experiment = Experiment(settings, folder)
         phases = [(progress.phase, progress.done, progress.total) for progress in experiment.run()]

@@ -226,7 +226,7 @@ def test_a_pool_of_rounds_survives_resuming(new_loop, tmp_path):
 
 
 def test_a_whole_run_says_what_was_undone_and_resumes(tmp_path, monkeypatch):
-    monkeypatch.setattr("difix3d.experiment.VIDEO_FRAMES", 2)
+    monkeypatch.setattr("difix3d.film.VIDEO_FRAMES", 2)
     monkeypatch.setattr("difix3d.experiment.load_fixer", lambda source, device: Blinding())
     config = SyntheticConfig(layout="table", num_views=8, width=40, height=32, num_points=100, samples_per_axis=1)
     write_scene(tmp_path / "table", generate_scene(5, config))

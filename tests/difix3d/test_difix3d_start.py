@@ -134,7 +134,7 @@ def test_what_cannot_be_read_safely_is_refused_in_a_sentence(scene, tmp_path, mo
 
 
 def test_a_run_goes_on_from_a_splat_and_resumes(scene_folder, scene, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("difix3d.experiment.VIDEO_FRAMES", 2)
+    monkeypatch.setattr("difix3d.film.VIDEO_FRAMES", 2)
     path = tmp_path / "splat.ply"
     write_ply(path, transformed(trained.gaussians, np.linalg.inv(scene.T_scene_colmap)))
     settings = RunSettings(

@@ -12,6 +12,7 @@ from splat_recon.geometry.cameras import Camera
 from splat_recon.io.images import to_u8
 from splat_recon.metrics import LpipsMetric
 from splat_recon.scene.scene import View
+from splat_recon.trainer import SplatTrainer
 
 VARIANTS = {
     "plain": "plain training",
@@ -40,6 +41,11 @@ class VariantResult:
 
     renders_u8: dict[str, UInt8[np.ndarray, "_h _w 3"]]
     """Its renders, by name of the view."""
+
+
+def rgb_renderer(trainer: SplatTrainer) -> Callable[[Camera], Float[Tensor, "h w 3"]]:
+    """A function from cameras to the RGB that a trainer's splat shows."""
+    return lambda camera: trainer.render(camera).rgb
 
 
 def evaluate_variant(
@@ -95,7 +101,7 @@ def verdict(results: Sequence[VariantResult], *, fixed: bool) -> str:
         sentence += f" By SSIM the {VARIANTS[most_alike]} is ahead ({by_name[most_alike].ssim:.3f})."
     if not fixed:
         sentence += " The fixer was off: this is the control, which shows what the loop does by itself."
-    elif _final_fix_changes_nothing(results):
+    elif final_fix_changes_nothing(results):
         sentence += (
             " The final fix changed no pixel: the fixer's gate found nothing that speaks for its changes, so what is "
             "gained is not the fixer's doing."
@@ -103,7 +109,8 @@ def verdict(results: Sequence[VariantResult], *, fixed: bool) -> str:
     return sentence
 
 
-def _final_fix_changes_nothing(results: Sequence[VariantResult]) -> bool:
+def final_fix_changes_nothing(results: Sequence[VariantResult]) -> bool:
+    """Whether the renders of every splat are the same, byte for byte, with the final fix and without."""
     renders = {result.name: result.renders_u8 for result in results}
     pairs = [(renders[name], renders[f"{name}_fixed"]) for name in renders if f"{name}_fixed" in renders]
     return bool(pairs) and all(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,42 +20,34 @@ import numpy as np
 from difix3d.curves import Curves
 from difix3d.enhance import EnhancedRenderer
 from difix3d.errors import InputError, as_input_error
-from difix3d.evaluate import VariantResult, evaluate_variant
-from difix3d.fixers import IdentityFixer, load_fixer
+from difix3d.evaluate import VariantResult, evaluate_variant, final_fix_changes_nothing, rgb_renderer
+from difix3d.film import write_film
+from difix3d.fixers import IdentityFixer, at_hand, load_fixer
 from difix3d.fixing_time import TIME_FILE, FixingTime, TimedFixer
-from difix3d.pictures import labelled_pair, write_comparison, write_novel_views
+from difix3d.image_memory import check_image_memory, picture_bytes
+from difix3d.pictures import write_comparison, write_novel_views
 from difix3d.progressive import ProgressiveTrainer
 from difix3d.references import pose_distances
 from difix3d.report import RunFacts, write_report
 from difix3d.run_folder import RunFolder
+from difix3d.run_scene import load_scene
 from difix3d.schedule import rounds
 from difix3d.settings import RunSettings, progressive_config, resolved, start_config
 from difix3d.start import start_gaussians
 from difix3d.target_config import FileTargets
-from difix3d.targets import path_poses, target_poses
+from difix3d.targets import target_poses
 from difix3d.track import begun, forked
 from splat_recon.device import chosen_device
 from splat_recon.errors import DivergedError
 from splat_recon.evaluate import evaluate
 from splat_recon.gaussians.transform import transformed
-from splat_recon.io.colmap import read_scene
 from splat_recon.io.ply import write_ply
-from splat_recon.io.video import write_video
 from splat_recon.metrics import make_lpips
-from splat_recon.scene.downscale import limited_size
-from splat_recon.scene.normalize import normalized
-from splat_recon.scene.splits import Split, make_split
-from splat_recon.scene.synthetic import DEMO_SEED, SyntheticConfig, generate_scene
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
     from splat_recon.gaussians.gaussians import Gaussians
-    from splat_recon.geometry.cameras import Camera
-    from splat_recon.scene.scene import Scene
 
 PIECE = 10
 """Steps between two reports of progress."""
@@ -64,11 +57,6 @@ MEASUREMENTS = 12
 
 SAME_POSE = 0.01
 """Distance of poses, in extents and radians, up to which a target is that of a held-out photo."""
-
-VIDEO_FRAMES = 72
-VIDEO_FPS = 18
-VIDEO_SIZE = 640
-"""Four seconds along the captured views; longer side of each half in pixels."""
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +154,13 @@ class Experiment:
         self.scene, self.split = load_scene(self.settings)
         yield Progress(phase=phase, done=1, total=3, note="fixer")
         self.device = device
-        self.fixer = TimedFixer(load_fixer(self.settings.fixer, device=device), self.time)
+        fixer = load_fixer(
+            self.settings.fixer,
+            device=device,
+            offload=self.settings.fixer_offload,
+            precision=self.settings.fixer_precision,
+        )
+        self.fixer = TimedFixer(fixer, self.time)
         self.captured = self.scene.select(self.split.train)
         self.held_out = self.scene.select(self.split.test)
         self.T_world_target = target_poses(
@@ -177,6 +171,9 @@ class Experiment:
             generator=np.random.default_rng(self.config.seed),
             scene=self.scene,
         )
+        num_targets = len(self.T_world_target)
+        needed = picture_bytes(self.config, self.captured, num_targets=num_targets, num_held_out=len(self.held_out))
+        check_image_memory(needed, self.settings.image_memory)
         yield Progress(phase=phase, done=2, total=3, note="splat")
         if not self.resume:
             self.folder.write_config(self.asked.to_dict(), self.settings.to_dict() | {"config": asdict(self.config)})
@@ -328,16 +325,28 @@ class Experiment:
         results: list[VariantResult] = []
         for name, trainer in (("plain", plain), ("plain_fixed", plain), ("loop", loop), ("loop_fixed", loop)):
             render = self._enhanced(trainer) if name.endswith("_fixed") else rgb_renderer(trainer)
-            results.append(
-                evaluate_variant(name, render, self.held_out, num_gaussians=len(trainer.gaussians), lpips=lpips)
-            )
+            with at_hand(self.fixer) if name.endswith("_fixed") else nullcontext():
+                results.append(
+                    evaluate_variant(name, render, self.held_out, num_gaussians=len(trainer.gaussians), lpips=lpips)
+                )
             yield Progress(phase="compare", done=len(results), total=4)
         T_colmap_scene = np.linalg.inv(self.scene.T_scene_colmap)
         with as_input_error():
             for name, trainer in (("plain", plain), ("loop", loop)):
                 write_ply(self.folder.path / f"{name}.ply", transformed(trainer.gaussians, T_colmap_scene))
             write_comparison(self.folder.images, self.held_out, results)
-            yield from self._film(plain, loop)
+            fixes_film = self._has_fixer and not final_fix_changes_nothing(results)
+            shown = write_film(
+                self.folder.path / "path.mp4",
+                rgb_renderer(plain),
+                rgb_renderer(loop),
+                fixer=self.fixer if fixes_film else None,
+                captured=self.captured,
+                extent=self.scene.extent or 1.0,
+                batch_size=self.config.fix_batch_size,
+            )
+            for done, total in shown:
+                yield Progress(phase="film", done=done, total=total)
             facts = self._facts()
             metrics = facts.metrics(results)
             self.verdict = metrics["verdict"]
@@ -358,18 +367,9 @@ class Experiment:
     def _enhanced(self, trainer: SplatTrainer) -> EnhancedRenderer:
         return EnhancedRenderer(rgb_renderer(trainer), self.fixer, self.captured, extent=self.scene.extent or 1.0)
 
-    def _film(self, plain: SplatTrainer, loop: SplatTrainer) -> Iterator[Progress]:
-        T_world_captured = np.stack([view.camera.T_world_cam for view in self.captured])
-        poses = path_poses(T_world_captured, VIDEO_FRAMES, extent=self.scene.extent or 1.0)
-        left, right = rgb_renderer(plain), self._enhanced(loop)
-        lens = self.captured[0].camera
-        lens = lens.resized(*limited_size(lens.width, lens.height, VIDEO_SIZE))
-        frames = []
-        for index, T_world_cam in enumerate(poses):
-            camera = lens.with_pose(T_world_cam)
-            frames.append(labelled_pair(left(camera), right(camera), ("plain", "loop + final fix")))
-            yield Progress(phase="film", done=index + 1, total=len(poses))
-        write_video(self.folder.path / "path.mp4", frames, VIDEO_FPS)
+    @property
+    def _has_fixer(self) -> bool:
+        return not isinstance(self.fixer.fixer, IdentityFixer)
 
     def _facts(self) -> RunFacts:
         loop = self._loop
@@ -386,7 +386,7 @@ class Experiment:
             progress=loop.main.progress if loop else 0.0,
             kept_step=loop.trainer.step if loop else self.step,
             num_novel=len(loop.novel.views) if loop and loop.novel else 0,
-            fixed=not isinstance(self.fixer.fixer, IdentityFixer),
+            fixed=self._has_fixer,
             step=self.step,
         )
 
@@ -394,29 +394,3 @@ class Experiment:
         T_world_held_out = np.stack([view.camera.T_world_cam for view in self.held_out])
         distances = pose_distances(self.T_world_target, T_world_held_out, extent=self.scene.extent or 1.0)
         return bool((distances < SAME_POSE).any())
-
-
-def rgb_renderer(trainer: SplatTrainer) -> _RgbRenderer:
-    """A function from cameras to the RGB that a trainer's splat shows."""
-    return _RgbRenderer(trainer)
-
-
-class _RgbRenderer:
-    def __init__(self, trainer: SplatTrainer) -> None:
-        self.trainer = trainer
-
-    def __call__(self, camera: Camera) -> Float[Tensor, "h w 3"]:
-        return self.trainer.render(camera).rgb
-
-
-def load_scene(settings: RunSettings) -> tuple[Scene, Split]:
-    """The normalized scene of resolved settings, and which of its photos are held out."""
-    if settings.scene is None:
-        size = settings.max_size or 256
-        scene = generate_scene(DEMO_SEED, SyntheticConfig(width=size, height=size * 3 // 4))
-        folder = None
-    else:
-        folder = Path(settings.scene)
-        scene = read_scene(folder, max_size=settings.max_size)
-    split = make_split(scene.names, settings.split or "auto", sparse=settings.sparse, scene_folder=folder)
-    return normalized(scene), split

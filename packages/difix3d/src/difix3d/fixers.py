@@ -1,6 +1,8 @@
 """What turns rendered views into better ones."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -48,14 +50,72 @@ class DifixFixer:
             return self.pipeline.fix(rendered, references if self.pipeline.uses_reference else None).clamp(0, 1)
 
 
-def load_fixer(source: str, *, device: str) -> ViewFixer:
+class OffloadedFixer:
+    """A fixer whose network is on its device only while it is at hand, and on the CPU at all other times.
+
+    So a splat has a GPU's memory to itself between rounds, at the price of two moves per round. A call that comes while
+    the network is away fetches it for itself.
+
+    Args:
+        fixer: What fixes; it is moved to the CPU at once.
+        device: Where it works.
+    """
+
+    def __init__(self, fixer: DifixFixer, device: str) -> None:
+        self.fixer = fixer
+        self.device = torch.device(device)
+        self._depth = 0
+        self._move("cpu")
+
+    def _move(self, device: str | torch.device) -> None:
+        self.fixer.pipeline.to(device)
+        if self.device.type == "cuda" and torch.device(device).type == "cpu":
+            # What the network held is still PyTorch's; it goes back to the GPU, in one piece for whoever is next.
+            torch.cuda.empty_cache()
+
+    @contextmanager
+    def at_hand(self) -> Iterator[None]:
+        """Keep the network on its device for the block; inner blocks change nothing."""
+        if self._depth == 0:
+            self._move(self.device)
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._move("cpu")
+
+    def __call__(
+        self, rendered: Float[Tensor, "b h w c=3"], references: Float[Tensor, "b h2 w2 c=3"]
+    ) -> Float[Tensor, "b h w c=3"]:
+        """Fix rendered views; the result is where they are."""
+        with self.at_hand():
+            return self.fixer(rendered, references)
+
+
+def at_hand(fixer: ViewFixer) -> AbstractContextManager[None]:
+    """A block in which a fixer is called again and again; those that are kept elsewhere in between stay for it."""
+    keeps = getattr(fixer, "at_hand", None)
+    return nullcontext() if keeps is None else keeps()
+
+
+def load_fixer(
+    source: str, *, device: str, offload: bool = False, precision: Literal["float32", "bfloat16"] = "float32"
+) -> ViewFixer:
     """The fixer that a word or a path names.
 
     Args:
         source: ``none`` for `IdentityFixer`; everything else is for `DifixPipeline.from_pretrained`: ``default`` for
             the weights that come with the project, or a folder, file or hub name.
         device: Where the network runs.
+        offload: Whether it waits on the CPU while nothing is fixed; without effect where it runs there.
+        precision: Floating-point type of the network.
     """
     if source == "none":
         return IdentityFixer()
-    return DifixFixer(DifixPipeline.from_pretrained(source, device=device))
+    offload = offload and torch.device(device).type != "cpu"
+    pipeline = DifixPipeline.from_pretrained(
+        source, device="cpu" if offload else device, dtype=getattr(torch, precision)
+    )
+    return OffloadedFixer(DifixFixer(pipeline), device) if offload else DifixFixer(pipeline)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from difix3d.fixers import ViewFixer
+from difix3d.fixers import ViewFixer, at_hand
 
 TIME_FILE = "time.json"
 """Where a checkpoint keeps the seconds so far, and a run's folder the result."""
@@ -101,14 +101,33 @@ class TimedFixer:
         self.fixer = fixer
         self.spent = spent
 
+    @contextmanager
+    def at_hand(self) -> Iterator[None]:
+        """Have the fixer stay where it works for the block; fetching it and putting it away count as fixing."""
+        stays = ExitStack()
+        with self._counted():
+            stays.enter_context(at_hand(self.fixer))
+        try:
+            yield
+        finally:
+            with self._counted():
+                stays.close()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spent.add_fixing(time.monotonic() - begun)
+
     def __call__(
         self, rendered: Float[Tensor, "b h w c=3"], references: Float[Tensor, "b h2 w2 c=3"]
     ) -> Float[Tensor, "b h w c=3"]:
         """Fix, and count how long it takes."""
-        begun = time.monotonic()
-        fixed = self.fixer(rendered, references)
-        if fixed.is_cuda:
-            # A GPU works on after the call has returned.
-            fixed.sum().item()
-        self.spent.add_fixing(time.monotonic() - begun)
+        with self._counted():
+            fixed = self.fixer(rendered, references)
+            if fixed.is_cuda:
+                # A GPU works on after the call has returned.
+                fixed.sum().item()
         return fixed

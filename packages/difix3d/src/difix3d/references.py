@@ -67,6 +67,18 @@ def nearest_poses(
     return np.argmin(distances, axis=1).astype(np.int64)
 
 
+def nearest_distances(
+    T_world_cam: Float64[np.ndarray, "n 4 4"],
+    T_world_candidate: Float64[np.ndarray, "m 4 4"],
+    *,
+    extent: float = 1.0,
+    rotation_weight: float = 1.0,
+) -> list[float]:
+    """How far every pose is from the candidate nearest to it, by `pose_distances`."""
+    distances = pose_distances(T_world_cam, T_world_candidate, extent=extent, rotation_weight=rotation_weight)
+    return distances.min(axis=1).tolist()
+
+
 def ranked_poses(
     T_world_cam: Float64[np.ndarray, "n 4 4"],
     T_world_candidate: Float64[np.ndarray, "m 4 4"],

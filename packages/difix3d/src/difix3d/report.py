@@ -9,7 +9,7 @@ from typing import Any
 
 from difix3d.config import ProgressiveConfig
 from difix3d.curves import Curves
-from difix3d.evaluate import VARIANTS, VariantResult, best_variant, verdict
+from difix3d.evaluate import VARIANTS, VariantResult, best_variant, final_fix_changes_nothing, verdict
 from difix3d.novel_views import NovelViews
 from difix3d.schedule import rounds
 from difix3d.settings import RunSettings
@@ -163,6 +163,7 @@ def write_report(
         "curves": curves.svg(facts.round_steps),
         "table": _table(results),
         "novel": _novel(novel, captured),
+        "film": _film_note(results, facts),
         "video": _video(folder / "path.mp4"),
         "settings": settings_table(facts.settings.to_dict()),
     }
@@ -178,7 +179,7 @@ def _notes(facts: RunFacts) -> list[str]:
         f"{test} held out ({facts.split.policy})."
     ]
     if facts.num_rounds:
-        where = WHERE.get(facts.settings.targets, f"toward the cameras of {facts.settings.targets}")
+        where = WHERE.get(facts.settings.targets or "", f"toward the cameras of {facts.settings.targets}")
         made = f"{facts.num_rounds} rounds of {facts.num_novel or 'no kept'} novel views"
         if facts.watch is not None:
             made += f", {facts.watch.num_rounds_undone} of them undone"
@@ -198,6 +199,8 @@ def _notes(facts: RunFacts) -> list[str]:
 
 
 def _watch_note(facts: RunFacts, watch: Watch) -> str:
+    if facts.config.hold_back.against == "plain":
+        return _rounds_note(facts, watch)
     num_undone = sum(check.verdict == "undone" for check in watch.checks)
     best = watch.best
     note = (
@@ -217,6 +220,22 @@ def _watch_note(facts: RunFacts, watch: Watch) -> str:
             if facts.kept_step < facts.step
             else " No round was kept: the loop is plain training."
         )
+    return note
+
+
+def _rounds_note(facts: RunFacts, watch: Watch) -> str:
+    """What came of the comparison with plain training of the same views."""
+    judged = [(check.psnr, check.plain_psnr) for check in watch.checks if check.plain_psnr is not None]
+    note = (
+        f"Beside the loop, two more splats learned without {', '.join(facts.held_back)}, one with rounds and one "
+        f"without, and were compared there {len(judged)} times"
+    )
+    if judged:
+        psnr, plain_psnr = judged[-1]
+        note += f", the last time {psnr:.2f} dB with and {plain_psnr:.2f} dB without"
+    note += f". {watch.num_rounds_undone} times rounds were undone, and their steps taken again without them."
+    if facts.num_rounds and not facts.num_novel:
+        note += " No round was kept: the loop is plain training."
     return note
 
 
@@ -293,6 +312,14 @@ def _novel(novel: NovelViews | None, captured: Sequence[View]) -> str:
         )
     heads = "<tr><th>rendered</th><th>fixed (trained on)</th><th>reference (nearest captured photo)</th></tr>"
     return f'<table class="pictures">{heads}{"".join(rows)}</table>'
+
+
+def _film_note(results: Sequence[VariantResult], facts: RunFacts) -> str:
+    if not facts.fixed:
+        return "Left: plain training. Right: progressive loop."
+    if final_fix_changes_nothing(results):
+        return "Left: plain training. Right: progressive loop, without the final fix, which changes nothing above."
+    return "Left: plain training. Right: progressive loop with final fix."
 
 
 def _video(path: Path) -> str:

@@ -139,6 +139,22 @@ class RunSettings:
     num_references: int = 1
     """How many nearest photos a novel view is fixed with; the mean of the fixes counts (preset short)."""
 
+    ask_first: int = 4
+    """A round first fixes so many of its novel views, those farthest from any photo; where the fixer leaves even these
+    as they are, the others stay as they are too (preset short). 0 fixes all."""
+
+    fixer_offload: bool = False
+    """With a GPU: keep the fixer's network in the CPU's memory, and on the GPU only while a round or the comparison is
+    fixed. Slower, and leaves the GPU's memory to the splat."""
+
+    fixer_precision: Literal["float32", "bfloat16"] = "float32"
+    """What the fixer computes in; bfloat16 takes half of the memory, is faster on hardware made for it, and differs in
+    the third digit."""
+
+    image_memory: float = 8.0
+    """Memory for images, in GiB. Half is for decoded photos: what does not fit is decoded again at each use. Half is
+    for novel views and the renders that are compared: a run that needs more is refused before it begins."""
+
     pool_rounds: int = 1
     """How many of the newest rounds' views are learned from, older ones with less weight (preset short)."""
 
@@ -176,6 +192,10 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
+        if not 0 < self.image_memory < float("inf"):
+            raise ValueError(f"image_memory must be positive and finite, got {self.image_memory}")
+        if self.ask_first < 0:
+            raise ValueError(f"ask_first must be at least 0, got {self.ask_first}")
         if self.seed > MAX_SEED:
             raise ValueError(f"seed must be at most {MAX_SEED}, got {self.seed}")
         # The nested configs know the ranges of the others.
@@ -253,6 +273,7 @@ def progressive_config(settings: RunSettings) -> ProgressiveConfig:
         ),
         pool=PoolConfig(num_rounds=settings.pool_rounds),
         num_references=settings.num_references,
+        ask_first=settings.ask_first,
         hold_back=hold_back,
         seed=settings.seed,
     )

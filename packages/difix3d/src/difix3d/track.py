@@ -9,13 +9,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from difix3d import checkpoint
 from difix3d.coverage import weakly_seen
-from difix3d.enhance import fixed_renders, nearest_views
+from difix3d.enhance import nearest_views
+from difix3d.fixing import fixes_of_round
 from difix3d.novel_views import NovelView, NovelViews, Pool, pool_view_set, pooled
-from difix3d.references import ranked_poses
+from difix3d.references import nearest_distances, ranked_poses
 from difix3d.stepping import progress_to_targets, stepped_poses
 from difix3d.target_config import CoverageTargets
 from splat_recon.trainer import SplatTrainer
@@ -105,15 +105,19 @@ class Track:
         cameras = [view.camera.with_pose(T) for view, T in zip(references, self.T_world_novel, strict=True)]
         outputs = [self.trainer.render(camera) for camera in cameras]
         rendered = [output.rgb.clamp(0, 1) for output in outputs]
-        fixes = [
-            list(
-                fixed_renders(
-                    fixer, rendered, [self.captured[index] for index in column], batch_size=self.config.fix_batch_size
-                )
-            )
-            for column in ranked.T
-        ]
-        fixed = [one[0] if len(one) == 1 else torch.stack(one).mean(dim=0) for one in zip(*fixes, strict=True)]
+        fixed = fixes_of_round(
+            fixer,
+            rendered,
+            [[self.captured[index] for index in row] for row in ranked],
+            distances=nearest_distances(
+                self.T_world_novel,
+                self._captured_poses(),
+                extent=self.unit,
+                rotation_weight=stepping.rotation_weight,
+            ),
+            batch_size=self.config.fix_batch_size,
+            ask_first=self.config.ask_first,
+        )
         novel = NovelViews(
             round_index=round_index,
             views=tuple(

@@ -18,9 +18,10 @@ import numpy as np
 from difix3d.enhance import EnhancedRenderer
 from difix3d.errors import InputError, as_input_error
 from difix3d.evaluation.consistency import consistency
-from difix3d.experiment import Experiment, load_scene
+from difix3d.experiment import Experiment
 from difix3d.fixers import load_fixer
 from difix3d.run_folder import RunFolder
+from difix3d.run_scene import load_scene
 from difix3d.scene_task import SceneTask
 from difix3d.scenes_queue import is_finished
 from difix3d.settings import RunSettings

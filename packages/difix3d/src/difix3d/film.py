@@ -1,0 +1,86 @@
+"""The film of a run: one splat beside another along a path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from difix3d.enhance import fixed_renders, nearest_views
+from difix3d.fixers import at_hand
+from difix3d.pictures import labelled_pair
+from difix3d.targets import path_poses
+from splat_recon.io.video import write_video
+from splat_recon.scene.downscale import limited_size
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, UInt8
+    from torch import Tensor
+
+    from difix3d.fixers import ViewFixer
+    from splat_recon.geometry.cameras import Camera
+    from splat_recon.scene.scene import View
+
+
+VIDEO_FRAMES = 72
+VIDEO_FPS = 18
+VIDEO_SIZE = 640
+"""Four seconds along the captured views; longer side of each half in pixels."""
+
+
+def write_film(
+    path: Path,
+    plain: Callable[[Camera], Float[Tensor, "h w 3"]],
+    loop: Callable[[Camera], Float[Tensor, "h w 3"]],
+    *,
+    fixer: ViewFixer | None,
+    captured: Sequence[View],
+    extent: float,
+    batch_size: int,
+) -> Iterator[tuple[int, int]]:
+    """Write a film along the captured views, and yield how many frames are done, and of how many.
+
+    Args:
+        path: The file.
+        plain: Renders the splat of plain training, on the left.
+        loop: Renders the loop's, on the right.
+        fixer: What fixes the loop's renders; None shows them as they are.
+        captured: The views that references are taken from.
+        extent: The scene's extent in world units.
+        batch_size: Most frames that the fixer gets at a time.
+    """
+    poses = path_poses(np.stack([view.camera.T_world_cam for view in captured]), VIDEO_FRAMES, extent=extent)
+    lens = captured[0].camera
+    lens = lens.resized(*limited_size(lens.width, lens.height, VIDEO_SIZE))
+    cameras = [lens.with_pose(T_world_cam) for T_world_cam in poses]
+    frames = []
+    for frame in _side_by_side(
+        plain, loop, cameras, fixer=fixer, captured=captured, extent=extent, batch_size=batch_size
+    ):
+        frames.append(frame)
+        yield len(frames), len(cameras)
+    write_video(path, frames, VIDEO_FPS)
+
+
+def _side_by_side(
+    plain: Callable[[Camera], Float[Tensor, "h w 3"]],
+    loop: Callable[[Camera], Float[Tensor, "h w 3"]],
+    cameras: Sequence[Camera],
+    *,
+    fixer: ViewFixer | None,
+    captured: Sequence[View],
+    extent: float,
+    batch_size: int,
+) -> Iterator[UInt8[np.ndarray, "h w2 3"]]:
+    for start in range(0, len(cameras), batch_size):
+        batch = cameras[start : start + batch_size]
+        right = [loop(camera).clamp(0, 1) for camera in batch]
+        if fixer is not None:
+            references = nearest_views(captured, np.stack([camera.T_world_cam for camera in batch]), extent=extent)
+            with at_hand(fixer):
+                right = list(fixed_renders(fixer, right, references, batch_size=batch_size))
+        labels = ("plain", "loop" if fixer is None else "loop + final fix")
+        for camera, picture in zip(batch, right, strict=True):
+            yield labelled_pair(plain(camera), picture, labels)

@@ -1,0 +1,293 @@
+"""What fixing costs beside its time: where the network waits, how many renders it is asked about, images in memory."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from difix3d.config import EvenRounds, HoldBackConfig, PoolConfig, ProgressiveConfig
+from difix3d.errors import InputError
+from difix3d.evaluate import VariantResult, final_fix_changes_nothing
+from difix3d.experiment import Experiment
+from difix3d.film import VIDEO_SIZE, write_film
+from difix3d.fixers import DifixFixer, IdentityFixer, OffloadedFixer, at_hand, load_fixer
+from difix3d.fixing import fixes_of_round
+from difix3d.fixing_time import FixingTime, TimedFixer
+from difix3d.image_memory import check_image_memory, photo_bytes, picture_bytes
+from difix3d.progressive import ProgressiveTrainer
+from difix3d.run_folder import RunFolder
+from difix3d.run_scene import load_scene
+from difix3d.settings import RunSettings, progressive_config, resolved
+from difix3d.target_config import HeldOutTargets
+from difix_model.config import tiny_config
+from difix_model.formats.checkpoint import save_checkpoint
+from difix_model.network import DifixNetwork
+from difix_model.pipeline import DifixPipeline
+from splat_recon.config import AdcConfig, TrainConfig
+from splat_recon.evaluate import Evaluation
+from splat_recon.io.colmap import write_scene
+from splat_recon.scene.normalize import normalized
+from splat_recon.scene.photo_store import StoredView
+from splat_recon.scene.scene import Scene
+from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+
+WIDTH, HEIGHT = 53, 41
+"""A size that no other tensor has."""
+
+
+class FakePipeline(DifixPipeline):
+    """Notes where it is moved to, and where it is when it works."""
+
+    def __init__(self) -> None:
+        self.uses_reference = True
+        self.moves: list[str] = []
+        self.worked_on: list[str] = []
+
+    def to(self, *targets: Any) -> FakePipeline:
+        self.moves += map(str, targets)
+        return self
+
+    def fix(self, rendered: torch.Tensor, references: Any = None, **options: Any) -> torch.Tensor:
+        self.worked_on.append(self.moves[-1])
+        return rendered * 0.5
+
+
+class Asked:
+    """Leaves renders as they are, or only those that are brighter than a threshold; remembers what it was asked."""
+
+    def __init__(self, above: float | None = None) -> None:
+        self.above = above
+        self.levels: list[float] = []
+
+    def __call__(self, rendered: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+        self.levels += [round(float(one.mean()), 3) for one in rendered]
+        if self.above is None:
+            return rendered
+        return torch.where(rendered.mean(dim=(1, 2, 3), keepdim=True) > self.above, rendered * 0.5, rendered)
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    config = SyntheticConfig(
+        layout="table", num_views=8, width=WIDTH, height=HEIGHT, num_points=100, samples_per_axis=1
+    )
+    return normalized(generate_scene(3, config))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    embedding = torch.zeros(4, tiny_config().unet.cross_attention_dim)
+    network = DifixNetwork(tiny_config())
+    save_checkpoint(folder, network, text_embedding=embedding, prompt="p", metadata={"uses_reference": True})
+    return folder
+
+
+def test_the_network_is_on_its_device_for_a_round_only() -> None:
+    pipeline = FakePipeline()
+    fixer = OffloadedFixer(DifixFixer(pipeline), "cuda:1")
+    assert pipeline.moves == ["cpu"]
+    picture = torch.rand(1, 4, 4, 3)
+    with at_hand(fixer):
+        for _ in range(3):
+            assert torch.equal(fixer(picture, picture), picture * 0.5)
+    assert pipeline.moves == ["cpu", "cuda:1", "cpu"]
+    assert pipeline.worked_on == ["cuda:1"] * 3
+    fixer(picture, picture)
+    assert pipeline.moves == ["cpu", "cuda:1", "cpu", "cuda:1", "cpu"]
+
+
+def test_a_round_moves_it_there_and_back_once_even_if_it_fails(scene: Scene) -> None:
+    pipeline = FakePipeline()
+    spent = FixingTime()
+    fixer = TimedFixer(OffloadedFixer(DifixFixer(pipeline), "cuda"), spent)
+    views = scene.views[:6]
+    rendered = [torch.rand(HEIGHT, WIDTH, 3) for _ in views]
+    fixes_of_round(fixer, rendered, [[view] for view in views], distances=range(6), batch_size=2, ask_first=2)
+    assert pipeline.moves == ["cpu", "cuda", "cpu"]
+    assert len(pipeline.worked_on) == 3
+    with pytest.raises(RuntimeError, match="no luck"), at_hand(fixer):
+        raise RuntimeError("no luck")
+    assert pipeline.moves[-1] == "cpu"
+
+
+def test_parameters_of_a_real_network_come_back(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On this machine the device is the CPU as well: the type of the parameters stands for the place."""
+    moved = DifixPipeline.to
+
+    def to(self: Any, device: Any) -> Any:
+        return moved(self, torch.float64 if str(device) == "cuda" else torch.float32)
+
+    picture = torch.rand(1, 32, 40, 3)
+    reference = torch.rand(1, 32, 40, 3)
+    expected = load_fixer(str(weights), device="cpu")(picture, reference)
+    monkeypatch.setattr(DifixPipeline, "to", to)
+    fixer = load_fixer(str(weights), device="cuda", offload=True)
+    assert isinstance(fixer, OffloadedFixer)
+
+    def places() -> set[torch.dtype]:
+        return {parameter.dtype for parameter in fixer.fixer.pipeline.network.parameters()}
+
+    assert places() == {torch.float32}
+    with at_hand(fixer):
+        assert places() == {torch.float64}
+        torch.testing.assert_close(fixer(picture, reference), expected, atol=1e-4, rtol=0)
+        assert places() == {torch.float64}
+    assert places() == {torch.float32}
+
+
+def test_offloading_means_nothing_on_a_cpu_and_precision_is_passed_on(weights: Path) -> None:
+    fixer = load_fixer(str(weights), device="cpu", offload=True, precision="bfloat16")
+    assert isinstance(fixer, DifixFixer)
+    assert fixer.pipeline.dtype == torch.bfloat16
+    assert isinstance(load_fixer("none", device="cpu", offload=True), IdentityFixer)
+
+
+def _round(scene: Scene, fixer: Any, ask_first: int, references: int = 1) -> list[torch.Tensor]:
+    """Eight renders, each of another brightness; the brighter, the farther from a photo."""
+    rendered = [torch.full((HEIGHT, WIDTH, 3), index / 10) for index in range(8)]
+    views = [[scene.views[(index + k) % 8] for k in range(references)] for index in range(8)]
+    return fixes_of_round(fixer, rendered, views, distances=range(8), batch_size=3, ask_first=ask_first)
+
+
+def test_where_the_fixer_leaves_the_worst_renders_it_is_asked_no_more(scene: Scene) -> None:
+    fixer = Asked()
+    fixed = _round(scene, fixer, 3)
+    assert fixer.levels == [0.5, 0.6, 0.7]
+    for index, one in enumerate(fixed):
+        assert torch.equal(one, torch.full((HEIGHT, WIDTH, 3), index / 10))
+    everything = Asked()
+    _round(scene, everything, 0)
+    assert len(everything.levels) == 8
+
+
+@pytest.mark.parametrize("references", [1, 2])
+def test_one_change_among_the_first_has_all_fixed_as_without_asking(scene: Scene, references: int) -> None:
+    first, everything = Asked(above=0.65), Asked(above=0.65)
+    ours, theirs = _round(scene, first, 3, references), _round(scene, everything, 0, references)
+    assert sorted(first.levels) == sorted(everything.levels)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(ours[7], torch.full((HEIGHT, WIDTH, 3), 0.7))
+
+
+def test_the_film_is_fixed_in_batches_or_not_at_all(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("difix3d.film.VIDEO_FRAMES", 6)
+    sizes: list[int] = []
+
+    def fixer(rendered: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(rendered))
+        return rendered
+
+    def render(camera: Any) -> torch.Tensor:
+        assert max(camera.width, camera.height) <= VIDEO_SIZE
+        return torch.full((camera.height, camera.width, 3), 0.3)
+
+    for used, expected in ((fixer, [4, 2]), (None, [])):
+        sizes.clear()
+        path = tmp_path / "film.mp4"
+        film = write_film(path, render, render, fixer=used, captured=scene.views, extent=scene.extent, batch_size=4)
+        assert list(film) == [(index, 6) for index in range(1, 7)]
+        assert path.stat().st_size > 0
+        assert sizes == expected
+
+
+def test_whether_the_final_fix_changes_anything_is_told_by_all_splats() -> None:
+    def result(name: str, level: int) -> VariantResult:
+        picture = np.full((4, 5, 3), level, dtype=np.uint8)
+        scores = Evaluation(psnr=1.0, ssim=1.0, lpips=None, per_view={})
+        return VariantResult(name=name, evaluation=scores, num_gaussians=1, renders_u8={"a": picture})
+
+    same = [result("plain", 1), result("plain_fixed", 1), result("loop", 2), result("loop_fixed", 2)]
+    assert final_fix_changes_nothing(same)
+    assert not final_fix_changes_nothing([*same[:3], result("loop_fixed", 3)])
+    assert not final_fix_changes_nothing([same[0], result("plain_fixed", 2), *same[2:]])
+
+
+def _image_bytes() -> int:
+    """Bytes of all tensors in this process that are images of the scene's size."""
+    gc.collect()
+    storages = {}
+    for thing in gc.get_objects():
+        if issubclass(type(thing), torch.Tensor) and {HEIGHT, WIDTH} <= set(thing.shape):
+            storages[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("pool_rounds", [1, 2])
+def test_a_run_holds_no_more_of_novel_views_than_was_said(scene: Scene, pool_rounds: int) -> None:
+    captured, targets = scene.views[::2], scene.views[1::2]
+    train = TrainConfig(max_steps=30, strategy=AdcConfig(reset_every=0))
+    config = ProgressiveConfig(
+        train=train,
+        rounds=EvenRounds(num_rounds=3, first=0.3, last=0.7),
+        targets=HeldOutTargets(),
+        pool=PoolConfig(num_rounds=pool_rounds),
+        hold_back=HoldBackConfig(share=0),
+    )
+    held = []
+
+    def fixer(rendered: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+        held.append(_image_bytes() - before)
+        return rendered * 0.9
+
+    T_world_target = np.stack([view.camera.T_world_cam for view in targets])
+    loop = ProgressiveTrainer(scene, captured, T_world_target, fixer, config)
+    before = _image_bytes()
+    loop.train_until(30)
+    assert loop.num_rounds_done == 3
+    said = picture_bytes(config, captured, num_targets=len(targets), num_held_out=0)
+    pool = 28 * pool_rounds * len(targets) * WIDTH * HEIGHT
+    assert pool <= _image_bytes() - before <= said
+    assert pool < max(held) <= said
+    twice = replace(config, hold_back=HoldBackConfig(share=0.3, min_views=2))
+    assert picture_bytes(twice, captured, num_targets=4, num_held_out=0) > said
+
+
+def test_what_does_not_fit_is_refused_before_the_run(scene: Scene, tmp_path: Path) -> None:
+    folder = tmp_path / "scene"
+    write_scene(folder, scene)
+    settings = RunSettings(
+        scene=str(folder), fixer="none", split="every:3", max_steps=4, num_novel=2, image_memory=1e-5
+    )
+    with pytest.raises(InputError, match="raise --image-memory to"):
+        list(Experiment(settings, RunFolder(tmp_path / "run")).run())
+    assert not (tmp_path / "run").exists()
+    check_image_memory(photo_bytes(2.0), 2.0)
+    with pytest.raises(ValueError, match="image_memory must be positive"):
+        RunSettings(image_memory=0)
+
+
+def test_decoded_photos_keep_to_their_half(scene: Scene, tmp_path: Path) -> None:
+    folder = tmp_path / "scene"
+    write_scene(folder, scene)
+    two_photos = 2.5 * WIDTH * HEIGHT * 3 / 2**30
+    settings = resolved(RunSettings(scene=str(folder), split="every:3", image_memory=2 * two_photos), "cpu")
+    loaded, _ = load_scene(settings)
+    for _ in range(2):
+        for view in loaded.views:
+            assert view.rgb_u8.shape == (HEIGHT, WIDTH, 3)
+    stores = {id(view.photo.store): view.photo.store for view in loaded.views if isinstance(view, StoredView)}
+    assert stores
+    for store in stores.values():
+        assert store.peak_bytes_held <= photo_bytes(settings.image_memory)
+    assert sum(store.bytes_held for store in stores.values()) >= WIDTH * HEIGHT * 3
+
+
+def test_presets_of_others_fix_everything() -> None:
+    asked = resolved(RunSettings(preset="released", max_steps=600), "cpu")
+    assert progressive_config(asked).ask_first == 0
+    assert progressive_config(resolved(RunSettings(ask_first=2), "cpu")).ask_first == 2
+    with pytest.raises(ValueError, match="ask_first must be at least 0"):
+        RunSettings(ask_first=-1)
+    with pytest.raises(ValueError, match="ask_first must be at least 0"):
+        ProgressiveConfig(ask_first=-1)
