@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,4 +32,25 @@ def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err.startswith("error: there is no ")
     with pytest.raises(SystemExit) as stop:
         main(["--input", "a", "--out", "b", "--strength", "3"])
+    assert stop.value.code == 2
+
+
+def test_a_page_without_its_extra_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_ply(tmp_path / "splat.ply", make_gaussians(20, degree=0))
+    monkeypatch.setitem(sys.modules, "viser", None)
+    assert main(["view", "--input", str(tmp_path / "splat.ply"), "--device", "cpu"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "error: the viewer is not installed" in printed.err
+    assert "--extra viewer" in printed.err
+
+
+def test_a_page_of_nothing_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("viser", reason="the extra viewer is not installed")
+    assert main(["view", "--input", str(tmp_path / "nothing.ply")]) == 2
+    assert "error: there is no " in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["view", "--input", "film.mp4"])
     assert stop.value.code == 2

@@ -6,7 +6,13 @@ import torch
 
 from splat_recon.config import TrainConfig
 from splat_recon.geometry.poses import matrix_from_quat_wxyz, quat_wxyz_from_matrix
-from splat_recon.pages.view_requests import MOVING_PX, SETTLED_SECONDS, ViewRequests, camera_of
+from splat_recon.pages.view_requests import (
+    MOVING_PX,
+    SETTLED_SECONDS,
+    ViewRequests,
+    camera_of,
+    rendered_picture,
+)
 from splat_recon.render.rasterizer import make_rasterizer
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
@@ -141,3 +147,40 @@ def test_watching_leaves_a_training_as_it_is_bit_for_bit():
     for name, tensor in trainers[0].gaussians.parameters().items():
         assert torch.equal(tensor, trainers[1].gaussians.parameters()[name]), name
     assert trainers[0].history == trainers[1].history
+
+
+class Noting:
+    """A painter that remembers what it was asked for."""
+
+    def __init__(self):
+        self.asked, self.forgotten = [], []
+
+    def paint(self, asked, render):
+        self.asked.append(asked)
+        return rendered_picture(render(asked.camera))
+
+    def forget(self, client_id):
+        self.forgotten.append(client_id)
+
+
+def test_a_painter_makes_the_pictures_and_is_told_of_closed_pages():
+    clock, painter, pages = Clock(), Noting(), [Page(), Page()]
+    requests = ViewRequests(max_px=1000, clock=clock, painter=painter)
+    for index, page in enumerate(pages):
+        requests.ask(index, page)
+    clock.settle()
+    assert requests.draw_one(render)
+    assert requests.draw_one(render)
+    assert [(asked.client_id, asked.is_full, asked.shown) for asked in painter.asked] == [
+        (0, True, "colours"),
+        (1, True, "colours"),
+    ]
+    # One page alone can be drawn again.
+    requests.ask_again(1)
+    assert requests.draw_one(render)
+    assert not requests.draw_one(render)
+    assert [len(page.pictures) for page in pages] == [1, 2]
+    requests.ask_again(5)
+    assert not requests.draw_one(render)
+    requests.forget(0)
+    assert painter.forgotten == [0]

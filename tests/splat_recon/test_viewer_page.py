@@ -72,3 +72,19 @@ def test_an_address_of_another_machine_is_refused():
     pytest.importorskip("viser", reason="the extra viewer is not installed")
     with pytest.raises(InputError, match="cannot listen on"):
         SplatViewer("a page", {}, {}, host="192.0.2.1", port=8470)
+
+
+def test_photos_are_shown_only_where_they_fit_the_picture():
+    pytest.importorskip("viser", reason="the extra viewer is not installed")
+    cameras = {f"{index}.png": orbit_camera(index, 6) for index in range(6)}
+    told = []
+    with SplatViewer("a page", cameras, {}, port=8480) as viewer:
+        viewer.dock_controls()
+        viewer.offer_choice("Fix", ("off", "on"), "on", told.append, hint="a hint")
+        shown = [frustum.visible for frustum in viewer._frusta]
+        assert shown == [False] + [True] * 5
+        viewer.fit_photos(False)
+        assert not any(frustum.visible for frustum in viewer._frusta)
+        viewer.fit_photos(True)
+        assert [frustum.visible for frustum in viewer._frusta] == shown
+    assert told == []

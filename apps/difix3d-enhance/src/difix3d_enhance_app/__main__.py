@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 from collections.abc import Iterator
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING
 import tyro
 
 from difix3d.errors import InputError
-from difix3d_enhance_app.cli import EnhanceCommand
+from difix3d_enhance_app.cli import VIEW, EnhanceCommand, ViewCommand
 
 if TYPE_CHECKING:
     from difix3d.enhance_config import EnhanceConfig
     from difix3d.enhance_run import Enhancement
+    from difix3d.live.config import LiveConfig
 
 PHASES = {"fix": "Fixing", "compare": "Side by side"}
 """What the phases are called on the screen."""
@@ -24,9 +26,17 @@ PHASES = {"fix": "Fixing", "compare": "Side by side"}
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `difix3d-enhance` and return its exit code: 0, 2 for bad input, 128 + signal when stopped."""
-    command = tyro.cli(EnhanceCommand, args=arguments, prog="difix3d-enhance", config=(tyro.conf.FlagCreatePairsOff,))
+    given = sys.argv[1:] if arguments is None else arguments
+    flags = (tyro.conf.FlagCreatePairsOff,)
+    # Without a verb the command enhances: a page is the other thing that it does.
+    if given[:1] == [VIEW]:
+        page = tyro.cli(ViewCommand, args=given[1:], prog=f"difix3d-enhance {VIEW}", config=flags).config
+        run = functools.partial(_view, page)
+    else:
+        config = tyro.cli(EnhanceCommand, args=given, prog="difix3d-enhance", config=flags).config
+        run = functools.partial(_enhance, config)
     try:
-        return _enhance(command.config)
+        return run()
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -49,6 +59,25 @@ def _enhance(config: EnhanceConfig) -> int:
     if config.side_by_side is not None:
         print(config.side_by_side)
     print(enhancement.job.out)
+    return 0
+
+
+def _view(config: LiveConfig) -> int:
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with _stoppable():
+        try:
+            with console.status("Loading the splat and the network"):
+                from difix3d.live.page import LivePage
+
+                page = LivePage(config)
+            with page:
+                console.print(f"look at {page.url}; Ctrl-C ends it", soft_wrap=True)
+                print(page.url, flush=True)
+                page.serve()
+        except KeyboardInterrupt:
+            console.print("closed")
     return 0
 
 
@@ -104,7 +133,11 @@ def _after_a_stop(enhancement: Enhancement | None) -> str:
 
 @contextmanager
 def _stoppable() -> Iterator[list[int]]:
-    """Let SIGTERM raise KeyboardInterrupt, as Ctrl-C does; the numbers of the signals are collected."""
+    """Let SIGTERM and Ctrl-C raise KeyboardInterrupt; the numbers of the signals are collected.
+
+    So does SIGINT where the command was started with it ignored, as scripts do in the background: who sends one means
+    it.
+    """
     received: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -112,11 +145,12 @@ def _stoppable() -> Iterator[list[int]]:
         received.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield received
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 if __name__ == "__main__":

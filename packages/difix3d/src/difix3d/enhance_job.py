@@ -17,9 +17,8 @@ import numpy as np
 from PIL import Image
 
 from difix3d.enhance_config import EnhanceConfig
+from difix3d.enhance_references import PosedPhotos, photos_of
 from difix3d.errors import InputError
-from difix3d.references import pose_distances
-from difix_model.jobs.image_files import image_files
 from difix_model.references.camera_poses import find_poses, read_poses
 from difix_model.references.choice import ReferenceConfig, choose_references
 from difix_model.references.similarity import THUMBNAIL_SIDE
@@ -91,10 +90,11 @@ def plan_enhancement(config: EnhanceConfig, *, uses_reference: bool) -> VideoJob
     how = _method(config, poses, uses_reference)
     if how == "none":
         return job
+    assert config.scene is not None
     if how == "similarity":
-        return replace(job, references=_by_similarity(job, _photos(config), config.num_references))
+        return replace(job, references=_by_similarity(job, photos_of(config.scene), config.num_references))
     assert poses is not None
-    return replace(job, references=_by_pose(config, poses))
+    return replace(job, references=PosedPhotos.of_scene(config.scene).nearest(poses, config.num_references))
 
 
 def _splat_job(config: EnhanceConfig) -> tuple[SplatJob, np.ndarray]:
@@ -176,32 +176,6 @@ def _method(config: EnhanceConfig, poses: np.ndarray | None, uses_reference: boo
     if config.references == "similarity" or poses is None:
         return "similarity"
     return "pose" if config.references == "pose" or find_poses(config.scene) is not None else "similarity"
-
-
-def _photos(config: EnhanceConfig) -> list[Path]:
-    assert config.scene is not None
-    folder = config.scene / "images" if (config.scene / "images").is_dir() else config.scene
-    photos = image_files(folder) or image_files(folder, recursive=True)
-    if not photos:
-        raise InputError(f"{folder} holds no photos to choose references from")
-    return photos
-
-
-def _by_pose(config: EnhanceConfig, T_world_frame: np.ndarray) -> tuple[tuple[Path, ...], ...]:
-    """For every frame the photos of the nearest cameras; distances count in extents of the photos' cameras."""
-    assert config.scene is not None
-    listed = find_poses(config.scene)
-    if listed is None:
-        raise InputError(f"{config.scene} holds no cameras: choose references by similarity")
-    posed = [(path, pose) for path in _photos(config) if (pose := listed.of(path)) is not None]
-    if not posed:
-        raise InputError(f"{listed.source} lists no camera of a photo in {config.scene}")
-    T_world_photo = np.stack([pose for _, pose in posed])
-    centres = T_world_photo[:, :3, 3]
-    extent = float(np.linalg.norm(centres - centres.mean(axis=0), axis=1).max()) or 1.0
-    distances = pose_distances(T_world_frame, T_world_photo, extent=extent)
-    nearest = np.argsort(distances, axis=1, kind="stable")[:, : config.num_references]
-    return tuple(tuple(posed[index][0] for index in row) for row in nearest)
 
 
 def _by_similarity(job: VideoJob, photos: Sequence[Path], count: int) -> tuple[tuple[Path, ...], ...]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import UInt8
 
 from splat_recon.geometry.cameras import Camera
 from splat_recon.geometry.poses import matrix_from_quat_wxyz, rigid
@@ -45,6 +46,47 @@ class Client(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Asked:
+    """A picture that a page is to get."""
+
+    client_id: int
+    """Of the page."""
+
+    camera: Camera
+    """With the sides of the page, at most as large as a picture may be."""
+
+    shown: str
+    """One of `SHOWN`."""
+
+    is_full: bool
+    """Whether the page stands still, and this is what it will show until it moves."""
+
+
+@runtime_checkable
+class Painter(Protocol):
+    """Makes the pictures, on the thread that draws."""
+
+    def paint(self, asked: Asked, render: Render) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture; it is stretched over the page, and should have the camera's sides."""
+        ...
+
+    def forget(self, client_id: int) -> None:
+        """A page was closed."""
+        ...
+
+
+class PlainPainter:
+    """Shows the renders as they are."""
+
+    def paint(self, asked: Asked, render: Render) -> UInt8[np.ndarray, "h w 3"]:
+        """Render."""
+        return rendered_picture(render(asked.camera), asked.shown)
+
+    def forget(self, client_id: int) -> None:
+        """Nothing was kept."""
+
+
 @dataclass
 class _Request:
     client: Client
@@ -60,10 +102,22 @@ class ViewRequests:
         max_px: Longer side of a picture, at most.
         share: Part of the time that drawing may take, in (0, 1].
         clock: Seconds from some point in time on.
+        painter: What makes the pictures; None shows the renders as they are.
+        jpeg_quality: Of the pictures of pages that stand still, in percent.
     """
 
-    def __init__(self, *, max_px: int = 1024, share: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        max_px: int = 1024,
+        share: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+        painter: Painter | None = None,
+        jpeg_quality: int = 85,
+    ) -> None:
         self._clock = clock
+        self._painter = PlainPainter() if painter is None else painter
+        self._jpeg_quality = jpeg_quality
         self.max_px = max_px
         self.shown = SHOWN[0]
         self._share = share
@@ -78,17 +132,19 @@ class ViewRequests:
             self._requests[client_id] = _Request(client=client, moved_at=self._clock())
         self.asked.set()
 
-    def ask_again(self) -> None:
-        """Everything looks different now: all pages want another picture."""
+    def ask_again(self, client_id: int | None = None) -> None:
+        """Everything looks different now: all pages, or this one if it is still there, want another picture."""
         with self._lock:
-            for request in self._requests.values():
-                request.is_full, request.is_due = False, True
+            for number, request in self._requests.items():
+                if client_id in (None, number):
+                    request.is_full, request.is_due = False, True
         self.asked.set()
 
     def forget(self, client_id: int) -> None:
         """A page was closed."""
         with self._lock:
             self._requests.pop(client_id, None)
+        self._painter.forget(client_id)
 
     @property
     def num_clients(self) -> int:
@@ -104,34 +160,35 @@ class ViewRequests:
         start = self._clock()
         if start < self._free_at:
             return False
-        request, full = self._next(start)
+        client_id, request, full = self._next(start)
         if request is None:
             return False
         camera = camera_of(request.client.camera, self.max_px if full else min(self.max_px, MOVING_PX))
         if camera is not None:
+            asked = Asked(client_id=client_id, camera=camera, shown=self.shown, is_full=full)
             request.client.scene.set_background_image(
-                _picture(render(camera), self.shown), format="jpeg", jpeg_quality=85 if full else 60
+                self._painter.paint(asked, render), format="jpeg", jpeg_quality=self._jpeg_quality if full else 60
             )
         took = self._clock() - start
         # A share of a quarter means three times as long a pause as the drawing took.
         self._free_at = self._clock() + took * (1 / self._share - 1)
         return True
 
-    def _next(self, now: float) -> tuple[_Request | None, bool]:
+    def _next(self, now: float) -> tuple[int, _Request | None, bool]:
         with self._lock:
-            waiting = [request for request in self._requests.values() if request.is_due]
+            waiting = [entry for entry in self._requests.items() if entry[1].is_due]
             if waiting:
-                request = min(waiting, key=lambda request: request.moved_at)
+                client_id, request = min(waiting, key=lambda entry: entry[1].moved_at)
                 request.is_due = False
                 # A page that stands still gets its picture in full at once.
                 request.is_full = now - request.moved_at > SETTLED_SECONDS
-                return request, request.is_full
-            for request in self._requests.values():
+                return client_id, request, request.is_full
+            for client_id, request in self._requests.items():
                 if not request.is_full and now - request.moved_at > SETTLED_SECONDS:
                     request.is_full = True
-                    return request, True
+                    return client_id, request, True
             self.asked.clear()
-            return None, False
+            return -1, None, False
 
     @property
     def is_settled(self) -> bool:
@@ -155,7 +212,8 @@ def camera_of(camera: Any, max_px: int) -> Camera | None:
     return Camera(T_world_cam=rigid(rotation, position), K=K, width=width, height=height)
 
 
-def _picture(out: RenderOutput, shown: str) -> np.ndarray:
+def rendered_picture(out: RenderOutput, shown: str = SHOWN[0]) -> UInt8[np.ndarray, "h w 3"]:
+    """A render's colours, depth or opacity, as a picture."""
     if shown == "opacity":
         return to_u8(out.alpha.expand(-1, -1, 3))
     if shown == "depth":

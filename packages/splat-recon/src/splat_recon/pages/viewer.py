@@ -9,7 +9,7 @@ import io
 import math
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +32,9 @@ from splat_recon.pages.view_requests import SHOWN, Render, ViewRequests
 if TYPE_CHECKING:
     from splat_recon.trainer import SplatTrainer
 
-MISSING = "the viewer is not installed: run `uv run --extra viewer splat-recon ...`, or install splat-recon[viewer]"
+MISSING = (
+    "the viewer is not installed: run this with `uv run --extra viewer ...`, or install splat-recon[viewer]"
+)
 """What to do where the extra is absent."""
 
 MAX_FRUSTA = 150
@@ -82,10 +84,7 @@ class SplatViewer:
         port: int = 8080,
         requests: ViewRequests | None = None,
     ) -> None:
-        try:
-            import viser
-        except ImportError:
-            raise InputError(MISSING) from None
+        viser = viser_module()
         _check_host(host)
         self.requests = ViewRequests() if requests is None else requests
         try:
@@ -97,6 +96,7 @@ class SplatViewer:
         self._host = host
         self._frusta: list[Any] = []
         self._hidden: Any = None
+        self._photos_fit = True
         self._splats: Any = None
         self._add_controls()
         self._set_start(list(cameras.values()))
@@ -154,6 +154,35 @@ class SplatViewer:
             else:
                 self.requests.ask_again()
 
+    def offer_choice(
+        self, name: str, options: Sequence[str], chosen: str, told: Callable[[str], None], *, hint: str = ""
+    ) -> None:
+        """Add a choice to the page; all pictures are drawn anew after one is `told`."""
+        choice = self._server.gui.add_dropdown(name, tuple(options), initial_value=chosen, hint=hint)
+
+        @choice.on_update
+        def _(_: Any) -> None:
+            told(choice.value)
+            self.requests.ask_again()
+
+    def dock_controls(self) -> None:
+        """Put the controls beside the picture, so that they cover nothing of it."""
+        # Only newer versions of viser can.
+        panel = getattr(self._server.gui, "main_panel", None)
+        if panel is not None:
+            panel.dock_right()
+
+    def fit_photos(self, fit: bool) -> None:
+        """Say whether the page's picture is seen from the page's camera; photos in 3D are shown only where it is."""
+        self._photos_fit = fit
+        self._show_photos()
+
+    def _show_photos(self) -> None:
+        for frustum in self._frusta:
+            visible = self._photos_shown.value and self._photos_fit and frustum is not self._hidden
+            if frustum.visible != visible:
+                frustum.visible = visible
+
     def _add_controls(self) -> None:
         gui = self._server.gui
         gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
@@ -174,8 +203,7 @@ class SplatViewer:
 
         @photos.on_update
         def _(_: Any) -> None:
-            for frustum in self._frusta:
-                frustum.visible = photos.value and frustum is not self._hidden
+            self._show_photos()
 
     def _set_start(self, cameras: Sequence[Camera]) -> None:
         """Begin where the first photo was taken, upright as the photos are."""
@@ -230,10 +258,8 @@ class SplatViewer:
 
     def _hide(self, frustum: Any) -> None:
         """Hide the photo that is looked through, and show the one before again."""
-        if self._hidden is not None:
-            self._hidden.visible = self._photos_shown.value
         self._hidden = frustum
-        frustum.visible = False
+        self._show_photos()
 
     def _connected(self, client: Any) -> None:
         @client.camera.on_update
@@ -290,6 +316,19 @@ class TrainingViewer:
             self._viewer.say(
                 f"step {trainer.step:,} of {trainer.config.max_steps:,}, {len(trainer.gaussians):,} Gaussians{loss}"
             )
+
+
+def viser_module() -> Any:
+    """What serves the page.
+
+    Raises:
+        InputError: It is not installed.
+    """
+    try:
+        import viser
+    except ImportError:
+        raise InputError(MISSING) from None
+    return viser
 
 
 def _check_host(host: str) -> None:

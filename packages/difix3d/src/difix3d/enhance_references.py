@@ -1,0 +1,64 @@
+"""The captured photos of a scene with the poses of their cameras, for references by pose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from difix3d.errors import InputError
+from difix3d.references import ranked_poses
+from difix_model.jobs.image_files import image_files
+from difix_model.references.camera_poses import find_poses
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PosedPhotos:
+    """Photos on disk, and from where they were taken."""
+
+    paths: tuple[Path, ...]
+    """One per pose."""
+
+    T_world_photo: Float64[np.ndarray, "n 4 4"]
+    """In the world of the scene's cameras."""
+
+    extent: float
+    """Of the cameras: the length that counts as one radian."""
+
+    @classmethod
+    def of_scene(cls, scene: Path) -> PosedPhotos:
+        """Those photos of a scene's folder that its cameras name.
+
+        Raises:
+            InputError: There are no photos, no cameras, or none that belong together.
+        """
+        listed = find_poses(scene)
+        if listed is None:
+            raise InputError(f"{scene} holds no cameras: choose references by similarity")
+        posed = [(path, pose) for path in photos_of(scene) if (pose := listed.of(path)) is not None]
+        if not posed:
+            raise InputError(f"{listed.source} lists no camera of a photo in {scene}")
+        T_world_photo = np.stack([pose for _, pose in posed])
+        centres = T_world_photo[:, :3, 3]
+        extent = float(np.linalg.norm(centres - centres.mean(axis=0), axis=1).max()) or 1.0
+        return cls(paths=tuple(path for path, _ in posed), T_world_photo=T_world_photo, extent=extent)
+
+    def nearest(self, T_world_cam: Float64[np.ndarray, "n 4 4"], num: int) -> tuple[tuple[Path, ...], ...]:
+        """For every pose so many photos (all, if there are fewer), the nearest first."""
+        ranked = ranked_poses(T_world_cam, self.T_world_photo, num, extent=self.extent)
+        return tuple(tuple(self.paths[index] for index in row) for row in ranked)
+
+
+def photos_of(scene: Path) -> list[Path]:
+    """The photos in `images/` of a folder, or in the folder itself.
+
+    Raises:
+        InputError: There are none.
+    """
+    folder = scene / "images" if (scene / "images").is_dir() else scene
+    photos = image_files(folder) or image_files(folder, recursive=True)
+    if not photos:
+        raise InputError(f"{folder} holds no photos to choose references from")
+    return photos
