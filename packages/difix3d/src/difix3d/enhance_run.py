@@ -69,7 +69,7 @@ class Enhancement:
                 settings=self._identity(),
             )
 
-    def run(self) -> Iterator[EnhanceProgress]:
+    def run(self) -> Generator[EnhanceProgress, None, None]:
         """Fix everything; when closed or interrupted, the finished frames are kept for `resume`.
 
         Raises:
