@@ -32,9 +32,7 @@ from splat_recon.pages.view_requests import SHOWN, Render, ViewRequests
 if TYPE_CHECKING:
     from splat_recon.trainer import SplatTrainer
 
-MISSING = (
-    "the viewer is not installed: run this with `uv run --extra viewer ...`, or install splat-recon[viewer]"
-)
+MISSING = "the viewer is not installed: run this with `uv run --extra viewer ...`, or install splat-recon[viewer]"
 """What to do where the extra is absent."""
 
 MAX_FRUSTA = 150
