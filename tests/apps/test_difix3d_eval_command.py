@@ -42,3 +42,27 @@ def test_the_ablation_has_all_rows(tmp_path: Path) -> None:
     assert all(0 <= row["consistency"]["consistent_share"] <= 1 for row in rows.values())
     assert rows["plain"]["psnr"] != rows["progressive"]["psnr"]
     assert (tmp_path / "out" / "ablation.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_ablation_over_seeds_keeps_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short = ["--max-steps", "20", "--max-size", "64", "--num-rounds", "2", "--num-novel", "2", "--max-gaussians", "500"]
+    arguments = ["ablation", "--out", str(tmp_path), "--frames", "0", "--fixer", "none", *short]
+    assert main([*arguments, "--seeds", "1"]) == 0
+    metrics = tmp_path / "seed_1" / "progressive" / "metrics.json"
+    before = metrics.stat().st_mtime_ns
+    assert main([*arguments, "--seeds", "1", "2"]) == 0
+    assert metrics.stat().st_mtime_ns == before
+    content = json.loads((tmp_path / "ablation.json").read_text())
+    assert content["seeds"] == [1, 2]
+    row = content["rows"]["progressive"]
+    each = [row["by_seed"][seed]["psnr"] for seed in ("1", "2")]
+    assert row["psnr"] == pytest.approx(sum(each) / 2)
+    assert row["spread"]["psnr"] == pytest.approx(abs(each[0] - each[1]) / 2**0.5)
+    assert content["rows"]["plain"]["gain"] == content["rows"]["plain"]["spread"]["gain"] == 0
+    page = (tmp_path / "ablation.html").read_text(encoding="utf-8")
+    assert "Mean over the seeds 1, 2" in page
+    assert "±" in page
+    capsys.readouterr()
+    assert main([*arguments, "--seeds", "1", "1"]) == 2
+    assert "every seed counts once" in capsys.readouterr().err

@@ -10,12 +10,13 @@ import torch
 
 from difix3d.curves import Curves
 from difix3d.errors import InputError
-from difix3d.evaluate import VARIANTS, VariantResult, verdict
+from difix3d.evaluate import VariantResult, verdict
 from difix3d.experiment import Experiment
 from difix3d.fixers import DifixFixer, IdentityFixer, load_fixer
 from difix3d.pictures import labelled_pair
 from difix3d.run_folder import KEPT_CHECKPOINTS, RunFolder, newest_run, numbered
 from difix3d.settings import RunSettings
+from difix3d.variants import VARIANTS
 from difix_model.config import tiny_config
 from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.network import DifixNetwork

@@ -9,13 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from difix3d.errors import InputError
+from difix3d.evaluation.ablation import over_seeds
 from difix3d.evaluation.consistency import ConsistencyConfig, consistency, epipolar_distances, fundamental, matches
 from difix3d.evaluation.pages import write_pages
 from difix3d.evaluation.protocol import Protocol, load_protocol, protocol_names
 from difix3d.evaluation.scores import check_comparable, read_scores, score_renders
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon.scene.synthetic.cameras import make_cameras
+from splat_recon.scene.synthetic.layouts import make_world
+from splat_recon.scene.synthetic.raycast import cast_image
 
 rng = np.random.default_rng(0)
 PHOTO = rng.integers(0, 200, (24, 32, 3), dtype=np.uint8)
@@ -148,6 +153,62 @@ def test_matches_follow_a_shift_and_wrong_cameras_are_found_out() -> None:
     ] == pytest.approx(0)
     with pytest.raises(ValueError, match="two frames"):
         consistency(frames[:1], [left])
+
+
+def test_what_bends_from_frame_to_frame_is_told_from_one_rigid_world() -> None:
+    """Ray-cast frames are consistent whatever their size; bent ones are not, and the more the less."""
+    rng = np.random.default_rng(3)
+    world = make_world(rng, "garden")
+    medians = {}
+    for width, height in ((160, 120), (256, 192)):
+        config = SyntheticConfig(layout="garden", width=width, height=height, num_views=40)
+        cameras = make_cameras(np.random.default_rng(5), "garden", config)[:4]
+        frames = [(cast_image(world, camera, 2).clip(0, 1) * 255).astype(np.uint8) for camera in cameras]
+        for bent_by in (0.0, 1.5, 3.0):
+            unit = max(width, height) / 256
+            shown = [_bent(frame, bent_by * unit, rng) for frame in frames]
+            found = consistency(shown, cameras)
+            medians[width, bent_by] = found["median_distance"]
+            assert found["consistent_share"] == found["shares"]["1"]
+            assert list(found["shares"].values()) == sorted(found["shares"].values())
+            assert (found["consistent_share"] == 1.0) == (bent_by == 0.0)
+    for width in (160, 256):
+        assert medians[width, 0.0] < 0.7 < 1.0 < medians[width, 1.5] < medians[width, 3.0]
+
+
+def _bent(frame: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndarray:
+    """A frame moved by a smooth random field of so many pixels, root mean square."""
+    height, width = frame.shape[:2]
+    fields = []
+    for _ in range(2):
+        field = gaussian_filter(rng.normal(size=(height, width)), max(height, width) / 20)
+        fields.append(field / field.std() * pixels)
+    y, x = np.mgrid[:height, :width]
+    planes = [
+        map_coordinates(frame[..., c].astype(float), [y + fields[0], x + fields[1]], order=1, mode="nearest")
+        for c in range(3)
+    ]
+    return np.stack(planes, axis=-1).clip(0, 255).astype(np.uint8)
+
+
+def test_a_table_of_several_seeds_has_means_spreads_and_gains(tmp_path: Path) -> None:
+    consistent = {"consistent_share": 1.0, "shares": {"1": 1.0}, "median_distance": 0.4, "num_pairs": 2}
+    found = [consistent | {"num_matches": 10}, consistent | {"consistent_share": 0.5, "num_matches": 30}]
+    scores = [{"psnr": 20.0, "gain": 1.0}, {"psnr": 22.0, "gain": -0.5}]
+    by_seed = {
+        seed: {**one, "ssim": 0.5, "lpips": None, "consistency": seen}
+        for seed, one, seen in zip((1, 2), scores, found, strict=True)
+    }
+    row = over_seeds(by_seed)
+    assert (row["psnr"], row["gain"], row["lpips"]) == (21.0, 0.25, None)
+    assert row["spread"] == pytest.approx({"psnr": 2**0.5, "gain": 1.5 / 2**0.5, "ssim": 0.0})
+    assert row["consistency"]["consistent_share"] == 0.75
+    assert row["consistency"]["num_matches"] == 40
+    assert over_seeds({1: by_seed[1]}) == by_seed[1]
+    markdown, _ = write_pages(tmp_path, "ablation", {"loop": row}, title="A", notes=[], facts={})
+    assert "| loop | 21.00 ± 1.41 | +0.25 ± 1.06 | 0.5000 ± 0.0000 | – | – | 75% (median 0.40 px) |" in (
+        markdown.read_text(encoding="utf-8")
+    )
 
 
 def test_pages_say_what_is_not_known(tmp_path: Path) -> None:

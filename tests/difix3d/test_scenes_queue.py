@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from difix3d.errors import InputError
 from difix3d.run_folder import RunFolder
 from difix3d.scene_task import RunOutcome, SceneTask
-from difix3d.scenes_queue import is_finished, run_queue, scene_folders, scene_tasks
+from difix3d.scenes_queue import TRANSFORMS_FILE, is_finished, run_queue, scene_folders, scene_tasks
 from difix3d.settings import RunSettings
 from splat_recon.io.colmap import write_scene
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
@@ -55,6 +57,34 @@ def test_scenes_are_the_folders_that_hold_one(folder: Path, tmp_path: Path) -> N
         scene_folders(folder / "a")
     with pytest.raises(InputError, match="no folder"):
         scene_folders(tmp_path / "away")
+
+
+def test_a_queue_begins_without_what_only_its_runs_need(folder: Path, done: Path, tmp_path: Path) -> None:
+    """Finding the scenes, skipping finished ones and writing the summary loads no torch."""
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from difix3d.scenes_queue import run_queue, scene_tasks\n"
+        "from difix3d.settings import RunSettings\n"
+        f"settings = RunSettings.from_dict({SETTINGS.to_dict()!r})\n"
+        f"tasks = scene_tasks(Path({str(folder)!r}), Path({str(done)!r}), settings)\n"
+        "finished = [task for task in tasks if task.name != 'b']\n"
+        f"found = list(run_queue(finished, Path({str(tmp_path)!r})))\n"
+        "assert [one.was_finished for one in found] == [True, True], found\n"
+        "heavy = {'torch', 'numba', 'scipy', 'pycolmap', 'diffusers', 'ray'} & set(sys.modules)\n"
+        "assert not heavy, sorted(heavy)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_the_name_of_the_other_kind_of_scene_is_the_readers(tmp_path: Path) -> None:
+    from splat_recon.io import transforms_json
+
+    assert TRANSFORMS_FILE == transforms_json.TRANSFORMS_FILE
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / TRANSFORMS_FILE).write_text("{}", encoding="utf-8")
+    assert [path.name for path in scene_folders(tmp_path)] == ["a"]
 
 
 def test_a_failed_scene_stops_nothing_and_stands_in_the_summary(done: Path) -> None:

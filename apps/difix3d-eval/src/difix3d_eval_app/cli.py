@@ -55,6 +55,9 @@ class Ablation:
     run: tyro.conf.OmitArgPrefixes[RunSettings] = field(default_factory=lambda: RunSettings(hold_back=0.0))
     """Here nothing is held back unless asked for: every round is trusted, so that rows show what rounds do."""
 
+    seeds: tuple[int, ...] = ()
+    """Repeat all with each of these seeds, and give mean and spread of every row. None: once, with --seed."""
+
     frames: int = 36
     """Frames along the captured views on which the consistency of each row is measured; 0 leaves it out."""
 

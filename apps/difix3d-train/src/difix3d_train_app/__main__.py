@@ -30,7 +30,7 @@ PHASES = {
 }
 """What the phases of a run are called on the screen; a line fits into 80 columns."""
 
-MAY_CHANGE = {"device", "checkpoint_every"}
+MAY_CHANGE = {"device", "checkpoint_every", "fixer_offload", "image_memory"}
 """Settings that a resumed run may have differently."""
 
 

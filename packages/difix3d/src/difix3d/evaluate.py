@@ -7,20 +7,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from difix3d.variants import VARIANTS
 from splat_recon.evaluate import Evaluation, evaluate
 from splat_recon.geometry.cameras import Camera
 from splat_recon.io.images import to_u8
 from splat_recon.metrics import LpipsMetric
 from splat_recon.scene.scene import View
 from splat_recon.trainer import SplatTrainer
-
-VARIANTS = {
-    "plain": "plain training",
-    "plain_fixed": "plain training + final fix",
-    "loop": "progressive loop",
-    "loop_fixed": "progressive loop + final fix",
-}
-"""What is compared, in words."""
 
 CLEAR_DB = 0.05
 """Differences of PSNR below this many dB are called none: another seed moves more."""

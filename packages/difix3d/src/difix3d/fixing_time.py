@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jaxtyping import Float
-from torch import Tensor
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
 
-from difix3d.fixers import ViewFixer, at_hand
+    from difix3d.fixers import ViewFixer
 
 TIME_FILE = "time.json"
 """Where a checkpoint keeps the seconds so far, and a run's folder the result."""
@@ -104,6 +105,8 @@ class TimedFixer:
     @contextmanager
     def at_hand(self) -> Iterator[None]:
         """Have the fixer stay where it works for the block; fetching it and putting it away count as fixing."""
+        from difix3d.fixers import at_hand
+
         stays = ExitStack()
         with self._counted():
             stays.enter_context(at_hand(self.fixer))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from difix3d.errors import as_input_error
-from difix3d.evaluate import VARIANTS
 from difix3d.fixing_time import TIME_FILE
 from difix3d.scene_task import RunOutcome, SceneTask
+from difix3d.variants import VARIANTS
 from splat_recon.pages.html_page import filled, settings_table
 
 SUMMARY = "summary.json"

@@ -9,11 +9,12 @@ from typing import Any
 
 from difix3d.config import ProgressiveConfig
 from difix3d.curves import Curves
-from difix3d.evaluate import VARIANTS, VariantResult, best_variant, final_fix_changes_nothing, verdict
+from difix3d.evaluate import VariantResult, best_variant, final_fix_changes_nothing, verdict
 from difix3d.novel_views import NovelViews
 from difix3d.schedule import rounds
 from difix3d.settings import RunSettings
 from difix3d.target_config import HeldOutTargets
+from difix3d.variants import VARIANTS
 from difix3d.watch import Watch
 from splat_recon.io.images import to_u8
 from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread

@@ -20,7 +20,9 @@ from difix3d.run_folder import RunFolder
 from difix3d.scene_task import RunOutcome, SceneTask
 from difix3d.settings import RunSettings
 from splat_recon.io.colmap_models import has_model
-from splat_recon.io.transforms_json import TRANSFORMS_FILE
+
+TRANSFORMS_FILE = "transforms.json"
+"""As in `splat_recon.io.transforms_json`, which loads too much for a look at names of files."""
 
 FAILURES = "failed"
 """Folder of the tracebacks of scenes that failed."""
@@ -66,7 +68,7 @@ def _other_settings(task: SceneTask) -> str | None:
     if not (run.path / "config.json").is_file():
         return None
     stored, asked = RunSettings.from_dict(run.read_settings()).to_dict(), task.settings.to_dict()
-    ours = ("scene", "device", "checkpoint_every")
+    ours = ("scene", "device", "checkpoint_every", "fixer_offload", "image_memory")
     other = sorted(name for name in asked if name not in ours and stored[name] != asked[name])
     return f"{task.folder} was run with another {', '.join(other)}" if other else None
 

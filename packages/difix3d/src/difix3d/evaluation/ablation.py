@@ -2,13 +2,15 @@
 
 plain: photos only. fix only: the plain splat's renders are fixed. one shot: one round, straight to the targets.
 progressive: rounds that come nearer step by step. + post-render: the progressive splat's renders are fixed as well.
-All of it by two runs of the comparison; both can be stopped and taken up again.
+All of it by two runs of the comparison; both can be stopped and taken up again. With several seeds it is repeated with
+each, and a row holds the mean, its spread over the seeds, and the gain over the plain splat of the same seed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,17 +49,34 @@ NUM_FRAMES = 36
 """Frames along the captured views on which consistency is measured."""
 
 
-def ablation(settings: RunSettings, out: Path, *, frames: int = NUM_FRAMES) -> Iterator[tuple[str, Any]]:
+SCORES = ("psnr", "ssim", "lpips", "gain")
+
+
+def ablation(
+    settings: RunSettings, out: Path, *, frames: int = NUM_FRAMES, seeds: Sequence[int] = ()
+) -> Iterator[tuple[str, Any]]:
     """Do both runs, and yield the run's name with each `experiment.Progress`; results are in `out/ablation.json`.
 
     Args:
         settings: The progressive run; the one-shot run differs in one round and a step without limit only.
-        out: Folder of both runs; finished ones are kept, stopped ones go on.
+        out: Folder of both runs, or of a folder with both for each seed; finished ones are kept, stopped ones go on.
         frames: Frames for the consistency of each row; fewer than 2 leave it out.
+        seeds: Repeat all with each of these; none: only with that of the settings, in `out` itself.
 
     Raises:
-        InputError: The scene cannot be used, or `out` holds other runs.
+        InputError: The scene cannot be used, a seed stands twice, or `out` holds other runs.
     """
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"every seed counts once: got {', '.join(map(str, seeds))}")
+    folders = {seed: out / f"seed_{seed}" for seed in seeds} or {settings.seed: out}
+    for seed, folder in folders.items():
+        for name, progress in _runs(replace(settings, seed=seed), folder):
+            yield f"{name}, seed {seed}" if seeds else name, progress
+    with as_input_error():
+        RunFolder(out).write_json("ablation.json", _content(settings, folders, frames))
+
+
+def _runs(settings: RunSettings, out: Path) -> Iterator[tuple[str, Any]]:
     runs = {"progressive": settings, "one_shot": replace(settings, num_rounds=1, step_distance=STRAIGHT)}
     for name, asked in runs.items():
         run = RunFolder(out / name)
@@ -69,34 +88,72 @@ def ablation(settings: RunSettings, out: Path, *, frames: int = NUM_FRAMES) -> I
         experiment = Experiment(asked, run, resume=resume)
         for progress in experiment.run():
             yield name, progress
-    with as_input_error():
-        content = _content(settings, out, frames)
-        RunFolder(out).write_json("ablation.json", content)
 
 
-def _content(settings: RunSettings, out: Path, frames: int) -> dict[str, Any]:
+def _content(settings: RunSettings, folders: Mapping[int, Path], frames: int) -> dict[str, Any]:
+    by_seed = {seed: _rows(folder, frames) for seed, folder in folders.items()}
+    rows = {row: over_seeds({seed: rows[row] for seed, rows in by_seed.items()}) for row in ROWS}
+    first = next(iter(folders.values())) / "progressive"
+    metrics = _json(first / "metrics.json")
+    reasons = {"fid": "FID needs Inception's weights and an extra that this project does not have"}
+    if any(row["lpips"] is None for row in rows.values()):
+        reasons["lpips"] = "LPIPS is left out: its backbone is not on this machine"
+    resolved = _json(first / "config.json")["resolved"]
+    return {
+        "format": FORMAT,
+        "scene": settings.scene or "the generated demo scene",
+        "num_views": len(metrics["per_view"]),
+        "saw_test_poses": metrics["saw_test_poses"],
+        "settings": {key: value for key, value in resolved.items() if key not in ("config", "seed")},
+        "seeds": list(folders),
+        "fid": None,
+        "reasons": reasons,
+        "rows": rows,
+    }
+
+
+def _rows(out: Path, frames: int) -> dict[str, dict[str, Any]]:
+    """The rows of one seed."""
     metrics = {run: _json(out / run / "metrics.json") for run in ("progressive", "one_shot")}
-    resolved = _json(out / "progressive" / "config.json")["resolved"]
+    films = _Films(out, _json(out / "progressive" / "config.json")["resolved"], frames) if frames >= 2 else None
     rows = {}
-    films = _Films(out, resolved, frames) if frames >= 2 else None
     for row, (run, variant) in ROWS.items():
         scores = metrics[run]["variants"][variant]
         rows[row] = {
             **{key: scores[key] for key in ("psnr", "ssim", "lpips")},
+            "gain": scores["psnr"] - metrics["progressive"]["variants"]["plain"]["psnr"],
             "consistency": None if films is None else films.consistency(run, variant),
         }
-    reasons = {"fid": "FID needs Inception's weights and an extra that this project does not have"}
-    if any(row["lpips"] is None for row in rows.values()):
-        reasons["lpips"] = "LPIPS is left out: its backbone is not on this machine"
+    return rows
+
+
+def over_seeds(by_seed: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    """Mean and spread (standard deviation of the sample) over the seeds; with one seed just its row."""
+    rows = list(by_seed.values())
+    if len(rows) == 1:
+        return rows[0]
+    values = {key: [row[key] for row in rows] for key in SCORES}
+    known = {key: some for key, some in values.items() if None not in some}
     return {
-        "format": FORMAT,
-        "scene": settings.scene or "the generated demo scene",
-        "num_views": len(metrics["progressive"]["per_view"]),
-        "saw_test_poses": metrics["progressive"]["saw_test_poses"],
-        "settings": {key: value for key, value in resolved.items() if key != "config"},
-        "fid": None,
-        "reasons": reasons,
-        "rows": rows,
+        **{key: statistics.fmean(known[key]) if key in known else None for key in SCORES},
+        "spread": {key: statistics.stdev(some) for key, some in known.items()},
+        "consistency": _mean_consistency([row["consistency"] for row in rows]),
+        "by_seed": {str(seed): row for seed, row in by_seed.items()},
+    }
+
+
+def _mean_consistency(found: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    if any(one is None for one in found):
+        return None
+    given = [one for one in found if one is not None]
+    medians = [one["median_distance"] for one in given if one["median_distance"] is not None]
+    return {
+        **given[0],
+        "consistent_share": statistics.fmean(one["consistent_share"] for one in given),
+        "shares": {limit: statistics.fmean(one["shares"][limit] for one in given) for limit in given[0]["shares"]},
+        "median_distance": statistics.fmean(medians) if medians else None,
+        "num_pairs": sum(one["num_pairs"] for one in given),
+        "num_matches": sum(one["num_matches"] for one in given),
     }
 
 

@@ -12,8 +12,17 @@ from splat_recon.pages.html_page import filled, settings_table
 
 _TEMPLATE = Path(__file__).with_name("scores.html")
 
-COLUMNS = {"psnr": ("PSNR (dB)", ".2f"), "ssim": ("SSIM", ".4f"), "lpips": ("LPIPS", ".4f"), "fid": ("FID", ".2f")}
+COLUMNS = {
+    "psnr": ("PSNR (dB)", ".2f"),
+    "gain": ("against plain (dB)", "+.2f"),
+    "ssim": ("SSIM", ".4f"),
+    "lpips": ("LPIPS", ".4f"),
+    "fid": ("FID", ".2f"),
+}
 """What a table shows, and how it is written."""
+
+ONLY_WHERE_KNOWN = ("gain",)
+"""Columns that are left out where no row has them; the others then say that they are not known."""
 
 CONSISTENT = "consistent pairs"
 
@@ -26,7 +35,7 @@ def write_pages(
     Args:
         out: Where to.
         name: Of both files.
-        rows: By method, its scores; `consistency` may be among them.
+        rows: By method, its scores; `consistency` may be among them, and the scores' `spread`.
         title: Of the page.
         notes: What a reader must know: split, masks, metrics, what is missing.
         facts: Settings for the page's last section.
@@ -59,13 +68,19 @@ def write_pages(
 
 def _table(rows: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     with_consistency = any(row.get("consistency") for row in rows.values())
-    heads = ["method", *(head for head, _ in COLUMNS.values())] + ([CONSISTENT] if with_consistency else [])
+    columns = {
+        key: column
+        for key, column in COLUMNS.items()
+        if key not in ONLY_WHERE_KNOWN or any(row.get(key) is not None for row in rows.values())
+    }
+    heads = ["method", *(head for head, _ in columns.values())] + ([CONSISTENT] if with_consistency else [])
     cells = []
     for name, row in rows.items():
         shown = [name]
-        for key, (_, form) in COLUMNS.items():
-            value = row.get(key)
-            shown.append("–" if value is None else format(value, form))
+        for key, (_, form) in columns.items():
+            value, spread = row.get(key), row.get("spread", {}).get(key)
+            cell = "–" if value is None else format(value, form)
+            shown.append(cell if value is None or spread is None else f"{cell} ± {format(spread, form.lstrip('+'))}")
         if with_consistency:
             found = row.get("consistency")
             shown.append("–" if not found else _consistent(found))
