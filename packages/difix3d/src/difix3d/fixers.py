@@ -1,14 +1,21 @@
-"""What turns rendered views into better ones."""
+"""What turns rendered views into better ones.
+
+The network is imported when one is loaded: that takes longer than everything else together, and a run without a fixer
+needs none of it.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from difix_model.pipeline import DifixPipeline
+if TYPE_CHECKING:
+    from difix_model.pipeline import DifixPipeline
 
 
 @runtime_checkable
@@ -114,6 +121,8 @@ def load_fixer(
     """
     if source == "none":
         return IdentityFixer()
+    from difix_model.pipeline import DifixPipeline
+
     offload = offload and torch.device(device).type != "cpu"
     pipeline = DifixPipeline.from_pretrained(
         source, device="cpu" if offload else device, dtype=getattr(torch, precision)
