@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from splat_recon.config import TrainConfig, absgrad_config, antialiased_config, mcmc_config
+from splat_recon.config import TrainConfig, absgrad_config, antialiased_config, dropout_for, mcmc_config
 from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
 from splat_recon_app import cli
 
@@ -26,8 +26,14 @@ APPEARANCES = {"none": None, "exposure": ExposureConfig(), "bilateral": Bilatera
 """What `--appearance` stands for."""
 
 
-def train_config(args: cli.Train, device: str) -> TrainConfig:
-    """The configuration of a run: the preset, scaled to the number of steps that suits the device, and the flags."""
+def train_config(args: cli.Train, device: str, *, num_photos: int) -> TrainConfig:
+    """The configuration of a run: the preset, scaled to the number of steps that suits the device, and the flags.
+
+    Args:
+        args: The flags.
+        device: Kind of the device, "cpu" or "cuda".
+        num_photos: How many photos there are to train on.
+    """
     on_cpu = device == "cpu"
     max_steps = args.max_steps or (cli.CPU_MAX_STEPS if on_cpu else cli.CUDA_MAX_STEPS)
     cap_max = args.max_gaussians or (cli.CPU_MAX_GAUSSIANS if on_cpu else cli.CUDA_MAX_GAUSSIANS)
@@ -35,7 +41,8 @@ def train_config(args: cli.Train, device: str) -> TrainConfig:
     if args.preset == "mcmc" and max_steps < SHORT_RUN:
         config = replace(config, init_opacity=TrainConfig().init_opacity, init_scale=TrainConfig().init_scale)
     config = replace(config, strategy=replace(config.strategy, cap_max=cap_max))
-    return replace(with_flags(config, args).scaled_to(max_steps), seed=args.seed)
+    dropout = dropout_for(num_photos) if args.dropout is None else args.dropout
+    return replace(with_flags(config, args).scaled_to(max_steps), dropout=dropout, seed=args.seed)
 
 
 def with_flags(config: TrainConfig, args: cli.Train) -> TrainConfig:

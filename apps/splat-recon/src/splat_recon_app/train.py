@@ -65,13 +65,13 @@ def _train(args: cli.Train, run: RunFolder) -> int:
     from splat_recon.device import chosen_device
 
     where = chosen_device(args.device)
-    config = presets.train_config(args, where)
-    settings = presets.run_settings(args, config, where)
-    if args.resume:
-        run_folder.check_same(run, settings)
     from splat_recon.checkpoint import checkpoint_name
 
     scene, split = _read(args, presets.max_size(args, where))
+    config = presets.train_config(args, where, num_photos=len(split.train))
+    settings = presets.run_settings(args, config, where)
+    if args.resume:
+        run_folder.check_same(run, settings)
     trainer = _trainer(run, scene, split, config, where, resume=args.resume)
     if not args.resume:
         run_folder.write_config(run, settings)

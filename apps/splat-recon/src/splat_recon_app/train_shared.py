@@ -55,14 +55,15 @@ def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
     from splat_recon.views.view_set import ViewSet
 
     kind = device.split(":")[0]
-    config, first = presets.train_config(args, kind), world.rank == 0
+    first = world.rank == 0
+    scene, split = read_scene_and_split(args.scene, args.split, args.sparse, presets.max_size(args, kind), args)
+    config = presets.train_config(args, kind, num_photos=len(split.train))
     settings = presets.run_settings(args, config, kind)
     if args.resume:
         run_folder.check_same(run, settings)
         if first:
             recovered_checkpoint(run.checkpoints)
     world.total(0)  # From here on all agree on what is in the folder.
-    scene, split = read_scene_and_split(args.scene, args.split, args.sparse, presets.max_size(args, kind), args)
     views = ViewSet.from_views(scene.select(split.train))
     newest = newest_checkpoint(run.checkpoints) if args.resume else None
     if newest is not None:

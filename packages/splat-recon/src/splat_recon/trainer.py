@@ -22,6 +22,7 @@ from splat_recon.distributed import (
 )
 from splat_recon.errors import DivergedError, InputError
 from splat_recon.gaussians.densify import make_density_control
+from splat_recon.gaussians.dropout import dropped
 from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.gaussians.initialize import from_points
 from splat_recon.geometry.cameras import Camera
@@ -45,6 +46,9 @@ EXTENT_MARGIN = 1.1
 
 GENERATORS = ("init", "views", "density", "background")
 """One generator per purpose, so that drawing more for one leaves the others alone."""
+
+DROPOUT_SEED = 1 << 48
+"""What is added to the seed for the generator of dropout, far from the others'."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +107,8 @@ class SplatTrainer:
         self.history: list[StepRecord] = []
         self.views = views
         self._generators = _seeded_generators(config.seed)
-        self._generators["density"].manual_seed(self._generators["density"].initial_seed() + (world.rank << 40))
+        for name in ("density", "dropout"):
+            self._generators[name].manual_seed(self._generators[name].initial_seed() + (world.rank << 40))
         self._extent = scene_extent(scene)
         check_device(config, device)
         check_world(config, world, image_sizes(views))
@@ -222,6 +227,8 @@ class SplatTrainer:
         view = [self._views.sample(self._generators["views"]) for _ in range(world.size)][world.rank]
         background = [self._step_background() for _ in range(world.size)][world.rank]
         gaussians, camera = self._parts.seen(self._optimizer.gaussians, view.camera, view.name)
+        share = self.config.dropout * min(self.step / self.config.max_steps, 1.0)
+        gaussians = dropped(gaussians, share, self._generators["dropout"])
         output = self._rasterize(gaussians, camera, sh_degree=self.sh_degree, background=background)
         loss = self._loss(output, view, camera) / (self.config.batch_size * world.size)
         if with_regularization:
@@ -366,9 +373,9 @@ def scene_extent(scene: Scene) -> float:
 
 def _seeded_generators(seed: int) -> dict[str, torch.Generator]:
     # Distinct seeds per purpose; the multiplier keeps neighbouring seeds of different runs apart.
-    return {
-        name: torch.Generator().manual_seed(seed * len(GENERATORS) + index) for index, name in enumerate(GENERATORS)
-    }
+    seeds = {name: seed * len(GENERATORS) + index for index, name in enumerate(GENERATORS)}
+    seeds["dropout"] = seed + DROPOUT_SEED
+    return {name: torch.Generator().manual_seed(value) for name, value in seeds.items()}
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
