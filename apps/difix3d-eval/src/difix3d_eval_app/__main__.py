@@ -91,10 +91,10 @@ def _ablation(command: Ablation) -> int:
     with Progress(*columns, TextColumn("{task.fields[note]}")) as bars:
         tasks: dict[str, Any] = {}
         for name, progress in ablation(command.run, command.out, frames=command.frames, seeds=command.seeds):
-            task = tasks.setdefault(name, None) or bars.add_task(name.replace("_", " "), note="")
-            tasks[name] = task
+            if name not in tasks:
+                tasks[name] = bars.add_task(name.replace("_", " "), note="")
             note = f"{progress.phase} {progress.note}"
-            bars.update(task, completed=progress.done, total=progress.total, note=note)
+            bars.update(tasks[name], completed=progress.done, total=progress.total, note=note)
     content = json.loads((command.out / "ablation.json").read_text(encoding="utf-8"))
     notes = _ablation_notes(content)
     for path in write_pages(
