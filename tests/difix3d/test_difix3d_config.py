@@ -58,6 +58,10 @@ from splat_recon.config import AdcConfig, TrainConfig
         (lambda: PoolConfig(num_rounds=0), "num_rounds must be at least 1"),
         (lambda: PoolConfig(decay=2.0), "decay must be in"),
         (lambda: MixtureConfig(agreement=0.0), "agreement must be positive"),
+        (lambda: MixtureConfig(reference_agreement=-0.1), "reference_agreement must be positive"),
+        (lambda: MixtureConfig(unseen_weight=1.5), "unseen_weight must be in"),
+        (lambda: RunSettings(unseen_weight=-0.5), "unseen_weight must be in"),
+        (lambda: RunSettings(reference_agreement=0.0), "reference_agreement must be positive"),
         (lambda: ProgressiveConfig(num_references=0), "num_references must be at least 1"),
         (lambda: RunSettings(max_turn_degrees=-5.0), "max_turn_degrees must be positive"),
         (lambda: RunSettings(hold_back_min_views=1), "min_views must be at least 2"),
@@ -123,6 +127,7 @@ def test_released_preset_is_as_described():
     mixture = config.mixture
     assert (mixture.novel_prob, mixture.novel_weight, mixture.captured_weight) == (0.3, 0.3, 1.5)
     assert (mixture.alpha_threshold, mixture.soft_alpha, mixture.agreement) == (0.5, False, None)
+    assert (mixture.unseen_weight, mixture.reference_agreement) == (1.0, None)
     assert config.pool.num_rounds == 1
     assert config.hold_back.share == 0
     assert isinstance(config.targets, HeldOutTargets)
@@ -152,7 +157,7 @@ def test_presets_of_others_scale_with_the_run():
 
 def test_settings_resolve_to_configs():
     demo = resolved(RunSettings(), "cpu")
-    begins = ("scene", "from_checkpoint", "from_ply", "agreement", "max_turn_degrees")
+    begins = ("scene", "from_checkpoint", "from_ply", "agreement", "reference_agreement", "max_turn_degrees")
     assert None not in [value for name, value in demo.to_dict().items() if name not in begins]
     assert progressive_config(demo).hold_back == HoldBackConfig()
     assert isinstance(progressive_config(demo).targets, AroundTargets)
@@ -161,6 +166,10 @@ def test_settings_resolve_to_configs():
         assert isinstance(progressive_config(resolved(RunSettings(targets=name), "cpu")).targets, kind)
     from_file = progressive_config(resolved(RunSettings(targets=__file__), "cpu")).targets
     assert from_file == FileTargets(path=__file__)
+    asked = RunSettings(unseen_weight=0.2, reference_agreement=0.1, hold_back_against="plain")
+    config = progressive_config(resolved(asked, "cpu"))
+    assert (config.mixture.unseen_weight, config.mixture.reference_agreement) == (0.2, 0.1)
+    assert config.hold_back == HoldBackConfig(against="plain")
     own = resolved(RunSettings(scene="somewhere", targets="test"), "cuda")
     assert own.split == "auto"
     assert own.sparse is None

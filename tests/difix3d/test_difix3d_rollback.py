@@ -1,5 +1,6 @@
 """Views held back: what lowers their score is undone, and stopping in between changes nothing."""
 
+import gc
 import json
 from dataclasses import replace
 
@@ -140,6 +141,161 @@ def test_without_giving_back_one_splat_does_without_the_views(new_loop):
     assert loop.watch.checks
 
 
+AGAINST_PLAIN = HoldBackConfig(against="plain", margin=0.5, check_every=0.2, first_check=0.0)
+
+
+@pytest.fixture(scope="module")
+def six_photos():
+    """The generated scene of the demo, small, of which six photos are trained on."""
+    config = SyntheticConfig(layout="table", num_views=9, width=48, height=36, num_points=400, samples_per_axis=1)
+    return normalized(generate_scene(3, config))
+
+
+@pytest.fixture(scope="module")
+def judged_loop(six_photos):
+    captured = six_photos.views[:6]
+    targets = np.stack([view.camera.T_world_cam for view in six_photos.views[6:]])
+
+    def make(fixer, *, follows=None, num_rounds=2, **changes):
+        strategy = AdcConfig(refine_start=1000, reset_every=0)
+        config = ProgressiveConfig(
+            train=TrainConfig(max_steps=200, sh_degree_every=20, strategy=strategy),
+            rounds=EvenRounds(num_rounds=num_rounds, first=0.6, last=0.8),
+            targets=HeldOutTargets(),
+            mixture=MixtureConfig(novel_prob=0.5, novel_weight=3.0),
+            hold_back=replace(AGAINST_PLAIN, **changes),
+        )
+        return ProgressiveTrainer(six_photos, captured, targets, fixer, config, follows=follows)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def spoiled(judged_loop):
+    """A loop with six photos whose fixer paints everything blue, at its end."""
+    loop = judged_loop(Blinding())
+    loop.train_until(200)
+    return loop
+
+
+@pytest.fixture(scope="module")
+def plain_of_six(six_photos, judged_loop):
+    plain = SplatTrainer(six_photos, ViewSet.from_views(six_photos.views[:6]), judged_loop(Blinding()).config.train)
+    plain.train_until(200)
+    return plain
+
+
+def test_with_six_photos_wrong_colours_are_noticed_and_leave_the_whole_of_plain_training(spoiled, plain_of_six):
+    assert len(spoiled.held_back) == 1
+    undone = [check for check in spoiled.watch.checks if check.verdict == "undone"]
+    assert len(undone) == 2
+    assert all(check.psnr < check.plain_psnr - 0.5 for check in undone)
+    assert spoiled.num_rounds_done == 2
+    assert spoiled.novel is None
+    assert spoiled.num_undone_steps == 0
+    assert spoiled.trainer.step == 200
+    _assert_same(spoiled.trainer, plain_of_six)
+    _assert_same(spoiled.probe.trainer, spoiled.control.trainer)
+
+
+def test_with_six_photos_renders_fed_back_are_kept(judged_loop, plain_of_six):
+    loop = judged_loop(IdentityFixer())
+    loop.train_until(200)
+    assert [check.verdict for check in loop.watch.checks].count("undone") == 0
+    assert loop.num_rounds_done == 2
+    assert loop.novel is not None
+    assert not torch.equal(loop.trainer.gaussians.sh0[:50], plain_of_six.gaussians.sh0[:50])
+
+
+def test_a_training_that_gets_worse_everywhere_is_not_held_against_its_rounds():
+    watch = Watch(replace(AGAINST_PLAIN, margin=0.3))
+    for step, (psnr, plain_psnr) in enumerate([(20.0, 20.0), (18.0, 17.9), (16.0, 16.2), (16.5, 17.0), (15.0, 15.0)]):
+        watch.judge(psnr, plain_psnr=plain_psnr, step=step, kept_step=step)
+        assert watch.decide(planned=True, possible=True) == "round"
+    assert [check.verdict for check in watch.checks] == ["better", "kept", "kept", "undone", "kept"]
+    assert watch.num_rounds_undone == 1
+    assert not watch.stopped
+
+
+class GoodThenBad:
+    """A fixer that changes nothing in its first round, and paints everything blue in the second."""
+
+    def __init__(self, num_good):
+        self.num_left = num_good
+
+    def __call__(self, rendered, references):
+        self.num_left -= len(rendered)
+        return rendered if self.num_left >= 0 else Blinding()(rendered, references)
+
+
+def test_only_the_bad_round_is_undone(judged_loop):
+    # Two splats have their views fixed, three each.
+    loop = judged_loop(GoodThenBad(6))
+    loop.train_until(200)
+    assert loop.num_rounds_done == 2
+    assert loop.watch.num_rounds_undone == 1
+    assert loop.novel.round_index == 0
+    assert loop.trainer.step == 200
+    # As if the second round had never been.
+    once = judged_loop(IdentityFixer())
+    once.marks = tuple(mark for mark in once.marks if mark.round_ is None or mark.round_.index == 0)
+    once.train_until(200)
+    _assert_same(loop.trainer, once.trainer)
+
+
+def test_where_one_round_less_is_not_enough_all_are_undone(judged_loop, plain_of_six):
+    loop = judged_loop(Blinding())
+    # What the first round did is found at the end only, so that the second one is not all there is to undo.
+    loop.watch.is_bad = lambda psnr, plain_psnr: loop.step > 160 and psnr < plain_psnr
+    loop.train_until(200)
+    assert [check.verdict for check in loop.watch.checks][-1] == "undone"
+    assert loop.novel is None
+    _assert_same(loop.trainer, plain_of_six)
+
+
+def test_stopping_around_undone_rounds_with_six_photos_changes_nothing(spoiled, judged_loop, tmp_path):
+    first = next(check.step for check in spoiled.watch.checks if check.verdict == "undone")
+    for stop in (121, first - 1, first, first + 1):
+        part = judged_loop(Blinding())
+        part.train_until(stop)
+        part.save(tmp_path / f"at_{stop}")
+        resumed = judged_loop(Blinding())
+        resumed.load(tmp_path / f"at_{stop}")
+        assert resumed.step == stop
+        resumed.train_until(200)
+        assert resumed.watch.state_dict() == spoiled.watch.state_dict()
+        _assert_same(resumed.trainer, spoiled.trainer)
+        _assert_same(resumed.probe.trainer, spoiled.probe.trainer)
+
+
+def test_a_followed_training_and_a_control_save_time_and_change_nothing(spoiled, judged_loop, six_photos):
+    plain = SplatTrainer(six_photos, ViewSet.from_views(six_photos.views[:6]), spoiled.config.train)
+    loop = judged_loop(Blinding(), follows=plain)
+    for step in range(1, 201):
+        plain.train_until(step)
+        loop.train_until(step)
+    assert loop.watch.state_dict() == spoiled.watch.state_dict()
+    assert loop.same_as_plain
+    _assert_same(loop.trainer, plain)
+
+
+def test_without_rounds_nothing_is_undone_and_it_is_plain_training(judged_loop, plain_of_six):
+    loop = judged_loop(IdentityFixer(), num_rounds=0)
+    loop.train_until(200)
+    _assert_same(loop.trainer, plain_of_six)
+    assert [check.step for check in loop.watch.checks] == [200]
+
+
+def test_states_go_with_the_trainer_that_keeps_them(new_loop, scene, tmp_path):
+    loop = new_loop(IdentityFixer())
+    kept = ProgressiveTrainer(scene, loop.captured, loop.T_world_target, loop.fixer, loop.config, states=tmp_path / "s")
+    kept.train_until(7)
+    assert [path.name for path in (tmp_path / "s").rglob("best")] == ["best"]
+    del kept
+    gc.collect()
+    assert not list((tmp_path / "s").iterdir())
+
+
 def _following(psnrs, *, planned=False, possible=True, **config):
     watch = Watch(HoldBackConfig(margin=0.1, **config))
     found = []
@@ -185,6 +341,8 @@ def test_marks_are_rounds_and_checks_between_them():
     watched = marks(plan, HoldBackConfig(check_every=0.2), max_steps=100, watched=True)
     late = marks(plan, HoldBackConfig(check_every=0.1, first_check=0.3), max_steps=100, watched=True)
     assert [mark.step for mark in late] == [30, 40, 50, 62, 70, 80, 90, 100]
+    rounds_only = marks(plan, HoldBackConfig(check_every=0.1, against="plain"), max_steps=100, watched=True)
+    assert [mark.step for mark in rounds_only] == [50, 62, 70, 80, 90, 100]
     assert [(mark.step, mark.round_ is not None) for mark in watched] == [
         (20, False), (50, True), (62, True), (80, False), (100, False)
     ]  # fmt: skip
@@ -195,6 +353,8 @@ def test_few_views_hold_none_back_unless_asked():
     asked = HoldBackConfig(min_views=4)
     assert [asked.num_views(count) for count in (3, 4, 6, 9, 100)] == [0, 1, 1, 1, 6]
     assert HoldBackConfig(share=0).num_views(50) == 0
+    against_plain = HoldBackConfig(against="plain")
+    assert [against_plain.num_views(count) for count in (3, 4, 6, 12, 100)] == [0, 1, 1, 2, 6]
     poses = np.tile(np.eye(4), (5, 1, 1))
     poses[:, 0, 3] = (0.0, 1.0, 1.1, 2.0, 3.0)
     assert held_back_indices(poses, 1, extent=1.0) == [1]
@@ -225,9 +385,10 @@ def test_a_pool_of_rounds_survives_resuming(new_loop, tmp_path):
     _assert_same(resumed.trainer, whole.trainer)
 
 
-def test_a_whole_run_says_what_was_undone_and_resumes(tmp_path, monkeypatch):
+@pytest.mark.parametrize("against", ["best", "plain"])
+def test_a_whole_run_says_what_was_undone_and_resumes(against, tmp_path, monkeypatch):
     monkeypatch.setattr("difix3d.film.VIDEO_FRAMES", 2)
-    monkeypatch.setattr("difix3d.experiment.load_fixer", lambda source, device: Blinding())
+    monkeypatch.setattr("difix3d.experiment.load_fixer", lambda source, **_: Blinding())
     config = SyntheticConfig(layout="table", num_views=8, width=40, height=32, num_points=100, samples_per_axis=1)
     write_scene(tmp_path / "table", generate_scene(5, config))
     settings = RunSettings(
@@ -238,6 +399,7 @@ def test_a_whole_run_says_what_was_undone_and_resumes(tmp_path, monkeypatch):
         novel_prob=0.9,
         novel_weight=50.0,
         hold_back=0.2,
+        hold_back_against=against,
         hold_back_min_views=3,
         hold_back_margin=0.0,
         split="every:4",
@@ -249,11 +411,19 @@ def test_a_whole_run_says_what_was_undone_and_resumes(tmp_path, monkeypatch):
     assert len(held_back["views"]) == 1
     undone = [check["step"] for check in held_back["checks"] if check["verdict"] == "undone"]
     assert undone
-    assert held_back["kept_step"] < 40
     page = (whole.path / "report.html").read_text()
-    assert f"{len(undone)} tries lowered the score and were undone" in page
-    assert ("training stopped early" in page) == held_back["stopped_early"]
-    list(Experiment(settings, part).run(stop_at=undone[0] + 1))
+    if against == "best":
+        assert held_back["kept_step"] < 40
+        assert f"{len(undone)} tries lowered the score and were undone" in page
+        assert ("training stopped early" in page) == held_back["stopped_early"]
+    else:
+        assert held_back["kept_step"] == 40
+        assert f"{len(undone)} times rounds were undone" in page
+    assert not whole.states.exists()
+    list(Experiment(settings, part).run(stop_at=min(39, undone[0] + 1)))
+    # As a run leaves it that is killed.
+    (part.states / "difix3d-states-0" / "best").mkdir(parents=True)
     list(Experiment(settings, part, resume=True).run())
     for name in ("plain.ply", "loop.ply", "metrics.json", "metrics.jsonl"):
         assert (part.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+    assert not part.states.exists()

@@ -2,8 +2,8 @@
 
 A folder holds `splat/` (written by the splat's trainer), `progress.json` and, once a round is done,
 `novel_views.npz` with the pool, whose checksum is in `progress.json`. Where views are held back it also holds
-`watch.json` with all checks, `probe/`, the splat that does without them, and `states/`, both as they were at their best
-and when they were last kept.
+`watch.json` with all checks, `probe/`, the splat that does without them, `control/`, plain training without them where
+it is compared with that, and `states/`, both splats as they were when there was something to go back to.
 It appears under its name only when it is complete.
 """
 
@@ -100,6 +100,8 @@ def _novel_arrays(novel: NovelViews, age: int) -> dict[str, np.ndarray]:
         arrays[f"{age}.{index}.K"] = view.camera.K
         for name in ("rendered", "fixed", "alpha"):
             arrays[f"{age}.{index}.{name}"] = getattr(view, name).cpu().numpy()
+        if view.trust is not None:
+            arrays[f"{age}.{index}.trust"] = view.trust.cpu().numpy()
     return arrays
 
 
@@ -107,4 +109,11 @@ def _novel_view(arrays: "np.lib.npyio.NpzFile", key: str, reference_name: str) -
     rendered, fixed, alpha = (torch.from_numpy(arrays[f"{key}.{name}"]) for name in ("rendered", "fixed", "alpha"))
     height, width = rendered.shape[:2]
     camera = Camera(T_world_cam=arrays[f"{key}.T_world_cam"], K=arrays[f"{key}.K"], width=width, height=height)
-    return NovelView(camera=camera, reference_name=reference_name, rendered=rendered, fixed=fixed, alpha=alpha)
+    return NovelView(
+        camera=camera,
+        reference_name=reference_name,
+        rendered=rendered,
+        fixed=fixed,
+        alpha=alpha,
+        trust=torch.from_numpy(arrays[f"{key}.trust"]) if f"{key}.trust" in arrays else None,
+    )

@@ -16,6 +16,10 @@ RELEASED_FIX_STEPS = (3000, 6000, *range(8000, 60_001, 2000))
 """Steps after which the released code fixes novel views, in a run of 60 000 steps."""
 
 
+MIN_VIEWS_AGAINST_PLAIN = 4
+"""Fewest captured views of which one is held back to compare a probe with plain training: three are left to it."""
+
+
 def _check_fraction(name: str, value: float) -> None:
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must be in [0, 1], got {value}")
@@ -66,18 +70,26 @@ class StepRounds:
 class HoldBackConfig:
     """Captured views that a training does not see, so that harm is noticed and undone.
 
-    Beside the splat that learns from all captured views, a second one learns from all but those held back, and goes
-    through rounds of its own. At every check it is scored on the views held back; what lowers the score is undone in
-    both. So nothing is lost to the result but time.
+    Beside the splat that learns from all captured views, a second one, the probe, learns from all but those held back,
+    and goes through rounds of its own. At every check it is scored on the views held back; what lowers the score is
+    undone in both. So nothing is lost to the result but time.
     """
+
+    against: Literal["best", "plain"] = "best"
+    """What the score is compared with. best: the probe's best score so far; steps that end below it are undone, and
+    training stops where nothing helps any more. plain: a third splat that learns from the same views as the probe,
+    without rounds. That judges rounds and not the training: both splats may get worse on the views held back, by
+    learning the others by heart, and only a round after which the probe is worse than plain training is undone; its
+    steps are done again without it. So a run never stops early, and few views can judge. It costs one more training."""
 
     share: float = 0.15
     """Share of the captured views that is held back, rounded to whole views, at least one; 0 trusts every round, and
     trains one splat only. Scenes of fewer than `min_views` captured views hold nothing back."""
 
     min_views: int = 12
-    """Fewest captured views of which some are held back. With few views one of them is no judge of the others: without
-    it the probe may get worse there for steps in which the splat of all views gets better everywhere."""
+    """Fewest captured views of which some are held back to be compared with the best score. With few views one of them
+    is no judge of the others: without it the probe may get worse there for steps in which the splat of all views gets
+    better everywhere. Compared with plain training, 4 are enough."""
 
     max_views: int = 6
     """Most views that are held back."""
@@ -87,8 +99,8 @@ class HoldBackConfig:
     False saves its time, and does without those views for good."""
 
     margin: float = 0.3
-    """Loss of PSNR on the views held back, in dB below the best so far, from which a try is undone. The score of one
-    view moves by tenths of a dB by itself."""
+    """Loss of PSNR on the views held back, in dB below what it is compared with, from which a try is undone. The score
+    of one view moves by tenths of a dB by itself."""
 
     first_check: float = 0.2
     """Fraction of the run before which nothing is checked: a splat of few steps is a blur, and scores as one."""
@@ -115,7 +127,8 @@ class HoldBackConfig:
 
     def num_views(self, num_captured: int) -> int:
         """How many of so many captured views are held back."""
-        if self.share == 0 or num_captured < self.min_views:
+        fewest = self.min_views if self.against == "best" else MIN_VIEWS_AGAINST_PLAIN
+        if self.share == 0 or num_captured < fewest:
             return 0
         return min(max(1, round(self.share * num_captured)), self.max_views)
 
@@ -189,10 +202,22 @@ class MixtureConfig:
     """Difference between fixed and rendered colour, in [0, 1], at which a pixel counts half; it falls on with the
     square of the difference. None: a fix is believed however much it changes. Released code: None."""
 
+    unseen_weight: float = 1.0
+    """Factor of pixels that show a place which no captured view sees, in [0, 1]: what they show is guessed. It is 1
+    where at least one view sees the place, and between where that is in doubt. Places are found by the splat's depth.
+    1: guesses count like the rest. Released code: 1."""
+
+    reference_agreement: float | None = None
+    """Difference in colour between a fixed view and the nearest photos, in [0, 1], at which a pixel counts half; it
+    falls on with the square of the difference. The photos are reprojected by the splat's depth; pixels whose places
+    none of them sees count as before. None: photos are not compared. Released code: None."""
+
     def __post_init__(self) -> None:
         _check_fraction("novel_prob", self.novel_prob)
-        if self.agreement is not None:
-            _check_positive("agreement", self.agreement)
+        _check_fraction("unseen_weight", self.unseen_weight)
+        for name in ("agreement", "reference_agreement"):
+            if getattr(self, name) is not None:
+                _check_positive(name, getattr(self, name))
         _check_fraction("alpha_threshold", self.alpha_threshold)
         for name, value in (("novel_weight", self.novel_weight), ("captured_weight", self.captured_weight)):
             if not 0 <= value < float("inf"):

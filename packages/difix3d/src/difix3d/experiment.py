@@ -126,6 +126,7 @@ class Experiment:
                 return
             with self.time.phase("comparison"):
                 yield from self._compare()
+            self.folder.remove_states()
             self.finished = True
 
     @property
@@ -147,6 +148,7 @@ class Experiment:
 
     def _prepare(self) -> Iterator[Progress]:
         phase = "prepare"
+        self.folder.remove_states()
         yield Progress(phase=phase, done=0, total=3, note="scene")
         device = chosen_device(self.settings.device)
         self.settings = resolved(self.settings, device)
@@ -229,6 +231,7 @@ class Experiment:
             device=self.device,
             trainer=trainer,
             follows=self._plain if self._watched else None,
+            states=self.folder.states,
             gaussians=self._start_gaussians() if trainer is None else None,
         )
 

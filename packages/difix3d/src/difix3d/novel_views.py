@@ -33,6 +33,10 @@ class NovelView:
     alpha: Float[Tensor, "h w 1"]
     """The render's opacity in [0, 1]."""
 
+    trust: Float[Tensor, "h w"] | None = None
+    """How far each pixel was believed when the view was made, in [0, 1], by what captured views know of the place that
+    it shows (`trust`); None where nobody asked."""
+
     def pixel_weight(self, config: MixtureConfig) -> Float[Tensor, "h w"]:
         """How much each pixel of the fixed view is trusted, in [0, 1]."""
         alpha = self.alpha[..., 0]
@@ -42,6 +46,8 @@ class NovelView:
         if config.agreement is not None:
             difference = (self.fixed - self.rendered).abs().mean(dim=-1) / config.agreement
             weight = weight / (1 + difference**2)
+        if self.trust is not None:
+            weight = weight * self.trust
         return weight
 
 

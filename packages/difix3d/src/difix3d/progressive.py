@@ -6,7 +6,8 @@ into the splat's training, with a small weight and only where the render was opa
 
 Where captured views are held back, a second splat, the probe, does all the same without them, and is scored on them at
 every round and in between. What lowers the score is undone in both, and when nothing helps any more training stops
-with the best state (`watch`).
+with the best state (`watch`). On request the probe is compared with a third splat, the control, that learns without
+rounds: then only rounds are undone, and their steps are taken again.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ __all__ = ["ProgressiveTrainer", "forked"]
 WATCH = "watch.json"
 """Where a checkpoint keeps the checks."""
 
+BEFORE_ROUND, BEFORE_ROUNDS = "before_round", "before_rounds"
+"""States to go back to where rounds are undone one by one: before the last one, and before all that are in effect."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -63,6 +67,7 @@ class ProgressiveTrainer:
         follows: A plain training of the same views. Where views are held back, and as long as the two are one and the
             same, the splat is taken from there at marks instead of being trained again; it must not lag behind.
         gaussians: A finished splat to begin with instead of the scene's points.
+        states: Folder for the states to go back to, which go with the trainer; None: the system's temporary folder.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class ProgressiveTrainer:
         trainer: SplatTrainer | None = None,
         follows: SplatTrainer | None = None,
         gaussians: Gaussians | None = None,
+        states: Path | None = None,
     ) -> None:
         self.scene = scene
         self.captured = tuple(captured)
@@ -93,9 +99,9 @@ class ProgressiveTrainer:
         self.newest_round_step: int | None = None
         self._num_marks_done = 0
         self._follows = follows
-        self._states = Path(tempfile.mkdtemp(prefix="difix3d-states-"))
-        weakref.finalize(self, shutil.rmtree, self._states, ignore_errors=True)
         held_back = self._held_back_names()
+        if held_back:
+            self._states = self._new_states(states)
         self.held_back = tuple(view for view in self.captured if view.name in held_back)
         stay = tuple(view for view in self.captured if view.name not in held_back)
         give_back = config.hold_back.give_back
@@ -103,11 +109,21 @@ class ProgressiveTrainer:
         self.main = Track(scene, main_views, config, device=device, trainer=trainer, gaussians=gaussians)
         has_probe = held_back and give_back
         self.probe = Track(scene, stay, config, device=device, gaussians=gaussians) if has_probe else None
+        has_control = held_back and config.hold_back.against == "plain"
+        self.control = Track(scene, stay, config, device=device, gaussians=gaussians) if has_control else None
+        """Plain training of the views that stay; while the probe has seen no novel views, the two are one."""
         self._step = self.main.trainer.step
         self.watch = Watch(config.hold_back) if held_back else None
         self.marks = marks(self.rounds, config.hold_back, max_steps=max_steps, watched=bool(held_back))
         if self.watch is not None and trainer is not None and trainer.step > 0:
             raise ValueError("with views held back the training begins with the loop: pass no trainer that has begun")
+
+    def _new_states(self, parent: Path | None) -> Path:
+        if parent is not None:
+            parent.mkdir(parents=True, exist_ok=True)
+        states = Path(tempfile.mkdtemp(prefix="difix3d-states-", dir=parent))
+        weakref.finalize(self, shutil.rmtree, states, ignore_errors=True)
+        return states
 
     def _held_back_names(self) -> set[str]:
         num_views = self.config.hold_back.num_views(len(self.captured))
@@ -147,7 +163,7 @@ class ProgressiveTrainer:
     @property
     def diverged(self) -> bool:
         """Whether the splat is another than that of plain training."""
-        return self.num_rounds_done > 0 or self.num_undone_steps > 0
+        return bool(self.main.pool) or self.num_undone_steps > 0
 
     @property
     def same_as_plain(self) -> bool:
@@ -173,6 +189,8 @@ class ProgressiveTrainer:
             self.num_undone_steps = step - self.trainer.step
             return
         own_step = step - self.num_undone_steps
+        if self.control is not None:
+            self._advance_control(self.control, own_step)
         if self.probe is not None:
             self.probe.trainer.train_until(own_step)
         if self._follows is not None and self.same_as_plain:
@@ -183,6 +201,13 @@ class ProgressiveTrainer:
                 self.main.take_over(self._follows)
             return
         self.trainer.train_until(own_step)
+
+    def _advance_control(self, control: Track, step: int) -> None:
+        if self._scored.pool:
+            control.trainer.train_until(step)
+        elif self._scored.trainer.step < step == control.trainer.step:
+            # All rounds were undone: plain training stands there already.
+            self._scored.take_over(control.trainer)
 
     def _do(self, mark: Mark) -> None:
         planned = mark.round_ is not None
@@ -197,12 +222,19 @@ class ProgressiveTrainer:
         remaining = max_steps - mark.step
         possible = bool(self.rounds) and remaining >= max(1, round(self.config.min_remaining * max_steps))
         following = self.watch.decide(planned=planned, possible=possible)
-        if check.verdict == "undone":
+        if check.verdict == "undone" and self.control is not None:
+            self._undo_rounds(self.watch, check)
+        elif check.verdict == "undone":
             self._go_back(to_best=following is None or remaining <= 0)
         if following == "round":
             self._make_round()
 
     def _make_round(self) -> None:
+        if self.control is not None:
+            if not self._scored.pool:
+                self.control.take_over(self._scored.trainer)
+                shutil.rmtree(self._states / BEFORE_ROUND, ignore_errors=True)
+            self._keep(BEFORE_ROUND if self._scored.pool else BEFORE_ROUNDS)
         for track in self._tracks():
             track.make_round(self.num_rounds_done, self.T_world_target, self.fixer)
         self.num_rounds_done += 1
@@ -213,16 +245,47 @@ class ProgressiveTrainer:
 
     def _check(self, watch: Watch) -> Check:
         """Score the views held back, and keep a state that is not to be undone."""
-        scored = self.probe or self.main
-        psnr = evaluate(lambda camera: scored.trainer.render(camera).rgb, self.held_back).psnr
-        check = watch.judge(psnr, step=self._step, kept_step=scored.trainer.step)
+        psnr, plain_psnr = self._scores()
+        check = watch.judge(psnr, plain_psnr=plain_psnr, step=self._step, kept_step=self._scored.trainer.step)
         logger.info("step %d: %.2f dB on views held back: %s, %s", check.step, psnr, check.tried, check.verdict)
-        if check.verdict != "undone":
+        if plain_psnr is not None:
+            logger.info("step %d: %.2f dB without rounds", check.step, plain_psnr)
+        elif check.verdict != "undone":
             shutil.rmtree(self._states / "kept", ignore_errors=True)
-            for name, track in self._named_tracks():
-                kind = "best" if check.verdict == "better" else "kept"
-                track.save(self._states / kind / name, num_rounds_done=self.num_rounds_done)
+            self._keep("best" if check.verdict == "better" else "kept")
         return check
+
+    @property
+    def _scored(self) -> Track:
+        """The splat that has not seen the views held back."""
+        return self.probe or self.main
+
+    def _scores(self) -> tuple[float, float | None]:
+        """Mean PSNR on the views held back, and that of plain training, where it is compared with that."""
+        psnr = self._psnr(self._scored)
+        if self.control is None:
+            return psnr, None
+        return psnr, self._psnr(self.control) if self._scored.pool else psnr
+
+    def _psnr(self, track: Track) -> float:
+        return evaluate(lambda camera: track.trainer.render(camera).rgb, self.held_back).psnr
+
+    def _keep(self, kind: str) -> None:
+        for name, track in self._named_tracks():
+            track.save(self._states / kind / name, num_rounds_done=self.num_rounds_done)
+
+    def _undo_rounds(self, watch: Watch, check: Check) -> None:
+        """Undo the last round, or if that is not enough all of them, and take the steps since then without."""
+        if check.tried == "round" and (self._states / BEFORE_ROUND).exists():
+            self._take_again(BEFORE_ROUND)
+            if not watch.is_bad(*self._scores()):
+                return
+        self._take_again(BEFORE_ROUNDS)
+
+    def _take_again(self, kind: str) -> None:
+        for name, track in self._named_tracks():
+            track.load(self._states / kind / name)
+        self._advance(self._step, at_mark=True)
 
     def _go_back(self, *, to_best: bool) -> None:
         """Undo what came after the last check that was not bad, or after the best one."""
@@ -241,6 +304,8 @@ class ProgressiveTrainer:
             return
         if self.probe is not None:
             self.probe.save(folder / "probe", num_rounds_done=self.num_rounds_done)
+        if self.control is not None:
+            self.control.save(folder / "control", num_rounds_done=0)
         shutil.copytree(self._states, folder / "states", dirs_exist_ok=True)
         state = {"step": self._step, "num_undone_steps": self.num_undone_steps} | self.watch.state_dict()
         (folder / WATCH).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
@@ -251,8 +316,9 @@ class ProgressiveTrainer:
         Raises:
             InputError: The folder is incomplete, or of a run with other rounds.
         """
-        for track in self._tracks():
-            track.device = device
+        for track in (self.main, self.probe, self.control):
+            if track is not None:
+                track.device = device
         self.num_rounds_done = self.main.load(folder)
         self._step = self.trainer.step
         if self.watch is None:
@@ -262,6 +328,8 @@ class ProgressiveTrainer:
             return
         if self.probe is not None:
             self.probe.load(folder / "probe")
+        if self.control is not None:
+            self.control.load(folder / "control")
         try:
             state = json.loads((folder / WATCH).read_text(encoding="utf-8"))
             self._step, self.num_undone_steps = int(state["step"]), int(state["num_undone_steps"])

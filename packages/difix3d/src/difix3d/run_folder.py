@@ -7,6 +7,7 @@ metrics.json       the comparison at the end
 images/            held-out photos and renders, novel views of every round
 plain.ply loop.ply the splats, in the frame of the COLMAP folder
 path.mp4 report.html log.txt
+states/            what a running training goes back to; no part of the result
 """
 
 import json
@@ -65,6 +66,7 @@ class RunFolder:
         self.path = path
         self.images = path / "images"
         self.checkpoints = path / "checkpoints"
+        self.states = path / "states"
 
     def check_free(self) -> None:
         """Make sure that the folder can be made.
@@ -96,6 +98,10 @@ class RunFolder:
         """Remove a folder that holds nothing but a log, of a run that could not begin."""
         if {path.name for path in self.path.iterdir()} <= {"log.txt"}:
             shutil.rmtree(self.path)
+
+    def remove_states(self) -> None:
+        """Remove what a run kept to go back to, also one that was killed."""
+        shutil.rmtree(self.states, ignore_errors=True)
 
     def write_config(self, settings: dict[str, Any], resolved: dict[str, Any]) -> None:
         """Record what was asked for, what it came to, and with which versions."""

@@ -162,13 +162,27 @@ class RunSettings:
     """Difference between fixed and rendered colour, in [0, 1], at which a pixel counts half (preset short). None: a fix
     is believed however much it changes."""
 
+    unseen_weight: float = 1.0
+    """Factor of the pixels of a fixed view that show what no training photo sees, in [0, 1] (preset short). 1: guesses
+    count like the rest."""
+
+    reference_agreement: float | None = None
+    """Difference in colour between a fixed view and the nearest photos, reprojected by the splat's depth, in [0, 1],
+    at which a pixel counts half (preset short). None: photos are not compared."""
+
     hold_back: float | None = None
     """Share of the training photos by which a second splat, trained without them, notices what does not help: it is
     undone, and training stops where nothing helps any more. 0: every round is trusted. None: 0.15, and 0 for the
     presets released and paper, and for finished splats, which have seen all photos."""
 
+    hold_back_against: Literal["best", "plain"] = "best"
+    """What the second splat's score is compared with. best: its best score so far; training stops where nothing helps.
+    plain: a third splat that learns from the same photos without rounds; only rounds are undone, training never stops
+    early, and it works from 4 training photos."""
+
     hold_back_min_views: int = 12
-    """Fewest training photos of which some are held back; with fewer, every round is trusted."""
+    """Fewest training photos of which some are held back to be compared with the best score; with fewer, every round is
+    trusted."""
 
     hold_back_margin: float = 0.3
     """Loss of PSNR on those photos, in dB, from which a try is undone."""
@@ -200,9 +214,9 @@ class RunSettings:
             raise ValueError(f"seed must be at most {MAX_SEED}, got {self.seed}")
         # The nested configs know the ranges of the others.
         SteppingConfig(step_distance=self.step_distance, max_turn_degrees=self.max_turn_degrees)
-        MixtureConfig(novel_prob=self.novel_prob, novel_weight=self.novel_weight, agreement=self.agreement)
+        _mixture_config(self)
         PoolConfig(num_rounds=self.pool_rounds)
-        HoldBackConfig(share=self.hold_back or 0, margin=self.hold_back_margin, min_views=self.hold_back_min_views)
+        _hold_back_config(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -257,9 +271,7 @@ def progressive_config(settings: RunSettings) -> ProgressiveConfig:
     if settings.max_steps is None or settings.max_gaussians is None or settings.hold_back is None:
         raise ValueError("expected resolved settings, got some that are still None")
     train = _train_config(settings, settings.max_steps)
-    hold_back = HoldBackConfig(
-        share=settings.hold_back, margin=settings.hold_back_margin, min_views=settings.hold_back_min_views
-    )
+    hold_back = _hold_back_config(settings)
     if settings.preset != "short":
         config = released_config(train) if settings.preset == "released" else paper_config(train)
         return replace(config, targets=_targets(settings), hold_back=hold_back, seed=settings.seed)
@@ -268,14 +280,31 @@ def progressive_config(settings: RunSettings) -> ProgressiveConfig:
         rounds=EvenRounds(num_rounds=settings.num_rounds),
         targets=_targets(settings),
         stepping=SteppingConfig(step_distance=settings.step_distance, max_turn_degrees=settings.max_turn_degrees),
-        mixture=MixtureConfig(
-            novel_prob=settings.novel_prob, novel_weight=settings.novel_weight, agreement=settings.agreement
-        ),
+        mixture=_mixture_config(settings),
         pool=PoolConfig(num_rounds=settings.pool_rounds),
         num_references=settings.num_references,
         ask_first=settings.ask_first,
         hold_back=hold_back,
         seed=settings.seed,
+    )
+
+
+def _hold_back_config(settings: RunSettings) -> HoldBackConfig:
+    return HoldBackConfig(
+        share=settings.hold_back or 0,
+        against=settings.hold_back_against,
+        margin=settings.hold_back_margin,
+        min_views=settings.hold_back_min_views,
+    )
+
+
+def _mixture_config(settings: RunSettings) -> MixtureConfig:
+    return MixtureConfig(
+        novel_prob=settings.novel_prob,
+        novel_weight=settings.novel_weight,
+        agreement=settings.agreement,
+        unseen_weight=settings.unseen_weight,
+        reference_agreement=settings.reference_agreement,
     )
 
 

@@ -18,6 +18,7 @@ from difix3d.novel_views import NovelView, NovelViews, Pool, pool_view_set, pool
 from difix3d.references import nearest_distances, ranked_poses
 from difix3d.stepping import progress_to_targets, stepped_poses
 from difix3d.target_config import CoverageTargets
+from difix3d.trust import NUM_REPROJECTED, TrustJudge
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
@@ -94,13 +95,15 @@ class Track:
             rotation_weight=stepping.rotation_weight,
         )
         logger.info("round %d: novel views have come %.0f %% of their way", round_index + 1, 100 * self.progress)
-        ranked = ranked_poses(
-            self.T_world_novel,
-            self._captured_poses(),
-            self.config.num_references,
-            extent=self.unit,
-            rotation_weight=stepping.rotation_weight,
-        )
+        self.pool = pooled(self.pool, self._novel_views(round_index, fixer), self.config.pool)
+        self.trainer.views = self._views(self._captured_position())
+
+    def _novel_views(self, round_index: int, fixer: ViewFixer) -> NovelViews:
+        """What the splat shows where novel poses are, fixed with the nearest captured photos."""
+        num_references = self.config.num_references
+        weights = {"extent": self.unit, "rotation_weight": self.config.stepping.rotation_weight}
+        num_ranked = max(num_references, NUM_REPROJECTED)
+        ranked = ranked_poses(self.T_world_novel, self._captured_poses(), num_ranked, **weights)
         references = [self.captured[nearest] for nearest in ranked[:, 0]]
         cameras = [view.camera.with_pose(T) for view, T in zip(references, self.T_world_novel, strict=True)]
         outputs = [self.trainer.render(camera) for camera in cameras]
@@ -108,25 +111,24 @@ class Track:
         fixed = fixes_of_round(
             fixer,
             rendered,
-            [[self.captured[index] for index in row] for row in ranked],
-            distances=nearest_distances(
-                self.T_world_novel,
-                self._captured_poses(),
-                extent=self.unit,
-                rotation_weight=stepping.rotation_weight,
-            ),
+            [[self.captured[index] for index in row[:num_references]] for row in ranked],
+            distances=nearest_distances(self.T_world_novel, self._captured_poses(), **weights),
             batch_size=self.config.fix_batch_size,
             ask_first=self.config.ask_first,
         )
-        novel = NovelViews(
-            round_index=round_index,
-            views=tuple(
-                NovelView(camera=camera, reference_name=view.name, rendered=rgb, fixed=better, alpha=output.alpha)
-                for camera, view, rgb, better, output in zip(cameras, references, rendered, fixed, outputs, strict=True)
-            ),
+        judge = TrustJudge(self.captured, self.trainer.render, self.config.mixture)
+        views = tuple(
+            NovelView(
+                camera=camera,
+                reference_name=self.captured[nearest[0]].name,
+                rendered=rgb,
+                fixed=better,
+                alpha=output.alpha,
+                trust=judge.trust(camera, output, better, nearest[:NUM_REPROJECTED].tolist()),
+            )
+            for camera, nearest, rgb, better, output in zip(cameras, ranked, rendered, fixed, outputs, strict=True)
         )
-        self.pool = pooled(self.pool, novel, self.config.pool)
-        self.trainer.views = self._views(self._captured_position())
+        return NovelViews(round_index=round_index, views=views)
 
     def _chosen(self, T_world_target: Float64[np.ndarray, "n 4 4"]) -> Float64[np.ndarray, "m 4 4"]:
         """All targets, or those of the candidates that show what few captured views saw."""

@@ -4,6 +4,9 @@ A try is what happens between two checks: going on with the views at hand, or do
 that leaves the score more than a margin below the best so far is undone, and the other kind of try comes next; where
 that was undone too, or is not to be had, nothing helps any more, and training stops with the best state. Random streams
 go back with the state: no kind of try is made twice from one state, so nothing is repeated.
+
+Compared with plain training instead of the best so far, a try is bad if it leaves the score more than a margin below
+that of the same training without rounds. Then only rounds can be bad, and training goes on without them.
 """
 
 from collections.abc import Sequence
@@ -48,7 +51,10 @@ class Check:
     """Mean over the views held back, in dB."""
 
     verdict: Literal["better", "kept", "undone"]
-    """Whether it is the best so far, near it, or was undone."""
+    """Whether it is the best so far, not bad, or was undone."""
+
+    plain_psnr: float | None = None
+    """The same of plain training, where it is compared with that."""
 
 
 class Watch:
@@ -72,20 +78,27 @@ class Watch:
 
     @property
     def num_rounds_undone(self) -> int:
-        """Rounds that lowered the score."""
-        return sum(check.verdict == "undone" and check.tried == "round" for check in self.checks)
+        """How often rounds were undone."""
+        rounds_only = self.config.against == "plain"
+        return sum(check.verdict == "undone" and (rounds_only or check.tried == "round") for check in self.checks)
 
-    def judge(self, psnr: float, *, step: int, kept_step: int) -> Check:
-        """Record a score and say what it means."""
+    def is_bad(self, psnr: float, plain_psnr: float | None = None) -> bool:
+        """Whether a score is more than the margin below plain training's, or below the best where that is not given."""
         best = self.best
-        if best is None or psnr > best.psnr:
-            verdict = "better"
-        elif psnr >= best.psnr - self.config.margin:
-            verdict = "kept"
-        else:
+        compared = plain_psnr if plain_psnr is not None or best is None else best.psnr
+        return compared is not None and psnr < compared - self.config.margin
+
+    def judge(self, psnr: float, *, step: int, kept_step: int, plain_psnr: float | None = None) -> Check:
+        """Record a score and say what it means."""
+        if self.is_bad(psnr, plain_psnr):
             verdict = "undone"
-        self.checks.append(Check(step=step, kept_step=kept_step, tried=self.tried, psnr=psnr, verdict=verdict))
-        return self.checks[-1]
+        else:
+            verdict = "better" if self.best is None or psnr > self.best.psnr else "kept"
+        check = Check(
+            step=step, kept_step=kept_step, tried=self.tried, psnr=psnr, verdict=verdict, plain_psnr=plain_psnr
+        )
+        self.checks.append(check)
+        return check
 
     def decide(self, *, planned: bool, possible: bool) -> Try | None:
         """What comes after the last check; None, and from then on nothing, where nothing helps any more.
@@ -96,7 +109,7 @@ class Watch:
         """
         possible = possible and self.num_rounds_undone < self.config.max_undone_rounds
         last = self.checks[-1]
-        if last.verdict != "undone":
+        if last.verdict != "undone" or self.config.against == "plain":
             self.tried = "round" if planned and possible else "training"
             self._failed_before = None
             return self.tried
@@ -127,8 +140,10 @@ def marks(plan: Sequence[Round], config: HoldBackConfig, *, max_steps: int, watc
     steps = set(found)
     if watched:
         spacing = max(1, round(config.check_every * max_steps))
+        # Before the first round there is no difference from plain training.
+        earliest = 0 if config.against == "best" else min(found, default=max_steps)
         for step in range(max(spacing, round(config.first_check * max_steps)), max_steps, spacing):
-            if all(abs(step - other) > spacing / 2 for other in (*found, max_steps)):
+            if step > earliest and all(abs(step - other) > spacing / 2 for other in (*found, max_steps)):
                 steps.add(step)
         steps.add(max_steps)
     return tuple(Mark(step=step, round_=found.get(step)) for step in sorted(steps))
