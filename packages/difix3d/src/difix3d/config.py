@@ -19,6 +19,9 @@ RELEASED_FIX_STEPS = (3000, 6000, *range(8000, 60_001, 2000))
 MIN_VIEWS_AGAINST_PLAIN = 4
 """Fewest captured views of which one is held back to compare a probe with plain training: three are left to it."""
 
+TWO_VIEWS_AGAINST_PLAIN = 6
+"""Fewest captured views of which two are held back for that: two undo good rounds less often than one does."""
+
 
 def _check_fraction(name: str, value: float) -> None:
     if not 0 <= value <= 1:
@@ -83,8 +86,9 @@ class HoldBackConfig:
     steps are done again without it. So a run never stops early, and few views can judge. It costs one more training."""
 
     share: float = 0.15
-    """Share of the captured views that is held back, rounded to whole views, at least one; 0 trusts every round, and
-    trains one splat only. Scenes of fewer than `min_views` captured views hold nothing back."""
+    """Share of the captured views that is held back, rounded to whole views, at least one, and two of six or more to be
+    compared with plain training; 0 trusts every round, and trains one splat only. Scenes of fewer than `min_views`
+    captured views hold nothing back."""
 
     min_views: int = 12
     """Fewest captured views of which some are held back to be compared with the best score. With few views one of them
@@ -130,7 +134,8 @@ class HoldBackConfig:
         fewest = self.min_views if self.against == "best" else MIN_VIEWS_AGAINST_PLAIN
         if self.share == 0 or num_captured < fewest:
             return 0
-        return min(max(1, round(self.share * num_captured)), self.max_views)
+        least = 2 if self.against == "plain" and num_captured >= TWO_VIEWS_AGAINST_PLAIN else 1
+        return min(max(least, round(self.share * num_captured)), self.max_views)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
