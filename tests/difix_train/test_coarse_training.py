@@ -1,0 +1,128 @@
+"""Training the UNet on coarse images: what it claims of whole images holds, and it learns what can be learned."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from difix_model.identity import small_config, start_at_identity
+from difix_model.network import DifixNetwork
+from difix_model.pairs import PairRecord
+from difix_train.coarse import CoarseConfig, CoarsePairs, coarse_gain, coarse_pairs, corrected, train_coarse
+
+EMBEDDING = torch.randn(4, small_config().unet.cross_attention_dim, generator=torch.Generator().manual_seed(2))
+
+
+def _network(*, trained: bool = False) -> DifixNetwork:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = DifixNetwork(small_config((16, 32)))
+        start_at_identity(network)
+        if trained:
+            torch.nn.init.normal_(network.unet.get_submodule("conv_out").get_parameter("weight"), std=0.02)
+    return network.requires_grad_(False)
+
+
+def _pairs(num: int, seed: int, *, size: int = 6) -> CoarsePairs:
+    """Renders are photos with their left half too dark by as much as the reference's own left half says."""
+    rng = np.random.default_rng(seed)
+    photo = torch.from_numpy(rng.uniform(0.4, 0.9, size=(num, 3, 1, 1))).float().expand(num, 3, size, size).clone()
+    rendered = photo.clone()
+    rendered[..., : size // 2] *= 0.6
+    return CoarsePairs(rendered=rendered, photo=photo, reference=photo.clone(), fine_mse=torch.full((num,), 1e-4))
+
+
+def test_a_coarse_correction_is_what_the_whole_network_does():
+    network = _network(trained=True)
+    x = torch.rand(2, 2, 3, 64, 96, generator=torch.Generator().manual_seed(1)) * 0.6 + 0.2
+    with torch.no_grad():
+        whole = network(2 * x - 1, text_embedding=EMBEDDING, decode="target", clamp=False)[:, 0] / 2 + 0.5
+        coarse = torch.nn.functional.avg_pool2d(x.flatten(0, 1), 8).unflatten(0, (2, 2))
+        expected = corrected(network, coarse[:, 0], coarse[:, 1], text_embedding=EMBEDDING)
+    change = torch.nn.functional.avg_pool2d(whole - x[:, 0], 8)
+    wanted = expected - coarse[:, 0]
+    assert wanted.abs().mean() > 0.005
+    similarity = torch.nn.functional.cosine_similarity(
+        change[..., 1:-1, 1:-1].flatten(), wanted[..., 1:-1, 1:-1].flatten(), dim=0
+    )
+    assert similarity > 0.9
+
+
+def test_errors_within_and_between_cells_are_the_whole_error(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    images = {}
+    for name in ("render", "photo", "reference"):
+        images[name] = rng.integers(0, 256, size=(24, 32, 3)).astype(np.uint8)
+        Image.fromarray(images[name]).save(tmp_path / f"{name}.png")
+    record = PairRecord(
+        id="one",
+        split="train",
+        image=tmp_path / "render.png",
+        target_image=tmp_path / "photo.png",
+        ref_image=tmp_path / "reference.png",
+        prompt="",
+    )
+    pairs = coarse_pairs([record], (8, 4))
+    whole = np.mean((images["render"] / 255.0 - images["photo"] / 255.0) ** 2)
+    for one in pairs.values():
+        between = float((one.rendered - one.photo).square().mean())
+        assert between + float(one.fine_mse) == pytest.approx(whole, rel=1e-4)
+    assert pairs[8].rendered.shape == (1, 3, 3, 4)
+    assert pairs[4].rendered.shape == (1, 3, 6, 8)
+
+
+def test_pairs_without_reference_or_of_other_sizes_are_refused(tmp_path: Path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    Image.new("RGB", (24, 16)).save(tmp_path / "b.png")
+
+    def record(image: str, reference: str | None) -> PairRecord:
+        return PairRecord(
+            id="one",
+            split="train",
+            image=tmp_path / image,
+            target_image=tmp_path / "a.png",
+            ref_image=None if reference is None else tmp_path / reference,
+            prompt="",
+        )
+
+    with pytest.raises(ValueError, match="has no reference"):
+        coarse_pairs([record("a.png", None)], (8,))
+    with pytest.raises(ValueError, match="another size"):
+        coarse_pairs([record("b.png", "a.png")], (8,))
+    with pytest.raises(ValueError, match="no pair"):
+        coarse_pairs([], (8,))
+
+
+def test_training_learns_what_is_missing_and_an_untrained_network_changes_nothing():
+    network = _network()
+    unseen = _pairs(16, seed=2)
+    assert coarse_gain(network, unseen, text_embedding=EMBEDDING).abs().max() < 1e-3
+    network.unet.requires_grad_(True)
+    autoencoder = {name: value.clone() for name, value in network.vae.state_dict().items()}
+    losses = []
+    config = CoarseConfig(max_steps=120, cells=(8,), warmup_steps=10, tone=0.0, learning_rate=3e-3, ema_decay=0.9)
+    train_coarse(
+        network,
+        {8: _pairs(64, seed=1)},
+        config,
+        text_embedding=EMBEDDING,
+        on_step=lambda step, loss: losses.append(loss),
+    )
+    assert len(losses) == 120
+    assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 0.5
+    assert coarse_gain(network, unseen, text_embedding=EMBEDDING).mean() > 3
+    for name, value in network.vae.state_dict().items():
+        assert torch.equal(value, autoencoder[name]), name
+
+
+def test_the_same_seed_trains_the_same_weights():
+    results = []
+    for _ in range(2):
+        network = _network()
+        network.unet.requires_grad_(True)
+        config = CoarseConfig(max_steps=4, cells=(8, 6), batch_size=2, tone=1.0)
+        train_coarse(network, {8: _pairs(8, 1), 6: _pairs(8, 1, size=8)}, config, text_embedding=EMBEDDING)
+        results.append(network.unet.state_dict())
+    assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
