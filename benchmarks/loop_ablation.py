@@ -1,11 +1,13 @@
-"""The progressive loop with each of its choices on and off, beside the controls without which it proves nothing.
+"""The progressive loop on real scenes, beside the controls without which it proves nothing, and each choice changed.
 
-    uv run python benchmarks/loop_ablation.py --scenes SCENES --out TABLES [--names kermit miku] [--seeds 1 2 3]
+    uv run python benchmarks/loop_ablation.py --scenes SCENES --out TABLES --rows results --sparse 3 6 9
+    uv run python benchmarks/loop_ablation.py --scenes SCENES --out TABLES --rows choices --names kermit miku
 
-For every scene and seed a splat is trained plainly, with the loop, and with the loop and one choice changed. Controls:
-`unfixed` feeds renders back as they are; `photos` puts real photos, which the others are not shown, in the place of
-fixed views (the ceiling). What is there already is skipped, so a stopped run goes on where it was. The table is printed
-after every run: mean PSNR and SSIM on the held-out photos over the seeds, and the spread of PSNR between the seeds.
+For every scene, number of photos and seed a splat is trained plainly, with the loop, and with the loop and one choice
+changed. Controls: `unfixed` feeds renders back as they are; `photos` puts real photos, which the others are not shown,
+in the place of fixed views (the ceiling). What is there already is skipped, so a stopped run goes on where it was. The
+tables are written after every run: mean PSNR and SSIM on the held-out photos over the seeds, and the spread (standard
+deviation) of PSNR between the seeds.
 """
 
 from __future__ import annotations
@@ -24,10 +26,14 @@ import torch
 if TYPE_CHECKING:
     from difix3d.config import ProgressiveConfig
     from difix3d.fixers import ViewFixer
+    from splat_recon.geometry.cameras import Camera
     from splat_recon.scene.scene import Scene, View
 
 SCENES = ("kermit", "miku", "fern", "garden", "lund")
-VARIANTS = (
+RESULTS = ("gsplat", "plain", "released", "unfixed", "loop", "loop, fixed", "photos")
+"""The rows of the results: gsplat's settings without dropout, ours without rounds, the released code's rounds, and so
+on; of `loop` a second row is what its renders become when they are fixed once more."""
+CHOICES = (
     "plain",
     "unfixed",
     "loop",
@@ -36,10 +42,11 @@ VARIANTS = (
     "agreement weights",
     "2 references",
     "coverage targets",
+    "twice the weight",
     "held back",
     "photos",
 )
-"""What is compared, in the order of the table."""
+"""The rows of the ablation."""
 
 
 class Photos:
@@ -60,125 +67,178 @@ class Photos:
 
 def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
     """The config of a variant."""
-    from difix3d.config import EvenRounds, HoldBackConfig, PoolConfig
+    from difix3d.config import EvenRounds, HoldBackConfig, PoolConfig, released_config
     from difix3d.target_config import CoverageTargets
 
+    if variant == "released":
+        return dataclasses.replace(released_config(config.train), seed=config.seed)
     mixture = config.mixture
     changes: dict[str, dict[str, Any]] = {
+        "gsplat": {"rounds": EvenRounds(num_rounds=0), "train": dataclasses.replace(config.train, dropout=0.0)},
         "plain": {"rounds": EvenRounds(num_rounds=0)},
         "pool of 3 rounds": {"pool": PoolConfig(num_rounds=3)},
         "opacity weights": {"mixture": dataclasses.replace(mixture, soft_alpha=True)},
         "agreement weights": {"mixture": dataclasses.replace(mixture, agreement=0.1)},
         "2 references": {"num_references": 2},
         "coverage targets": {"targets": CoverageTargets()},
-        "held back": {"hold_back": HoldBackConfig()},
+        "twice the weight": {"mixture": dataclasses.replace(mixture, novel_weight=2 * mixture.novel_weight)},
+        "held back": {"hold_back": dataclasses.replace(HoldBackConfig(), min_views=2)},
         "photos": {"stepping": dataclasses.replace(config.stepping, step_distance=1e6, max_turn_degrees=None)},
     }
     return dataclasses.replace(config, **changes.get(variant, {}))
 
 
-def run_one(
-    scene: Scene, captured: Sequence[View], others: Sequence[View], test: Sequence[View], variant: str, options: Any
-) -> dict[str, Any]:
-    """Train one variant and score it."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """A scene and its photos."""
+
+    name: str
+    scene: Scene
+    captured: Sequence[View]
+    others: Sequence[View]
+    """Photos that are neither trained on nor held out."""
+
+    test: Sequence[View]
+
+    @classmethod
+    def of(cls, folder: Path, sparse: int, max_size: int) -> Case:
+        """Of a scene folder, with so many photos to train on."""
+        from splat_recon.io.colmap import read_scene
+        from splat_recon.scene.normalize import normalized
+        from splat_recon.scene.splits import make_split
+
+        scene = normalized(read_scene(folder, max_size=max_size))
+        few = make_split(scene.names, "auto", sparse=sparse, scene_folder=folder)
+        every = make_split(scene.names, "auto", scene_folder=folder)
+        others = scene.select(each for each in every.train if each not in few.train)
+        return cls(
+            name=f"{folder.name}, {sparse}",
+            scene=scene,
+            captured=scene.select(few.train),
+            others=others,
+            test=scene.select(few.test),
+        )
+
+
+def poses(views: Sequence[View]) -> np.ndarray:
+    """Of all views, one above the other."""
+    return np.stack([view.camera.T_world_cam for view in views])
+
+
+def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Train one variant and score it, and its fixed renders beside it."""
     from difix3d.config import HoldBackConfig, ProgressiveConfig
+    from difix3d.enhance import EnhancedRenderer
     from difix3d.fixers import IdentityFixer, load_fixer
     from difix3d.progressive import ProgressiveTrainer
     from difix3d.targets import target_poses
-    from splat_recon.config import AdcConfig, TrainConfig
+    from splat_recon.config import FEW_PHOTOS, FEW_PHOTOS_DROPOUT, AdcConfig, TrainConfig
     from splat_recon.evaluate import evaluate
 
     start = time.time()
     strategy = AdcConfig(cap_max=options.max_gaussians, reset_every=0)
-    train = TrainConfig(strategy=strategy, seed=options.seed).scaled_to(options.max_steps)
-    base = ProgressiveConfig(train=train, hold_back=HoldBackConfig(share=0), seed=options.seed)
-    config = changed(variant, base)
-    poses = [np.stack([view.camera.T_world_cam for view in views]) for views in (captured, others or captured, test)]
-    fixer: ViewFixer = IdentityFixer() if variant in ("plain", "unfixed") else load_fixer(options.fixer, device="cpu")
+    dropout = FEW_PHOTOS_DROPOUT if len(case.captured) <= FEW_PHOTOS else 0.0
+    train = TrainConfig(strategy=strategy, dropout=dropout, seed=seed).scaled_to(options.max_steps)
+    config = changed(variant, ProgressiveConfig(train=train, hold_back=HoldBackConfig(share=0), seed=seed))
+    extent = case.scene.extent or 1.0
     targets = target_poses(
         config.targets,
-        poses[0],
-        poses[2],
-        extent=scene.extent,
-        generator=np.random.default_rng(options.seed),
-        scene=scene,
+        poses(case.captured),
+        poses(case.test),
+        extent=extent,
+        generator=np.random.default_rng(seed),
+        scene=case.scene,
     )
+    fixer: ViewFixer
     if variant == "photos":
-        fixer, targets = Photos(others), poses[1]
-    loop = ProgressiveTrainer(scene, captured, targets, fixer, config)
+        fixer, targets = Photos(case.others), poses(case.others)
+    elif variant in ("gsplat", "plain", "unfixed"):
+        fixer = IdentityFixer()
+    else:
+        fixer = load_fixer(options.fixer, device="cpu")
+    loop = ProgressiveTrainer(case.scene, case.captured, targets, fixer, config)
     loop.train_until(options.max_steps)
-    scores = evaluate(lambda camera: loop.trainer.render(camera).rgb, test)
-    undone = loop.watch.num_rounds_undone if loop.watch else 0
-    return {
-        "psnr": scores.psnr,
-        "ssim": scores.ssim,
+
+    def render(camera: Camera) -> torch.Tensor:
+        return loop.trainer.render(camera).rgb
+
+    scores = evaluate(render, case.test)
+    result = {"psnr": scores.psnr, "ssim": scores.ssim}
+    if variant == "loop":
+        fixed = evaluate(EnhancedRenderer(render, fixer, case.captured, extent=extent), case.test)
+        result |= {"fixed_psnr": fixed.psnr, "fixed_ssim": fixed.ssim}
+    return result | {
         "rounds": loop.num_rounds_done,
-        "rounds_undone": undone,
+        "rounds_undone": loop.watch.num_rounds_undone if loop.watch else 0,
         "kept_step": loop.trainer.step,
         "seconds": round(time.time() - start),
     }
 
 
-def table(results: dict[str, dict[str, Any]], names: Sequence[str], seeds: Sequence[int]) -> str:
-    """Markdown: a row per variant, a column per scene; `-` where nothing was run."""
-    lines = ["| variant | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for variant in VARIANTS:
-        cells = []
-        for name in names:
-            found = [results[key] for seed in seeds if (key := f"{name}/{variant}/{seed}") in results]
-            if not found:
+def table(results: dict[str, dict[str, Any]], rows: Sequence[str], columns: Sequence[str], seeds: Sequence[int]) -> str:
+    """Markdown: a row per variant, a column per case and their mean; `-` where nothing was run."""
+    lines = ["| | " + " | ".join(columns) + " | mean |", "|---" * (len(columns) + 2) + "|"]
+    for row in rows:
+        variant, prefix = ("loop", "fixed_") if row == "loop, fixed" else (row, "")
+        cells, means = [], []
+        for column in columns:
+            keys = [f"{column}/{variant}/{seed}" for seed in seeds]
+            psnrs = [results[key][f"{prefix}psnr"] for key in keys if key in results]
+            ssims = [results[key][f"{prefix}ssim"] for key in keys if key in results]
+            if not psnrs:
                 cells.append("-")
                 continue
-            psnrs = [result["psnr"] for result in found]
-            spread = f" ± {np.std(psnrs):.2f}" if len(psnrs) > 1 else ""
-            cells.append(f"{np.mean(psnrs):.2f}{spread} / {np.mean([result['ssim'] for result in found]):.3f}")
-        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+            spread = f" ± {np.std(psnrs, ddof=1):.2f}" if len(psnrs) > 1 else ""
+            cells.append(f"{np.mean(psnrs):.2f}{spread} / {np.mean(ssims):.3f}")
+            means.append((np.mean(psnrs), np.mean(ssims)))
+        whole = len(means) == len(columns)
+        mean = "{:.2f} / {:.3f}".format(*np.mean(means, axis=0)) if whole else "-"
+        lines.append(f"| {row} | " + " | ".join(cells) + f" | {mean} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Run what is missing, and print the table after every run."""
-    from splat_recon.io.colmap import read_scene
-    from splat_recon.scene.normalize import normalized
-    from splat_recon.scene.splits import make_split
-
+    """Run what is missing, and write the tables after every run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=Path, required=True, help="folder with a COLMAP folder per scene")
-    parser.add_argument("--out", type=Path, required=True, help="folder for results.json and table.md")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results and tables")
+    parser.add_argument("--rows", choices=("results", "choices"), default="results")
+    parser.add_argument("--only", nargs="+", choices=sorted({*RESULTS, *CHOICES}), help="these rows only")
     parser.add_argument("--names", nargs="+", default=list(SCENES))
-    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--sparse", type=int, default=6)
-    parser.add_argument("--max-size", type=int, default=256)
-    parser.add_argument("--max-steps", type=int, default=1500)
+    parser.add_argument("--sparse", nargs="+", type=int, default=[6])
+    parser.add_argument("--max-size", type=int, default=192)
+    parser.add_argument("--max-steps", type=int, default=1000)
     parser.add_argument("--max-gaussians", type=int, default=30_000)
     parser.add_argument("--fixer", default="default")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "results.json"
     results: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
-    for seed in options.seeds:
-        options.seed = seed
-        for name in options.names:
-            folder = options.scenes / name
-            scene = normalized(read_scene(folder, max_size=options.max_size))
-            sparse = make_split(scene.names, "auto", sparse=options.sparse, scene_folder=folder)
-            every = make_split(scene.names, "auto", scene_folder=folder)
-            captured, test = scene.select(sparse.train), scene.select(sparse.test)
-            others = scene.select(each for each in every.train if each not in sparse.train)
-            for variant in options.variants:
-                key = f"{name}/{variant}/{seed}"
-                if key in results or (variant == "photos" and not others):
+    rows = RESULTS if options.rows == "results" else CHOICES
+    wanted = [row for row in rows if row != "loop, fixed" and row in (options.only or rows)]
+    for sparse in options.sparse:
+        columns = [f"{name}, {sparse}" for name in options.names]
+        for seed in options.seeds:
+            for name, column in zip(options.names, columns, strict=True):
+                missing = [row for row in wanted if f"{column}/{row}/{seed}" not in results]
+                if not missing:
                     continue
-                results[key] = run_one(scene, captured, others, test, variant, options)
-                part = path.with_suffix(".part")
-                part.write_text(json.dumps(results, indent=1) + "\n")
-                part.replace(path)
-                print(f"{key}: {results[key]}", flush=True)
-                text = table(results, options.names, options.seeds)
-                (options.out / "table.md").write_text(text + "\n")
-                print(text, flush=True)
+                case = Case.of(options.scenes / name, sparse, options.max_size)
+                for row in missing:
+                    if row == "photos" and not case.others:
+                        continue
+                    key = f"{column}/{row}/{seed}"
+                    results[key] = run_one(case, row, seed, options)
+                    part = path.with_suffix(".part")
+                    part.write_text(json.dumps(results, indent=1) + "\n")
+                    part.replace(path)
+                    print(f"{key}: {results[key]}", flush=True)
+                    text = table(results, rows, columns, options.seeds)
+                    (options.out / f"{options.rows}_{sparse}.md").write_text(text + "\n")
+        print(table(results, rows, columns, options.seeds), flush=True)
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     main()
