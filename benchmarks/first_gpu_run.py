@@ -15,9 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-SCRATCH = ("--no-posterior-noise", "--lpips-weight", "0", "--gram-weight", "0", "--views", "target")
-"""What the training of a small network from scratch has in common with that of the embedded weights."""
-
 STEPS: dict[str, list[str]] = {
     "tests": ["-m", "pytest", "-m", "gpu", "--run-slow", "-q"],
     "rasterizer": ["benchmarks/rasterizer.py", "--cuda"],
@@ -30,21 +27,12 @@ STEPS: dict[str, list[str]] = {
         *("--compile", "no", "default", "max-autotune", "--repeats", "30"),
     ],
     "demo": ["-m", "difix3d_train_app", "--device", "cuda", "--out", "{out}/demo"],
-    "pairs": [
-        *("-m", "difix3d_pairs_app", "--generated", "100", "--first-seed", "2000"),
-        *("--num-views", "20", "--max-steps", "500", "--out", "{out}/pairs"),
-    ],
     "weights": [
-        *("-m", "difix_train_app", "run", "--preset", "embedded", "--pairs", "{out}/pairs/pairs.json"),
-        *("--out", "{out}/weights", "--device", "cuda", *SCRATCH, "--l2-weight", "0", "--log-mse-weight", "1"),
-        *("--trainable", "unet", "--drop-reference-prob", "0.15", "--wrong-reference-prob", "0.1", "--cache"),
-        *("--height", "144", "--width", "192", "--batch-size", "32", "--max-steps", "10000"),
-        *("--learning-rate", "5e-4", "--schedule", "cosine", "--warmup-steps", "100", "--ema-decay", "0.995"),
-        *("--horizontal-flip-prob", "0.5"),
+        *("benchmarks/embedded_weights.py", "--device", "cuda", "--out", "{out}/weights"),
+        *("--num-scenes", "200", "--num-processes", "8"),
     ],
 }
-"""Arguments of Python for each step; {out} stands for the folder. The last two train small weights with the
-autoencoder fixed at its identity start, which the model card of the embedded weights names as untried."""
+"""Arguments of Python for each step; {out} stands for the folder. The last trains the small weights."""
 
 
 def main() -> int:

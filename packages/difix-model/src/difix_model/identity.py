@@ -46,24 +46,30 @@ LOOK_UP_SHARE = 0.5
 """How strongly the attention layers add what they find in both views."""
 
 
-def small_config() -> NetworkConfig:
-    """Architecture of the embedded weights: Difix's own, narrow enough for one CPU thread."""
+def small_config(channels: tuple[int, ...] = (48, 96)) -> NetworkConfig:
+    """Architecture of the embedded weights: Difix's own, narrow enough for one CPU thread.
+
+    Args:
+        channels: Of the UNet's levels, finest first; views attend to each other at the coarsest only.
+    """
+    finer = len(channels) - 1
     return NetworkConfig(
         unet=UNetConfig(
-            block_out_channels=(64, 128),
+            block_out_channels=channels,
             layers_per_block=1,
-            num_heads=(2, 4),
+            num_heads=(4,) * len(channels),
             cross_attention_dim=32,
             norm_num_groups=8,
-            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+            down_block_types=("DownBlock2D",) * finer + ("CrossAttnDownBlock2D",),
+            up_block_types=("CrossAttnUpBlock2D",) + ("UpBlock2D",) * finer,
         ),
         vae=VaeConfig(
-            block_out_channels=(16, 24, 32, 64),
+            block_out_channels=(GROUP, 16, 16, 24),
             layers_per_block=1,
-            latent_channels=16,
-            norm_num_groups=2,
+            latent_channels=len(COLOURS) + len(CORRECTIONS),
+            norm_num_groups=1,
             scaling_factor=1.0,
+            mid_block_attention=False,
             lora_rank=0,
         ),
     )

@@ -32,7 +32,7 @@ from difix3d.report import RunFacts, write_report
 from difix3d.run_folder import RunFolder
 from difix3d.run_scene import load_scene
 from difix3d.schedule import rounds
-from difix3d.settings import RunSettings, progressive_config, resolved, start_config
+from difix3d.settings import RunSettings, for_photos, progressive_config, resolved, start_config
 from difix3d.start import start_gaussians
 from difix3d.target_config import FileTargets
 from difix3d.targets import target_poses
@@ -152,8 +152,9 @@ class Experiment:
         yield Progress(phase=phase, done=0, total=3, note="scene")
         device = chosen_device(self.settings.device)
         self.settings = resolved(self.settings, device)
-        self.config = progressive_config(self.settings)
         self.scene, self.split = load_scene(self.settings)
+        self.settings = for_photos(self.settings, len(self.split.train))
+        self.config = progressive_config(self.settings)
         yield Progress(phase=phase, done=1, total=3, note="fixer")
         self.device = device
         fixer = load_fixer(

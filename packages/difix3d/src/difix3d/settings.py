@@ -31,7 +31,7 @@ from difix3d.target_config import (
     SpiralTargets,
     Targets,
 )
-from splat_recon.config import AdcConfig, TrainConfig
+from splat_recon.config import AdcConfig, TrainConfig, dropout_for
 
 TARGETS: dict[str, type] = {
     "photos-between": AroundTargets,
@@ -117,6 +117,10 @@ class RunSettings:
 
     split: str | None = None
     """Which photos are held out: every:N, names, or a JSON file. None: the scene's splits.json, else every:8."""
+
+    dropout: float | None = None
+    """Share of the Gaussians, in [0, 1), that the last step of both trainings leaves out at random, growing from 0.
+    None: 0.1 for up to twelve training photos; 0 for more, for finished splats, and for other presets."""
 
     num_rounds: int = 5
     """How often novel views are rendered and fixed (preset short); 0 is plain training."""
@@ -213,6 +217,7 @@ class RunSettings:
         if self.seed > MAX_SEED:
             raise ValueError(f"seed must be at most {MAX_SEED}, got {self.seed}")
         # The nested configs know the ranges of the others.
+        TrainConfig(dropout=self.dropout or 0)
         SteppingConfig(step_distance=self.step_distance, max_turn_degrees=self.max_turn_degrees)
         _mixture_config(self)
         PoolConfig(num_rounds=self.pool_rounds)
@@ -262,15 +267,23 @@ def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettin
     return RunSettings(**values)
 
 
+def for_photos(settings: RunSettings, num_photos: int) -> RunSettings:
+    """Resolved settings with what depends on the number of training photos filled in."""
+    plain = settings.preset == "short" and start_config(settings) is None
+    return replace(
+        settings, dropout=(dropout_for(num_photos) if plain else 0.0) if settings.dropout is None else settings.dropout
+    )
+
+
 def progressive_config(settings: RunSettings) -> ProgressiveConfig:
     """The method's constants for resolved settings.
 
     Raises:
         ValueError: The settings are not resolved.
     """
-    if settings.max_steps is None or settings.max_gaussians is None or settings.hold_back is None:
+    if None in (settings.max_steps, settings.max_gaussians, settings.hold_back):
         raise ValueError("expected resolved settings, got some that are still None")
-    train = _train_config(settings, settings.max_steps)
+    train = _train_config(settings)
     hold_back = _hold_back_config(settings)
     if settings.preset != "short":
         config = released_config(train) if settings.preset == "released" else paper_config(train)
@@ -317,7 +330,8 @@ def start_config(settings: RunSettings) -> StartConfig | None:
     return None
 
 
-def _train_config(settings: RunSettings, max_steps: int) -> TrainConfig:
+def _train_config(settings: RunSettings) -> TrainConfig:
+    max_steps = settings.max_steps or 1
     strategy = AdcConfig(cap_max=settings.max_gaussians)
     if settings.preset == "released":
         train = released_train_config(max_steps, strategy, seed=settings.seed)
@@ -325,6 +339,7 @@ def _train_config(settings: RunSettings, max_steps: int) -> TrainConfig:
         if max_steps < SHORT_RUN and settings.preset == "short":
             strategy = replace(strategy, reset_every=0)
         train = TrainConfig(strategy=strategy, seed=settings.seed).scaled_to(max_steps)
+    train = replace(train, dropout=settings.dropout or 0.0)
     if start_config(settings) is None:
         return train
     # A finished splat is not to be shaken: it has its view-dependent colours, and learns slowly from there.
