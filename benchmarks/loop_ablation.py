@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 SCENES = ("kermit", "miku", "fern", "garden", "lund")
 RESULTS = ("gsplat", "plain", "released", "unfixed", "loop", "loop, fixed", "photos")
-"""The rows of the results: gsplat's settings without dropout, ours without rounds, the released code's rounds, and so
+"""The rows of the results: gsplat's settings, ours for few photos without rounds, the released code's rounds, and so
 on; of `loop` a second row is what its renders become when they are fixed once more."""
 CHOICES = (
     "plain",
@@ -43,6 +43,9 @@ CHOICES = (
     "2 references",
     "coverage targets",
     "twice the weight",
+    "unseen pixels",
+    "photos' say",
+    "held back, plain",
     "held back",
     "photos",
 )
@@ -67,14 +70,17 @@ class Photos:
 
 def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
     """The config of a variant."""
-    from difix3d.config import EvenRounds, HoldBackConfig, PoolConfig, released_config
+    from difix3d.config import EvenRounds, HoldBackConfig, PoolConfig, released_config, released_train_config
     from difix3d.target_config import CoverageTargets
+    from splat_recon.config import AdcConfig
 
     if variant == "released":
-        return dataclasses.replace(released_config(config.train), seed=config.seed)
+        strategy = AdcConfig(cap_max=config.train.strategy.cap_max or 0)
+        train = released_train_config(config.train.max_steps, strategy, seed=config.seed)
+        return dataclasses.replace(released_config(train), seed=config.seed)
     mixture = config.mixture
     changes: dict[str, dict[str, Any]] = {
-        "gsplat": {"rounds": EvenRounds(num_rounds=0), "train": dataclasses.replace(config.train, dropout=0.0)},
+        "gsplat": {"rounds": EvenRounds(num_rounds=0)},
         "plain": {"rounds": EvenRounds(num_rounds=0)},
         "pool of 3 rounds": {"pool": PoolConfig(num_rounds=3)},
         "opacity weights": {"mixture": dataclasses.replace(mixture, soft_alpha=True)},
@@ -82,6 +88,9 @@ def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
         "2 references": {"num_references": 2},
         "coverage targets": {"targets": CoverageTargets()},
         "twice the weight": {"mixture": dataclasses.replace(mixture, novel_weight=2 * mixture.novel_weight)},
+        "unseen pixels": {"mixture": dataclasses.replace(mixture, unseen_weight=0.2)},
+        "photos' say": {"mixture": dataclasses.replace(mixture, reference_agreement=0.1)},
+        "held back, plain": {"hold_back": HoldBackConfig(against="plain", min_views=4)},
         "held back": {"hold_back": dataclasses.replace(HoldBackConfig(), min_views=2)},
         "photos": {"stepping": dataclasses.replace(config.stepping, step_distance=1e6, max_turn_degrees=None)},
     }
@@ -132,13 +141,15 @@ def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) ->
     from difix3d.fixers import IdentityFixer, load_fixer
     from difix3d.progressive import ProgressiveTrainer
     from difix3d.targets import target_poses
-    from splat_recon.config import FEW_PHOTOS, FEW_PHOTOS_DROPOUT, AdcConfig, TrainConfig
+    from splat_recon.config import AdcConfig, TrainConfig, regularized_for
     from splat_recon.evaluate import evaluate
 
     start = time.time()
     strategy = AdcConfig(cap_max=options.max_gaussians, reset_every=0)
-    dropout = FEW_PHOTOS_DROPOUT if len(case.captured) <= FEW_PHOTOS else 0.0
-    train = TrainConfig(strategy=strategy, dropout=dropout, seed=seed).scaled_to(options.max_steps)
+    train = TrainConfig(strategy=strategy, seed=seed)
+    if variant != "gsplat":
+        train = regularized_for(len(case.captured), train)
+    train = train.scaled_to(options.max_steps)
     config = changed(variant, ProgressiveConfig(train=train, hold_back=HoldBackConfig(share=0), seed=seed))
     extent = case.scene.extent or 1.0
     targets = target_poses(

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 from PIL import Image
 
+from splat_recon_app import cli, presets
 from splat_recon_app.__main__ import main
 
 
@@ -337,3 +339,20 @@ def test_a_signal_saves_and_leaves_a_run_that_resumes(scene_folder: Path, tmp_pa
     stop_at = str(int(last.name.removeprefix("step_")) + 2)
     assert main([*argv, "--resume", "--stop-at", stop_at]) == 0
     assert json.loads((out / "metrics.json").read_text())["step"] == int(stop_at)
+
+
+@pytest.mark.parametrize(
+    ("flags", "num_photos", "expected"),
+    [
+        ([], 6, (0.1, 0.01, 0.01)),
+        ([], 40, (0.0, 0.0, 0.0)),
+        (["--dropout", "0", "--opacity-reg", "0"], 6, (0.0, 0.0, 0.01)),
+        (["--preset", "mcmc", "--dropout", "0.2"], 40, (0.2, 0.01, 0.01)),
+    ],
+)
+def test_few_photos_are_regularized_unless_flags_say_otherwise(
+    flags: list[str], num_photos: int, expected: tuple[float, float, float]
+):
+    args = tyro.cli(cli.Train, args=["--scene", "scene", "--out", "out", *flags])
+    config = presets.train_config(args, "cpu", num_photos=num_photos)
+    assert (config.dropout, config.opacity_reg, config.scale_reg) == expected

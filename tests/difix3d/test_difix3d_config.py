@@ -19,7 +19,7 @@ from difix3d.config import (
 )
 from difix3d.errors import InputError
 from difix3d.schedule import rounds
-from difix3d.settings import TARGETS, RunSettings, progressive_config, resolved
+from difix3d.settings import TARGETS, RunSettings, for_photos, progressive_config, resolved
 from difix3d.target_config import (
     AroundTargets,
     CoverageTargets,
@@ -155,10 +155,22 @@ def test_presets_of_others_scale_with_the_run():
     assert asked.hold_back.share == 0.2
 
 
+def test_few_photos_are_regularized_where_the_training_is_our_own():
+    def dropout(settings: RunSettings, num_photos: int) -> float:
+        return progressive_config(for_photos(resolved(settings, "cpu"), num_photos)).train.dropout
+
+    assert dropout(RunSettings(), 6) == 0.1
+    assert dropout(RunSettings(), 40) == 0
+    assert dropout(RunSettings(regularized=False), 6) == 0
+    assert dropout(RunSettings(regularized=True), 40) == 0.1
+    assert dropout(RunSettings(preset="released"), 6) == 0
+    assert dropout(RunSettings(from_ply="splat.ply"), 6) == 0
+
+
 def test_settings_resolve_to_configs():
     demo = resolved(RunSettings(), "cpu")
     begins = ("scene", "from_checkpoint", "from_ply", "agreement", "reference_agreement", "max_turn_degrees")
-    assert None not in [value for name, value in demo.to_dict().items() if name not in begins]
+    assert None not in [value for name, value in for_photos(demo, 6).to_dict().items() if name not in begins]
     assert progressive_config(demo).hold_back == HoldBackConfig()
     assert isinstance(progressive_config(demo).targets, AroundTargets)
     assert isinstance(progressive_config(resolved(RunSettings(targets="path"), "cpu")).targets, PathTargets)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from splat_recon.config import AdcConfig, TrainConfig
+from splat_recon.config import FEW_PHOTOS, AdcConfig, TrainConfig, mcmc_config, regularized_for
 from splat_recon.evaluate import evaluate
 from splat_recon.gaussians.dropout import dropped
 from splat_recon.gaussians.gaussians import Gaussians
@@ -86,3 +86,11 @@ def test_few_photos_overfit_less():
         held_out = [view for index, view in enumerate(trainer.scene.views) if index % 4]
         scores[dropout] = evaluate(lambda camera, of=trainer: of.render(camera).rgb, held_out).psnr
     assert scores[0.1] > scores[0.0] + 0.1, scores
+
+
+def test_few_photos_are_regularized_and_what_was_asked_for_stays():
+    few = regularized_for(FEW_PHOTOS, TrainConfig())
+    assert (few.dropout, few.opacity_reg, few.scale_reg) == (0.1, 0.01, 0.01)
+    assert regularized_for(FEW_PHOTOS + 1, TrainConfig()) == TrainConfig()
+    asked = replace(mcmc_config(), opacity_reg=0.5)
+    assert regularized_for(3, asked) == replace(asked, dropout=0.1)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from splat_recon.config import TrainConfig, absgrad_config, antialiased_config, dropout_for, mcmc_config
+from splat_recon.config import TrainConfig, absgrad_config, antialiased_config, mcmc_config, regularized_for
 from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
 from splat_recon_app import cli
 
@@ -41,8 +41,8 @@ def train_config(args: cli.Train, device: str, *, num_photos: int) -> TrainConfi
     if args.preset == "mcmc" and max_steps < SHORT_RUN:
         config = replace(config, init_opacity=TrainConfig().init_opacity, init_scale=TrainConfig().init_scale)
     config = replace(config, strategy=replace(config.strategy, cap_max=cap_max))
-    dropout = dropout_for(num_photos) if args.dropout is None else args.dropout
-    return replace(with_flags(config, args).scaled_to(max_steps), dropout=dropout, seed=args.seed)
+    config = regularized_for(num_photos, config)
+    return replace(with_flags(config, args).scaled_to(max_steps), seed=args.seed)
 
 
 def with_flags(config: TrainConfig, args: cli.Train) -> TrainConfig:
@@ -52,6 +52,7 @@ def with_flags(config: TrainConfig, args: cli.Train) -> TrainConfig:
         sh_degree=args.sh_degree,
         antialiased=config.antialiased or args.antialiased,
         random_background=args.random_background,
+        dropout=config.dropout if args.dropout is None else args.dropout,
         opacity_reg=config.opacity_reg if args.opacity_reg is None else args.opacity_reg,
         scale_reg=config.scale_reg if args.scale_reg is None else args.scale_reg,
         pose=PoseConfig() if args.refine_poses else None,

@@ -26,10 +26,10 @@ class TrainingFlags:
     """Train before random backgrounds, which keeps surfaces opaque; for photos without transparent parts."""
 
     opacity_reg: float | None = None
-    """Weight of the mean opacity in the loss. Left out: the preset's (mcmc 0.01, others 0)."""
+    """Weight of the mean opacity in the loss. Left out: 0.01 with mcmc and for up to twelve training photos, else 0."""
 
     scale_reg: float | None = None
-    """Weight of the mean scale in the loss. Left out: the preset's (mcmc 0.01, others 0)."""
+    """Weight of the mean scale in the loss. Left out: 0.01 with mcmc and for up to twelve training photos, else 0."""
 
     refine_poses: bool = False
     """Correct the poses of the training photos on the way; held-out photos keep theirs."""
@@ -42,7 +42,7 @@ class TrainingFlags:
 
     dropout: float | None = None
     """Share of the Gaussians that the last step leaves out at random, growing from 0. Left out: 0.1 for up to twelve
-    training photos, which it keeps from being learned by heart, and 0 for more."""
+    training photos, which it helps to keep from being learned by heart, else 0."""
 
     batch_size: int = 1
     """Photos per step; learning rates grow with its square root."""

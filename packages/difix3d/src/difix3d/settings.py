@@ -31,7 +31,7 @@ from difix3d.target_config import (
     SpiralTargets,
     Targets,
 )
-from splat_recon.config import AdcConfig, TrainConfig, dropout_for
+from splat_recon.config import FEW_PHOTOS, AdcConfig, TrainConfig, regularized_for
 
 TARGETS: dict[str, type] = {
     "photos-between": AroundTargets,
@@ -118,9 +118,10 @@ class RunSettings:
     split: str | None = None
     """Which photos are held out: every:N, names, or a JSON file. None: the scene's splits.json, else every:8."""
 
-    dropout: float | None = None
-    """Share of the Gaussians, in [0, 1), that the last step of both trainings leaves out at random, growing from 0.
-    None: 0.1 for up to twelve training photos; 0 for more, for finished splats, and for other presets."""
+    regularized: bool | None = None
+    """Whether few photos are kept from being learned by heart, in both trainings: dropout of Gaussians, and small ones
+    of little opacity (splat-recon's regularized_for). None: with up to twelve training photos; not for finished splats,
+    nor for other presets."""
 
     num_rounds: int = 5
     """How often novel views are rendered and fixed (preset short); 0 is plain training."""
@@ -217,7 +218,6 @@ class RunSettings:
         if self.seed > MAX_SEED:
             raise ValueError(f"seed must be at most {MAX_SEED}, got {self.seed}")
         # The nested configs know the ranges of the others.
-        TrainConfig(dropout=self.dropout or 0)
         SteppingConfig(step_distance=self.step_distance, max_turn_degrees=self.max_turn_degrees)
         _mixture_config(self)
         PoolConfig(num_rounds=self.pool_rounds)
@@ -269,10 +269,10 @@ def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettin
 
 def for_photos(settings: RunSettings, num_photos: int) -> RunSettings:
     """Resolved settings with what depends on the number of training photos filled in."""
-    plain = settings.preset == "short" and start_config(settings) is None
-    return replace(
-        settings, dropout=(dropout_for(num_photos) if plain else 0.0) if settings.dropout is None else settings.dropout
-    )
+    if settings.regularized is not None:
+        return settings
+    own = settings.preset == "short" and start_config(settings) is None
+    return replace(settings, regularized=own and num_photos <= FEW_PHOTOS)
 
 
 def progressive_config(settings: RunSettings) -> ProgressiveConfig:
@@ -339,7 +339,8 @@ def _train_config(settings: RunSettings) -> TrainConfig:
         if max_steps < SHORT_RUN and settings.preset == "short":
             strategy = replace(strategy, reset_every=0)
         train = TrainConfig(strategy=strategy, seed=settings.seed).scaled_to(max_steps)
-    train = replace(train, dropout=settings.dropout or 0.0)
+    if settings.regularized:
+        train = regularized_for(FEW_PHOTOS, train)
     if start_config(settings) is None:
         return train
     # A finished splat is not to be shaken: it has its view-dependent colours, and learns slowly from there.
