@@ -7,7 +7,8 @@ Two steps, because the first takes minutes and the second is repeated for each s
     uv run python benchmarks/embedded_quality.py table --pairs RENDERS/pairs.json GENERATED/pairs.json
 
 The first trains Gaussians on the six sparse views of every captured scene and renders its test views. The last prints
-gains with the right, a wrong and no reference.
+gains with the right, a wrong and no reference; `--gate off` shows the network itself. GMSD (lower is better) and
+HaarPSI (higher is better) are perceptual measures that need no weights, as `piq` computes them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import dataclasses
 import json
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -69,7 +71,10 @@ def make_renders(scenes: Path, out: Path, num_views: int, max_size: int, max_ste
     print(out / "pairs.json")
 
 
-def print_table(pairs: list[Path], model: str, max_samples: int | None, out: Path | None) -> None:
+def print_table(
+    pairs: list[Path], model: str, gate: Literal["checkpoint", "auto", "off"], max_samples: int | None, out: Path | None
+) -> None:
+    import piq
     import torch
 
     from difix_model.pairs import read_pairs
@@ -80,7 +85,12 @@ def print_table(pairs: list[Path], model: str, max_samples: int | None, out: Pat
         assert path is not None
         return torch.from_numpy(np.asarray(Image.open(path).convert("RGB")).astype(np.float32) / 255)
 
+    def perceived(a: torch.Tensor, b: torch.Tensor) -> dict[str, float]:
+        x, y = (image.clamp(0, 1).permute(2, 0, 1)[None] for image in (a, b))
+        return {"gmsd": float(piq.gmsd(x, y)), "haarpsi": float(piq.haarpsi(x, y))}
+
     pipe = DifixPipeline.from_pretrained(model)
+    pipe.gate = gate
     rows: dict[str, list[dict[str, float]]] = {}
     for path in pairs:
         records = [record for record in read_pairs(path) if record.split == "test"]
@@ -91,23 +101,28 @@ def print_table(pairs: list[Path], model: str, max_samples: int | None, out: Pat
             references = {"right": rgb(record.ref_image), "wrong": rgb(other.ref_image), "none": None}
             before_psnr, before_ssim = float(psnr(rendered, photo)), float(ssim(rendered, photo))
             row = {"before": before_psnr, "before_ssim": before_ssim}
+            looked = perceived(rendered, photo)
             for name, reference in references.items():
                 batch = None if reference is None else reference[None]
                 fixed = pipe.fix(rendered[None], batch)[0]
                 row[name] = float(psnr(fixed, photo)) - before_psnr
                 row[f"{name}_ssim"] = float(ssim(fixed, photo)) - before_ssim
+                if name == "right":
+                    row |= {key: value - looked[key] for key, value in perceived(fixed, photo).items()}
             scene = record.id.split("/")[0]
             rows.setdefault("generated" if scene.startswith("generated") else scene, []).append(row)
     captured = [row for scene, found in rows.items() if scene != "generated" for row in found]
     if captured:
         rows["captured, all"] = captured
-    print("| scenes | views | before dB | gain dB | gain SSIM | harmed | worst dB | wrong ref. dB | no ref. dB |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    heads = "scenes", "views", "before dB", "gain dB", "SSIM", "GMSD", "HaarPSI", "harmed", "worst dB"
+    print("| " + " | ".join((*heads, "wrong ref. dB", "no ref. dB")) + " |")
+    print("|---" * 11 + "|")
     for scene, found in rows.items():
         mean = {key: float(np.mean([row[key] for row in found])) for key in found[0]}
         gains = np.array([row["right"] for row in found])
         print(
             f"| {scene} | {len(found)} | {mean['before']:.2f} | {mean['right']:+.3f} | {mean['right_ssim']:+.4f} | "
+            f"{mean['gmsd']:+.4f} | {mean['haarpsi']:+.4f} | "
             f"{(gains < HARMED).mean():.0%} | {gains.min():+.2f} | {mean['wrong']:+.3f} | {mean['none']:+.3f} |",
             flush=True,
         )
@@ -127,10 +142,11 @@ if __name__ == "__main__":
     table = verbs.add_parser("table")
     table.add_argument("--pairs", type=Path, nargs="+", required=True)
     table.add_argument("--model", default="default")
+    table.add_argument("--gate", choices=("checkpoint", "auto", "off"), default="checkpoint")
     table.add_argument("--max-samples", type=int)
     table.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.verb == "renders":
         make_renders(arguments.scenes, arguments.out, arguments.num_views, arguments.max_size, arguments.max_steps)
     else:
-        print_table(arguments.pairs, arguments.model, arguments.max_samples, arguments.out)
+        print_table(arguments.pairs, arguments.model, arguments.gate, arguments.max_samples, arguments.out)
