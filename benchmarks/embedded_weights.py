@@ -37,8 +37,8 @@ SIZE, NUM_VIEWS, SPLAT_STEPS = 192, 20, 500
 CHANNELS = (32, 64)
 """Of the shipped UNet's levels."""
 
-CPU: dict[str, Any] = {"max_steps": 7000, "batch_size": 16, "cells": (8, 8, 8, 6)}
-CUDA: dict[str, Any] = {"max_steps": 60_000, "batch_size": 64, "cells": (8, 8, 6, 4)}
+CPU: dict[str, Any] = {"max_steps": 1500, "batch_size": 16, "cells": (8, 8, 8, 6)}
+CUDA: dict[str, Any] = {"max_steps": 10_000, "batch_size": 64, "cells": (8, 8, 6, 4)}
 """What differs by device."""
 
 SWEEP = [
@@ -57,7 +57,15 @@ METADATA = {
     "origin": "trained from scratch on generated scenes only; see MODEL_CARD.md",
     "uses_reference": True,
     "timestep": 199,
-    "gate": {"evidence": {}},
+    "gate": {
+        "max_change": 0.05,
+        "evidence": {
+            "doubted_change": 0.004,
+            "believed_change": 0.015,
+            "doubted_share": 0.1,
+            "believed_share": 0.3,
+        }
+    },
 }
 
 

@@ -202,7 +202,8 @@ def table(results: dict[str, dict[str, Any]], rows: Sequence[str], columns: Sequ
             spread = f" ± {np.std(psnrs, ddof=1):.2f}" if len(psnrs) > 1 else ""
             cells.append(f"{np.mean(psnrs):.2f}{spread} / {np.mean(ssims):.3f}")
             means.append((np.mean(psnrs), np.mean(ssims)))
-        whole = len(means) == len(columns)
+        # A scene with too few photos is left out of every row.
+        whole = len(means) == len({key.split("/")[0] for key in results} & set(columns))
         mean = "{:.2f} / {:.3f}".format(*np.mean(means, axis=0)) if whole else "-"
         lines.append(f"| {row} | " + " | ".join(cells) + f" | {mean} |")
     return "\n".join(lines)
@@ -210,6 +211,8 @@ def table(results: dict[str, dict[str, Any]], rows: Sequence[str], columns: Sequ
 
 def main() -> None:
     """Run what is missing, and write the tables after every run."""
+    from splat_recon.errors import InputError
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=Path, required=True, help="folder with a COLMAP folder per scene")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results and tables")
@@ -235,7 +238,11 @@ def main() -> None:
                 missing = [row for row in wanted if f"{column}/{row}/{seed}" not in results]
                 if not missing:
                     continue
-                case = Case.of(options.scenes / name, sparse, options.max_size)
+                try:
+                    case = Case.of(options.scenes / name, sparse, options.max_size)
+                except InputError as error:
+                    print(f"{column}: left out, {error}", flush=True)
+                    continue
                 for row in missing:
                     if row == "photos" and not case.others:
                         continue

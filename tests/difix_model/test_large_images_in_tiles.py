@@ -21,8 +21,11 @@ from difix_model.pipeline import DifixPipeline
 
 @pytest.fixture(scope="module")
 def embedded() -> DifixPipeline:
+    """The embedded network, made to change ten times as much as it does, so that a seam would show."""
     pipe = DifixPipeline.from_pretrained("default")
     pipe.metadata.pop("gate")
+    for parameter in pipe.network.unet.get_submodule("conv_out").parameters():
+        parameter.data.mul_(10)
     return pipe
 
 

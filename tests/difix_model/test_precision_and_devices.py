@@ -45,8 +45,11 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def pipeline(**settings: Any) -> DifixPipeline:
+    """The embedded network, made to change ten times as much as it does, so that errors of rounding are small to it."""
     pipe = DifixPipeline.from_pretrained("default", **settings)
     pipe.metadata.pop("gate")
+    for parameter in pipe.network.unet.get_submodule("conv_out").parameters():
+        parameter.data.mul_(10)
     return pipe
 
 
