@@ -92,7 +92,10 @@ def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
         "photos' say": {"mixture": dataclasses.replace(mixture, reference_agreement=0.1)},
         "held back, plain": {"hold_back": HoldBackConfig(against="plain", min_views=4)},
         "held back": {"hold_back": dataclasses.replace(HoldBackConfig(), min_views=2)},
-        "photos": {"stepping": dataclasses.replace(config.stepping, step_distance=1e6, max_turn_degrees=None)},
+        "photos": {
+            "stepping": dataclasses.replace(config.stepping, step_distance=1e6, max_turn_degrees=None),
+            "ask_first": 0,
+        },
     }
     return dataclasses.replace(config, **changes.get(variant, {}))
 
