@@ -64,7 +64,7 @@ METADATA = {
             "believed_change": 0.015,
             "doubted_share": 0.1,
             "believed_share": 0.3,
-        }
+        },
     },
 }
 

@@ -131,7 +131,7 @@ def test_a_training_that_diverges_is_told_in_a_sentence(
 
     made = presets.train_config
     rates = LearningRates(means=1e38, quats=1e38)
-    monkeypatch.setattr(presets, "train_config", lambda *args: replace(made(*args), learning_rates=rates))
+    monkeypatch.setattr(presets, "train_config", lambda *args, **of: replace(made(*args, **of), learning_rates=rates))
     code, out = _train(_scene(), tmp_path)
     message = capsys.readouterr().err
     assert code == 2, message
