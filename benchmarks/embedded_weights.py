@@ -5,7 +5,7 @@
     uv run python benchmarks/embedded_weights.py --out runs/weights --sweep                # size, scenes and time
     uv run python benchmarks/embedded_quality.py table --model runs/weights/model --pairs ...
 
-Pairs are made once (`pairs/` for training, `held_out/` for the figures on the way) and taken from there afterwards;
+Pairs are made once (`pairs/` for training, `held_out/` for the figures at the end) and taken from there afterwards;
 `--pairs` takes other folders. What is trained, and why only that, is told in `difix_train.coarse`. The folder `model/`
 is what `DifixPipeline.from_pretrained` and `--fixer` take.
 """
@@ -129,7 +129,7 @@ def trained(
     device: str,
     say: Callable[[dict[str, Any]], None],
 ) -> tuple[DifixNetwork, torch.Tensor]:
-    """Train a network, with its scores eight times on the way (before averaging) and at the end."""
+    """Train a network; its loss is told seven times on the way, its scores at the end."""
     from difix_train.coarse import train_coarse
 
     network, embedding = new_network(channels)

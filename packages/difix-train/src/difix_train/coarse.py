@@ -27,9 +27,10 @@ from difix_model.network import DifixNetwork
 from difix_model.pairs import PairRecord
 
 FLOOR = 1e-3
-"""Mean squared error that is added in the logarithm of the loss: below 30 dB, errors count less and less."""
+"""Mean squared error that is added in the logarithm of the loss: above 30 dB, what is left counts less and less."""
 
 TINY = 1e-8
+"""Keeps the logarithm of a measured error finite."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,8 +68,8 @@ class CoarseConfig:
     """Probability that a batch is shown with references of other pairs."""
 
     tone: float = 0.8
-    """Probability that the tones of a pair are changed, alike in all its images: colours exchanged, contrast raised so
-    that dark becomes black, brightness bent. What is black is then no sign of a hole."""
+    """Probability that the tones of a pair are changed, alike in all its images: colours exchanged, surfaces of one
+    colour blackened, contrast raised, brightness bent. What is black is then no sign of a hole."""
 
     clean: float = 0.15
     """Probability that a pair's photo stands in the place of its render: there is nothing to correct then."""
