@@ -91,7 +91,7 @@ def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
         "unseen pixels": {"mixture": dataclasses.replace(mixture, unseen_weight=0.2)},
         "photos' say": {"mixture": dataclasses.replace(mixture, reference_agreement=0.1)},
         "held back, plain": {"hold_back": HoldBackConfig(against="plain", min_views=4)},
-        "held back": {"hold_back": dataclasses.replace(HoldBackConfig(), min_views=2)},
+        "held back": {"hold_back": HoldBackConfig(min_views=2)},
         "photos": {
             "stepping": dataclasses.replace(config.stepping, step_distance=1e6, max_turn_degrees=None),
             "ask_first": 0,
@@ -104,7 +104,6 @@ def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
 class Case:
     """A scene and its photos."""
 
-    name: str
     scene: Scene
     captured: Sequence[View]
     others: Sequence[View]
@@ -124,7 +123,6 @@ class Case:
         every = make_split(scene.names, "auto", scene_folder=folder)
         others = scene.select(each for each in every.train if each not in few.train)
         return cls(
-            name=f"{folder.name}, {sparse}",
             scene=scene,
             captured=scene.select(few.train),
             others=others,
