@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
 
 from difix3d.errors import InputError
 from difix3d.pairs.config import PairsConfig
 from splat_recon.scene.scene import Scene
+
+if TYPE_CHECKING:
+    from splat_recon.scene.synthetic import SyntheticConfig
+
+VARIED_STREAM = 1
+"""Keeps what varies with a scene's photography apart from what its seed draws otherwise."""
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -56,6 +65,9 @@ class GeneratedSource:
     width: int
     """Width of a photo in pixels."""
 
+    varied: bool = False
+    """Whether noise, exposure and points are drawn too."""
+
     kind: str = "generated"
     """What the data card calls it."""
 
@@ -63,13 +75,30 @@ class GeneratedSource:
         """Generate it."""
         from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 
-        size = SyntheticConfig(num_views=self.num_views, width=self.width, height=round(0.75 * self.width))
-        return generate_scene(self.seed, size)
+        config = SyntheticConfig(num_views=self.num_views, width=self.width, height=round(0.75 * self.width))
+        return generate_scene(self.seed, _varied(config, self.seed) if self.varied else config)
 
     def num_unregistered(self, scene: Scene) -> int:
         """None: every photo has its pose."""
         del scene
         return 0
+
+
+def _varied(config: SyntheticConfig, seed: int) -> SyntheticConfig:
+    """From a good camera on a calm day to a poor one, and from many exact points to few rough ones."""
+    rng = np.random.default_rng([seed, VARIED_STREAM])
+
+    def between(low: float, high: float) -> float:
+        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+    return dataclasses.replace(
+        config,
+        sensor_noise=between(0.002, 0.03),
+        exposure_spread=between(0.005, 0.12),
+        num_points=round(between(300, 4000)),
+        point_noise=between(0.0005, 0.01),
+        outlier_share=between(0.002, 0.06),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +134,13 @@ class CapturedSource:
 def generated_sources(num_scenes: int, first_seed: int, config: PairsConfig) -> list[SceneSource]:
     """Generated scenes of consecutive seeds, in 4:3 at the config's size."""
     return [
-        GeneratedSource(name=f"generated_{seed:05d}", seed=seed, num_views=config.num_views, width=config.max_size)
+        GeneratedSource(
+            name=f"generated_{seed:05d}",
+            seed=seed,
+            num_views=config.num_views,
+            width=config.max_size,
+            varied=config.varied,
+        )
         for seed in range(first_seed, first_seed + num_scenes)
     ]
 

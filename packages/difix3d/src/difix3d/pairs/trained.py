@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 
 from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.made import MadePair, file_stem, ranked_references
-from splat_recon.config import AdcConfig, TrainConfig, mcmc_config
+from splat_recon.config import MIN_GAUSSIANS, AdcConfig, TrainConfig, mcmc_config, regularized_for
 from splat_recon.render.output import RenderOutput
 from splat_recon.scene.scene import Scene, View
 from splat_recon.trainer import SplatTrainer
@@ -17,8 +17,11 @@ from splat_recon.views.view_set import ViewSet
 MCMC_PROB = 0.35
 """Share of trainings with MCMC density control; the others use adaptive density control."""
 
-MIN_GAUSSIANS, MAX_GAUSSIANS = 3000, 12_000
-"""The cap on the number of Gaussians is drawn between these: enough for images of about 200 pixels."""
+GAUSSIANS_PER_PIXEL = (0.1, 0.4)
+"""The cap on the number of Gaussians is drawn between these shares of a photo's pixels."""
+
+REGULARIZED_PROB = 0.5
+"""Share of trainings that are regularized as `regularized_for` says, where there are few photos."""
 
 RANDOM_BACKGROUND_PROB = 0.3
 """Share of trainings with a random background colour at each step, which closes holes."""
@@ -33,7 +36,7 @@ def new_trainer(scene: Scene, views: Sequence[View], config: PairsConfig, rng: n
         config: Length of the schedule.
         rng: Draws the settings.
     """
-    return SplatTrainer(scene, ViewSet.from_views(views), _train_config(config, rng))
+    return SplatTrainer(scene, ViewSet.from_views(views), _train_config(views, config, rng))
 
 
 def pairs_on_the_way(
@@ -84,12 +87,15 @@ def coverage(output: RenderOutput) -> float:
     return float(output.alpha.double().mean())
 
 
-def _train_config(config: PairsConfig, rng: np.random.Generator) -> TrainConfig:
-    cap_max = int(rng.integers(MIN_GAUSSIANS, MAX_GAUSSIANS))
+def _train_config(views: Sequence[View], config: PairsConfig, rng: np.random.Generator) -> TrainConfig:
+    num_pixels = views[0].camera.width * views[0].camera.height
+    cap_max = max(MIN_GAUSSIANS, round(float(rng.uniform(*GAUSSIANS_PER_PIXEL)) * num_pixels))
     if rng.random() < MCMC_PROB:
         base = dataclasses.replace(mcmc_config(cap_max), init_scale=float(rng.uniform(0.3, 1.0)))
     else:
         base = TrainConfig(strategy=AdcConfig(cap_max=cap_max))
+    if rng.random() < REGULARIZED_PROB:
+        base = regularized_for(len(views), base)
     return dataclasses.replace(
         base.scaled_to(config.max_steps),
         sh_degree=int(rng.choice([0, 1, 3])),
