@@ -6,7 +6,9 @@ Two steps, because the first takes minutes and the second is repeated for each s
     uv run difix3d-pairs --generated 12 --first-seed 5000 --test-share 1 --out GENERATED
     uv run python benchmarks/embedded_quality.py table --pairs RENDERS/pairs.json GENERATED/pairs.json
 
-The first trains Gaussians on the six sparse views of every captured scene and renders its test views. The last prints
+The first trains Gaussians on the six sparse views of every captured scene and renders its test views; with
+`--for-choices` on six others of its training photos, and renders those between them, so that whatever is chosen by
+them (a gate, a number of steps) is chosen without the test views. The last prints
 gains with the right, a wrong and no reference; `--gate off` shows the network itself. GMSD (lower is better) and
 HaarPSI (higher is better) are perceptual measures that need no weights, as `piq` computes them.
 """
@@ -17,6 +19,7 @@ import argparse
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -24,11 +27,14 @@ import numpy as np
 from PIL import Image
 
 SCENES = ("kermit", "miku", "fern", "garden", "lund")
+MOST_SHOWN = 8
+"""Photos of a scene that renders for choices are made of, at most."""
+
 HARMED = 0.0
 """A view is harmed where its PSNR changes by less than this."""
 
 
-def make_renders(scenes: Path, out: Path, num_views: int, max_size: int, max_steps: int) -> None:
+def make_renders(scenes: Path, out: Path, num_views: int, max_size: int, max_steps: int, *, for_choices: bool) -> None:
     from difix3d.pairs.made import ranked_references
     from difix_model.pairs import PairRecord, write_pairs
     from splat_recon.config import AdcConfig, TrainConfig
@@ -42,20 +48,24 @@ def make_renders(scenes: Path, out: Path, num_views: int, max_size: int, max_ste
         start = time.time()
         scene = read_scene(scenes / name, max_size=max_size)
         names = [view.name for view in scene.views]
-        split = make_split(names, "auto", sparse=num_views, scene_folder=scenes / name)
+        if for_choices:
+            train, shown = other_photos(make_split(names, "auto", scene_folder=scenes / name).train, num_views)
+        else:
+            split = make_split(names, "auto", sparse=num_views, scene_folder=scenes / name)
+            train, shown = split.train, split.test
         config = TrainConfig(strategy=AdcConfig(cap_max=20_000)).scaled_to(max_steps)
         config = dataclasses.replace(config, sh_degree=1)
-        trainer = SplatTrainer(scene, ViewSet.from_views(scene.select(split.train)), config)
+        trainer = SplatTrainer(scene, ViewSet.from_views(scene.select(train)), config)
         trainer.train_until(max_steps)
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
-        for view in scene.select((*split.train, *split.test)):
+        for view in scene.select((*train, *shown)):
             Image.fromarray(view.rgb_u8).save(folder / f"photo_{Path(view.name).stem}.png")
-        for test_name in split.test:
+        for test_name in shown:
             rgb = trainer.render(scene.view(test_name).camera).rgb.clamp(0, 1).numpy()
             image = folder / f"render_{Path(test_name).stem}.png"
             Image.fromarray((rgb * 255 + 0.5).astype(np.uint8)).save(image)
-            reference = ranked_references(scene, test_name, list(split.train))[0]
+            reference = ranked_references(scene, test_name, list(train))[0]
             records.append(
                 PairRecord(
                     id=f"{name}/{Path(test_name).stem}",
@@ -66,9 +76,16 @@ def make_renders(scenes: Path, out: Path, num_views: int, max_size: int, max_ste
                     prompt="remove degradation",
                 )
             )
-        print(f"{name}: {len(split.test)} views, {time.time() - start:.0f} s", flush=True)
+        print(f"{name}: {len(shown)} views, {time.time() - start:.0f} s", flush=True)
         write_pairs(out / "pairs.json", records)
     print(out / "pairs.json")
+
+
+def other_photos(names: Sequence[str], num_views: int) -> tuple[list[str], list[str]]:
+    """Evenly spaced photos to train on, and up to `MOST_SHOWN` of those between them, none of them a test view."""
+    train = [names[int((i + 0.5) * len(names) / num_views)] for i in range(num_views)]
+    between = [name for name in names if name not in train]
+    return train, between[:: max(1, -(-len(between) // MOST_SHOWN))]
 
 
 def print_table(
@@ -139,6 +156,7 @@ if __name__ == "__main__":
     renders.add_argument("--num-views", type=int, default=6)
     renders.add_argument("--max-size", type=int, default=256)
     renders.add_argument("--max-steps", type=int, default=1000)
+    renders.add_argument("--for-choices", action="store_true", help="of training photos: the test views stay unseen")
     table = verbs.add_parser("table")
     table.add_argument("--pairs", type=Path, nargs="+", required=True)
     table.add_argument("--model", default="default")
@@ -147,6 +165,13 @@ if __name__ == "__main__":
     table.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.verb == "renders":
-        make_renders(arguments.scenes, arguments.out, arguments.num_views, arguments.max_size, arguments.max_steps)
+        make_renders(
+            arguments.scenes,
+            arguments.out,
+            arguments.num_views,
+            arguments.max_size,
+            arguments.max_steps,
+            for_choices=arguments.for_choices,
+        )
     else:
         print_table(arguments.pairs, arguments.model, arguments.gate, arguments.max_samples, arguments.out)

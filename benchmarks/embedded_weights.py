@@ -27,7 +27,8 @@ import torch
 if TYPE_CHECKING:
     from difix_model.network import DifixNetwork
     from difix_model.pairs import PairRecord
-    from difix_train.coarse import CoarseConfig, CoarsePairs
+    from difix_train.coarse.config import CoarseConfig
+    from difix_train.coarse.pairs import CoarsePairs
 
 STRATEGIES = ("sparse", "underfit")
 TRAIN_SEED, HELD_OUT_SEED = 2000, 5000
@@ -110,7 +111,7 @@ def new_network(channels: tuple[int, ...], seed: int = 0) -> tuple[DifixNetwork,
 
 def scores(network: DifixNetwork, embedding: torch.Tensor, held_out: CoarsePairs) -> dict[str, float]:
     """Mean gain on pairs of unseen scenes with the right, a wrong and no reference, and the share that is harmed."""
-    from difix_train.coarse import coarse_gain
+    from difix_train.coarse.training import coarse_gain
 
     network.to("cpu")
     gains = {
@@ -130,7 +131,7 @@ def trained(
     say: Callable[[dict[str, Any]], None],
 ) -> tuple[DifixNetwork, torch.Tensor]:
     """Train a network; its loss is told seven times on the way, its scores at the end."""
-    from difix_train.coarse import train_coarse
+    from difix_train.coarse.training import train_coarse
 
     network, embedding = new_network(channels)
     start = time.time()
@@ -162,7 +163,8 @@ def milliseconds(network: DifixNetwork, embedding: torch.Tensor) -> float:
 def main() -> None:
     """Make what is missing, train, and write the model."""
     from difix_model.formats.checkpoint import save_checkpoint
-    from difix_train.coarse import CoarseConfig, coarse_pairs
+    from difix_train.coarse.config import CoarseConfig
+    from difix_train.coarse.pairs import coarse_pairs
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)

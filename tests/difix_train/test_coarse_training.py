@@ -10,7 +10,11 @@ from PIL import Image
 from difix_model.identity import small_config, start_at_identity
 from difix_model.network import DifixNetwork
 from difix_model.pairs import PairRecord
-from difix_train.coarse import CoarseConfig, CoarsePairs, coarse_gain, coarse_pairs, corrected, train_coarse
+from difix_train.coarse.batches import coarse_batches
+from difix_train.coarse.config import CoarseConfig
+from difix_train.coarse.damage import damage
+from difix_train.coarse.pairs import CoarsePairs, coarse_pairs
+from difix_train.coarse.training import coarse_gain, corrected, train_coarse
 
 EMBEDDING = torch.randn(4, small_config().unet.cross_attention_dim, generator=torch.Generator().manual_seed(2))
 
@@ -102,7 +106,18 @@ def test_training_learns_what_is_missing_and_an_untrained_network_changes_nothin
     network.unet.requires_grad_(True)
     autoencoder = {name: value.clone() for name, value in network.vae.state_dict().items()}
     losses = []
-    config = CoarseConfig(max_steps=120, cells=(8,), warmup_steps=10, tone=0.0, learning_rate=3e-3, ema_decay=0.9)
+    config = CoarseConfig(
+        max_steps=120,
+        cells=(8,),
+        crop_prob=0.0,
+        warmup_steps=10,
+        tone_prob=0.0,
+        damage_prob=0.0,
+        last_damage_prob=0.0,
+        wrong_reference_prob=0.0,
+        learning_rate=3e-3,
+        ema_decay=0.9,
+    )
     train_coarse(
         network,
         {8: _pairs(64, seed=1)},
@@ -122,7 +137,54 @@ def test_the_same_seed_trains_the_same_weights():
     for _ in range(2):
         network = _network()
         network.unet.requires_grad_(True)
-        config = CoarseConfig(max_steps=4, cells=(8, 6), batch_size=2, tone=1.0)
+        config = CoarseConfig(max_steps=4, cells=(8, 6), batch_size=2, tone_prob=1.0)
         train_coarse(network, {8: _pairs(8, 1), 6: _pairs(8, 1, size=8)}, config, text_embedding=EMBEDDING)
         results.append(network.unet.state_dict())
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
+
+
+def test_damage_changes_windows_of_the_render_and_nothing_else():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        image, other = torch.rand(2, 3, 18, 24).unbind()
+        before, other_before = image.clone(), other.clone()
+        damage(image, other, rng)
+        changed = (image != before).any(dim=0)
+        assert torch.equal(other, other_before)
+        assert changed.float().mean() < 0.75
+        assert image.min() >= 0
+        assert image.max() <= 1
+
+
+def test_batches_keep_their_promises():
+    pairs = _pairs(12, seed=4, size=8)
+    kept = CoarsePairs(
+        rendered=pairs.rendered.clone(),
+        photo=pairs.photo.clone(),
+        reference=pairs.reference.clone(),
+        fine_mse=pairs.fine_mse.clone(),
+    )
+    config = CoarseConfig(
+        max_steps=40, batch_size=4, cells=(8,), crop_prob=0.5, clean_prob=0.0, tone_prob=0.0, damage_until=0.5
+    )
+    shapes, damaged, without = set(), [], 0
+    for batch in coarse_batches({8: pairs}, config):
+        shapes.add(tuple(batch.photo.shape[-2:]))
+        wrong = (batch.rendered - batch.photo).abs().amax(dim=(1, 2, 3))
+        ratio = batch.rendered / batch.photo
+        whole = torch.isclose(ratio, torch.tensor(0.6), atol=1e-4) | torch.isclose(ratio, torch.tensor(1.0), atol=1e-4)
+        damaged.append(float((~whole).flatten(1).any(dim=1).float().mean()))
+        without += batch.references is None
+        assert wrong.min() > 0
+    assert shapes == {(8, 8), (6, 6)}
+    assert np.mean(damaged[:8]) > 0.4
+    assert np.mean(damaged[-20:]) < 0.3
+    assert 0 < without < 20
+    for name in ("rendered", "photo", "reference", "fine_mse"):
+        assert torch.equal(getattr(pairs, name), getattr(kept, name)), name
+
+
+@pytest.mark.parametrize("change", [{"damage_prob": 1.5}, {"damage_until": 0.0}, {"cells": (0,)}, {"tone_prob": -0.1}])
+def test_configs_that_make_no_sense_are_refused(change: dict):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        CoarseConfig(**change)

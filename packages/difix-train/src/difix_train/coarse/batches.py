@@ -1,0 +1,85 @@
+"""What the UNet is shown: pairs drawn at random, cropped, mirrored, damaged, with other tones and other references."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from difix_train.coarse.config import CoarseConfig
+from difix_train.coarse.damage import damage
+from difix_train.coarse.pairs import CoarsePairs
+from difix_train.coarse.tones import toned
+
+CROP = 0.75
+"""Share of each side that a crop shows, rounded down to even numbers of cells."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CoarseBatch:
+    """Pairs of one step, RGB in [0, 1]."""
+
+    rendered: Float[Tensor, "b c=3 h w"]
+    photo: Float[Tensor, "b c=3 h w"]
+    references: Float[Tensor, "b c=3 h w"] | None
+    fine_mse: Float[Tensor, " b"]
+    """Mean squared error that no coarse correction can undo."""
+
+
+def coarse_batches(pairs: dict[int, CoarsePairs], config: CoarseConfig) -> Iterator[CoarseBatch]:
+    """The batches of a whole training; the same seed gives the same ones."""
+    rng = np.random.default_rng(config.seed)
+    for step in range(config.max_steps):
+        of_size = pairs[config.cells[rng.integers(len(config.cells))]]
+        chosen = torch.from_numpy(rng.integers(len(of_size), size=config.batch_size))
+        images = torch.stack([of_size.rendered[chosen], of_size.photo[chosen], of_size.reference[chosen]], dim=1)
+        if rng.random() < 0.5:
+            images = images.flip(-1)
+        if rng.random() < config.crop_prob:
+            rows, columns = (_part(side, rng) for side in images.shape[-2:])
+            images = images[..., rows, columns].clone()
+        yield _changed(images, of_size.fine_mse[chosen], _damage_prob(step, config), config, rng)
+
+
+def _changed(
+    images: Float[Tensor, "b v=3 c=3 h w"],
+    fine_mse: Float[Tensor, " b"],
+    damage_prob: float,
+    config: CoarseConfig,
+    rng: np.random.Generator,
+) -> CoarseBatch:
+    for index in range(len(images)):
+        if rng.random() < config.clean_prob:
+            images[index, 0] = images[index, 1]
+            fine_mse[index] = 0
+    tones = torch.stack([toned(one, rng) if rng.random() < config.tone_prob else one for one in images])
+    # The error within the cells is taken to change with the contrast as that between them does.
+    ratio = _spread(tones) / _spread(images).clamp(min=1e-5)
+    rendered, photo, references = tones.unbind(dim=1)
+    rendered = rendered.clone()
+    for index in range(len(images)):
+        if rng.random() < damage_prob:
+            damage(rendered[index], photo[index - 1], rng)
+    draw = rng.random() - config.drop_reference_prob
+    given = None if draw < 0 else references.roll(1, dims=0) if draw < config.wrong_reference_prob else references
+    return CoarseBatch(rendered=rendered, photo=photo, references=given, fine_mse=fine_mse * ratio)
+
+
+def _damage_prob(step: int, config: CoarseConfig) -> float:
+    passed = min(1.0, step / (config.damage_until * config.max_steps))
+    return config.damage_prob + passed * (config.last_damage_prob - config.damage_prob)
+
+
+def _part(side: int, rng: np.random.Generator) -> slice:
+    length = max(2, int(CROP * side) // 2 * 2)
+    start = int(rng.integers(max(1, side - length + 1)))
+    return slice(start, start + length)
+
+
+def _spread(images: Float[Tensor, "b v c h w"]) -> Float[Tensor, " b"]:
+    """Mean squared error of the renders."""
+    return (images[:, 0] - images[:, 1]).square().mean(dim=(1, 2, 3))

@@ -1,0 +1,78 @@
+"""Windows of a render that show something else: what was there, only a reference tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+MAX_WINDOWS = 3
+"""A damaged render has between one and so many windows."""
+
+SIDES = (0.15, 0.5)
+"""Sides of a window as shares of the image's."""
+
+MAX_SHIFT = 3
+"""Cells by which what a window shows is moved at most, along each axis."""
+
+Window = Float[Tensor, "c=3 h w"]
+
+
+def damage(image: Window, other: Window, rng: np.random.Generator) -> None:
+    """Damage windows of a coarse render, in place.
+
+    Args:
+        image: The render, RGB in [0, 1].
+        other: Another image of the same size, which strays into some windows.
+        rng: Draws where and how.
+    """
+    kinds: tuple[Callable[[Window, Window, np.random.Generator], Window], ...] = (
+        _levelled, _levelled, _blackened, _strayed, _strayed, _blurred, _moved,
+    )  # fmt: skip
+    for _ in range(int(rng.integers(1, MAX_WINDOWS + 1))):
+        rows, columns = (_span(side, rng) for side in image.shape[-2:])
+        kind = kinds[int(rng.integers(len(kinds)))]
+        image[:, rows, columns] = kind(image[:, rows, columns], other[:, rows, columns], rng)
+
+
+def _span(side: int, rng: np.random.Generator) -> slice:
+    length = max(1, round(float(rng.uniform(*SIDES)) * side))
+    start = int(rng.integers(side - length + 1))
+    return slice(start, start + length)
+
+
+def _levelled(window: Window, other: Window, rng: np.random.Generator) -> Window:
+    """Nothing but the mean colour: fog."""
+    del other, rng
+    return window.mean(dim=(1, 2), keepdim=True).expand_as(window)
+
+
+def _blackened(window: Window, other: Window, rng: np.random.Generator) -> Window:
+    """A hole."""
+    del other, rng
+    return torch.zeros_like(window)
+
+
+def _strayed(window: Window, other: Window, rng: np.random.Generator) -> Window:
+    """What belongs elsewhere: a floater."""
+    del window, rng
+    return other
+
+
+def _blurred(window: Window, other: Window, rng: np.random.Generator) -> Window:
+    """Averages over a few cells."""
+    del other
+    size = [max(1, side // int(rng.integers(2, 5))) for side in window.shape[-2:]]
+    small = functional.adaptive_avg_pool2d(window[None], size)
+    return functional.interpolate(small, size=window.shape[-2:], mode="bilinear", align_corners=False)[0]
+
+
+def _moved(window: Window, other: Window, rng: np.random.Generator) -> Window:
+    """Off its place, as wrong geometry puts it."""
+    del other
+    shift = [int(step) for step in rng.integers(-MAX_SHIFT, MAX_SHIFT + 1, size=2)]
+    return window.roll(shift, dims=(1, 2))

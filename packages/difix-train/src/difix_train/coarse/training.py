@@ -1,0 +1,128 @@
+"""Train only the UNet of a network that starts at the identity, on its latents alone.
+
+Such a network's latent holds the image averaged over 8 x 8 pixels, and a correction that is added to the image
+(`difix_model.identity`). So what the UNet learns, how colours should change at that scale, can be learned without
+encoding or decoding anything: a step costs a hundredth of one on whole images, and many thousand steps fit into an
+hour of one CPU thread. The error that no coarse correction can undo is known for every pair and stands in the loss, so
+that the loss is the logarithm of the mean squared error of the whole image: the best mean PSNR.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from difix_model.identity import COLOURS, CORRECTIONS
+from difix_model.network import DifixNetwork
+from difix_train.coarse.batches import CoarseBatch, coarse_batches
+from difix_train.coarse.config import CoarseConfig
+from difix_train.coarse.pairs import CoarsePairs
+
+FLOOR = 1e-3
+"""Mean squared error that is added in the logarithm of the loss: above 30 dB, what is left counts less and less."""
+
+TINY = 1e-8
+"""Keeps the logarithm of a measured error finite."""
+
+
+def corrected(
+    network: DifixNetwork,
+    rendered: Float[Tensor, "b c=3 h w"],
+    references: Float[Tensor, "b c=3 h w"] | None,
+    *,
+    text_embedding: Float[Tensor, "t d"],
+) -> Float[Tensor, "b c=3 h w"]:
+    """What the network makes of coarse renders, not clamped; RGB in [0, 1] in and out."""
+    views = [rendered] if references is None else [rendered, references]
+    z = rendered.new_zeros(len(rendered), len(views), network.config.vae.latent_channels, *rendered.shape[-2:])
+    z[:, :, list(COLOURS)] = 2 * torch.stack(views, dim=1) - 1
+    clean = network.denoise_latents(z, text_embedding=text_embedding)
+    return rendered + clean[:, 0, list(CORRECTIONS)] / 2
+
+
+def coarse_gain(
+    network: DifixNetwork,
+    pairs: CoarsePairs,
+    *,
+    text_embedding: Float[Tensor, "t d"],
+    references: Literal["right", "wrong", "none"] = "right",
+    batch_size: int = 64,
+) -> Float[Tensor, " n"]:
+    """By how many dB each whole image comes closer to its photo, as far as the coarse scale tells.
+
+    Args:
+        network: What corrects.
+        pairs: Not trained on.
+        text_embedding: Embedding of the prompt.
+        references: "right", "wrong" (those of pairs half the set away) or "none".
+        batch_size: How many at a time.
+    """
+    used = pairs.reference.roll(len(pairs) // 2, dims=0) if references == "wrong" else pairs.reference
+    errors = []
+    with torch.no_grad():
+        for start in range(0, len(pairs), batch_size):
+            part = slice(start, start + batch_size)
+            given = None if references == "none" else used[part]
+            fixed = corrected(network, pairs.rendered[part], given, text_embedding=text_embedding).clamp(0, 1)
+            errors.append((fixed - pairs.photo[part]).square().mean(dim=(1, 2, 3)))
+    before = (pairs.rendered - pairs.photo).square().mean(dim=(1, 2, 3))
+    return -10 * torch.log10((torch.cat(errors) + pairs.fine_mse + TINY) / (before + pairs.fine_mse + TINY))
+
+
+def train_coarse(
+    network: DifixNetwork,
+    pairs: dict[int, CoarsePairs],
+    config: CoarseConfig,
+    *,
+    text_embedding: Float[Tensor, "t d"],
+    device: str = "cpu",
+    on_step: Callable[[int, float], None] | None = None,
+) -> None:
+    """Train the network's UNet in place; its weights are the moving average at the end.
+
+    Args:
+        network: Started at the identity; its autoencoder is not touched.
+        pairs: By the size of the cells, all that the config draws from.
+        config: How.
+        text_embedding: Embedding of the prompt.
+        device: Where to compute; the network stays there.
+        on_step: Is told of every step and its loss.
+    """
+    unet = network.to(device).unet
+    text_embedding = text_embedding.to(device)
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    average = {name: value.detach().clone() for name, value in unet.state_dict().items()}
+    for step, batch in enumerate(coarse_batches(pairs, config)):
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * _rate(step, config)
+        loss = _loss(network, batch, config, text_embedding=text_embedding, device=device)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(unet.parameters(), config.max_grad_norm)
+        optimizer.step()
+        decay = min(config.ema_decay, step / (step + 10))
+        for name, value in unet.state_dict().items():
+            average[name].lerp_(value, 1 - decay)
+        if on_step is not None:
+            on_step(step + 1, float(loss.detach()))
+    unet.load_state_dict(average)
+
+
+def _loss(
+    network: DifixNetwork, batch: CoarseBatch, config: CoarseConfig, *, text_embedding: Tensor, device: str
+) -> Float[Tensor, ""]:
+    references = None if batch.references is None else batch.references.to(device)
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        fixed = corrected(network, batch.rendered.to(device), references, text_embedding=text_embedding)
+    error = (fixed.float() - batch.photo.to(device)).square().mean(dim=(1, 2, 3))
+    return torch.log(error + batch.fine_mse.to(device) + FLOOR).mean()
+
+
+def _rate(step: int, config: CoarseConfig) -> float:
+    warm = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / config.max_steps)))
