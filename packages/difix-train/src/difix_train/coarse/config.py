@@ -39,9 +39,9 @@ class CoarseConfig:
     """Decay of the moving average of the weights, which is what is kept."""
 
     damage_prob: float = 0.9
-    """Probability that windows of a render are damaged, so that only the reference tells what was there. This is what
-    teaches the views to look at each other: real damage alone does not, as too little of it can be mended by copying.
-    It falls linearly to `last_damage_prob`."""
+    """Probability that a render is damaged, in windows or as a whole, so that only the reference tells what was there.
+    This is what teaches the views to look at each other: real damage alone does not, as too little of it can be mended
+    by copying. It falls linearly to `last_damage_prob`."""
 
     last_damage_prob: float = 0.1
     """What that probability has come down to at `damage_until`, and stays at."""
@@ -55,11 +55,11 @@ class CoarseConfig:
     wrong_reference_prob: float = 0.1
     """Probability that a batch is shown with references of other pairs, which nothing should be taken from."""
 
-    tone_prob: float = 0.5
+    tone_prob: float = 0.8
     """Probability that the tones of a pair are changed, alike in all its images: colours exchanged, surfaces of one
     colour blackened, contrast raised, brightness bent. What is black is then no sign of a hole."""
 
-    clean_prob: float = 0.1
+    clean_prob: float = 0.15
     """Probability that a pair's photo stands in the place of its render: there is nothing to correct then."""
 
     precision: Literal["float32", "bfloat16"] = "bfloat16"

@@ -16,6 +16,12 @@ MAX_WINDOWS = 3
 SIDES = (0.15, 0.5)
 """Sides of a window as shares of the image's."""
 
+VEIL_PROB = 0.2
+"""Share of damaged renders that are veiled as a whole instead."""
+
+VEIL_CELLS = 4
+"""A veil's density changes over so many places per side."""
+
 MAX_SHIFT = 3
 """Cells by which what a window shows is moved at most, along each axis."""
 
@@ -33,6 +39,9 @@ def damage(image: Window, other: Window, rng: np.random.Generator) -> None:
     kinds: tuple[Callable[[Window, Window, np.random.Generator], Window], ...] = (
         _levelled, _levelled, _blackened, _strayed, _strayed, _blurred, _moved,
     )  # fmt: skip
+    if rng.random() < VEIL_PROB:
+        image.copy_(_veiled(image, rng))
+        return
     for _ in range(int(rng.integers(1, MAX_WINDOWS + 1))):
         rows, columns = (_span(side, rng) for side in image.shape[-2:])
         kind = kinds[int(rng.integers(len(kinds)))]
@@ -43,6 +52,16 @@ def _span(side: int, rng: np.random.Generator) -> slice:
     length = max(1, round(float(rng.uniform(*SIDES)) * side))
     start = int(rng.integers(side - length + 1))
     return slice(start, start + length)
+
+
+def _veiled(image: Window, rng: np.random.Generator) -> Window:
+    """Fog of one colour over all: the image's own, or black."""
+    own = image.mean(dim=(1, 2), keepdim=True)
+    colour = own * float(rng.uniform(0, 1.2)) if rng.random() < 0.8 else torch.zeros_like(own)
+    places = torch.from_numpy(rng.uniform(-0.3, 0.3, size=(1, 1, VEIL_CELLS, VEIL_CELLS))).float()
+    spread = functional.interpolate(places, size=image.shape[-2:], mode="bilinear", align_corners=True)[0]
+    density = (spread + float(rng.uniform(0.1, 0.9))).clamp(0, 0.95)
+    return image + density * (colour.clamp(0, 1) - image)
 
 
 def _levelled(window: Window, other: Window, rng: np.random.Generator) -> Window:

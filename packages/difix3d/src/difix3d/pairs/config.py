@@ -64,8 +64,8 @@ class PairsConfig:
 
     varied: bool = True
     """Generated scenes differ in how they were photographed as well: the sensor's noise, the exposure from photo to
-    photo, how many points there are, how exact they are and how many of them are wrong. False: all have the noise
-    and points of the demo scene."""
+    photo, how many points there are, how exact they are and how many of them are wrong; half of them have dark
+    surfaces. False: all have the noise, points and surfaces of the demo scene."""
 
     max_steps: int = 600
     """Length of the splat schedule in steps."""

@@ -17,6 +17,9 @@ from splat_recon.scene.scene import Scene
 if TYPE_CHECKING:
     from splat_recon.scene.synthetic import SyntheticConfig
 
+MOST_DARK = 0.5
+"""Every second generated scene has dark surfaces, up to this share of them."""
+
 VARIED_STREAM = 1
 """Keeps what varies with a scene's photography apart from what its seed draws otherwise."""
 
@@ -85,7 +88,7 @@ class GeneratedSource:
 
 
 def _varied(config: SyntheticConfig, seed: int) -> SyntheticConfig:
-    """From a good camera on a calm day to a poor one, and from many exact points to few rough ones."""
+    """From a good camera on a calm day to a poor one, from many exact points to few rough ones; some dark."""
     rng = np.random.default_rng([seed, VARIED_STREAM])
 
     def between(low: float, high: float) -> float:
@@ -93,6 +96,7 @@ def _varied(config: SyntheticConfig, seed: int) -> SyntheticConfig:
 
     return dataclasses.replace(
         config,
+        dark_share=max(0.0, float(rng.uniform(-MOST_DARK, MOST_DARK))),
         sensor_noise=between(0.002, 0.03),
         exposure_spread=between(0.005, 0.12),
         num_points=round(between(300, 4000)),

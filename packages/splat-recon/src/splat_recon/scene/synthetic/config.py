@@ -25,6 +25,8 @@ class SyntheticConfig:
     """Width of a photo in pixels, at least 16."""
     height: int = 144
     """Height of a photo in pixels, at least 16."""
+    dark_share: float = 0.0
+    """Share of surfaces that are nearly black, and probability that the sky is, in [0, 1]."""
     samples_per_axis: int = 2
     """Rays per pixel along each axis (anti-aliasing), in [1, 8]."""
     num_points: int = 2000
@@ -49,5 +51,6 @@ class SyntheticConfig:
         for field in ("point_noise", "sensor_noise", "exposure_spread"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field} must be at least 0, got {getattr(self, field)}")
-        if not 0 <= self.outlier_share <= 1:
-            raise ValueError(f"outlier_share must be in [0, 1], got {self.outlier_share}")
+        for field in ("outlier_share", "dark_share"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise ValueError(f"{field} must be in [0, 1], got {getattr(self, field)}")

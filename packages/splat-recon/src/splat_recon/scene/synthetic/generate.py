@@ -27,7 +27,7 @@ def generate_scene(seed: int, config: SyntheticConfig | None = None) -> Scene:
     rng = np.random.default_rng(seed)
     drawn = LAYOUTS[int(rng.integers(len(LAYOUTS)))]
     layout = drawn if config.layout == "any" else config.layout
-    world = make_world(rng, layout)
+    world = make_world(rng, layout, config.dark_share)
     cameras = make_cameras(rng, layout, config)
     photos_u8 = []
     for camera in cameras:
