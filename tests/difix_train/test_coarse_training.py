@@ -143,7 +143,8 @@ def test_the_same_seed_trains_the_same_weights():
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
 
 
-def test_damage_changes_windows_of_the_render_and_nothing_else():
+def test_damage_changes_windows_of_the_render_and_nothing_else(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("difix_train.coarse.damage.VEIL_PROB", 0.0)
     rng = np.random.default_rng(3)
     for _ in range(20):
         image, other = torch.rand(2, 3, 18, 24).unbind()
@@ -152,6 +153,19 @@ def test_damage_changes_windows_of_the_render_and_nothing_else():
         changed = (image != before).any(dim=0)
         assert torch.equal(other, other_before)
         assert changed.float().mean() < 0.75
+        assert image.min() >= 0
+        assert image.max() <= 1
+
+
+def test_a_veil_lies_over_all_and_takes_contrast_away(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("difix_train.coarse.damage.VEIL_PROB", 1.0)
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        image = torch.rand(3, 18, 24)
+        before = image.clone()
+        damage(image, before, rng)
+        assert (image != before).float().mean() > 0.5
+        assert image.var(dim=(1, 2)).mean() < before.var(dim=(1, 2)).mean()
         assert image.min() >= 0
         assert image.max() <= 1
 
@@ -188,3 +202,49 @@ def test_batches_keep_their_promises():
 def test_configs_that_make_no_sense_are_refused(change: dict):
     with pytest.raises(ValueError, match=next(iter(change))):
         CoarseConfig(**change)
+
+
+def test_an_interrupted_training_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("difix_train.coarse.training.SAVE_EVERY", 2)
+    config = CoarseConfig(max_steps=6, batch_size=2, cells=(8,), precision="float32")
+    pairs = {8: _pairs(8, seed=1, size=8)}
+    state = tmp_path / "state.pt"
+
+    def stop_at(last: int):
+        def on_step(step: int, loss: float) -> None:
+            del loss
+            if step == last:
+                raise KeyboardInterrupt
+
+        return on_step
+
+    weights = []
+    for stops in ((), (3, 5)):
+        for last in stops:
+            network = _network().requires_grad_(True)
+            with pytest.raises(KeyboardInterrupt):
+                train_coarse(network, pairs, config, text_embedding=EMBEDDING, state=state, on_step=stop_at(last))
+            assert state.is_file()
+        network = _network().requires_grad_(True)
+        train_coarse(network, pairs, config, text_embedding=EMBEDDING, state=state)
+        weights.append(network.unet.state_dict())
+        assert list(tmp_path.iterdir()) == []
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_a_state_of_other_settings_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("difix_train.coarse.training.SAVE_EVERY", 1)
+    state = tmp_path / "state.pt"
+    pairs = {8: _pairs(8, seed=1, size=8)}
+
+    def stop(step: int, loss: float) -> None:
+        raise KeyboardInterrupt
+
+    config = CoarseConfig(max_steps=2, batch_size=2, cells=(8,))
+    with pytest.raises(KeyboardInterrupt):
+        train_coarse(
+            _network().requires_grad_(True), pairs, config, text_embedding=EMBEDDING, state=state, on_step=stop
+        )
+    other = CoarseConfig(max_steps=3, batch_size=2, cells=(8,))
+    with pytest.raises(ValueError, match="other settings"):
+        train_coarse(_network().requires_grad_(True), pairs, other, text_embedding=EMBEDDING, state=state)

@@ -8,8 +8,7 @@ the network adds to that.
 Without help, such a network leaves its latent alone, and with it the reference, because the skips know enough. So the
 image, averaged over each latent position, is carried into the latent's first channels, and the next three channels are
 carried to the decoder's last block, where they add to the image: the UNet starts with a coarse picture of every view
-and has only to say how the colours of the render should change. Its attention layers start as a look-up by similarity
-across views: queries and keys share their weights, and what is found is added as it is.
+and has only to say how the colours of the render should change.
 """
 
 from collections.abc import Iterable, Mapping
@@ -42,9 +41,6 @@ SMOOTHING = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 
 SKIP_SHARE = 0.2
 """Standard deviation of what the skip connections add, relative to the encoder's features."""
 
-LOOK_UP_SHARE = 0.5
-"""How strongly the attention layers add what they find in both views."""
-
 
 def small_config(channels: tuple[int, ...] = (48, 96)) -> NetworkConfig:
     """Architecture of the embedded weights: Difix's own, narrow enough for one CPU thread.
@@ -57,7 +53,7 @@ def small_config(channels: tuple[int, ...] = (48, 96)) -> NetworkConfig:
         unet=UNetConfig(
             block_out_channels=channels,
             layers_per_block=1,
-            num_heads=(4,) * len(channels),
+            num_heads=(1,) * len(channels),
             cross_attention_dim=32,
             norm_num_groups=8,
             down_block_types=("DownBlock2D",) * finer + ("CrossAttnDownBlock2D",),
@@ -97,9 +93,6 @@ def start_at_identity(network: DifixNetwork) -> None:
     _carry_image_to_latent(network)
     _carry_correction_to_last_block(network)
     _read_image_from_last_block(network)
-    for name, block in network.unet.named_modules():
-        if name.endswith(".attn1"):
-            _look_up_by_similarity(block)
 
 
 def _carry_image_to_last_block(network: DifixNetwork) -> None:
@@ -207,12 +200,3 @@ def _read_image_from_last_block(network: DifixNetwork) -> None:
     for colour in range(3):
         out.weight[colour, 2 * colour, 1, 1] = 1
         out.weight[colour, 2 * colour + 1, 1, 1] = -1
-
-
-def _look_up_by_similarity(attention: nn.Module) -> None:
-    query, key, value = (attention.get_submodule(name).get_parameter("weight") for name in ("to_q", "to_k", "to_v"))
-    out: Tensor = attention.get_submodule("to_out.0").get_parameter("weight")
-    for weight in (query, value):
-        nn.init.orthogonal_(weight)
-    key.copy_(query)
-    out.copy_(LOOK_UP_SHARE * value.T)

@@ -30,10 +30,10 @@ class CoarseBatch:
     """Mean squared error that no coarse correction can undo."""
 
 
-def coarse_batches(pairs: dict[int, CoarsePairs], config: CoarseConfig) -> Iterator[CoarseBatch]:
-    """The batches of a whole training; the same seed gives the same ones."""
-    rng = np.random.default_rng(config.seed)
-    for step in range(config.max_steps):
+def coarse_batches(pairs: dict[int, CoarsePairs], config: CoarseConfig, first_step: int = 0) -> Iterator[CoarseBatch]:
+    """The batches of a training from a step on; the same seed gives the same ones."""
+    for step in range(first_step, config.max_steps):
+        rng = np.random.default_rng([config.seed, step])
         of_size = pairs[config.cells[rng.integers(len(config.cells))]]
         chosen = torch.from_numpy(rng.integers(len(of_size), size=config.batch_size))
         images = torch.stack([of_size.rendered[chosen], of_size.photo[chosen], of_size.reference[chosen]], dim=1)

@@ -85,8 +85,8 @@ def _strayed(window: Window, other: Window, rng: np.random.Generator) -> Window:
 def _blurred(window: Window, other: Window, rng: np.random.Generator) -> Window:
     """Averages over a few cells."""
     del other
-    size = [max(1, side // int(rng.integers(2, 5))) for side in window.shape[-2:]]
-    small = functional.adaptive_avg_pool2d(window[None], size)
+    height, width = (max(1, side // int(rng.integers(2, 5))) for side in window.shape[-2:])
+    small = functional.adaptive_avg_pool2d(window[None], (height, width))
     return functional.interpolate(small, size=window.shape[-2:], mode="bilinear", align_corners=False)[0]
 
 

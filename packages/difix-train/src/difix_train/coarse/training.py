@@ -9,8 +9,11 @@ that the loss is the logarithm of the mean squared error of the whole image: the
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -25,6 +28,9 @@ from difix_train.coarse.pairs import CoarsePairs
 
 FLOOR = 1e-3
 """Mean squared error that is added in the logarithm of the loss: above 30 dB, what is left counts less and less."""
+
+SAVE_EVERY = 500
+"""Steps between two states on disk."""
 
 TINY = 1e-8
 """Keeps the logarithm of a measured error finite."""
@@ -81,6 +87,7 @@ def train_coarse(
     *,
     text_embedding: Float[Tensor, "t d"],
     device: str = "cpu",
+    state: Path | None = None,
     on_step: Callable[[int, float], None] | None = None,
 ) -> None:
     """Train the network's UNet in place; its weights are the moving average at the end.
@@ -91,13 +98,21 @@ def train_coarse(
         config: How.
         text_embedding: Embedding of the prompt.
         device: Where to compute; the network stays there.
+        state: File to go on from if it is there, written every `SAVE_EVERY` steps and removed at the end. On a CPU the
+            result does not depend on whether a training was interrupted.
         on_step: Is told of every step and its loss.
+
+    Raises:
+        ValueError: The state is of a training with another config.
     """
     unet = network.to(device).unet
     text_embedding = text_embedding.to(device)
     optimizer = torch.optim.AdamW(unet.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     average = {name: value.detach().clone() for name, value in unet.state_dict().items()}
-    for step, batch in enumerate(coarse_batches(pairs, config)):
+    first_step = 0
+    if state is not None and state.is_file():
+        first_step = _read_state(state, unet, optimizer, average, config)
+    for step, batch in enumerate(coarse_batches(pairs, config, first_step), start=first_step):
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * _rate(step, config)
         loss = _loss(network, batch, config, text_embedding=text_embedding, device=device)
@@ -108,9 +123,47 @@ def train_coarse(
         decay = min(config.ema_decay, step / (step + 10))
         for name, value in unet.state_dict().items():
             average[name].lerp_(value, 1 - decay)
+        if state is not None and (step + 1) % SAVE_EVERY == 0:
+            _write_state(state, step + 1, unet, optimizer, average, config)
         if on_step is not None:
             on_step(step + 1, float(loss.detach()))
     unet.load_state_dict(average)
+    if state is not None:
+        state.unlink(missing_ok=True)
+
+
+def _write_state(
+    path: Path,
+    step: int,
+    unet: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: dict[str, Tensor],
+    config: CoarseConfig,
+) -> None:
+    content = {
+        "step": step,
+        "config": json.dumps(dataclasses.asdict(config)),
+        "unet": unet.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "average": average,
+    }
+    whole = path.with_name(path.name + ".part")
+    torch.save(content, whole)
+    whole.replace(path)
+
+
+def _read_state(
+    path: Path, unet: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor], config: CoarseConfig
+) -> int:
+    """Put everything back; the number of steps done."""
+    content = torch.load(path, weights_only=True, map_location="cpu")
+    if content["config"] != json.dumps(dataclasses.asdict(config)):
+        raise ValueError(f"{path} is of a training with other settings: remove it to start again")
+    unet.load_state_dict(content["unet"])
+    optimizer.load_state_dict(content["optimizer"])
+    for name, value in content["average"].items():
+        average[name].copy_(value)
+    return content["step"]
 
 
 def _loss(
