@@ -1,13 +1,13 @@
 """From nothing to the weights that come with the project: generated pairs, training, and a checkpoint folder.
 
-    uv run python benchmarks/embedded_weights.py --out runs/weights                       # CPU, an hour of one core
+    uv run python benchmarks/embedded_weights.py --out runs/weights                       # CPU, two hours of two cores
     uv run python benchmarks/embedded_weights.py --out runs/weights --device cuda          # larger and longer
     uv run python benchmarks/embedded_weights.py --out runs/weights --sweep                # size, scenes and time
     uv run python benchmarks/embedded_quality.py table --model runs/weights/model --pairs ...
 
-Pairs are made once (`pairs/` for training, `held_out/` for the figures at the end) and taken from there afterwards;
-`--pairs` takes other folders. What is trained, and why only that, is told in `difix_train.coarse`. The folder `model/`
-is what `DifixPipeline.from_pretrained` and `--fixer` take.
+Pairs are made once (`pairs/` for training, `held_out/` for the figures on the way) and taken from there afterwards;
+`--pairs` takes other folders. What was begun is gone on with. What is trained, and why only that, is told in
+`difix_train.coarse.training`. The folder `model/` is what `DifixPipeline.from_pretrained` and `--fixer` take.
 """
 
 from __future__ import annotations
@@ -30,27 +30,32 @@ if TYPE_CHECKING:
     from difix_train.coarse.config import CoarseConfig
     from difix_train.coarse.pairs import CoarsePairs
 
-STRATEGIES = ("sparse", "underfit")
-TRAIN_SEED, HELD_OUT_SEED = 2000, 5000
-SIZE, NUM_VIEWS, SPLAT_STEPS = 192, 20, 500
-"""Longer side of the generated photos, photos per scene, steps of a splat."""
+TRAIN_SEED, HELD_OUT_SEED = 2000, 5100
+SIZE, NUM_VIEWS, SPLAT_STEPS = 128, 20, 300
+"""Longer side of the generated photos, photos per scene, steps of a splat. A cell of 4 x 4 pixels shows of such a scene
+what one of 8 x 8 shows at twice the size, for a quarter of the time."""
 
 CHANNELS = (32, 64)
 """Of the shipped UNet's levels."""
 
-CPU: dict[str, Any] = {"max_steps": 1500, "batch_size": 16, "cells": (8, 8, 8, 6)}
-CUDA: dict[str, Any] = {"max_steps": 10_000, "batch_size": 64, "cells": (8, 8, 6, 4)}
+CPU: dict[str, Any] = {"max_steps": 10_000, "batch_size": 16}
+CUDA: dict[str, Any] = {"max_steps": 40_000, "batch_size": 64}
 """What differs by device."""
 
-SWEEP = [
-    {"channels": (32, 64), "scenes": 26},
-    {"channels": (32, 64), "scenes": 52},
-    {"channels": (32, 64), "scenes": None},
-    {"channels": (16, 32), "scenes": None},
-    {"channels": (48, 96), "scenes": None},
-    {"channels": (64, 128), "scenes": None},
+SWEEP_STEPS = 1500
+SWEEP: list[dict[str, Any]] = [
+    {"channels": (32, 64), "scenes": None, "max_steps": SWEEP_STEPS},
+    {"channels": (32, 64), "scenes": None, "max_steps": SWEEP_STEPS // 3},
+    {"channels": (32, 64), "scenes": 40, "max_steps": SWEEP_STEPS},
+    {"channels": (32, 64), "scenes": 160, "max_steps": SWEEP_STEPS},
+    {"channels": (16, 32), "scenes": None, "max_steps": SWEEP_STEPS},
+    {"channels": (48, 96), "scenes": None, "max_steps": SWEEP_STEPS},
+    {"channels": (64, 128), "scenes": None, "max_steps": SWEEP_STEPS},
 ]
-"""Sizes and numbers of scenes (None: all) that are compared, after the same number of steps."""
+"""Sizes, numbers of scenes (None: all) and lengths that are compared."""
+
+TELL_EVERY = 250
+"""Steps whose mean loss is told."""
 
 METADATA = {
     "name": "difix-small",
@@ -76,7 +81,6 @@ def make_pairs(out: Path, first_seed: int, scenes: int, *, test: bool, processes
         *(sys.executable, "-m", "difix3d_pairs_app", "--out", str(out), "--generated", str(scenes)),
         *("--first-seed", str(first_seed), "--num-views", str(NUM_VIEWS), "--max-steps", str(SPLAT_STEPS)),
         *("--max-size", str(SIZE), "--test-share", "1" if test else "0", "--num-processes", str(processes)),
-        *("--strategies", *STRATEGIES),
     ]
     if not (out / "pairs.json").is_file():
         subprocess.run(command, check=True)
@@ -109,42 +113,72 @@ def new_network(channels: tuple[int, ...], seed: int = 0) -> tuple[DifixNetwork,
     return network, embedding
 
 
-def scores(network: DifixNetwork, embedding: torch.Tensor, held_out: CoarsePairs) -> dict[str, float]:
-    """Mean gain on pairs of unseen scenes with the right, a wrong and no reference, and the share that is harmed."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Held:
+    """What the figures on the way are measured on; nothing is trained on it."""
+
+    generated: CoarsePairs
+    captured: list[CoarsePairs]
+    """Of one scene each; may be empty."""
+
+
+def read_held(generated: Path, captured: Path | None) -> Held:
+    """Cells have the size that shows whole scenes alike: 4 pixels of the small generated ones, 8 of captured ones."""
+    from difix_train.coarse.pairs import coarse_pairs
+
+    records = read_folders([captured]) if captured else []
+    scenes = sorted({record.id.split("/")[0] for record in records})
+    by_scene = [[record for record in records if record.id.split("/")[0] == scene] for scene in scenes]
+    return Held(
+        generated=coarse_pairs(read_folders([generated]), (4,))[4],
+        captured=[coarse_pairs(found, (8,))[8] for found in by_scene],
+    )
+
+
+def scores(network: DifixNetwork, embedding: torch.Tensor, held: Held) -> dict[str, float]:
+    """Mean gains on pairs of unseen scenes with the right, a wrong and no reference, and the share that is harmed."""
     from difix_train.coarse.training import coarse_gain
 
     network.to("cpu")
-    gains = {
-        kind: coarse_gain(network, held_out, text_embedding=embedding, references=kind)
-        for kind in ("right", "wrong", "none")
-    }
-    means = {kind: round(float(gain.mean()), 3) for kind, gain in gains.items()}
-    return means | {"harmed": round(float((gains["right"] < 0).float().mean()), 3)}
+    found = {}
+    for kind in ("right", "wrong", "none"):
+        found[kind] = coarse_gain(network, held.generated, text_embedding=embedding, references=kind)
+    means = {kind: round(float(gain.mean()), 3) for kind, gain in found.items()}
+    means["harmed"] = round(float((found["right"] < 0).float().mean()), 3)
+    if held.captured:
+        captured = torch.cat([coarse_gain(network, pairs, text_embedding=embedding) for pairs in held.captured])
+        means["captured"] = round(float(captured.mean()), 3)
+        means["captured_harmed"] = round(float((captured < 0).float().mean()), 3)
+        means["captured_worst"] = round(float(captured.min()), 2)
+    return means
 
 
 def trained(
     pairs: dict[int, CoarsePairs],
-    held_out: CoarsePairs,
+    held: Held,
     config: CoarseConfig,
     channels: tuple[int, ...],
     device: str,
     say: Callable[[dict[str, Any]], None],
+    state: Path | None = None,
 ) -> tuple[DifixNetwork, torch.Tensor]:
-    """Train a network; its loss is told seven times on the way, its scores at the end."""
+    """Train a network; its loss is told on the way, its scores at the end."""
     from difix_train.coarse.training import train_coarse
 
     network, embedding = new_network(channels)
     start = time.time()
-    every = max(1, config.max_steps // 8)
+    losses: list[float] = []
 
     def on_step(step: int, loss: float) -> None:
-        if step % every == 0 and step < config.max_steps:
-            say({"step": step, "seconds": round(time.time() - start), "loss": round(loss, 3)})
+        losses.append(loss)
+        if step % TELL_EVERY == 0 and step < config.max_steps:
+            say({"step": step, "seconds": round(time.time() - start), "loss": round(sum(losses) / len(losses), 3)})
+            losses.clear()
 
-    train_coarse(network, pairs, config, text_embedding=embedding, device=device, on_step=on_step)
+    train_coarse(network, pairs, config, text_embedding=embedding, device=device, state=state, on_step=on_step)
     size = sum(parameter.numel() for parameter in network.unet.parameters())
     row = {"step": config.max_steps, "seconds": round(time.time() - start), "parameters": size}
-    say(row | scores(network, embedding, held_out))
+    say(row | scores(network, embedding.cpu(), held))
     return network, embedding
 
 
@@ -160,23 +194,29 @@ def milliseconds(network: DifixNetwork, embedding: torch.Tensor) -> float:
     return round(1000 * min(times), 1)
 
 
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pairs", type=Path, nargs="+", help="folders of pairs to train on, instead of making them")
+    parser.add_argument("--held-out", type=Path, help="folder of pairs of other scenes, instead of making them")
+    parser.add_argument("--captured", type=Path, help="folder of renders of captured scenes, for the figures as well")
+    parser.add_argument("--num-scenes", type=int, default=800)
+    parser.add_argument("--num-held-out", type=int, default=16)
+    parser.add_argument("--num-processes", type=int, default=2, help="scenes that are made at a time")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--channels", type=int, nargs="+", default=CHANNELS, help="of the UNet's levels")
+    parser.add_argument("--max-steps", type=int)
+    parser.add_argument("--sweep", action="store_true", help="compare sizes and numbers of scenes instead")
+    return parser.parse_args()
+
+
 def main() -> None:
     """Make what is missing, train, and write the model."""
     from difix_model.formats.checkpoint import save_checkpoint
     from difix_train.coarse.config import CoarseConfig
     from difix_train.coarse.pairs import coarse_pairs
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pairs", type=Path, nargs="+", help="folders of pairs to train on, instead of making them")
-    parser.add_argument("--held-out", type=Path, help="folder of pairs of other scenes, instead of making them")
-    parser.add_argument("--num-scenes", type=int, default=104)
-    parser.add_argument("--num-held-out", type=int, default=14)
-    parser.add_argument("--num-processes", type=int, default=1, help="scenes that are made at a time")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--max-steps", type=int)
-    parser.add_argument("--sweep", action="store_true", help="compare sizes and numbers of scenes instead")
-    options = parser.parse_args()
+    options = parsed()
     options.out.mkdir(parents=True, exist_ok=True)
     train_folders, test_folder = options.pairs or [options.out / "pairs"], options.held_out or options.out / "held_out"
     if not options.pairs:
@@ -188,9 +228,10 @@ def main() -> None:
     if options.max_steps:
         config = dataclasses.replace(config, max_steps=options.max_steps)
     records = read_folders(train_folders)
-    held_out = coarse_pairs(read_folders([test_folder]), (8,))[8]
+    held = read_held(test_folder, options.captured)
     log = options.out / ("sweep.jsonl" if options.sweep else "training.jsonl")
-    for choice in SWEEP if options.sweep else [{"channels": CHANNELS, "scenes": None}]:
+    shipped = {"channels": tuple(options.channels), "scenes": None, "max_steps": config.max_steps}
+    for choice in SWEEP if options.sweep else [shipped]:
 
         def say(row: dict[str, Any], choice: dict[str, Any] = choice) -> None:
             line = json.dumps(choice | row)
@@ -199,7 +240,9 @@ def main() -> None:
                 file.write(line + "\n")
 
         pairs = coarse_pairs(of_scenes(records, choice["scenes"]), config.cells)
-        network, embedding = trained(pairs, held_out, config, choice["channels"], options.device, say)
+        length = dataclasses.replace(config, max_steps=options.max_steps or choice["max_steps"])
+        state = None if options.sweep else options.out / "state.pt"
+        network, embedding = trained(pairs, held, length, choice["channels"], options.device, say, state)
         if options.sweep:
             say({"milliseconds": milliseconds(network, embedding)})
             continue
