@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -42,36 +43,48 @@ def coarse_batches(pairs: dict[int, CoarsePairs], config: CoarseConfig, first_st
         if rng.random() < config.crop_prob:
             rows, columns = (_part(side, rng) for side in images.shape[-2:])
             images = images[..., rows, columns].clone()
-        yield _changed(images, of_size.fine_mse[chosen], _damage_prob(step, config), config, rng)
+        passed = min(1.0, step / (config.lesson * config.max_steps))
+        damage_prob = config.damage_prob + passed * (config.last_damage_prob - config.damage_prob)
+        yield _changed(
+            images,
+            of_size.fine_mse[chosen],
+            damage_prob=damage_prob,
+            tone_prob=passed * config.tone_prob,
+            clean_prob=config.clean_prob,
+            references=_references(config, rng),
+            rng=rng,
+        )
+
+
+def _references(config: CoarseConfig, rng: np.random.Generator) -> Literal["right", "wrong", "none"]:
+    draw = rng.random() - config.drop_reference_prob
+    return "none" if draw < 0 else "wrong" if draw < config.wrong_reference_prob else "right"
 
 
 def _changed(
     images: Float[Tensor, "b v=3 c=3 h w"],
     fine_mse: Float[Tensor, " b"],
+    *,
     damage_prob: float,
-    config: CoarseConfig,
+    tone_prob: float,
+    clean_prob: float,
+    references: Literal["right", "wrong", "none"],
     rng: np.random.Generator,
 ) -> CoarseBatch:
     for index in range(len(images)):
-        if rng.random() < config.clean_prob:
+        if rng.random() < clean_prob:
             images[index, 0] = images[index, 1]
             fine_mse[index] = 0
-    tones = torch.stack([toned(one, rng) if rng.random() < config.tone_prob else one for one in images])
+    tones = torch.stack([toned(one, rng) if rng.random() < tone_prob else one for one in images])
     # The error within the cells is taken to change with the contrast as that between them does.
     ratio = _spread(tones) / _spread(images).clamp(min=1e-5)
-    rendered, photo, references = tones.unbind(dim=1)
+    rendered, photo, nearby = tones.unbind(dim=1)
     rendered = rendered.clone()
     for index in range(len(images)):
         if rng.random() < damage_prob:
             damage(rendered[index], photo[index - 1], rng)
-    draw = rng.random() - config.drop_reference_prob
-    given = None if draw < 0 else references.roll(1, dims=0) if draw < config.wrong_reference_prob else references
+    given = {"right": nearby, "wrong": nearby.roll(1, dims=0), "none": None}[references]
     return CoarseBatch(rendered=rendered, photo=photo, references=given, fine_mse=fine_mse * ratio)
-
-
-def _damage_prob(step: int, config: CoarseConfig) -> float:
-    passed = min(1.0, step / (config.damage_until * config.max_steps))
-    return config.damage_prob + passed * (config.last_damage_prob - config.damage_prob)
 
 
 def _part(side: int, rng: np.random.Generator) -> slice:

@@ -41,13 +41,13 @@ class CoarseConfig:
     damage_prob: float = 0.9
     """Probability that a render is damaged, in windows or as a whole, so that only the reference tells what was there.
     This is what teaches the views to look at each other: real damage alone does not, as too little of it can be mended
-    by copying. It falls linearly to `last_damage_prob`."""
+    by copying. Falls linearly to `last_damage_prob` during the lesson."""
 
     last_damage_prob: float = 0.1
-    """What that probability has come down to at `damage_until`, and stays at."""
+    """What that probability has come down to at the end of the lesson, and stays at."""
 
-    damage_until: float = 0.6
-    """Share of the steps over which damage becomes rarer."""
+    lesson: float = 0.6
+    """Share of the steps over which damage becomes rarer and changes of tone more frequent, in (0, 1]."""
 
     drop_reference_prob: float = 0.1
     """Probability that a batch is shown without references."""
@@ -57,7 +57,8 @@ class CoarseConfig:
 
     tone_prob: float = 0.8
     """Probability that the tones of a pair are changed, alike in all its images: colours exchanged, surfaces of one
-    colour blackened, contrast raised, brightness bent. What is black is then no sign of a hole."""
+    colour blackened, contrast raised, brightness bent. What is black is then no sign of a hole. Rises linearly from 0
+    during the lesson: with changes of tone from the start, the views do not learn to look at each other."""
 
     clean_prob: float = 0.15
     """Probability that a pair's photo stands in the place of its render: there is nothing to correct then."""
@@ -77,5 +78,5 @@ class CoarseConfig:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.drop_reference_prob + self.wrong_reference_prob <= 1:
             raise ValueError("drop_reference_prob + wrong_reference_prob must be in [0, 1]")
-        if not 0 < self.damage_until <= 1:
-            raise ValueError(f"damage_until must be in (0, 1], got {self.damage_until}")
+        if not 0 < self.lesson <= 1:
+            raise ValueError(f"lesson must be in (0, 1], got {self.lesson}")
