@@ -42,15 +42,15 @@ CPU: dict[str, Any] = {"max_steps": 10_000, "batch_size": 16}
 CUDA: dict[str, Any] = {"max_steps": 40_000, "batch_size": 64}
 """What differs by device."""
 
-SWEEP_STEPS = 1500
+SWEEP_STEPS = 1000
 SWEEP: list[dict[str, Any]] = [
     {"channels": (32, 64), "scenes": None, "max_steps": SWEEP_STEPS},
-    {"channels": (32, 64), "scenes": None, "max_steps": SWEEP_STEPS // 3},
-    {"channels": (32, 64), "scenes": 40, "max_steps": SWEEP_STEPS},
-    {"channels": (32, 64), "scenes": 160, "max_steps": SWEEP_STEPS},
-    {"channels": (16, 32), "scenes": None, "max_steps": SWEEP_STEPS},
-    {"channels": (48, 96), "scenes": None, "max_steps": SWEEP_STEPS},
     {"channels": (64, 128), "scenes": None, "max_steps": SWEEP_STEPS},
+    {"channels": (48, 96), "scenes": None, "max_steps": SWEEP_STEPS},
+    {"channels": (16, 32), "scenes": None, "max_steps": SWEEP_STEPS},
+    {"channels": (32, 64), "scenes": 160, "max_steps": SWEEP_STEPS},
+    {"channels": (32, 64), "scenes": 40, "max_steps": SWEEP_STEPS},
+    {"channels": (32, 64), "scenes": None, "max_steps": 3 * SWEEP_STEPS},
 ]
 """Sizes, numbers of scenes (None: all) and lengths that are compared."""
 
