@@ -12,9 +12,11 @@ from difix3d.pairs.cross import camera_groups, cross_pairs
 from difix3d.pairs.cycle import cycle_pairs, sideways_offset
 from difix3d.pairs.filters import psnr_u8
 from difix3d.pairs.made import MadePair
+from difix3d.pairs.sources import GeneratedSource, generated_sources
 from difix3d.pairs.sparse import sparse_pairs
 from difix3d.pairs.trained import as_bytes, new_trainer
 from difix3d.pairs.underfit import underfit_pairs
+from splat_recon.config import TrainConfig
 from splat_recon.scene.scene import Scene, View
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from splat_recon.trainer import SplatTrainer
@@ -152,3 +154,35 @@ def test_photos_are_grouped_by_folder_then_lens_then_side(scene: Scene) -> None:
     assert np.linalg.norm(mean[0] - mean[1]) > 0.5 * scene.extent
     with pytest.raises(ValueError, match="at least 4 photos"):
         camera_groups(Scene(views=scene.views[:3], points=scene.points))
+
+
+def test_trainings_differ_in_size_and_only_those_of_few_photos_are_regularized(scene: Scene) -> None:
+    def drawn(num_views: int) -> list[TrainConfig]:
+        rng = np.random.default_rng(3)
+        return [new_trainer(scene, scene.views[:num_views], CONFIG, rng).config for _ in range(24)]
+
+    configs = drawn(4)
+    caps = np.array([config.strategy.cap_max for config in configs])
+    assert caps.min() >= 0.1 * 48 * 36 - 1
+    assert caps.max() <= 0.4 * 48 * 36 + 1
+    assert caps.max() > 2 * caps.min()
+    regularized = [config.dropout > 0 for config in configs]
+    assert any(regularized)
+    assert not all(regularized)
+    wide = [new_trainer(scene, scene.views * 2, CONFIG, np.random.default_rng(seed)).config for seed in range(6)]
+    assert all(config.dropout == 0 for config in wide)
+
+
+def test_varied_scenes_differ_in_how_they_were_photographed() -> None:
+    def source(seed: int, *, varied: bool) -> GeneratedSource:
+        return GeneratedSource(name=f"generated_{seed:05d}", seed=seed, num_views=3, width=48, varied=varied)
+
+    num_points = [len(source(seed, varied=True).load().points.p_world) for seed in range(6)]
+    assert len(set(num_points)) > 3
+    again = source(2, varied=True).load()
+    assert np.array_equal(again.views[1].rgb_u8, source(2, varied=True).load().views[1].rgb_u8)
+    plain = source(2, varied=False).load()
+    expected = generate_scene(2, SyntheticConfig(num_views=3, width=48, height=36))
+    assert np.array_equal(plain.views[1].rgb_u8, expected.views[1].rgb_u8)
+    config = PairsConfig(varied=False)
+    assert [found.varied for found in generated_sources(2, 7, config)] == [False, False]  # type: ignore[attr-defined]

@@ -1,5 +1,7 @@
 """Generated scenes: the same from the same seed, geometrically consistent, and different from each other."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -60,6 +62,15 @@ def test_photos_show_something() -> None:
     np.testing.assert_array_equal(scene.T_scene_colmap, np.eye(4))
 
 
+def test_dark_surfaces_make_dark_photos_of_the_same_place() -> None:
+    def mean_level(dark_share: float) -> float:
+        config = dataclasses.replace(SMALL, layout="room", num_views=2, dark_share=dark_share)
+        return float(np.mean([view.rgb_u8.mean() for seed in range(4) for view in generate_scene(seed, config).views]))
+
+    assert mean_level(1.0) < 0.4 * mean_level(0.0)
+    assert mean_level(0.0) > mean_level(0.5) > mean_level(1.0)
+
+
 def test_supersampling_approaches_a_limit() -> None:
     def photo(samples: int) -> np.ndarray:
         config = SyntheticConfig(
@@ -75,7 +86,7 @@ def test_supersampling_approaches_a_limit() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("num_views", 1), ("width", 8), ("samples_per_axis", 9), ("outlier_share", 1.5)],
+    [("num_views", 1), ("width", 8), ("samples_per_axis", 9), ("outlier_share", 1.5), ("dark_share", -0.1)],
 )
 def test_config_names_what_is_wrong(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
