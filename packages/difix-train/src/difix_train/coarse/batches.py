@@ -12,12 +12,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from difix_train.coarse.config import CoarseConfig
-from difix_train.coarse.damage import damage
+from difix_train.coarse.damage import damage, window
 from difix_train.coarse.pairs import CoarsePairs
 from difix_train.coarse.tones import toned
 
 CROP = 0.75
 """Share of each side that a crop shows, rounded down to even numbers of cells."""
+
+STRANGER = (0.2, 0.6)
+"""Sides of what the reference does not show, as shares of the image's."""
+
+DARKEST = 0.4
+"""What is in the dark keeps up to this share of its light."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,6 +57,7 @@ def coarse_batches(pairs: dict[int, CoarsePairs], config: CoarseConfig, first_st
             damage_prob=damage_prob,
             tone_prob=passed * config.tone_prob,
             clean_prob=config.clean_prob,
+            stranger_prob=passed * config.stranger_prob,
             references=_references(config, rng),
             rng=rng,
         )
@@ -68,6 +75,7 @@ def _changed(
     damage_prob: float,
     tone_prob: float,
     clean_prob: float,
+    stranger_prob: float,
     references: Literal["right", "wrong", "none"],
     rng: np.random.Generator,
 ) -> CoarseBatch:
@@ -75,6 +83,8 @@ def _changed(
         if rng.random() < clean_prob:
             images[index, 0] = images[index, 1]
             fine_mse[index] = 0
+        if rng.random() < stranger_prob:
+            _estrange(images[index], images[index - 1], rng)
     tones = torch.stack([toned(one, rng) if rng.random() < tone_prob else one for one in images])
     # The error within the cells is taken to change with the contrast as that between them does.
     ratio = _spread(tones) / _spread(images).clamp(min=1e-5)
@@ -85,6 +95,15 @@ def _changed(
             damage(rendered[index], photo[index - 1], rng)
     given = {"right": nearby, "wrong": nearby.roll(1, dims=0), "none": None}[references]
     return CoarseBatch(rendered=rendered, photo=photo, references=given, fine_mse=fine_mse * ratio)
+
+
+def _estrange(
+    images: Float[Tensor, "v=3 c=3 h w"], other: Float[Tensor, "v=3 c=3 h w"], rng: np.random.Generator
+) -> None:
+    """Let a window of render and photo show what the reference does not: another pair's, or the same in the dark."""
+    rows, columns = (window(side, STRANGER, rng) for side in images.shape[-2:])
+    shown = images[:2, :, rows, columns]
+    shown.copy_(other[:2, :, rows, columns] if rng.random() < 0.5 else shown * float(rng.uniform(0, DARKEST)))
 
 
 def _part(side: int, rng: np.random.Generator) -> slice:

@@ -60,6 +60,10 @@ class CoarseConfig:
     colour blackened, contrast raised, brightness bent. What is black is then no sign of a hole. Rises linearly from 0
     during the lesson: with changes of tone from the start, the views do not learn to look at each other."""
 
+    stranger_prob: float = 0.3
+    """Probability that a window of render and photo shows what the reference does not: another pair's, or the same in
+    the dark. What the reference does not show is then no sign of damage. Rises from 0 during the lesson too."""
+
     clean_prob: float = 0.15
     """Probability that a pair's photo stands in the place of its render: there is nothing to correct then."""
 
@@ -72,7 +76,7 @@ class CoarseConfig:
     def __post_init__(self) -> None:
         if min(self.max_steps, self.batch_size, *self.cells) < 1:
             raise ValueError("max_steps, batch_size and cells must be at least 1")
-        probabilities = ("crop_prob", "damage_prob", "last_damage_prob", "tone_prob", "clean_prob")
+        probabilities = ("crop_prob", "damage_prob", "last_damage_prob", "tone_prob", "stranger_prob", "clean_prob")
         for name in probabilities:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")

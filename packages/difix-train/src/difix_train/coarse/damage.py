@@ -43,14 +43,17 @@ def damage(image: Window, other: Window, rng: np.random.Generator) -> None:
         image.copy_(_veiled(image, rng))
         return
     for _ in range(int(rng.integers(1, MAX_WINDOWS + 1))):
-        rows, columns = (_span(side, rng) for side in image.shape[-2:])
+        rows, columns = (window(side, SIDES, rng) for side in image.shape[-2:])
         kind = kinds[int(rng.integers(len(kinds)))]
         image[:, rows, columns] = kind(image[:, rows, columns], other[:, rows, columns], rng)
 
 
-def _span(side: int, rng: np.random.Generator) -> slice:
-    length = max(1, round(float(rng.uniform(*SIDES)) * side))
+def window(side: int, shares: tuple[float, float], rng: np.random.Generator) -> slice:
+    """Where a window lies along a side: between two shares of it long, and every fourth time at one of its ends."""
+    length = max(1, round(float(rng.uniform(*shares)) * side))
     start = int(rng.integers(side - length + 1))
+    if rng.random() < 0.25:
+        start = 0 if rng.random() < 0.5 else side - length
     return slice(start, start + length)
 
 
@@ -64,34 +67,34 @@ def _veiled(image: Window, rng: np.random.Generator) -> Window:
     return image + density * (colour.clamp(0, 1) - image)
 
 
-def _levelled(window: Window, other: Window, rng: np.random.Generator) -> Window:
+def _levelled(shown: Window, other: Window, rng: np.random.Generator) -> Window:
     """Nothing but the mean colour: fog."""
     del other, rng
-    return window.mean(dim=(1, 2), keepdim=True).expand_as(window)
+    return shown.mean(dim=(1, 2), keepdim=True).expand_as(shown)
 
 
-def _blackened(window: Window, other: Window, rng: np.random.Generator) -> Window:
+def _blackened(shown: Window, other: Window, rng: np.random.Generator) -> Window:
     """A hole."""
     del other, rng
-    return torch.zeros_like(window)
+    return torch.zeros_like(shown)
 
 
-def _strayed(window: Window, other: Window, rng: np.random.Generator) -> Window:
+def _strayed(shown: Window, other: Window, rng: np.random.Generator) -> Window:
     """What belongs elsewhere: a floater."""
-    del window, rng
+    del shown, rng
     return other
 
 
-def _blurred(window: Window, other: Window, rng: np.random.Generator) -> Window:
+def _blurred(shown: Window, other: Window, rng: np.random.Generator) -> Window:
     """Averages over a few cells."""
     del other
-    height, width = (max(1, side // int(rng.integers(2, 5))) for side in window.shape[-2:])
-    small = functional.adaptive_avg_pool2d(window[None], (height, width))
-    return functional.interpolate(small, size=window.shape[-2:], mode="bilinear", align_corners=False)[0]
+    height, width = (max(1, side // int(rng.integers(2, 5))) for side in shown.shape[-2:])
+    small = functional.adaptive_avg_pool2d(shown[None], (height, width))
+    return functional.interpolate(small, size=shown.shape[-2:], mode="bilinear", align_corners=False)[0]
 
 
-def _moved(window: Window, other: Window, rng: np.random.Generator) -> Window:
+def _moved(shown: Window, other: Window, rng: np.random.Generator) -> Window:
     """Off its place, as wrong geometry puts it."""
     del other
     shift = [int(step) for step in rng.integers(-MAX_SHIFT, MAX_SHIFT + 1, size=2)]
-    return window.roll(shift, dims=(1, 2))
+    return shown.roll(shift, dims=(1, 2))
