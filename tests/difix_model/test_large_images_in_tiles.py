@@ -97,10 +97,10 @@ def test_no_seam_at_tile_borders(embedded: DifixPipeline, with_reference: bool) 
         borders = sorted({side for left in plan.lefts for side in (left, left + plan.width)} - {0, width})
         assert len(borders) >= 2
         measured[overlap] = (seam(tiled, borders) / seam(whole, borders), seam(tiled - whole, borders))
-    for overlap, most in ((32, 1.6), (64, 1.0)):
-        image_steps, difference_steps = measured[overlap]
-        assert image_steps <= 1.02, "the image has no larger steps at borders than when it is run whole"
-        assert difference_steps <= most, "nor has what tiling changed in it"
+    for overlap in (32, 64):
+        assert measured[overlap][0] <= 1.02, "the image has no larger steps at borders than when it is run whole"
+    assert measured[64][1] <= 1.1, "nor has what tiling changed in it"
+    assert measured[32][1] <= 0.25 * measured[0][1], "half the overlap takes most of the seam away"
     assert measured[0][0] > 1.03, "without an overlap the seam is there, and this measure finds it"
     assert measured[0][1] > 4
 

@@ -55,12 +55,12 @@ class CoarseConfig:
     wrong_reference_prob: float = 0.1
     """Probability that a batch is shown with references of other pairs, which nothing should be taken from."""
 
-    tone_prob: float = 0.8
+    tone_prob: float = 0.5
     """Probability that the tones of a pair are changed, alike in all its images: colours exchanged, surfaces of one
     colour blackened, contrast raised, brightness bent. What is black is then no sign of a hole. Rises linearly from 0
-    during the lesson: with changes of tone from the start, the views do not learn to look at each other."""
+    during the lesson: with many changes of tone from the start, views were not seen to learn to look at each other."""
 
-    stranger_prob: float = 0.3
+    stranger_prob: float = 0.2
     """Probability that a window of render and photo shows what the reference does not: another pair's, or the same in
     the dark. What the reference does not show is then no sign of damage. Rises from 0 during the lesson too."""
 
