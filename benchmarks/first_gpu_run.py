@@ -29,7 +29,7 @@ STEPS: dict[str, list[str]] = {
     "demo": ["-m", "difix3d_train_app", "--device", "cuda", "--out", "{out}/demo"],
     "weights": [
         *("benchmarks/embedded_weights.py", "--device", "cuda", "--out", "{out}/weights"),
-        *("--num-scenes", "200", "--num-processes", "8"),
+        *("--num-scenes", "800", "--num-processes", "16"),
     ],
 }
 """Arguments of Python for each step; {out} stands for the folder. The last trains the small weights."""
