@@ -49,10 +49,22 @@ MOST_LESSONS = 5
 """So many seeds are tried."""
 
 LONG: dict[str, Any] = {"max_steps": 9000, "learning_rate": 6e-4, "damage_prob": 0.6, "lesson": 0.5}
-"""Then they practise, with tones and strangers that no real scene is free of."""
+"""Then they practise on the damage of splats, with ever more changes of tone, and windows that no reference shows."""
+
+CALM: dict[str, Any] = {
+    "max_steps": 1500,
+    "learning_rate": 4e-4,
+    "warmup_steps": 100,
+    "damage_prob": 0.1,
+    "lesson": 0.001,
+    "tone_prob": 0.7,
+    "stranger_prob": 0.5,
+    "clean_prob": 0.35,
+}
+"""At last they learn what to leave alone: good renders, and dark things that are no holes."""
 
 CUDA: dict[str, Any] = {"max_steps": 20_000, "batch_size": 64}
-"""What differs on a GPU, after the lesson."""
+"""What differs on a GPU in the practice."""
 
 SWEEP: list[dict[str, Any]] = [
     {"channels": (32, 64), "scenes": None},
@@ -207,15 +219,21 @@ def after_a_lesson(
     for seed in range(MOST_LESSONS):
         network, embedding = new_network(channels, seed)
         if learnt.is_file():
-            content = torch.load(learnt, weights_only=True)
-            network.unet.load_state_dict(content["unet"])
-            return network, content["embedding"]
+            embedding = _read(learnt, network)
+            return network, embedding
         config = CoarseConfig(**LESSON, seed=seed)
         found = trained(network, embedding, pairs, held, config, device, say, out / f"state_lesson_{seed}.pt")
         if found["right"] - found["wrong"] >= LOOKS:
             torch.save({"unet": network.unet.state_dict(), "embedding": embedding}, learnt)
             return network, embedding
     raise SystemExit(f"{MOST_LESSONS} lessons, and still the reference makes no difference: make more pairs")
+
+
+def _read(learnt: Path, network: DifixNetwork) -> torch.Tensor:
+    """Take what a finished part has learnt; returns the embedding of the prompt."""
+    content = torch.load(learnt, weights_only=True)
+    network.unet.load_state_dict(content["unet"])
+    return content["embedding"]
 
 
 def milliseconds(network: DifixNetwork, embedding: torch.Tensor) -> float:
@@ -241,7 +259,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--num-processes", type=int, default=2, help="scenes that are made at a time")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--channels", type=int, nargs="+", default=CHANNELS, help="of the UNet's levels")
-    parser.add_argument("--max-steps", type=int)
+    parser.add_argument("--max-steps", type=int, help="of the practice")
     parser.add_argument("--sweep", action="store_true", help="compare sizes and numbers of scenes instead")
     return parser.parse_args()
 
@@ -264,6 +282,7 @@ def main() -> None:
     config = CoarseConfig(**(LONG | (CUDA if on_gpu else {})))
     if options.max_steps:
         config = dataclasses.replace(config, max_steps=options.max_steps)
+    parts = {"practice": config, "calm": CoarseConfig(**CALM)}
     records = read_folders(train_folders)
     held = read_held(test_folder, options.captured)
     log = options.out / ("sweep.jsonl" if options.sweep else "training.jsonl")
@@ -282,7 +301,13 @@ def main() -> None:
             say({"milliseconds": milliseconds(network, embedding)})
             continue
         network, embedding = after_a_lesson(options.out, choice["channels"], pairs, held, options.device, say)
-        trained(network, embedding, pairs, held, config, options.device, say, options.out / "state.pt")
+        for name, part in parts.items():
+            learnt = options.out / f"{name}.pt"
+            if learnt.is_file():
+                _read(learnt, network)
+                continue
+            trained(network, embedding, pairs, held, part, options.device, say, options.out / f"state_{name}.pt")
+            torch.save({"unet": network.unet.state_dict(), "embedding": embedding}, learnt)
         folder = options.out / "model"
         save_checkpoint(
             folder,
