@@ -86,10 +86,10 @@ METADATA = {
     "uses_reference": True,
     "timestep": 199,
     "gate": {
-        "max_change": 0.05,
+        "dark_level": 0.2,
         "evidence": {
-            "doubted_change": 0.004,
-            "believed_change": 0.015,
+            "doubted_change": 0.012,
+            "believed_change": 0.04,
             "doubted_share": 0.1,
             "believed_share": 0.3,
         },

@@ -36,6 +36,17 @@ def test_small_changes_are_distrusted_in_proportion() -> None:
     torch.testing.assert_close(apply_gate(rendered, large, GateConfig(trusted_change=0.04)), large)
 
 
+def test_dark_things_are_not_brightened_unless_the_opacity_shows_a_hole() -> None:
+    rendered = torch.tensor([0.02, 0.15, 0.3]).reshape(1, 1, 3, 1).expand(1, 1, 3, 3)
+    brighter = rendered + 0.4
+    config = GateConfig(dark_level=0.2)
+    kept = (apply_gate(rendered, brighter, config) - rendered)[0, 0, :, 0]
+    torch.testing.assert_close(kept, torch.tensor([0.0, 0.2, 0.4]))
+    darker = rendered * 0.5
+    torch.testing.assert_close(apply_gate(rendered, darker, config), darker)
+    torch.testing.assert_close(apply_gate(rendered, brighter, config, alpha=torch.zeros(1, 1, 3)), brighter)
+
+
 def test_detail_strength_keeps_the_coarse_change() -> None:
     rendered, fixed = images(2)
     gated = apply_gate(rendered, fixed, GateConfig(detail_strength=0.0, blur_radius=3))
@@ -62,7 +73,8 @@ def test_where_nothing_was_rendered_the_fix_stands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("strength", 1.1), ("detail_strength", -1), ("max_change", 0), ("blur_radius", 0)]
+    ("field", "value"),
+    [("strength", 1.1), ("detail_strength", -1), ("max_change", 0), ("blur_radius", 0), ("dark_level", 2)],
 )
 def test_settings_out_of_range_are_named(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=field):

@@ -37,6 +37,10 @@ class GateConfig:
     """Root mean square change of an image from which it is let through in full; below, in proportion, since a network
     that finds little to fix had a good image before it. 0 trusts every change."""
 
+    dark_level: float = 0.0
+    """Pixels whose brightest channel is below this are not brightened, or in proportion from half of it on: black
+    things look like holes. Holes that the opacity shows are filled all the same. In [0, 1]; 0 for no such care."""
+
     evidence: EvidenceConfig | None = None
     """Lets a change through only where there is something to say for it; None does so everywhere."""
 
@@ -44,6 +48,8 @@ class GateConfig:
         for name in ("strength", "detail_strength"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"gate.{name} must be in [0, 1], got {getattr(self, name)}")
+        if not 0 <= self.dark_level <= 1:
+            raise ValueError(f"gate.dark_level must be in [0, 1], got {self.dark_level}")
         if self.blur_radius < 1:
             raise ValueError(f"gate.blur_radius must be at least 1, got {self.blur_radius}")
         if not 0 < self.max_change <= 1:
@@ -197,7 +203,7 @@ def _limited(
         result, render, change = fixed[:, rows], rendered[:, rows], fixed[:, rows] - rendered[:, rows]
         if config is not None:
             wider = slice(max(rows.start - around, 0), rows.stop + around)
-            believed = fixed[:, wider] - rendered[:, wider]
+            believed = _dark_kept(fixed[:, wider] - rendered[:, wider], rendered[:, wider], config.dark_level)
             believed = _fine_limited(believed if trust is None else believed * trust[:, wider], config)
             believed = believed[:, rows.start - wider.start :][:, : rows.stop - rows.start]
             if alpha is not None:
@@ -236,6 +242,16 @@ def _fine_limited(change: Float[Tensor, "b h w c"], config: GateConfig) -> Float
     if config.max_change < 1:
         change = config.max_change * torch.tanh(change / config.max_change)
     return config.strength * change
+
+
+def _dark_kept(
+    change: Float[Tensor, "b h w c"], rendered: Float[Tensor, "b h w c"], dark_level: float
+) -> Float[Tensor, "b h w c"]:
+    """The change without what brightens dark pixels."""
+    if dark_level == 0:
+        return change
+    share = (2 * rendered.amax(dim=-1, keepdim=True) / dark_level - 1).clamp(0.0, 1.0)
+    return torch.where(change > 0, change * share, change)
 
 
 def _change_size(rendered: Float[Tensor, "b h w c"], fixed: Float[Tensor, "b h w c"]) -> Float[Tensor, " b"]:
