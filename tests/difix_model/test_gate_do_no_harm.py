@@ -37,14 +37,15 @@ def test_small_changes_are_distrusted_in_proportion() -> None:
 
 
 def test_dark_things_are_not_brightened_unless_the_opacity_shows_a_hole() -> None:
-    rendered = torch.tensor([0.02, 0.15, 0.3]).reshape(1, 1, 3, 1).expand(1, 1, 3, 3)
+    columns = torch.tensor([0.02] * 20 + [0.15] * 20 + [0.3] * 20)
+    rendered = columns.reshape(1, 1, 60, 1).expand(1, 20, 60, 3)
     brighter = rendered + 0.4
     config = GateConfig(dark_level=0.2)
-    kept = (apply_gate(rendered, brighter, config) - rendered)[0, 0, :, 0]
+    kept = (apply_gate(rendered, brighter, config) - rendered)[0, 10, [10, 30, 50], 0]
     torch.testing.assert_close(kept, torch.tensor([0.0, 0.2, 0.4]))
     darker = rendered * 0.5
     torch.testing.assert_close(apply_gate(rendered, darker, config), darker)
-    torch.testing.assert_close(apply_gate(rendered, brighter, config, alpha=torch.zeros(1, 1, 3)), brighter)
+    torch.testing.assert_close(apply_gate(rendered, brighter, config, alpha=torch.zeros(1, 20, 60)), brighter)
 
 
 def test_detail_strength_keeps_the_coarse_change() -> None:

@@ -38,8 +38,9 @@ class GateConfig:
     that finds little to fix had a good image before it. 0 trusts every change."""
 
     dark_level: float = 0.0
-    """Pixels whose brightest channel is below this are not brightened, or in proportion from half of it on: black
-    things look like holes. Holes that the opacity shows are filled all the same. In [0, 1]; 0 for no such care."""
+    """Where the brightest channel, averaged over `blur_radius`, is below this, nothing is brightened, or in proportion
+    from half of it on: black things look like holes. Holes that the opacity shows are filled all the same. In [0, 1];
+    0 for no such care."""
 
     evidence: EvidenceConfig | None = None
     """Lets a change through only where there is something to say for it; None does so everywhere."""
@@ -196,14 +197,15 @@ def _limited(
     weight_out: Float[Tensor, "b h w"] | None = None,
 ) -> Float[Tensor, "b h w c=3"]:
     """Go over the image in bands of rows: what is computed between is far larger than the image."""
-    trust = None if config is None else _trust(rendered, fixed, config, references)
+    allowed = fixed if config is None else _dark_kept(rendered, fixed, config)
+    trust = None if config is None else _trust(rendered, allowed, config, references)
     around = config.blur_radius if config is not None and config.detail_strength < 1 else 0
     before: tuple[slice, Tensor] | None = None
     for rows in _bands(*rendered.shape[1:3], at_least=around):
         result, render, change = fixed[:, rows], rendered[:, rows], fixed[:, rows] - rendered[:, rows]
         if config is not None:
             wider = slice(max(rows.start - around, 0), rows.stop + around)
-            believed = _dark_kept(fixed[:, wider] - rendered[:, wider], rendered[:, wider], config.dark_level)
+            believed = allowed[:, wider] - rendered[:, wider]
             believed = _fine_limited(believed if trust is None else believed * trust[:, wider], config)
             believed = believed[:, rows.start - wider.start :][:, : rows.stop - rows.start]
             if alpha is not None:
@@ -245,13 +247,14 @@ def _fine_limited(change: Float[Tensor, "b h w c"], config: GateConfig) -> Float
 
 
 def _dark_kept(
-    change: Float[Tensor, "b h w c"], rendered: Float[Tensor, "b h w c"], dark_level: float
+    rendered: Float[Tensor, "b h w c"], fixed: Float[Tensor, "b h w c"], config: GateConfig
 ) -> Float[Tensor, "b h w c"]:
-    """The change without what brightens dark pixels."""
-    if dark_level == 0:
-        return change
-    share = (2 * rendered.amax(dim=-1, keepdim=True) / dark_level - 1).clamp(0.0, 1.0)
-    return torch.where(change > 0, change * share, change)
+    """The fix without what brightens dark places: that is no evidence either."""
+    if config.dark_level == 0:
+        return fixed
+    level = _averaged(rendered.amax(dim=-1, keepdim=True), config.blur_radius)
+    share = (2 * level / config.dark_level - 1).clamp_(0.0, 1.0)
+    return torch.minimum(fixed, torch.lerp(rendered, fixed, share))
 
 
 def _change_size(rendered: Float[Tensor, "b h w c"], fixed: Float[Tensor, "b h w c"]) -> Float[Tensor, " b"]:
