@@ -15,18 +15,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from difix_model.formats.checkpoint import save_checkpoint
+from difix_model.identity import small_config, start_at_identity
 from difix_model.inference.tiling import MAX_UNTILED_PIXELS, TilingConfig, blend_weights, plan_tiles
+from difix_model.network import DifixNetwork
 from difix_model.pipeline import DifixPipeline
 
 
 @pytest.fixture(scope="module")
-def embedded() -> DifixPipeline:
-    """The embedded network, made to change ten times as much as it does, so that a seam would show."""
-    pipe = DifixPipeline.from_pretrained("default")
-    pipe.metadata.pop("gate")
-    for parameter in pipe.network.unet.get_submodule("conv_out").parameters():
-        parameter.data.mul_(10)
-    return pipe
+def pipe(tmp_path_factory: pytest.TempPathFactory) -> DifixPipeline:
+    """A small network of drawn weights that changes images enough for a seam to show, whatever weights are shipped."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = DifixNetwork(small_config((32, 64)))
+        start_at_identity(network)
+        torch.nn.init.normal_(network.unet.get_submodule("conv_out").get_parameter("weight"), std=0.01)
+        embedding = torch.randn(4, network.config.unet.cross_attention_dim)
+    folder = tmp_path_factory.mktemp("drawn")
+    save_checkpoint(folder, network, text_embedding=embedding, prompt="", metadata={"uses_reference": True})
+    return DifixPipeline.from_pretrained(folder)
 
 
 def smooth_image(height: int, width: int, seed: int = 0) -> Tensor:
@@ -83,55 +90,54 @@ def seam(image: Tensor, columns: list[int]) -> float:
 
 
 @pytest.mark.parametrize("with_reference", [False, True])
-def test_no_seam_at_tile_borders(embedded: DifixPipeline, with_reference: bool) -> None:
+def test_no_seam_at_tile_borders(pipe: DifixPipeline, with_reference: bool) -> None:
     width = 384
     image = smooth_image(128, width)
     reference = image.flip(2) if with_reference else None
-    embedded.runner.tiling = TilingConfig()
-    whole = embedded.fix(image, reference)
+    pipe.runner.tiling = TilingConfig()
+    whole = pipe.fix(image, reference)
     measured = {}
     for overlap in (0, 32, 64):
-        embedded.runner.tiling = TilingConfig(tile_size=128, overlap=overlap)
-        tiled = embedded.fix(image, reference)
+        pipe.runner.tiling = TilingConfig(tile_size=128, overlap=overlap)
+        tiled = pipe.fix(image, reference)
         plan = plan_tiles(128, width, tile_size=128, overlap=overlap, multiple=8)
         borders = sorted({side for left in plan.lefts for side in (left, left + plan.width)} - {0, width})
         assert len(borders) >= 2
         measured[overlap] = (seam(tiled, borders) / seam(whole, borders), seam(tiled - whole, borders))
     for overlap in (32, 64):
         assert measured[overlap][0] <= 1.02, "the image has no larger steps at borders than when it is run whole"
-    assert measured[64][1] <= 1.1, "nor has what tiling changed in it"
-    assert measured[32][1] <= 0.25 * measured[0][1], "half the overlap takes most of the seam away"
+        assert measured[overlap][1] <= 0.15 * measured[0][1], "nor has what tiling changed in it a seam like that"
     assert measured[0][0] > 1.03, "without an overlap the seam is there, and this measure finds it"
     assert measured[0][1] > 4
 
 
-def test_tiles_share_their_statistics(embedded: DifixPipeline) -> None:
+def test_tiles_share_their_statistics(pipe: DifixPipeline) -> None:
     image = smooth_image(192, 256, seed=3)
     image[:, :, 128:] *= 0.4
-    embedded.runner.tiling = TilingConfig()
-    whole = embedded.fix(image)
+    pipe.runner.tiling = TilingConfig()
+    whole = pipe.fix(image)
     error = {}
     for shared in (False, True):
-        embedded.runner.tiling = TilingConfig(tile_size=128, overlap=32, shared_statistics=shared)
-        error[shared] = float((embedded.fix(image) - whole).square().mean().sqrt())
-    assert 0 < error[True] < 0.75 * error[False]
-    assert not any(module._forward_hooks for module in embedded.network.modules()), "hooks are taken off"
+        pipe.runner.tiling = TilingConfig(tile_size=128, overlap=32, shared_statistics=shared)
+        error[shared] = float((pipe.fix(image) - whole).square().mean().sqrt())
+    assert 0 < error[True] < 0.9 * error[False]
+    assert not any(module._forward_hooks for module in pipe.network.modules()), "hooks are taken off"
 
 
-def test_a_tiled_image_is_the_same_in_any_batch(embedded: DifixPipeline) -> None:
-    embedded.runner.tiling = TilingConfig(tile_size=128, overlap=32)
+def test_a_tiled_image_is_the_same_in_any_batch(pipe: DifixPipeline) -> None:
+    pipe.runner.tiling = TilingConfig(tile_size=128, overlap=32)
     images = [smooth_image(*size, seed=i)[0].numpy() for i, size in enumerate([(130, 200), (96, 96), (140, 190)])]
     references = [[images[1], images[0]], [], [images[2]]]
     results = {}
     for batch_size in (1, 3):
-        embedded.batch_size = batch_size
-        results[batch_size] = embedded(images, references)
+        pipe.batch_size = batch_size
+        results[batch_size] = pipe(images, references)
     for one, three, image in zip(results[1], results[3], images, strict=True):
         assert one.shape == image.shape
         np.testing.assert_allclose(one, three, atol=1e-5, rtol=0)
 
 
-def test_tiles_see_their_part_of_the_reference(embedded: DifixPipeline, checkpoint_folder: Path) -> None:
+def test_tiles_see_their_part_of_the_reference(pipe: DifixPipeline, checkpoint_folder: Path) -> None:
     pipe = DifixPipeline.from_pretrained(
         checkpoint_folder, tiling=TilingConfig(tile_size=128, overlap=0, shared_statistics=False)
     )
