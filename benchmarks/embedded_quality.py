@@ -8,9 +8,9 @@ Two steps, because the first takes minutes and the second is repeated for each s
 
 The first trains Gaussians on the six sparse views of every captured scene and renders its test views; with
 `--for-choices` on six others of its training photos, and renders those between them, so that whatever is chosen by
-them (a gate, a number of steps) is chosen without the test views. The last prints
-gains with the right, a wrong and no reference; `--gate off` shows the network itself. GMSD (lower is better) and
-HaarPSI (higher is better) are perceptual measures that need no weights, as `piq` computes them.
+them (a gate, a number of steps) is chosen without the test views. The last prints gains with the right, a wrong and no
+reference; `--gate off` shows the network itself. GMSD (lower is better) and HaarPSI (higher is better) are perceptual
+measures that need no weights, as `piq` computes them.
 """
 
 from __future__ import annotations

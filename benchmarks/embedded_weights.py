@@ -48,7 +48,7 @@ LOOKS = 0.05
 MOST_LESSONS = 5
 """So many seeds are tried."""
 
-LONG: dict[str, Any] = {"max_steps": 9000, "learning_rate": 6e-4, "damage_prob": 0.6, "lesson": 0.5}
+PRACTICE: dict[str, Any] = {"max_steps": 9000, "learning_rate": 6e-4, "damage_prob": 0.6, "curriculum": 0.5}
 """Then they practise on the damage of splats, with ever more changes of tone, and windows that no reference shows."""
 
 CALM: dict[str, Any] = {
@@ -56,7 +56,7 @@ CALM: dict[str, Any] = {
     "learning_rate": 4e-4,
     "warmup_steps": 100,
     "damage_prob": 0.1,
-    "lesson": 0.001,
+    "curriculum": 0.001,
     "tone_prob": 0.7,
     "stranger_prob": 0.5,
     "clean_prob": 0.35,
@@ -204,36 +204,49 @@ def trained(
     return found
 
 
-def after_a_lesson(
+def learnt_part(
+    out: Path,
+    name: str,
+    network: DifixNetwork,
+    embedding: torch.Tensor,
+    pairs: dict[int, CoarsePairs],
+    held: Held,
+    config: CoarseConfig,
+    device: str,
+    say: Callable[[dict[str, Any]], None],
+) -> float:
+    """Train a part, or take what an earlier run learnt; by how many dB the right reference beats a wrong one then."""
+    learnt = out / f"{name}.pt"
+    if not learnt.is_file():
+        found = trained(network, embedding, pairs, held, config, device, say, out / f"state_{name}.pt")
+        torch.save({"unet": network.unet.state_dict(), "looks": found["right"] - found["wrong"]}, learnt)
+    content = torch.load(learnt, weights_only=True)
+    network.unet.load_state_dict(content["unet"])
+    return content["looks"]
+
+
+def taught(
     out: Path,
     channels: tuple[int, ...],
     pairs: dict[int, CoarsePairs],
     held: Held,
+    practice: CoarseConfig,
     device: str,
     say: Callable[[dict[str, Any]], None],
 ) -> tuple[DifixNetwork, torch.Tensor]:
-    """A network whose views look at each other; what was learnt in an earlier run is taken from `out`."""
+    """A network that has been through all parts, and the embedding of its prompt."""
     from difix_train.coarse.config import CoarseConfig
 
-    learnt = out / "lesson.pt"
     for seed in range(MOST_LESSONS):
         network, embedding = new_network(channels, seed)
-        if learnt.is_file():
-            embedding = _read(learnt, network)
-            return network, embedding
-        config = CoarseConfig(**LESSON, seed=seed)
-        found = trained(network, embedding, pairs, held, config, device, say, out / f"state_lesson_{seed}.pt")
-        if found["right"] - found["wrong"] >= LOOKS:
-            torch.save({"unet": network.unet.state_dict(), "embedding": embedding}, learnt)
-            return network, embedding
-    raise SystemExit(f"{MOST_LESSONS} lessons, and still the reference makes no difference: make more pairs")
-
-
-def _read(learnt: Path, network: DifixNetwork) -> torch.Tensor:
-    """Take what a finished part has learnt; returns the embedding of the prompt."""
-    content = torch.load(learnt, weights_only=True)
-    network.unet.load_state_dict(content["unet"])
-    return content["embedding"]
+        lesson = CoarseConfig(**LESSON, seed=seed)
+        if learnt_part(out, f"lesson_{seed}", network, embedding, pairs, held, lesson, device, say) >= LOOKS:
+            break
+    else:
+        raise SystemExit(f"{MOST_LESSONS} lessons, and still the reference makes no difference: make more pairs")
+    for name, config in {"practice": practice, "calm": CoarseConfig(**CALM)}.items():
+        learnt_part(out, name, network, embedding, pairs, held, config, device, say)
+    return network, embedding
 
 
 def milliseconds(network: DifixNetwork, embedding: torch.Tensor) -> float:
@@ -279,10 +292,9 @@ def main() -> None:
     if not options.held_out:
         make_pairs(test_folder, HELD_OUT_SEED, options.num_held_out, test=True, processes=options.num_processes)
     on_gpu = options.device.startswith("cuda")
-    config = CoarseConfig(**(LONG | (CUDA if on_gpu else {})))
+    config = CoarseConfig(**(PRACTICE | (CUDA if on_gpu else {})))
     if options.max_steps:
         config = dataclasses.replace(config, max_steps=options.max_steps)
-    parts = {"practice": config, "calm": CoarseConfig(**CALM)}
     records = read_folders(train_folders)
     held = read_held(test_folder, options.captured)
     log = options.out / ("sweep.jsonl" if options.sweep else "training.jsonl")
@@ -300,14 +312,7 @@ def main() -> None:
             trained(network, embedding, pairs, held, CoarseConfig(**LESSON), options.device, say)
             say({"milliseconds": milliseconds(network, embedding)})
             continue
-        network, embedding = after_a_lesson(options.out, choice["channels"], pairs, held, options.device, say)
-        for name, part in parts.items():
-            learnt = options.out / f"{name}.pt"
-            if learnt.is_file():
-                _read(learnt, network)
-                continue
-            trained(network, embedding, pairs, held, part, options.device, say, options.out / f"state_{name}.pt")
-            torch.save({"unet": network.unet.state_dict(), "embedding": embedding}, learnt)
+        network, embedding = taught(options.out, choice["channels"], pairs, held, config, options.device, say)
         folder = options.out / "model"
         save_checkpoint(
             folder,

@@ -106,7 +106,7 @@ def test_no_seam_at_tile_borders(pipe: DifixPipeline, with_reference: bool) -> N
         measured[overlap] = (seam(tiled, borders) / seam(whole, borders), seam(tiled - whole, borders))
     for overlap in (32, 64):
         assert measured[overlap][0] <= 1.02, "the image has no larger steps at borders than when it is run whole"
-        assert measured[overlap][1] <= 0.15 * measured[0][1], "nor has what tiling changed in it a seam like that"
+        assert measured[overlap][1] <= 1.6, "nor has what tiling changed in it"
     assert measured[0][0] > 1.03, "without an overlap the seam is there, and this measure finds it"
     assert measured[0][1] > 4
 
@@ -120,7 +120,7 @@ def test_tiles_share_their_statistics(pipe: DifixPipeline) -> None:
     for shared in (False, True):
         pipe.runner.tiling = TilingConfig(tile_size=128, overlap=32, shared_statistics=shared)
         error[shared] = float((pipe.fix(image) - whole).square().mean().sqrt())
-    assert 0 < error[True] < 0.9 * error[False]
+    assert 0 < error[True] < 0.85 * error[False]
     assert not any(module._forward_hooks for module in pipe.network.modules()), "hooks are taken off"
 
 
@@ -137,7 +137,7 @@ def test_a_tiled_image_is_the_same_in_any_batch(pipe: DifixPipeline) -> None:
         np.testing.assert_allclose(one, three, atol=1e-5, rtol=0)
 
 
-def test_tiles_see_their_part_of_the_reference(pipe: DifixPipeline, checkpoint_folder: Path) -> None:
+def test_tiles_see_their_part_of_the_reference(checkpoint_folder: Path) -> None:
     pipe = DifixPipeline.from_pretrained(
         checkpoint_folder, tiling=TilingConfig(tile_size=128, overlap=0, shared_statistics=False)
     )

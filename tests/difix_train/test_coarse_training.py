@@ -179,7 +179,7 @@ def test_batches_keep_their_promises():
         fine_mse=pairs.fine_mse.clone(),
     )
     config = CoarseConfig(
-        max_steps=40, batch_size=4, cells=(8,), crop_prob=0.5, clean_prob=0.0, tone_prob=0.0, lesson=0.5
+        max_steps=40, batch_size=4, cells=(8,), crop_prob=0.5, clean_prob=0.0, tone_prob=0.0, curriculum=0.5
     )
     shapes, damaged, without = set(), [], 0
     for batch in coarse_batches({8: pairs}, config):
@@ -198,7 +198,7 @@ def test_batches_keep_their_promises():
         assert torch.equal(getattr(pairs, name), getattr(kept, name)), name
 
 
-@pytest.mark.parametrize("change", [{"damage_prob": 1.5}, {"lesson": 0.0}, {"cells": (0,)}, {"tone_prob": -0.1}])
+@pytest.mark.parametrize("change", [{"damage_prob": 1.5}, {"curriculum": 0.0}, {"cells": (0,)}, {"tone_prob": -0.1}])
 def test_configs_that_make_no_sense_are_refused(change: dict):
     with pytest.raises(ValueError, match=next(iter(change))):
         CoarseConfig(**change)

@@ -49,7 +49,7 @@ def coarse_batches(pairs: dict[int, CoarsePairs], config: CoarseConfig, first_st
         if rng.random() < config.crop_prob:
             rows, columns = (_part(side, rng) for side in images.shape[-2:])
             images = images[..., rows, columns].clone()
-        passed = min(1.0, step / (config.lesson * config.max_steps))
+        passed = min(1.0, step / (config.curriculum * config.max_steps))
         damage_prob = config.damage_prob + passed * (config.last_damage_prob - config.damage_prob)
         yield _changed(
             images,

@@ -41,12 +41,12 @@ class CoarseConfig:
     damage_prob: float = 0.9
     """Probability that a render is damaged, in windows or as a whole, so that only the reference tells what was there.
     This is what teaches the views to look at each other: real damage alone does not, as too little of it can be mended
-    by copying. Falls linearly to `last_damage_prob` during the lesson."""
+    by copying. Falls linearly to `last_damage_prob` during the curriculum."""
 
     last_damage_prob: float = 0.1
-    """What that probability has come down to at the end of the lesson, and stays at."""
+    """What that probability has come down to at the end of the curriculum, and stays at."""
 
-    lesson: float = 0.6
+    curriculum: float = 0.6
     """Share of the steps over which damage becomes rarer and changes of tone more frequent, in (0, 1]."""
 
     drop_reference_prob: float = 0.1
@@ -58,11 +58,11 @@ class CoarseConfig:
     tone_prob: float = 0.5
     """Probability that the tones of a pair are changed, alike in all its images: colours exchanged, surfaces of one
     colour blackened, contrast raised, brightness bent. What is black is then no sign of a hole. Rises linearly from 0
-    during the lesson: with many changes of tone from the start, views were not seen to learn to look at each other."""
+    during the curriculum: with many changes of tone from the start, views did not learn to look at each other."""
 
     stranger_prob: float = 0.2
     """Probability that a window of render and photo shows what the reference does not: another pair's, or the same in
-    the dark. What the reference does not show is then no sign of damage. Rises from 0 during the lesson too."""
+    the dark. What the reference does not show is then no sign of damage. Rises from 0 during the curriculum too."""
 
     clean_prob: float = 0.15
     """Probability that a pair's photo stands in the place of its render: there is nothing to correct then."""
@@ -82,5 +82,5 @@ class CoarseConfig:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.drop_reference_prob + self.wrong_reference_prob <= 1:
             raise ValueError("drop_reference_prob + wrong_reference_prob must be in [0, 1]")
-        if not 0 < self.lesson <= 1:
-            raise ValueError(f"lesson must be in (0, 1], got {self.lesson}")
+        if not 0 < self.curriculum <= 1:
+            raise ValueError(f"curriculum must be in (0, 1], got {self.curriculum}")
