@@ -63,8 +63,8 @@ class FixingTime:
         return {
             "fixing_share": self.share(*PHASES),
             "fixing_share_training": self.share("training"),
-            "seconds": {name: round(value, 3) for name, value in self.seconds.items()},
-            "fixing_seconds": {name: round(value, 3) for name, value in self.fixing_seconds.items()},
+            "seconds": {name: round(value, 6) for name, value in self.seconds.items()},
+            "fixing_seconds": {name: round(value, 6) for name, value in self.fixing_seconds.items()},
         }
 
     def sentence(self) -> str:
