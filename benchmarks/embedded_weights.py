@@ -5,9 +5,9 @@
     uv run python benchmarks/embedded_weights.py --out runs/weights --sweep                # size, scenes and time
     uv run python benchmarks/embedded_quality.py table --model runs/weights/model --pairs ...
 
-Pairs are made once (`pairs/` for training, `held_out/` for the figures on the way) and taken from there afterwards;
-`--pairs` takes other folders. What was begun is gone on with. What is trained, and why only that, is told in
-`difix_train.coarse.training`. The folder `model/` is what `DifixPipeline.from_pretrained` and `--fixer` take.
+Pairs are made once (`pairs_128/` and `pairs_192/` for training, `held_out/` for the figures on the way) and taken from
+there afterwards; `--pairs` takes other folders. What was begun is gone on with. What is trained, and why only that, is
+told in `difix_train.coarse.training`. The folder `model/` is what `DifixPipeline.from_pretrained` and `--fixer` take.
 """
 
 from __future__ import annotations
@@ -30,17 +30,44 @@ if TYPE_CHECKING:
     from difix_train.coarse.config import CoarseConfig
     from difix_train.coarse.pairs import CoarsePairs
 
-TRAIN_SEED, HELD_OUT_SEED = 2000, 5100
-SIZE, NUM_VIEWS, SPLAT_STEPS = 128, 20, 300
-"""Longer side of the generated photos, photos per scene, steps of a splat. A cell of 4 x 4 pixels shows of such a scene
-what one of 8 x 8 shows at twice the size, for a quarter of the time."""
+NUM_VIEWS = 20
+"""Photos of a generated scene."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairsSet:
+    """Generated scenes whose pairs are made alike."""
+
+    folder: str
+    """Where, below `--out`."""
+
+    first_seed: int
+    """Seed of the first scene."""
+
+    share: float
+    """Share of `--num-scenes`."""
+
+    size: int
+    """Longer side of the photos in pixels."""
+
+    max_steps: int
+    """Steps of a splat."""
+
+
+SMALL = PairsSet(folder="pairs_128", first_seed=2000, share=7 / 8, size=128, max_steps=300)
+LARGE = PairsSet(folder="pairs_192", first_seed=4000, share=1 / 8, size=192, max_steps=500)
+"""Most scenes are small, as an image has few cells then, and a step takes a quarter of the time; the others keep
+what is learnt from holding for that size only."""
+
+HELD_OUT = PairsSet(folder="held_out", first_seed=5100, share=1, size=192, max_steps=500)
+"""For the figures on the way."""
 
 CHANNELS = (32, 64)
 """Of the shipped UNet's levels."""
 
 LESSON: dict[str, Any] = {"max_steps": 1500, "tone_prob": 0.3, "stranger_prob": 0.0}
-"""First, views learn to look at each other. Whether they do within so many steps is partly chance: a lesson that fails
-is repeated with another seed."""
+"""First, on small pairs, views learn to look at each other. Whether they do within so many steps is partly chance: a
+lesson that fails is repeated with another seed."""
 
 LOOKS = 0.05
 """A lesson is learnt where the right reference is better than a wrong one by so many dB on the held-out scenes."""
@@ -48,7 +75,7 @@ LOOKS = 0.05
 MOST_LESSONS = 5
 """So many seeds are tried."""
 
-PRACTICE: dict[str, Any] = {"max_steps": 9000, "learning_rate": 6e-4, "damage_prob": 0.6, "curriculum": 0.5}
+PRACTICE: dict[str, Any] = {"max_steps": 12_000, "learning_rate": 8e-4, "damage_prob": 0.6, "curriculum": 0.5}
 """Then they practise on the damage of splats, with ever more changes of tone, and windows that no reference shows."""
 
 CALM: dict[str, Any] = {
@@ -63,18 +90,16 @@ CALM: dict[str, Any] = {
 }
 """At last they learn what to leave alone: good renders, and dark things that are no holes."""
 
-CUDA: dict[str, Any] = {"max_steps": 20_000, "batch_size": 64}
+CUDA: dict[str, Any] = {"max_steps": 60_000, "batch_size": 128}
 """What differs on a GPU in the practice."""
 
 SWEEP: list[dict[str, Any]] = [
-    {"channels": (32, 64), "scenes": None},
-    {"channels": (64, 128), "scenes": None},
-    {"channels": (16, 32), "scenes": None},
-    {"channels": (32, 64), "scenes": 40},
-    {"channels": (32, 64), "scenes": 160},
-    {"channels": (48, 96), "scenes": None},
+    *({"channels": channels, "scenes": None, "seed": seed} for seed in (0, 1) for channels in ((32, 64), (16, 32))),
+    *({"channels": (32, 64), "scenes": scenes, "seed": seed} for seed in (0, 1) for scenes in (40, 140)),
+    *({"channels": channels, "scenes": None, "seed": 0} for channels in ((64, 128), (48, 96))),
+    *({"channels": channels, "scenes": None, "seed": 1} for channels in ((64, 128), (48, 96))),
 ]
-"""Sizes and numbers of scenes (None: all) that are compared after one lesson."""
+"""Sizes and numbers of scenes (None: all small ones) that are compared after a lesson, with several seeds each."""
 
 TELL_EVERY = 250
 """Steps whose mean loss is told."""
@@ -97,12 +122,14 @@ METADATA = {
 }
 
 
-def make_pairs(out: Path, first_seed: int, scenes: int, *, test: bool, processes: int) -> None:
+def make_pairs(out: Path, wanted: PairsSet, num_scenes: int, *, test: bool, processes: int) -> None:
     """Pairs of generated scenes; a finished folder is left alone, a begun one is gone on with."""
+    scenes = max(1, round(wanted.share * num_scenes))
     command = [
         *(sys.executable, "-m", "difix3d_pairs_app", "--out", str(out), "--generated", str(scenes)),
-        *("--first-seed", str(first_seed), "--num-views", str(NUM_VIEWS), "--max-steps", str(SPLAT_STEPS)),
-        *("--max-size", str(SIZE), "--test-share", "1" if test else "0", "--num-processes", str(processes)),
+        *("--first-seed", str(wanted.first_seed), "--num-views", str(NUM_VIEWS), "--max-size", str(wanted.size)),
+        *("--max-steps", str(wanted.max_steps), "--test-share", "1" if test else "0"),
+        *("--num-processes", str(processes)),
     ]
     if not (out / "pairs.json").is_file():
         subprocess.run(command, check=True)
@@ -139,36 +166,39 @@ def new_network(channels: tuple[int, ...], seed: int = 0) -> tuple[DifixNetwork,
 class Held:
     """What the figures on the way are measured on; nothing is trained on it."""
 
-    generated: CoarsePairs
+    generated: list[CoarsePairs]
     captured: list[CoarsePairs]
-    """Of one scene each; may be empty."""
+    """May be empty."""
 
 
 def read_held(generated: Path, captured: Path | None) -> Held:
-    """Cells have the size that shows whole scenes alike: 4 pixels of the small generated ones, 8 of captured ones."""
+    """Read and make them coarse."""
     from difix_train.coarse.pairs import coarse_pairs
 
-    records = read_folders([captured]) if captured else []
-    scenes = sorted({record.id.split("/")[0] for record in records})
-    by_scene = [[record for record in records if record.id.split("/")[0] == scene] for scene in scenes]
+    network, _ = new_network(CHANNELS)
     return Held(
-        generated=coarse_pairs(read_folders([generated]), (4,))[4],
-        captured=[coarse_pairs(found, (8,))[8] for found in by_scene],
+        generated=coarse_pairs(read_folders([generated]), network),
+        captured=coarse_pairs(read_folders([captured]), network) if captured else [],
     )
+
+
+def gains(
+    network: DifixNetwork, embedding: torch.Tensor, pairs: Sequence[CoarsePairs], references: Any
+) -> torch.Tensor:
+    """By how many dB each of the pairs comes closer to its photo."""
+    from difix_train.coarse.training import coarse_gain
+
+    return torch.cat([coarse_gain(network, some, text_embedding=embedding, references=references) for some in pairs])
 
 
 def scores(network: DifixNetwork, embedding: torch.Tensor, held: Held) -> dict[str, float]:
     """Mean gains on pairs of unseen scenes with the right, a wrong and no reference, and the share that is harmed."""
-    from difix_train.coarse.training import coarse_gain
-
     network.to("cpu")
-    found = {}
-    for kind in ("right", "wrong", "none"):
-        found[kind] = coarse_gain(network, held.generated, text_embedding=embedding, references=kind)
+    found = {kind: gains(network, embedding, held.generated, kind) for kind in ("right", "wrong", "none")}
     means = {kind: round(float(gain.mean()), 3) for kind, gain in found.items()}
     means["harmed"] = round(float((found["right"] < 0).float().mean()), 3)
     if held.captured:
-        captured = torch.cat([coarse_gain(network, pairs, text_embedding=embedding) for pairs in held.captured])
+        captured = gains(network, embedding, held.captured, "right")
         means["captured"] = round(float(captured.mean()), 3)
         means["captured_harmed"] = round(float((captured < 0).float().mean()), 3)
         means["captured_worst"] = round(float(captured.min()), 2)
@@ -178,7 +208,7 @@ def scores(network: DifixNetwork, embedding: torch.Tensor, held: Held) -> dict[s
 def trained(
     network: DifixNetwork,
     embedding: torch.Tensor,
-    pairs: dict[int, CoarsePairs],
+    pairs: Sequence[CoarsePairs],
     held: Held,
     config: CoarseConfig,
     device: str,
@@ -209,7 +239,7 @@ def learnt_part(
     name: str,
     network: DifixNetwork,
     embedding: torch.Tensor,
-    pairs: dict[int, CoarsePairs],
+    pairs: Sequence[CoarsePairs],
     held: Held,
     config: CoarseConfig,
     device: str,
@@ -228,7 +258,8 @@ def learnt_part(
 def taught(
     out: Path,
     channels: tuple[int, ...],
-    pairs: dict[int, CoarsePairs],
+    small: Sequence[CoarsePairs],
+    pairs: Sequence[CoarsePairs],
     held: Held,
     practice: CoarseConfig,
     device: str,
@@ -240,7 +271,7 @@ def taught(
     for seed in range(MOST_LESSONS):
         network, embedding = new_network(channels, seed)
         lesson = CoarseConfig(**LESSON, seed=seed)
-        if learnt_part(out, f"lesson_{seed}", network, embedding, pairs, held, lesson, device, say) >= LOOKS:
+        if learnt_part(out, f"lesson_{seed}", network, embedding, small, held, lesson, device, say) >= LOOKS:
             break
     else:
         raise SystemExit(f"{MOST_LESSONS} lessons, and still the reference makes no difference: make more pairs")
@@ -264,11 +295,11 @@ def milliseconds(network: DifixNetwork, embedding: torch.Tensor) -> float:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--pairs", type=Path, nargs="+", help="folders of pairs to train on, instead of making them")
+    parser.add_argument("--pairs", type=Path, nargs="+", help="folders of pairs to train on; the first for the lesson")
     parser.add_argument("--held-out", type=Path, help="folder of pairs of other scenes, instead of making them")
     parser.add_argument("--captured", type=Path, help="folder of renders of captured scenes, for the figures as well")
-    parser.add_argument("--num-scenes", type=int, default=800)
-    parser.add_argument("--num-held-out", type=int, default=16)
+    parser.add_argument("--num-scenes", type=int, default=400)
+    parser.add_argument("--num-held-out", type=int, default=8)
     parser.add_argument("--num-processes", type=int, default=2, help="scenes that are made at a time")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--channels", type=int, nargs="+", default=CHANNELS, help="of the UNet's levels")
@@ -279,50 +310,76 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     """Make what is missing, train, and write the model."""
-    from difix_model.formats.checkpoint import save_checkpoint
     from difix_train.coarse.config import CoarseConfig
     from difix_train.coarse.pairs import coarse_pairs
 
     options = parsed()
     options.out.mkdir(parents=True, exist_ok=True)
-    train_folders, test_folder = options.pairs or [options.out / "pairs"], options.held_out or options.out / "held_out"
+    folders = options.pairs or [options.out / wanted.folder for wanted in (SMALL, LARGE)]
+    held_out = options.held_out or options.out / HELD_OUT.folder
+    processes = options.num_processes
     if not options.pairs:
-        processes = options.num_processes
-        make_pairs(train_folders[0], TRAIN_SEED, options.num_scenes, test=False, processes=processes)
+        for wanted, folder in zip((SMALL, LARGE), folders, strict=True):
+            make_pairs(folder, wanted, options.num_scenes, test=False, processes=processes)
     if not options.held_out:
-        make_pairs(test_folder, HELD_OUT_SEED, options.num_held_out, test=True, processes=options.num_processes)
-    on_gpu = options.device.startswith("cuda")
-    config = CoarseConfig(**(PRACTICE | (CUDA if on_gpu else {})))
+        make_pairs(held_out, HELD_OUT, options.num_held_out, test=True, processes=processes)
+    held = read_held(held_out, options.captured)
+    encoder, _ = new_network(CHANNELS)
+    records = read_folders(folders[:1])
+    log = options.out / ("sweep.jsonl" if options.sweep else "training.jsonl")
+
+    def say(row: dict[str, Any]) -> None:
+        line = json.dumps(row)
+        print(line, flush=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    small = coarse_pairs(records, encoder)
+    if options.sweep:
+        sweep(records, small, held, options.device, say)
+        return
+    config = CoarseConfig(**(PRACTICE | (CUDA if options.device.startswith("cuda") else {})))
     if options.max_steps:
         config = dataclasses.replace(config, max_steps=options.max_steps)
-    records = read_folders(train_folders)
-    held = read_held(test_folder, options.captured)
-    log = options.out / ("sweep.jsonl" if options.sweep else "training.jsonl")
-    for choice in SWEEP if options.sweep else [{"channels": tuple(options.channels), "scenes": None}]:
+    further = coarse_pairs(read_folders(folders[1:]), encoder) if folders[1:] else []
+    channels = tuple(options.channels)
+    network, embedding = taught(options.out, channels, small, [*small, *further], held, config, options.device, say)
+    save_model(options.out / "model", network, embedding)
 
-        def say(row: dict[str, Any], choice: dict[str, Any] = choice) -> None:
-            line = json.dumps(choice | row)
-            print(line, flush=True)
-            with log.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
 
-        pairs = coarse_pairs(of_scenes(records, choice["scenes"]), config.cells)
-        if options.sweep:
-            network, embedding = new_network(choice["channels"])
-            trained(network, embedding, pairs, held, CoarseConfig(**LESSON), options.device, say)
-            say({"milliseconds": milliseconds(network, embedding)})
-            continue
-        network, embedding = taught(options.out, choice["channels"], pairs, held, config, options.device, say)
-        folder = options.out / "model"
-        save_checkpoint(
-            folder,
-            network,
-            text_embedding=embedding,
-            prompt="remove degradation",
-            metadata=METADATA,
-            dtype=torch.float16,
-        )
-        print(folder)
+def sweep(
+    records: Sequence[PairRecord],
+    small: Sequence[CoarsePairs],
+    held: Held,
+    device: str,
+    say: Callable[[dict[str, Any]], None],
+) -> None:
+    """Compare sizes and numbers of scenes after a lesson each."""
+    from difix_train.coarse.config import CoarseConfig
+    from difix_train.coarse.pairs import coarse_pairs
+
+    for choice in SWEEP:
+        network, embedding = new_network(choice["channels"], choice["seed"])
+        few = choice["scenes"]
+        pairs = small if few is None else coarse_pairs(of_scenes(records, few), network)
+        lesson = CoarseConfig(**LESSON, seed=choice["seed"])
+        trained(network, embedding, pairs, held, lesson, device, lambda row, choice=choice: say(choice | row))
+        say(choice | {"milliseconds": milliseconds(network, embedding)})
+
+
+def save_model(folder: Path, network: DifixNetwork, embedding: torch.Tensor) -> None:
+    """Write the folder that is shipped."""
+    from difix_model.formats.checkpoint import save_checkpoint
+
+    save_checkpoint(
+        folder,
+        network.to("cpu"),
+        text_embedding=embedding.cpu(),
+        prompt="remove degradation",
+        metadata=METADATA,
+        dtype=torch.float16,
+    )
+    print(folder)
 
 
 if __name__ == "__main__":

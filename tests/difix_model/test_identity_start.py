@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from difix_model.config import tiny_config
-from difix_model.identity import CORRECTIONS, small_config, start_at_identity
+from difix_model.identity import CORRECTIONS, DETAIL, NO_DETAIL, small_config, start_at_identity
 from difix_model.network import DifixNetwork
 
 
@@ -40,6 +40,22 @@ def test_the_latent_holds_the_coarse_image_and_no_correction(network: DifixNetwo
     torch.testing.assert_close(encoded.z[0, :, :3], coarse, rtol=0.05, atol=0.02)
     denoised = network.denoise(encoded, text_embedding=embedding())
     assert denoised.z[:, :, list(CORRECTIONS)].abs().max() == 0
+
+
+def test_the_latent_tells_how_much_detail_there_is(network: DifixNetwork) -> None:
+    rng = torch.Generator().manual_seed(3)
+    flat = torch.full((1, 3, 96, 128), 0.3)
+    flat[:, :, 64:] = 0.7
+    textured = flat.clone()
+    textured[..., 64:] += 0.1 * torch.randn(1, 3, 96, 64, generator=rng)
+    textured[..., 96:] += 0.1 * torch.randn(1, 3, 96, 32, generator=rng)
+    x = 2 * torch.stack([flat, textured], dim=1).clamp(0, 1) - 1
+    detail = network.encode(x).z[0, :, DETAIL, 1:7, 1:-1]
+    torch.testing.assert_close(detail[0], torch.full_like(detail[0], NO_DETAIL), atol=0.25, rtol=0)
+    smooth, some, more = detail[1, :, :6].mean(), detail[1, :, 8:10].mean(), detail[1, :, 12:].mean()
+    assert smooth < NO_DETAIL + 0.25
+    assert some > smooth + 0.5
+    assert more > some + 0.2
 
 
 def test_a_correction_in_the_latent_shifts_the_colours(network: DifixNetwork) -> None:

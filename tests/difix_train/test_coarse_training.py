@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from difix_model.identity import small_config, start_at_identity
+from difix_model.identity import DETAIL, NO_DETAIL, small_config, start_at_identity
 from difix_model.network import DifixNetwork
 from difix_model.pairs import PairRecord
 from difix_train.coarse.batches import coarse_batches
 from difix_train.coarse.config import CoarseConfig
 from difix_train.coarse.damage import damage
-from difix_train.coarse.pairs import CoarsePairs, coarse_pairs
+from difix_train.coarse.pairs import DETAIL_PLANE, RGB, CoarsePairs, coarse_pairs
 from difix_train.coarse.training import coarse_gain, corrected, train_coarse
 
 EMBEDDING = torch.randn(4, small_config().unet.cross_attention_dim, generator=torch.Generator().manual_seed(2))
@@ -32,9 +32,9 @@ def _network(*, trained: bool = False) -> DifixNetwork:
 def _pairs(num: int, seed: int, *, size: int = 6) -> CoarsePairs:
     """Renders are photos with their left half too dark by as much as the reference's own left half says."""
     rng = np.random.default_rng(seed)
-    photo = torch.from_numpy(rng.uniform(0.4, 0.9, size=(num, 3, 1, 1))).float().expand(num, 3, size, size).clone()
+    photo = torch.from_numpy(rng.uniform(0.4, 0.9, size=(num, 4, 1, 1))).float().expand(num, 4, size, size).clone()
     rendered = photo.clone()
-    rendered[..., : size // 2] *= 0.6
+    rendered[:, RGB, :, : size // 2] *= 0.6
     return CoarsePairs(rendered=rendered, photo=photo, reference=photo.clone(), fine_mse=torch.full((num,), 1e-4))
 
 
@@ -43,10 +43,12 @@ def test_a_coarse_correction_is_what_the_whole_network_does():
     x = torch.rand(2, 2, 3, 64, 96, generator=torch.Generator().manual_seed(1)) * 0.6 + 0.2
     with torch.no_grad():
         whole = network(2 * x - 1, text_embedding=EMBEDDING, decode="target", clamp=False)[:, 0] / 2 + 0.5
-        coarse = torch.nn.functional.avg_pool2d(x.flatten(0, 1), 8).unflatten(0, (2, 2))
+        averaged = torch.nn.functional.avg_pool2d(x.flatten(0, 1), 8)
+        detail = network.encode_latents(2 * x.flatten(0, 1) - 1)[:, DETAIL : DETAIL + 1]
+        coarse = torch.cat([averaged, detail], dim=1).unflatten(0, (2, 2))
         expected = corrected(network, coarse[:, 0], coarse[:, 1], text_embedding=EMBEDDING)
     change = torch.nn.functional.avg_pool2d(whole - x[:, 0], 8)
-    wanted = expected - coarse[:, 0]
+    wanted = expected - coarse[:, 0, RGB]
     assert wanted.abs().mean() > 0.005
     similarity = torch.nn.functional.cosine_similarity(
         change[..., 1:-1, 1:-1].flatten(), wanted[..., 1:-1, 1:-1].flatten(), dim=0
@@ -54,49 +56,55 @@ def test_a_coarse_correction_is_what_the_whole_network_does():
     assert similarity > 0.9
 
 
-def test_errors_within_and_between_cells_are_the_whole_error(tmp_path: Path):
-    rng = np.random.default_rng(0)
-    images = {}
-    for name in ("render", "photo", "reference"):
-        images[name] = rng.integers(0, 256, size=(24, 32, 3)).astype(np.uint8)
-        Image.fromarray(images[name]).save(tmp_path / f"{name}.png")
-    record = PairRecord(
-        id="one",
+def _written(folder: Path, id: str, size: tuple[int, int], reference: tuple[int, int] | None, seed: int) -> PairRecord:
+    rng = np.random.default_rng(seed)
+    paths = {}
+    for name, (width, height) in {"render": size, "photo": size, "reference": reference or size}.items():
+        paths[name] = folder / f"{id}_{name}.png"
+        Image.fromarray(rng.integers(0, 256, size=(height, width, 3)).astype(np.uint8)).save(paths[name])
+    return PairRecord(
+        id=id,
         split="train",
-        image=tmp_path / "render.png",
-        target_image=tmp_path / "photo.png",
-        ref_image=tmp_path / "reference.png",
+        image=paths["render"],
+        target_image=paths["photo"],
+        ref_image=None if reference is None else paths["reference"],
         prompt="",
     )
-    pairs = coarse_pairs([record], (8, 4))
-    whole = np.mean((images["render"] / 255.0 - images["photo"] / 255.0) ** 2)
-    for one in pairs.values():
-        between = float((one.rendered - one.photo).square().mean())
-        assert between + float(one.fine_mse) == pytest.approx(whole, rel=1e-4)
-    assert pairs[8].rendered.shape == (1, 3, 3, 4)
-    assert pairs[4].rendered.shape == (1, 3, 6, 8)
 
 
-def test_pairs_without_reference_or_of_other_sizes_are_refused(tmp_path: Path):
-    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
-    Image.new("RGB", (24, 16)).save(tmp_path / "b.png")
+def test_errors_within_and_between_cells_are_the_whole_error(tmp_path: Path):
+    record = _written(tmp_path, "one", (32, 24), (32, 24), 0)
+    (one,) = coarse_pairs([record], _network())
+    render, photo = (np.asarray(Image.open(path)) / 255.0 for path in (record.image, record.target_image))
+    between = float((one.rendered - one.photo)[:, RGB].square().mean())
+    assert between + float(one.fine_mse) == pytest.approx(np.mean((render - photo) ** 2), rel=1e-4)
+    assert one.rendered.shape == (1, 4, 3, 4)
 
-    def record(image: str, reference: str | None) -> PairRecord:
-        return PairRecord(
-            id="one",
-            split="train",
-            image=tmp_path / image,
-            target_image=tmp_path / "a.png",
-            ref_image=None if reference is None else tmp_path / reference,
-            prompt="",
-        )
 
+def test_pairs_are_kept_by_size_and_the_detail_is_the_latents_own(tmp_path: Path):
+    records = [
+        _written(tmp_path, "a", (32, 24), (32, 24), 0),
+        _written(tmp_path, "b", (45, 16), (45, 16), 1),
+        _written(tmp_path, "c", (32, 24), (32, 24), 2),
+    ]
+    network = _network()
+    large, wide = coarse_pairs(records, network)
+    assert large.photo.shape == (2, 4, 3, 4)
+    assert wide.photo.shape == (1, 4, 2, 5)
+    rgb = torch.from_numpy(np.array(Image.open(records[2].ref_image or ""))).permute(2, 0, 1).float() / 255
+    with torch.no_grad():
+        z = network.encode_latents(2 * rgb[None] - 1)
+    torch.testing.assert_close(large.reference[1, DETAIL_PLANE], z[0, DETAIL])
+    torch.testing.assert_close(2 * large.reference[1, RGB] - 1, z[0, :3], rtol=0.05, atol=0.1)
+
+
+def test_pairs_without_reference_or_of_unequal_images_are_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="has no reference"):
-        coarse_pairs([record("a.png", None)], (8,))
-    with pytest.raises(ValueError, match="another size"):
-        coarse_pairs([record("b.png", "a.png")], (8,))
+        coarse_pairs([_written(tmp_path, "one", (16, 16), None, 0)], _network())
+    with pytest.raises(ValueError, match="differ in size"):
+        coarse_pairs([_written(tmp_path, "two", (16, 16), (24, 16), 0)], _network())
     with pytest.raises(ValueError, match="no pair"):
-        coarse_pairs([], (8,))
+        coarse_pairs([], _network())
 
 
 def test_training_learns_what_is_missing_and_an_untrained_network_changes_nothing():
@@ -108,7 +116,7 @@ def test_training_learns_what_is_missing_and_an_untrained_network_changes_nothin
     losses = []
     config = CoarseConfig(
         max_steps=120,
-        cells=(8,),
+        batch_size=16,
         crop_prob=0.0,
         warmup_steps=10,
         tone_prob=0.0,
@@ -120,7 +128,7 @@ def test_training_learns_what_is_missing_and_an_untrained_network_changes_nothin
     )
     train_coarse(
         network,
-        {8: _pairs(64, seed=1)},
+        [_pairs(64, seed=1)],
         config,
         text_embedding=EMBEDDING,
         on_step=lambda step, loss: losses.append(loss),
@@ -137,8 +145,8 @@ def test_the_same_seed_trains_the_same_weights():
     for _ in range(2):
         network = _network()
         network.unet.requires_grad_(True)
-        config = CoarseConfig(max_steps=4, cells=(8, 6), batch_size=2, tone_prob=1.0)
-        train_coarse(network, {8: _pairs(8, 1), 6: _pairs(8, 1, size=8)}, config, text_embedding=EMBEDDING)
+        config = CoarseConfig(max_steps=4, batch_size=2, tone_prob=1.0)
+        train_coarse(network, [_pairs(8, 1), _pairs(8, 1, size=8)], config, text_embedding=EMBEDDING)
         results.append(network.unet.state_dict())
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
 
@@ -147,13 +155,14 @@ def test_damage_changes_windows_of_the_render_and_nothing_else(monkeypatch: pyte
     monkeypatch.setattr("difix_train.coarse.damage.VEIL_PROB", 0.0)
     rng = np.random.default_rng(3)
     for _ in range(20):
-        image, other = torch.rand(2, 3, 18, 24).unbind()
+        image, other = torch.rand(2, 4, 18, 24).unbind()
         before, other_before = image.clone(), other.clone()
         damage(image, other, rng)
         changed = (image != before).any(dim=0)
         assert torch.equal(other, other_before)
         assert changed.float().mean() < 0.75
-        assert image.min() >= 0
+        assert image[RGB].min() >= 0
+        assert image.min() >= NO_DETAIL
         assert image.max() <= 1
 
 
@@ -161,13 +170,14 @@ def test_a_veil_lies_over_all_and_takes_contrast_away(monkeypatch: pytest.Monkey
     monkeypatch.setattr("difix_train.coarse.damage.VEIL_PROB", 1.0)
     rng = np.random.default_rng(5)
     for _ in range(20):
-        image = torch.rand(3, 18, 24)
+        image = torch.rand(4, 18, 24)
         before = image.clone()
         damage(image, before, rng)
         assert (image != before).float().mean() > 0.5
-        assert image.var(dim=(1, 2)).mean() < before.var(dim=(1, 2)).mean()
-        assert image.min() >= 0
-        assert image.max() <= 1
+        assert image[RGB].var(dim=(1, 2)).mean() < before[RGB].var(dim=(1, 2)).mean()
+        assert (image[DETAIL_PLANE] <= before[DETAIL_PLANE] + 1e-6).all()
+        assert image[RGB].min() >= 0
+        assert image[RGB].max() <= 1
 
 
 def test_batches_keep_their_promises():
@@ -178,14 +188,12 @@ def test_batches_keep_their_promises():
         reference=pairs.reference.clone(),
         fine_mse=pairs.fine_mse.clone(),
     )
-    config = CoarseConfig(
-        max_steps=40, batch_size=4, cells=(8,), crop_prob=0.5, clean_prob=0.0, tone_prob=0.0, curriculum=0.5
-    )
+    config = CoarseConfig(max_steps=40, batch_size=4, crop_prob=0.5, clean_prob=0.0, tone_prob=0.0, curriculum=0.5)
     shapes, damaged, without = set(), [], 0
-    for batch in coarse_batches({8: pairs}, config):
+    for batch in coarse_batches([pairs], config):
         shapes.add(tuple(batch.photo.shape[-2:]))
-        wrong = (batch.rendered - batch.photo).abs().amax(dim=(1, 2, 3))
-        ratio = batch.rendered / batch.photo
+        wrong = (batch.rendered - batch.photo)[:, RGB].abs().amax(dim=(1, 2, 3))
+        ratio = (batch.rendered / batch.photo)[:, RGB]
         whole = torch.isclose(ratio, torch.tensor(0.6), atol=1e-4) | torch.isclose(ratio, torch.tensor(1.0), atol=1e-4)
         damaged.append(float((~whole).flatten(1).any(dim=1).float().mean()))
         without += batch.references is None
@@ -198,7 +206,7 @@ def test_batches_keep_their_promises():
         assert torch.equal(getattr(pairs, name), getattr(kept, name)), name
 
 
-@pytest.mark.parametrize("change", [{"damage_prob": 1.5}, {"curriculum": 0.0}, {"cells": (0,)}, {"tone_prob": -0.1}])
+@pytest.mark.parametrize("change", [{"damage_prob": 1.5}, {"curriculum": 0.0}, {"batch_size": 0}, {"tone_prob": -0.1}])
 def test_configs_that_make_no_sense_are_refused(change: dict):
     with pytest.raises(ValueError, match=next(iter(change))):
         CoarseConfig(**change)
@@ -206,8 +214,8 @@ def test_configs_that_make_no_sense_are_refused(change: dict):
 
 def test_an_interrupted_training_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("difix_train.coarse.training.SAVE_EVERY", 2)
-    config = CoarseConfig(max_steps=6, batch_size=2, cells=(8,), precision="float32")
-    pairs = {8: _pairs(8, seed=1, size=8)}
+    config = CoarseConfig(max_steps=6, batch_size=2, precision="float32")
+    pairs = [_pairs(8, seed=1, size=8)]
     state = tmp_path / "state.pt"
 
     def stop_at(last: int):
@@ -235,16 +243,16 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path: Path, monkey
 def test_a_state_of_other_settings_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("difix_train.coarse.training.SAVE_EVERY", 1)
     state = tmp_path / "state.pt"
-    pairs = {8: _pairs(8, seed=1, size=8)}
+    pairs = [_pairs(8, seed=1, size=8)]
 
     def stop(step: int, loss: float) -> None:
         raise KeyboardInterrupt
 
-    config = CoarseConfig(max_steps=2, batch_size=2, cells=(8,))
+    config = CoarseConfig(max_steps=2, batch_size=2)
     with pytest.raises(KeyboardInterrupt):
         train_coarse(
             _network().requires_grad_(True), pairs, config, text_embedding=EMBEDDING, state=state, on_step=stop
         )
-    other = CoarseConfig(max_steps=3, batch_size=2, cells=(8,))
+    other = CoarseConfig(max_steps=3, batch_size=2)
     with pytest.raises(ValueError, match="other settings"):
         train_coarse(_network().requires_grad_(True), pairs, other, text_embedding=EMBEDDING, state=state)

@@ -9,6 +9,10 @@ Without help, such a network leaves its latent alone, and with it the reference,
 image, averaged over each latent position, is carried into the latent's first channels, and the next three channels are
 carried to the decoder's last block, where they add to the image: the UNet starts with a coarse picture of every view
 and has only to say how the colours of the render should change.
+
+One more channel of the latent says how much detail there is in each position: differences of neighbouring pixels,
+about their absolute values, averaged. What a render lost, fog, holes, blur, has none, and photos always have some, so
+this tells the views apart and bad places from good ones, which a coarse picture cannot.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,8 +33,24 @@ CONSTANT = 8.0
 IMAGE_SCALE = 0.5
 """Size of the image in its channels, so that C stays moderate."""
 
-COLOURS, CORRECTIONS = (0, 1, 2), (3, 4, 5)
-"""Channels of the latent that hold the coarse image, and its correction."""
+COLOURS, CORRECTIONS, DETAIL = (0, 1, 2), (3, 4, 5), 6
+"""Channels of the latent that hold the coarse image, its correction, and how much detail the image has there."""
+
+_DETAIL_IN_BLOCKS = 3
+"""The channel that carries the detail through the encoder's blocks, up to the last."""
+
+_LINEAR_BIAS = 2.0
+"""Keeps the brightness, normalised, where SiLU is nearly linear."""
+
+_DIFFERENCE_GAIN = 15.0
+"""Neighbours that differ by a fifteenth of the image's spread are where SiLU(u) + SiLU(-u), about the absolute value,
+turns from a parabola into a line."""
+
+_DETAIL_GAIN = 6.0
+"""The channel of the latent is about this many times the mean difference ..."""
+
+NO_DETAIL = -1.0
+"""... above this, which is what it holds where there is no detail at all."""
 
 POOLING = torch.tensor([[0.25, 0.25, 0.0], [0.25, 0.25, 0.0], [0.0, 0.0, 0.0]])
 """Averages two by two pixels in the encoder's strided convolutions."""
@@ -62,7 +82,7 @@ def small_config(channels: tuple[int, ...] = (48, 96)) -> NetworkConfig:
         vae=VaeConfig(
             block_out_channels=(GROUP, 16, 16, 24),
             layers_per_block=1,
-            latent_channels=len(COLOURS) + len(CORRECTIONS),
+            latent_channels=len(COLOURS) + len(CORRECTIONS) + 1,
             norm_num_groups=1,
             scaling_factor=1.0,
             mid_block_attention=False,
@@ -90,6 +110,7 @@ def start_at_identity(network: DifixNetwork) -> None:
             f"channels in {groups} groups and lora_rank {vae.config.lora_rank}"
         )
     _carry_image_to_last_block(network)
+    _measure_detail(network)
     _carry_image_to_latent(network)
     _carry_correction_to_last_block(network)
     _read_image_from_last_block(network)
@@ -107,32 +128,60 @@ def _carry_image_to_last_block(network: DifixNetwork) -> None:
     _put(decoder.get_submodule(f"skip_conv_{levels}"), {colour: {colour: 1.0} for colour in COLOURS})
 
 
+def _measure_detail(network: DifixNetwork) -> None:
+    """Let the encoder's first block sum up differences of brightness between neighbouring pixels."""
+    encoder: Any = network.vae.encoder
+    _put(encoder.conv_in, {_DETAIL_IN_BLOCKS: {}})
+    first = encoder.down_blocks[0].resnets[0]
+    first.norm1.weight[list(COLOURS)], first.norm1.bias[list(COLOURS)] = 1.0, _LINEAR_BIAS
+    # Two differences, each with its negative, beside two constants that make the next norm's scale known.
+    first.conv1.weight[:GROUP] = 0
+    first.conv1.bias[:GROUP] = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.0])
+    for colour in COLOURS:
+        for row, sign in ((0, 1.0), (1, -1.0)):
+            first.conv1.weight[row, colour, 1, 1:] = torch.tensor([-sign, sign]) / 3
+            first.conv1.weight[2 + row, colour, 1:, 1] = torch.tensor([-sign, sign]) / 3
+    # The constants are two of eight channels, so the group's standard deviation is about a half.
+    first.norm2.weight[:4], first.norm2.bias[:4] = 0.5 * _DIFFERENCE_GAIN, 0.0
+    for block in encoder.down_blocks:
+        for resnet in block.resnets:
+            _pass_by(resnet, (_DETAIL_IN_BLOCKS,))
+    first.conv2.weight[_DETAIL_IN_BLOCKS, :4, 1, 1] = 1 / _DIFFERENCE_GAIN
+
+
 def _carry_image_to_latent(network: DifixNetwork) -> None:
     encoder: Any = network.vae.encoder
     groups = network.vae.config.norm_num_groups
+    carried = (*COLOURS, _DETAIL_IN_BLOCKS)
     for block in encoder.down_blocks:
         for resnet in block.resnets:
             _pass_by(resnet, COLOURS)
         for downsampler in block.downsamplers or ():
-            _put(downsampler.conv, {colour: {colour: 1.0} for colour in COLOURS}, kernel=POOLING)
-    # From here on the colours stand beside their negatives and two constants, for the last group norm.
+            _put(downsampler.conv, {channel: {channel: 1.0} for channel in carried}, kernel=POOLING)
+    # From here on the colours stand beside their negatives and two constants, for the last group norm, and so does the
+    # detail.
+    carried_to = GROUP + 2
     last = encoder.down_blocks[-1].resnets[0]
-    _put(last.conv2, {row: {} for row in range(GROUP)})
+    _put(last.conv2, {row: {} for row in range(carried_to)})
     signs = {colour: {colour: 1.0} for colour in COLOURS} | {3 + colour: {colour: -1.0} for colour in COLOURS}
-    _put(last.conv_shortcut, signs | {6: {}, 7: {}})
+    _put(
+        last.conv_shortcut,
+        signs | {6: {}, 7: {}, GROUP: {_DETAIL_IN_BLOCKS: 1.0}, GROUP + 1: {_DETAIL_IN_BLOCKS: -1.0}},
+    )
     for resnet in encoder.mid_block.resnets:
-        _pass_by(resnet, range(GROUP))
+        _pass_by(resnet, range(carried_to))
     for attention in encoder.mid_block.attentions:
         if attention is not None:
-            _put(attention.to_out[0], {row: {} for row in range(GROUP)})
+            _put(attention.to_out[0], {row: {} for row in range(carried_to)})
     constant = 2 * CONSTANT
     encoder.mid_block.resnets[-1].conv2.bias[6:GROUP] = torch.tensor([constant, -constant])
     size = encoder.conv_norm_out.num_channels // groups
     encoder.conv_norm_out.weight[:size] = (2 * constant**2 / size + 0.5) ** 0.5
     gain = 1 / IMAGE_SCALE
     rows = {colour: {colour: gain, 3 + colour: -gain} for colour in COLOURS} | {row: {} for row in CORRECTIONS}
-    _put(encoder.conv_out, rows)
-    _put(network.vae.quant_conv, {row: {row: 1.0} for row in (*COLOURS, *CORRECTIONS)})
+    _put(encoder.conv_out, rows | {DETAIL: {GROUP: _DETAIL_GAIN, GROUP + 1: -_DETAIL_GAIN}})
+    _put(network.vae.quant_conv, {row: {row: 1.0} for row in (*COLOURS, *CORRECTIONS, DETAIL)})
+    network.vae.quant_conv.bias[DETAIL] = NO_DETAIL
 
 
 def _carry_correction_to_last_block(network: DifixNetwork) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from difix_train.coarse.config import CoarseConfig
-from difix_train.coarse.damage import damage, window
-from difix_train.coarse.pairs import CoarsePairs
+from difix_train.coarse.damage import damage, faded, softened, window
+from difix_train.coarse.pairs import RGB, CoarsePairs
 from difix_train.coarse.tones import toned
 
 CROP = 0.75
@@ -25,23 +25,27 @@ STRANGER = (0.2, 0.6)
 DARKEST = 0.4
 """What is in the dark keeps up to this share of its light."""
 
+CLEAN_DETAIL = 0.3
+"""A good render keeps at least this share of the photo's detail."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CoarseBatch:
-    """Pairs of one step, RGB in [0, 1]."""
+    """Pairs of one step."""
 
-    rendered: Float[Tensor, "b c=3 h w"]
-    photo: Float[Tensor, "b c=3 h w"]
-    references: Float[Tensor, "b c=3 h w"] | None
+    rendered: Float[Tensor, "b c=4 h w"]
+    photo: Float[Tensor, "b c=4 h w"]
+    references: Float[Tensor, "b c=4 h w"] | None
     fine_mse: Float[Tensor, " b"]
     """Mean squared error that no coarse correction can undo."""
 
 
-def coarse_batches(pairs: dict[int, CoarsePairs], config: CoarseConfig, first_step: int = 0) -> Iterator[CoarseBatch]:
-    """The batches of a training from a step on; the same seed gives the same ones."""
+def coarse_batches(pairs: Sequence[CoarsePairs], config: CoarseConfig, first_step: int = 0) -> Iterator[CoarseBatch]:
+    """The batches of a training from a step on, each of images of one size; the same seed gives the same ones."""
+    counts = np.array([len(of_size) for of_size in pairs])
     for step in range(first_step, config.max_steps):
         rng = np.random.default_rng([config.seed, step])
-        of_size = pairs[config.cells[rng.integers(len(config.cells))]]
+        of_size = pairs[rng.choice(len(counts), p=counts / counts.sum())]
         chosen = torch.from_numpy(rng.integers(len(of_size), size=config.batch_size))
         images = torch.stack([of_size.rendered[chosen], of_size.photo[chosen], of_size.reference[chosen]], dim=1)
         if rng.random() < 0.5:
@@ -69,7 +73,7 @@ def _references(config: CoarseConfig, rng: np.random.Generator) -> Literal["righ
 
 
 def _changed(
-    images: Float[Tensor, "b v=3 c=3 h w"],
+    images: Float[Tensor, "b v=3 c=4 h w"],
     fine_mse: Float[Tensor, " b"],
     *,
     damage_prob: float,
@@ -81,7 +85,7 @@ def _changed(
 ) -> CoarseBatch:
     for index in range(len(images)):
         if rng.random() < clean_prob:
-            images[index, 0] = images[index, 1]
+            images[index, 0] = softened(images[index, 1], float(rng.uniform(CLEAN_DETAIL, 1)))
             fine_mse[index] = 0
         if rng.random() < stranger_prob:
             _estrange(images[index], images[index - 1], rng)
@@ -98,12 +102,14 @@ def _changed(
 
 
 def _estrange(
-    images: Float[Tensor, "v=3 c=3 h w"], other: Float[Tensor, "v=3 c=3 h w"], rng: np.random.Generator
+    images: Float[Tensor, "v=3 c=4 h w"], other: Float[Tensor, "v=3 c=4 h w"], rng: np.random.Generator
 ) -> None:
     """Let a window of render and photo show what the reference does not: another pair's, or the same in the dark."""
     rows, columns = (window(side, STRANGER, rng) for side in images.shape[-2:])
-    shown = images[:2, :, rows, columns]
-    shown.copy_(other[:2, :, rows, columns] if rng.random() < 0.5 else shown * float(rng.uniform(0, DARKEST)))
+    light = None if rng.random() < 0.5 else float(rng.uniform(0, DARKEST))
+    for view in range(2):
+        shown = images[view, :, rows, columns]
+        shown.copy_(other[view, :, rows, columns] if light is None else faded(shown, light))
 
 
 def _part(side: int, rng: np.random.Generator) -> slice:
@@ -114,4 +120,4 @@ def _part(side: int, rng: np.random.Generator) -> slice:
 
 def _spread(images: Float[Tensor, "b v c h w"]) -> Float[Tensor, " b"]:
     """Mean squared error of the renders."""
-    return (images[:, 0] - images[:, 1]).square().mean(dim=(1, 2, 3))
+    return (images[:, 0] - images[:, 1])[:, RGB].square().mean(dim=(1, 2, 3))

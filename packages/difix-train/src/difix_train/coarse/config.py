@@ -13,12 +13,8 @@ class CoarseConfig:
     max_steps: int = 10_000
     """Optimizer steps."""
 
-    batch_size: int = 16
+    batch_size: int = 32
     """Pairs per step."""
-
-    cells: tuple[int, ...] = (4,)
-    """Pixels along a cell of the latent, one drawn per batch. A cell of a full-size image has 8; with less, pairs of
-    small images show what whole scenes look like at that scale."""
 
     crop_prob: float = 0.5
     """Probability that a batch is shown in part only: three quarters of each side, the same window of all images."""
@@ -74,8 +70,8 @@ class CoarseConfig:
     """Seed of everything random."""
 
     def __post_init__(self) -> None:
-        if min(self.max_steps, self.batch_size, *self.cells) < 1:
-            raise ValueError("max_steps, batch_size and cells must be at least 1")
+        if min(self.max_steps, self.batch_size) < 1:
+            raise ValueError("max_steps and batch_size must be at least 1")
         probabilities = ("crop_prob", "damage_prob", "last_damage_prob", "tone_prob", "stranger_prob", "clean_prob")
         for name in probabilities:
             if not 0 <= getattr(self, name) <= 1:

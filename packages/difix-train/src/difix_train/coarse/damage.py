@@ -10,6 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from difix_model.identity import NO_DETAIL
+from difix_train.coarse.pairs import DETAIL_PLANE, RGB
+
 MAX_WINDOWS = 3
 """A damaged render has between one and so many windows."""
 
@@ -22,17 +25,20 @@ VEIL_PROB = 0.2
 VEIL_CELLS = 4
 """A veil's density changes over so many places per side."""
 
-MAX_SHIFT = 3
+MAX_SHIFT = 2
 """Cells by which what a window shows is moved at most, along each axis."""
 
-Window = Float[Tensor, "c=3 h w"]
+BLURRED_DETAIL = 0.4
+"""What is blurred keeps up to this share of its detail."""
+
+Window = Float[Tensor, "c=4 h w"]
 
 
 def damage(image: Window, other: Window, rng: np.random.Generator) -> None:
     """Damage windows of a coarse render, in place.
 
     Args:
-        image: The render, RGB in [0, 1].
+        image: The render: RGB in [0, 1] and detail.
         other: Another image of the same size, which strays into some windows.
         rng: Draws where and how.
     """
@@ -57,32 +63,43 @@ def window(side: int, shares: tuple[float, float], rng: np.random.Generator) -> 
     return slice(start, start + length)
 
 
+def faded(shown: Window, share: float | Tensor) -> Window:
+    """The same with a share of its light and of its detail."""
+    return torch.cat([shown[RGB] * share, softened(shown, share)[DETAIL_PLANE:]])
+
+
+def softened(shown: Window, share: float | Tensor) -> Window:
+    """The same with a share of its detail."""
+    return torch.cat([shown[RGB], NO_DETAIL + (shown[DETAIL_PLANE:] - NO_DETAIL) * share])
+
+
 def _veiled(image: Window, rng: np.random.Generator) -> Window:
     """Fog of one colour over all: the image's own, or black."""
-    own = image.mean(dim=(1, 2), keepdim=True)
+    own = image[RGB].mean(dim=(1, 2), keepdim=True)
     colour = own * float(rng.uniform(0, 1.2)) if rng.random() < 0.8 else torch.zeros_like(own)
     places = torch.from_numpy(rng.uniform(-0.3, 0.3, size=(1, 1, VEIL_CELLS, VEIL_CELLS))).float()
     spread = functional.interpolate(places, size=image.shape[-2:], mode="bilinear", align_corners=True)[0]
     density = (spread + float(rng.uniform(0.1, 0.9))).clamp(0, 0.95)
-    return image + density * (colour.clamp(0, 1) - image)
+    rgb = image[RGB] + density * (colour.clamp(0, 1) - image[RGB])
+    return torch.cat([rgb, softened(image, 1 - density)[DETAIL_PLANE:]])
 
 
 def _levelled(shown: Window, other: Window, rng: np.random.Generator) -> Window:
     """Nothing but the mean colour: fog."""
     del other, rng
-    return shown.mean(dim=(1, 2), keepdim=True).expand_as(shown)
+    return softened(shown.mean(dim=(1, 2), keepdim=True).expand_as(shown), 0.0)
 
 
 def _blackened(shown: Window, other: Window, rng: np.random.Generator) -> Window:
     """A hole."""
     del other, rng
-    return torch.zeros_like(shown)
+    return faded(shown, 0.0)
 
 
 def _strayed(shown: Window, other: Window, rng: np.random.Generator) -> Window:
-    """What belongs elsewhere: a floater."""
-    del shown, rng
-    return other
+    """What belongs elsewhere: a floater, more or less blurred."""
+    del shown
+    return softened(other, float(rng.uniform()))
 
 
 def _blurred(shown: Window, other: Window, rng: np.random.Generator) -> Window:
@@ -90,7 +107,8 @@ def _blurred(shown: Window, other: Window, rng: np.random.Generator) -> Window:
     del other
     height, width = (max(1, side // int(rng.integers(2, 5))) for side in shown.shape[-2:])
     small = functional.adaptive_avg_pool2d(shown[None], (height, width))
-    return functional.interpolate(small, size=shown.shape[-2:], mode="bilinear", align_corners=False)[0]
+    large = functional.interpolate(small, size=shown.shape[-2:], mode="bilinear", align_corners=False)[0]
+    return softened(large, float(rng.uniform(0, BLURRED_DETAIL)))
 
 
 def _moved(shown: Window, other: Window, rng: np.random.Generator) -> Window:

@@ -1,9 +1,10 @@
-"""Pairs of images averaged over cells, in memory."""
+"""Pairs as the UNet sees them: images averaged over the cells of the latent, and how much detail each cell has."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,24 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from difix_model.identity import DETAIL
+from difix_model.network import DifixNetwork
 from difix_model.pairs import PairRecord
+
+RGB, DETAIL_PLANE = slice(0, 3), 3
+"""Planes of a coarse image: its colours in [0, 1], averaged over cells, and the latent's measure of detail."""
+
+KEPT_IMAGES = 200
+"""Coarse images that are kept while pairs are read: photos stand in many pairs of a scene."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CoarsePairs:
-    """Pairs averaged over cells of one size, RGB in [0, 1]."""
+    """Coarse pairs of images of one size."""
 
-    rendered: Float[Tensor, "n c=3 h w"]
-    photo: Float[Tensor, "n c=3 h w"]
-    reference: Float[Tensor, "n c=3 h w"]
+    rendered: Float[Tensor, "n c=4 h w"]
+    photo: Float[Tensor, "n c=4 h w"]
+    reference: Float[Tensor, "n c=4 h w"]
     fine_mse: Float[Tensor, " n"]
     """Mean squared error of the render that lies within the cells."""
 
@@ -30,42 +39,49 @@ class CoarsePairs:
         return len(self.rendered)
 
 
-def coarse_pairs(records: Sequence[PairRecord], cells: Sequence[int]) -> dict[int, CoarsePairs]:
-    """Read pairs of images of one size once, and average them over cells of several sizes.
+def coarse_pairs(records: Sequence[PairRecord], network: DifixNetwork) -> list[CoarsePairs]:
+    """Read pairs and make them coarse.
 
     Args:
-        records: The pairs, each with a reference.
-        cells: Pixels along a cell.
+        records: The pairs, each with a reference. What does not fill a cell, at the right and the bottom, is left out.
+        network: Started at the identity; its encoder measures detail.
 
     Returns:
-        By the size of the cells.
+        One entry for every size of images, in the order in which they come.
 
     Raises:
-        ValueError: There is no pair, one has no reference, or their sizes differ.
+        ValueError: There is no pair, one has no reference, or its images differ in size.
     """
-    rows: dict[int, list[list[Tensor]]] = {size: [] for size in set(cells)}
-    shape = None
+    side = network.config.vae.downscale_factor
+
+    @lru_cache(KEPT_IMAGES)
+    def read(path: Path) -> tuple[Float[Tensor, "c=3 h w"], Float[Tensor, "c=4 h2 w2"]]:
+        with Image.open(path) as image:
+            rgb = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+        rgb = rgb[:, : rgb.shape[1] // side * side, : rgb.shape[2] // side * side]
+        return rgb, _coarse(rgb[None], network)[0]
+
+    rows: dict[tuple[int, ...], list[list[Tensor]]] = {}
     for record in records:
         if record.ref_image is None:
             raise ValueError(f"pair {record.id} has no reference: coarse training wants one for every pair")
-        images = [_read(path) for path in (record.image, record.target_image, record.ref_image)]
-        shape = shape or images[0].shape
-        if any(image.shape != shape for image in images):
-            raise ValueError(f"pair {record.id} is of another size: expected {shape}")
-        error = float((images[0] - images[1]).square().mean())
-        for size, kept in rows.items():
-            averaged = [functional.avg_pool2d(image, size) for image in images]
-            fine = max(error - float((averaged[0] - averaged[1]).square().mean()), 0.0)
-            kept.append([*averaged, torch.tensor(fine)])
-    if shape is None:
+        images = [read(path) for path in (record.image, record.target_image, record.ref_image)]
+        (render, coarse_render), (photo, coarse_photo), (reference, coarse_reference) = images
+        if not render.shape == photo.shape == reference.shape:
+            raise ValueError(f"the images of pair {record.id} differ in size: coarse training wants one size in a pair")
+        between = (coarse_render - coarse_photo)[RGB].square().mean()
+        fine = ((render - photo).square().mean() - between).clamp(min=0)
+        rows.setdefault(render.shape, []).append([coarse_render, coarse_photo, coarse_reference, fine])
+    if not rows:
         raise ValueError("there is no pair to learn from")
-    stacked = {size: [torch.stack(column) for column in zip(*kept, strict=True)] for size, kept in rows.items()}
-    return {
-        size: CoarsePairs(rendered=columns[0], photo=columns[1], reference=columns[2], fine_mse=columns[3])
-        for size, columns in stacked.items()
-    }
+    return [
+        CoarsePairs(rendered=columns[0], photo=columns[1], reference=columns[2], fine_mse=columns[3])
+        for columns in ([torch.stack(column) for column in zip(*kept, strict=True)] for kept in rows.values())
+    ]
 
 
-def _read(path: Path) -> Float[Tensor, "c=3 h w"]:
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
+@torch.no_grad()
+def _coarse(rgb: Float[Tensor, "n c=3 h w"], network: DifixNetwork) -> Float[Tensor, "n c2=4 h2 w2"]:
+    averaged = functional.avg_pool2d(rgb, network.config.vae.downscale_factor)
+    detail = network.encode_latents(2 * rgb - 1)[:, DETAIL : DETAIL + 1]
+    return torch.cat([averaged, detail], dim=1)

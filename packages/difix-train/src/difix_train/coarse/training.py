@@ -1,10 +1,10 @@
 """Train only the UNet of a network that starts at the identity, on its latents alone.
 
-Such a network's latent holds the image averaged over 8 x 8 pixels, and a correction that is added to the image
-(`difix_model.identity`). So what the UNet learns, how colours should change at that scale, can be learned without
-encoding or decoding anything: a step costs a hundredth of one on whole images, and many thousand steps fit into an
-hour of one CPU thread. The error that no coarse correction can undo is known for every pair and stands in the loss, so
-that the loss is the logarithm of the mean squared error of the whole image: the best mean PSNR.
+Such a network's latent holds the image averaged over 8 x 8 pixels, how much detail there is, and a correction that is
+added to the image (`difix_model.identity`). So what the UNet learns, how colours should change at that scale, can be
+learned without encoding or decoding anything: a step costs a hundredth of one on whole images, and many thousand steps
+fit into an hour of one CPU thread. The error that no coarse correction can undo is known for every pair and stands in
+the loss, so that the loss is the logarithm of the mean squared error of the whole image: the best mean PSNR.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,11 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from difix_model.identity import COLOURS, CORRECTIONS
+from difix_model.identity import COLOURS, CORRECTIONS, DETAIL
 from difix_model.network import DifixNetwork
 from difix_train.coarse.batches import CoarseBatch, coarse_batches
 from difix_train.coarse.config import CoarseConfig
-from difix_train.coarse.pairs import CoarsePairs
+from difix_train.coarse.pairs import DETAIL_PLANE, RGB, CoarsePairs
 
 FLOOR = 1e-3
 """Mean squared error that is added in the logarithm of the loss: above 30 dB, what is left counts less and less."""
@@ -38,17 +38,18 @@ TINY = 1e-8
 
 def corrected(
     network: DifixNetwork,
-    rendered: Float[Tensor, "b c=3 h w"],
-    references: Float[Tensor, "b c=3 h w"] | None,
+    rendered: Float[Tensor, "b c=4 h w"],
+    references: Float[Tensor, "b c=4 h w"] | None,
     *,
     text_embedding: Float[Tensor, "t d"],
-) -> Float[Tensor, "b c=3 h w"]:
-    """What the network makes of coarse renders, not clamped; RGB in [0, 1] in and out."""
-    views = [rendered] if references is None else [rendered, references]
-    z = rendered.new_zeros(len(rendered), len(views), network.config.vae.latent_channels, *rendered.shape[-2:])
-    z[:, :, list(COLOURS)] = 2 * torch.stack(views, dim=1) - 1
+) -> Float[Tensor, "b c2=3 h w"]:
+    """What the network makes of coarse renders, planes as in `CoarsePairs`: RGB, about in [0, 1], not clamped."""
+    views = torch.stack([rendered] if references is None else [rendered, references], dim=1)
+    z = rendered.new_zeros(*views.shape[:2], network.config.vae.latent_channels, *rendered.shape[-2:])
+    z[:, :, list(COLOURS)] = 2 * views[:, :, RGB] - 1
+    z[:, :, DETAIL] = views[:, :, DETAIL_PLANE]
     clean = network.denoise_latents(z, text_embedding=text_embedding)
-    return rendered + clean[:, 0, list(CORRECTIONS)] / 2
+    return rendered[:, RGB] + clean[:, 0, list(CORRECTIONS)] / 2
 
 
 def coarse_gain(
@@ -75,14 +76,14 @@ def coarse_gain(
             part = slice(start, start + batch_size)
             given = None if references == "none" else used[part]
             fixed = corrected(network, pairs.rendered[part], given, text_embedding=text_embedding).clamp(0, 1)
-            errors.append((fixed - pairs.photo[part]).square().mean(dim=(1, 2, 3)))
-    before = (pairs.rendered - pairs.photo).square().mean(dim=(1, 2, 3))
+            errors.append((fixed - pairs.photo[part, RGB]).square().mean(dim=(1, 2, 3)))
+    before = (pairs.rendered - pairs.photo)[:, RGB].square().mean(dim=(1, 2, 3))
     return -10 * torch.log10((torch.cat(errors) + pairs.fine_mse + TINY) / (before + pairs.fine_mse + TINY))
 
 
 def train_coarse(
     network: DifixNetwork,
-    pairs: dict[int, CoarsePairs],
+    pairs: Sequence[CoarsePairs],
     config: CoarseConfig,
     *,
     text_embedding: Float[Tensor, "t d"],
@@ -94,7 +95,7 @@ def train_coarse(
 
     Args:
         network: Started at the identity; its autoencoder is not touched.
-        pairs: By the size of the cells, all that the config draws from.
+        pairs: By the size of their images.
         config: How.
         text_embedding: Embedding of the prompt.
         device: Where to compute; the network stays there.
@@ -172,7 +173,7 @@ def _loss(
     references = None if batch.references is None else batch.references.to(device)
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         fixed = corrected(network, batch.rendered.to(device), references, text_embedding=text_embedding)
-    error = (fixed.float() - batch.photo.to(device)).square().mean(dim=(1, 2, 3))
+    error = (fixed.float() - batch.photo.to(device)[:, RGB]).square().mean(dim=(1, 2, 3))
     return torch.log(error + batch.fine_mse.to(device) + FLOOR).mean()
 
 
