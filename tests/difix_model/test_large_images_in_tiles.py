@@ -22,18 +22,32 @@ from difix_model.network import DifixNetwork
 from difix_model.pipeline import DifixPipeline
 
 
-@pytest.fixture(scope="module")
-def pipe(tmp_path_factory: pytest.TempPathFactory) -> DifixPipeline:
-    """A small network of drawn weights that changes images enough for a seam to show, whatever weights are shipped."""
+def drawn_pipeline(folder: Path, *, looks_around: bool = True) -> DifixPipeline:
+    """A small network of drawn weights that changes images enough for a seam to show, whatever weights are shipped.
+
+    Args:
+        folder: Where its checkpoint is written.
+        looks_around: Whether the UNet's convolutions and attention see more than their own place.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = DifixNetwork(small_config((32, 64)))
         start_at_identity(network)
         torch.nn.init.normal_(network.unet.get_submodule("conv_out").get_parameter("weight"), std=0.01)
         embedding = torch.randn(4, network.config.unet.cross_attention_dim)
-    folder = tmp_path_factory.mktemp("drawn")
+        for name, parameter in network.unet.named_parameters():
+            if not looks_around and ".attn1.to_out." in name:
+                torch.nn.init.zeros_(parameter)
+            elif not looks_around and parameter.ndim == 4 and parameter.shape[-1] == 3:
+                center = parameter[:, :, 1:2, 1:2].detach().clone()
+                parameter.data.zero_()[:, :, 1:2, 1:2] = center
     save_checkpoint(folder, network, text_embedding=embedding, prompt="", metadata={"uses_reference": True})
     return DifixPipeline.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def pipe(tmp_path_factory: pytest.TempPathFactory) -> DifixPipeline:
+    return drawn_pipeline(tmp_path_factory.mktemp("drawn"))
 
 
 def smooth_image(height: int, width: int, seed: int = 0) -> Tensor:
@@ -111,7 +125,9 @@ def test_no_seam_at_tile_borders(pipe: DifixPipeline, with_reference: bool) -> N
     assert measured[0][1] > 4
 
 
-def test_tiles_share_their_statistics(pipe: DifixPipeline) -> None:
+def test_tiles_share_their_statistics(tmp_path: Path) -> None:
+    """Where nothing but the norms looks beyond a tile, sharing what they see takes a third of the error away or more."""
+    pipe = drawn_pipeline(tmp_path / "drawn", looks_around=False)
     image = smooth_image(192, 256, seed=3)
     image[:, :, 128:] *= 0.4
     pipe.runner.tiling = TilingConfig()
@@ -120,7 +136,7 @@ def test_tiles_share_their_statistics(pipe: DifixPipeline) -> None:
     for shared in (False, True):
         pipe.runner.tiling = TilingConfig(tile_size=128, overlap=32, shared_statistics=shared)
         error[shared] = float((pipe.fix(image) - whole).square().mean().sqrt())
-    assert 0 < error[True] < 0.85 * error[False]
+    assert 0 < error[True] < 0.67 * error[False], error
     assert not any(module._forward_hooks for module in pipe.network.modules()), "hooks are taken off"
 
 

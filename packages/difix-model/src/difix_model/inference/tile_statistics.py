@@ -1,7 +1,9 @@
 """Group norms that take their statistics from all tiles of an image instead of from each tile alone.
 
 The network normalizes by the mean and variance over the whole image. Tiles that each take their own get colours of
-their own: measured with the embedded weights that is nine tenths of the difference to an image that was run whole.
+their own. How much that matters depends on the network: with the first edition of the embedded weights it was most of
+the difference to an image that was run whole; where attention or padding at the tiles' borders matters more, sharing
+helps little.
 """
 
 from collections.abc import Callable
