@@ -65,7 +65,7 @@ HELD_OUT = PairsSet(folder="held_out", first_seed=5100, share=1, size=192, max_s
 CHANNELS = (32, 64)
 """Of the shipped UNet's levels."""
 
-LESSON: dict[str, Any] = {"max_steps": 1500, "tone_prob": 0.3, "stranger_prob": 0.0}
+LESSON: dict[str, Any] = {"max_steps": 1500, "tone_prob": 0.3, "stranger_prob": 0.0, "harm_weight": 0.0}
 """First, on small pairs, views learn to look at each other. Whether they do within so many steps is partly chance: a
 lesson that fails is repeated with another seed."""
 
@@ -79,7 +79,7 @@ PRACTICE: dict[str, Any] = {"max_steps": 12_000, "learning_rate": 8e-4, "damage_
 """Then they practise on the damage of splats, with ever more changes of tone, and windows that no reference shows."""
 
 CALM: dict[str, Any] = {
-    "max_steps": 1500,
+    "max_steps": 2000,
     "learning_rate": 4e-4,
     "warmup_steps": 100,
     "damage_prob": 0.1,

@@ -126,7 +126,7 @@ def test_no_seam_at_tile_borders(pipe: DifixPipeline, with_reference: bool) -> N
 
 
 def test_tiles_share_their_statistics(tmp_path: Path) -> None:
-    """Where nothing but the norms looks beyond a tile, sharing what they see takes a third of the error away or more."""
+    """Where nothing but the norms looks beyond a tile, sharing what they see takes a third of the error away."""
     pipe = drawn_pipeline(tmp_path / "drawn", looks_around=False)
     image = smooth_image(192, 256, seed=3)
     image[:, :, 128:] *= 0.4

@@ -140,6 +140,30 @@ def test_training_learns_what_is_missing_and_an_untrained_network_changes_nothin
         assert torch.equal(value, autoencoder[name]), name
 
 
+def test_harm_counts_more():
+    def first_loss(harm_weight: float, *, trained: bool) -> float:
+        found: list[float] = []
+        config = CoarseConfig(
+            max_steps=1,
+            batch_size=4,
+            harm_weight=harm_weight,
+            clean_prob=1.0,
+            damage_prob=0.0,
+            last_damage_prob=0.0,
+            precision="float32",
+        )
+        network = _network(trained=trained).requires_grad_(True)
+        pairs = [_pairs(8, seed=1, size=8)]
+        train_coarse(network, pairs, config, text_embedding=EMBEDDING, on_step=lambda step, loss: found.append(loss))
+        return found[0]
+
+    harmless = first_loss(0.0, trained=False)
+    assert first_loss(1.0, trained=False) == pytest.approx(harmless)
+    harm = first_loss(0.0, trained=True) - harmless
+    assert harm > 0.01
+    assert first_loss(1.0, trained=True) - harmless == pytest.approx(2 * harm, rel=1e-4)
+
+
 def test_the_same_seed_trains_the_same_weights():
     results = []
     for _ in range(2):
@@ -206,7 +230,9 @@ def test_batches_keep_their_promises():
         assert torch.equal(getattr(pairs, name), getattr(kept, name)), name
 
 
-@pytest.mark.parametrize("change", [{"damage_prob": 1.5}, {"curriculum": 0.0}, {"batch_size": 0}, {"tone_prob": -0.1}])
+@pytest.mark.parametrize(
+    "change", [{"damage_prob": 1.5}, {"curriculum": 0.0}, {"batch_size": 0}, {"tone_prob": -0.1}, {"harm_weight": -1.0}]
+)
 def test_configs_that_make_no_sense_are_refused(change: dict):
     with pytest.raises(ValueError, match=next(iter(change))):
         CoarseConfig(**change)

@@ -63,6 +63,9 @@ class CoarseConfig:
     clean_prob: float = 0.15
     """Probability that a pair's photo stands in the place of its render: there is nothing to correct then."""
 
+    harm_weight: float = 1.0
+    """Where an image comes out worse than it went in, by how much counts so many times more, at least 0."""
+
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Precision of forward and backward; the weights stay float32."""
 
@@ -78,5 +81,7 @@ class CoarseConfig:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.drop_reference_prob + self.wrong_reference_prob <= 1:
             raise ValueError("drop_reference_prob + wrong_reference_prob must be in [0, 1]")
+        if self.harm_weight < 0:
+            raise ValueError(f"harm_weight must be at least 0, got {self.harm_weight}")
         if not 0 < self.curriculum <= 1:
             raise ValueError(f"curriculum must be in (0, 1], got {self.curriculum}")

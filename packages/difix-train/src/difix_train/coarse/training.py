@@ -4,7 +4,8 @@ Such a network's latent holds the image averaged over 8 x 8 pixels, how much det
 added to the image (`difix_model.identity`). So what the UNet learns, how colours should change at that scale, can be
 learned without encoding or decoding anything: a step costs a hundredth of one on whole images, and many thousand steps
 fit into an hour of one CPU thread. The error that no coarse correction can undo is known for every pair and stands in
-the loss, so that the loss is the logarithm of the mean squared error of the whole image: the best mean PSNR.
+the loss, so that the loss is the logarithm of the mean squared error of the whole image: the best mean PSNR, with harm
+counted more than good.
 """
 
 from __future__ import annotations
@@ -173,8 +174,10 @@ def _loss(
     references = None if batch.references is None else batch.references.to(device)
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         fixed = corrected(network, batch.rendered.to(device), references, text_embedding=text_embedding)
-    error = (fixed.float() - batch.photo.to(device)[:, RGB]).square().mean(dim=(1, 2, 3))
-    return torch.log(error + batch.fine_mse.to(device) + FLOOR).mean()
+    photo, least = batch.photo.to(device)[:, RGB], batch.fine_mse.to(device) + FLOOR
+    after = torch.log((fixed.float() - photo).square().mean(dim=(1, 2, 3)) + least)
+    before = torch.log((batch.rendered.to(device)[:, RGB] - photo).square().mean(dim=(1, 2, 3)) + least)
+    return (after + config.harm_weight * (after - before).clamp(min=0)).mean()
 
 
 def _rate(step: int, config: CoarseConfig) -> float:
