@@ -76,7 +76,13 @@ it is not, the two agree to 0.001 dB. Practice makes more of it."""
 MOST_LESSONS = 5
 """So many seeds are tried."""
 
-PRACTICE: dict[str, Any] = {"max_steps": 12_000, "learning_rate": 8e-4, "damage_prob": 0.6, "curriculum": 0.5}
+PRACTICE: dict[str, Any] = {
+    "max_steps": 12_000,
+    "learning_rate": 8e-4,
+    "damage_prob": 0.6,
+    "curriculum": 0.5,
+    "harm_weight": 0.0,
+}
 """Then they practise on the damage of splats, with ever more changes of tone, and windows that no reference shows."""
 
 CALM: dict[str, Any] = {
@@ -139,6 +145,22 @@ def read_folders(folders: Sequence[Path]) -> list[PairRecord]:
     from difix_model.pairs import read_pairs
 
     return [record for folder in folders for record in read_pairs(folder / "pairs.json")]
+
+
+def coarse_folders(out: Path, folders: Sequence[Path], encoder: DifixNetwork) -> list[CoarsePairs]:
+    """All pairs of folders, made coarse; kept below `out`, as reading them takes minutes."""
+    from difix_train.coarse.pairs import CoarsePairs, coarse_pairs
+
+    found: list[CoarsePairs] = []
+    for folder in folders:
+        records = read_folders([folder])
+        kept = out / f"coarse_{folder.name}_{len(records)}.pt"
+        if not kept.is_file():
+            names = [field.name for field in dataclasses.fields(CoarsePairs)]
+            sets = [{name: getattr(some, name) for name in names} for some in coarse_pairs(records, encoder)]
+            torch.save(sets, kept)
+        found += [CoarsePairs(**some) for some in torch.load(kept, weights_only=True)]
+    return found
 
 
 def of_scenes(records: Sequence[PairRecord], count: int | None) -> list[PairRecord]:
@@ -310,7 +332,6 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     """Make what is missing, train, and write the model."""
     from difix_train.coarse.config import CoarseConfig
-    from difix_train.coarse.pairs import coarse_pairs
 
     options = parsed()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -333,14 +354,14 @@ def main() -> None:
         with log.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
-    small = coarse_pairs(records, encoder)
+    small = coarse_folders(options.out, folders[:1], encoder)
     if options.sweep:
         sweep(records, small, held, options.device, say)
         return
     config = CoarseConfig(**(PRACTICE | (CUDA if options.device.startswith("cuda") else {})))
     if options.max_steps:
         config = dataclasses.replace(config, max_steps=options.max_steps)
-    further = coarse_pairs(read_folders(folders[1:]), encoder) if folders[1:] else []
+    further = coarse_folders(options.out, folders[1:], encoder)
     channels = tuple(options.channels)
     network, embedding = taught(options.out, channels, small, [*small, *further], held, config, options.device, say)
     save_model(options.out / "model", network, embedding)
