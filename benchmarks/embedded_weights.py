@@ -86,14 +86,15 @@ PRACTICE: dict[str, Any] = {
 """Then they practise on the damage of splats, with ever more changes of tone, and windows that no reference shows."""
 
 CALM: dict[str, Any] = {
-    "max_steps": 2000,
-    "learning_rate": 4e-4,
+    "max_steps": 6000,
+    "learning_rate": 5e-4,
     "warmup_steps": 100,
     "damage_prob": 0.1,
     "curriculum": 0.001,
-    "tone_prob": 0.7,
-    "stranger_prob": 0.5,
-    "clean_prob": 0.35,
+    "tone_prob": 0.5,
+    "stranger_prob": 0.3,
+    "clean_prob": 0.3,
+    "harm_weight": 0.3,
 }
 """At last they learn what to leave alone: good renders, and dark things that are no holes."""
 
