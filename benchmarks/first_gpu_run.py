@@ -1,8 +1,8 @@
 """Everything this project keeps for a machine with a GPU, in one command, into one folder.
 
-It runs the tests marked `gpu`, the rasterizers against each other, the fixer's latencies at full size, the demo, and
-the training of small weights, one after the other; what fails is written down and does not stop the rest. Tables for
-docs/benchmarks.md stand in OUT/*.txt afterwards.
+It runs the tests marked `gpu`, the rasterizers against each other, the fixer's latencies at full size, what its
+training steps cost, the demo, and the training of small weights, one after the other; what fails is written down and
+does not stop the rest. Tables for docs/benchmarks.md stand in OUT/*.txt afterwards.
 
     uv run python benchmarks/first_gpu_run.py --out runs/gpu
 """
@@ -26,6 +26,7 @@ STEPS: dict[str, list[str]] = {
         *("benchmarks/pipeline_latency.py", "--device", "cuda", "--out", "{out}/latency.json"),
         *("--compile", "no", "default", "max-autotune", "--repeats", "30"),
     ],
+    "train_step": ["benchmarks/train_step.py", "--device", "cuda", "--out", "{out}/train_step"],
     "demo": ["-m", "difix3d_train_app", "--device", "cuda", "--out", "{out}/demo"],
     "weights": [
         *("benchmarks/embedded_weights.py", "--device", "cuda", "--out", "{out}/weights"),

@@ -1,12 +1,14 @@
 """The command difix-train, in this process: a run with stop and resume, eval, and every kind of bad input."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from difix_model import DifixPipeline
 from difix_train_app.__main__ import main
 
 RUN = ["--preset", "tiny", "--height", "32", "--width", "32", "--lpips-weight", "0", "--gram-weight", "0"]
@@ -47,6 +49,14 @@ def test_run_stops_resumes_and_is_measured(pairs: Path, tmp_path: Path, capsys: 
     assert all(row in shown for row in ("input", "right reference", "wrong reference", "no reference"))
     assert json.loads((out / "config.json").read_text())["settings"]["config"]["max_steps"] == 4
 
+    # As after a kill between the last checkpoint and the network.
+    shutil.rmtree(out / "model")
+    assert main([*run, "--resume"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(out / "model")
+    weights = "model/model.safetensors"
+    assert (out / weights).read_bytes() == (whole / weights).read_bytes()
+    DifixPipeline.from_pretrained(out / "model")
+
     result = tmp_path / "eval.json"
     assert main(["eval", "--model", str(out / "model"), "--pairs", str(pairs), "--out", str(result)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(result)
@@ -75,6 +85,13 @@ def test_bad_input_is_told_in_a_sentence(pairs: Path, tmp_path: Path, capsys: py
         ([*fine, "--out", "o", "--preset", "huge"], "no preset 'huge'"),
         ([*fine, "--out", "o"], "--model"),
         ([*fine, "--out", "o", "--model", "a", "--base", "b"], "--base"),
+        ([*fine, "--out", "o", *RUN, "--lora-rank", "4"], "--lora-rank takes effect only with --base"),
+        ([*fine, "--out", "o", "--model", "default", "--lora-rank", "2"], "--lora-rank takes effect only with --base"),
+        ([*fine, "--out", "o", *RUN, "--reference-attention", "True"], "whether views attend to each other"),
+        (
+            [*fine, "--out", "none", *RUN[2:], "--model", "default", "--reference-attention", "False"],
+            "whether views attend to each other",
+        ),
         ([*fine, "--out", "o", *RUN, "--resume"], "no checkpoint to continue from"),
         (["run", "--pairs", str(tmp_path / "absent.json"), "--out", "o", *RUN], "absent.json"),
         (["eval", "--pairs", str(good), "--split", "train", "--max-samples", "0"], "max_samples"),
@@ -90,7 +107,27 @@ def test_bad_input_is_told_in_a_sentence(pairs: Path, tmp_path: Path, capsys: py
         assert error.startswith("error: "), error
         assert expected in error
         assert "Traceback" not in error
+    assert not Path("none").exists()
     assert not (tmp_path / "none").exists()
+
+
+def test_adapters_are_trained_and_exported(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "adapters"
+    lora = ["lora", "--pairs", str(pairs), "--out", str(out), *RUN, "--unet-lora-rank", "2", "--max-steps", "1"]
+    assert main(lora) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(out / "model")
+    config = json.loads((out / "config.json").read_text())["settings"]["config"]
+    assert (config["trainable"], config["precision"], config["gradient_checkpointing"]) == ("lora", "bfloat16", True)
+    assert config["data"]["num_workers"] == 2
+    image = np.random.default_rng(1).random((32, 32, 3), dtype=np.float32)
+    expected = DifixPipeline.from_pretrained(out / "model")(image)
+    for form, name in (("ours", "ours"), ("pkl", "model_1.pkl")):
+        target = tmp_path / name
+        assert main(["export", "--run", str(out), "--to", form, "--out", str(target)]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == str(target)
+        np.testing.assert_allclose(DifixPipeline.from_pretrained(target)(image), expected, atol=1e-5)
+    assert main(["export", "--run", str(pairs.parent / "nothing"), "--to", "ours", "--out", str(tmp_path / "no")]) == 2
+    assert "holds no trained network" in capsys.readouterr().err
 
 
 def test_a_run_that_ended_before_its_first_checkpoint_can_be_started_again(pairs: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from difix3d.errors import InputError
 from difix3d.pairs.config import FilterConfig, PairsConfig
+from difix3d.pairs.filters import psnr_u8
 from difix3d.pairs.made import MadePair, ranked_references
 from difix3d.pairs.make import (
     MAKERS,
@@ -21,7 +22,7 @@ from difix3d.pairs.make import (
     write_all_pairs,
 )
 from difix3d.pairs.painted import paint_over, painted_pairs
-from difix_model.pairs import read_pairs
+from difix_model.pairs import PairRecord, read_pairs
 from splat_recon.io.colmap import write_scene
 
 CONFIG = PairsConfig(
@@ -117,6 +118,62 @@ def test_a_scene_is_there_completely_or_not_at_all(tmp_path: Path, monkeypatch: 
     open_pairs_folder(tmp_path, config)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
     assert len(make_scene_pairs(source, tmp_path, config)) == 8
+
+
+TRAINED = PairsConfig().strategies
+TRAINED_CONFIG = PairsConfig(
+    max_size=48,
+    num_views=8,
+    max_steps=12,
+    sparse_at=(1.0,),
+    cycle_at=(1.0,),
+    cross_at=(1.0,),
+    underfit_at=(0.5, 1.0),
+    targets_per_render=2,
+    max_sparse_views=4,
+    cross_max_distance=10,
+    filters=FilterConfig(min_coverage=0, min_psnr=0, same_image_psnr=90),
+)
+"""The strategies that a user gets without asking for any, each with a few steps; nearly nothing is filtered."""
+
+
+def assert_all_strategies_are_there(out: Path, name: str, records: list[PairRecord]) -> None:
+    """Every default strategy has given its pairs, and what the facts say of each agrees with the files."""
+    facts = read_scene_facts(out, name)
+    assert facts["num_made"] == {"sparse": 2, "cycle": 2, "cross": 2, "underfit": 4}
+    assert tuple(facts["num_made"]) == TRAINED
+    assert {record.id.split("/")[1] for record in records} == set(facts["pairs"])
+    assert {pair["strategy"] for pair in facts["pairs"].values()} == set(TRAINED)
+    assert facts["left_out"] == {}
+    for record in records:
+        pair = facts["pairs"][record.id.split("/")[1]]
+        degraded, photo = pixels(record.image), pixels(record.target_image)
+        assert degraded.shape == photo.shape == (36, 48, 3)
+        assert psnr_u8(degraded, photo) == pytest.approx(pair["psnr"], abs=1e-3)
+        assert pair["psnr"] < 40
+        assert record.target_image == out / name / "photos" / f"{pair['target'].rsplit('.', 1)[0]}.png"
+        assert record.ref_image == out / name / "photos" / f"{pair['reference'].rsplit('.', 1)[0]}.png"
+        seen = facts["trained_on"][pair["training"]]
+        assert pair["reference"] in seen
+        # A cycle's splats have seen renders at other places; all others must not have seen the target.
+        assert (pair["target"] in seen) == (pair["strategy"] == "cycle")
+
+
+def test_the_default_strategies_make_pairs_of_a_generated_scene(tmp_path: Path) -> None:
+    (source,) = generated_sources(1, 40, TRAINED_CONFIG)
+    records = make_scene_pairs(source, tmp_path, TRAINED_CONFIG)
+    assert_all_strategies_are_there(tmp_path, source.name, records)
+
+
+def test_the_default_strategies_make_pairs_of_a_captured_scene(tmp_path: Path) -> None:
+    scene = generated_sources(1, 41, TRAINED_CONFIG)[0].load()
+    write_scene(tmp_path / "yard", scene)
+    (source,) = colmap_sources([tmp_path / "yard"], TRAINED_CONFIG)
+    records = make_scene_pairs(source, tmp_path / "out", TRAINED_CONFIG)
+    assert_all_strategies_are_there(tmp_path / "out", "yard", records)
+    photos = tmp_path / "out" / "yard" / "photos"
+    for view in scene.views:
+        np.testing.assert_array_equal(pixels(photos / f"{view.name.rsplit('.', 1)[0]}.png"), view.rgb_u8)
 
 
 def test_photos_without_a_pose_are_counted(tmp_path: Path) -> None:

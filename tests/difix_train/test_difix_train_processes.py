@@ -1,4 +1,7 @@
-"""Two processes with batch 1 do what one does with batch 2, with copies of the network and with shards of it."""
+"""Two processes with batch 1 do what one does with batch 2, with copies of the network and with shards of it.
+
+The launch files that the package ships start them as well, on CPUs.
+"""
 
 import json
 import os
@@ -9,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
+from accelerate.utils import DistributedType
 
 from difix_model.formats.checkpoint import load_checkpoint
 from difix_train import InputError
@@ -18,6 +23,7 @@ from support import train_in_processes
 from support.train_in_processes import train
 
 STEPS = 3
+CONFIGS = Path(__file__).resolve().parents[2] / "packages" / "difix-train" / "configs"
 
 
 def _free_port() -> int:
@@ -44,7 +50,11 @@ def _launch(folder: Path, *, sharded: bool, stops: str) -> None:
         )
         for rank in ("0", "1")
     ]
-    outputs = [process.communicate(timeout=300)[0].decode() for process in started]
+    try:
+        outputs = [process.communicate(timeout=300)[0].decode() for process in started]
+    finally:
+        for process in started:
+            process.kill()  # What hangs would go on after the test.
     assert [process.returncode for process in started] == [0, 0], "\n".join(outputs)
 
 
@@ -87,9 +97,75 @@ def test_a_checkpoint_of_two_processes_is_not_continued_by_one(alone: Path, tmp_
         if path.is_file():
             (folder / path.relative_to(alone)).parent.mkdir(exist_ok=True)
             (folder / path.relative_to(alone)).write_bytes(path.read_bytes())
+    del values["sha256_of_this"]  # So that what is changed by hand counts as written.
     (folder / "training.json").write_text(json.dumps(values | {"world_size": 2}))
     assert read_state(folder, settings)[1].world_size == 2
     with pytest.raises(InputError, match="2 processes and there are now 1"):
         train_in_processes.DifixTrainer.load(
             folder, train_in_processes.PairDataset(train_in_processes.pairs(), settings.data), settings
         )
+
+
+def _launch_file(name: str, folder: Path, *, num_machines: int) -> dict:
+    """Train a step by `accelerate launch` with a file of ours and two processes; returns what the processes found.
+
+    Several machines are as many launchers on this one.
+    """
+    given = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
+    port = str(_free_port())
+    started = []
+    for rank in range(num_machines):
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / name)]
+        command += ["--num_processes", "2", "--main_process_port", port]
+        if num_machines > 1:
+            command += ["--num_machines", str(num_machines), "--machine_rank", str(rank)]
+            command += ["--main_process_ip", "127.0.0.1"]
+        command += [train_in_processes.__file__, str(folder), "1"]
+        started.append(subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+    try:
+        outputs = [launcher.communicate(timeout=300)[0].decode() for launcher in started]
+    finally:
+        for launcher in started:
+            launcher.terminate()  # One that hangs; it ends its processes.
+    assert [launcher.returncode for launcher in started] == [0] * num_machines, "\n".join(outputs)
+    return json.loads((folder / "processes.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def one_step_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("one_step_alone")
+    train(folder, 2, [1])
+    return folder / "1"
+
+
+@pytest.mark.parametrize(
+    ("name", "num_machines"),
+    [("cpu.yaml", 1), ("fsdp.yaml", 1), pytest.param("cpu.yaml", 2, marks=pytest.mark.slow)],
+    ids=["cpu", "fsdp", "cpu-two-launchers"],
+)
+def test_a_shipped_launch_file_trains_in_two_processes(
+    one_step_alone: Path, tmp_path: Path, name: str, num_machines: int
+) -> None:
+    found = _launch_file(name, tmp_path, num_machines=num_machines)
+    assert found == {"world_size": 2, "sharded": name == "fsdp.yaml"}
+    assert json.loads((tmp_path / "1" / "training.json").read_text())["world_size"] == 2
+    _assert_same_run(tmp_path / "1", one_step_alone)
+
+
+def test_the_launch_files_are_what_the_launcher_and_the_trainer_expect() -> None:
+    """Unknown keys are refused by the reader; precision is the command's own business."""
+    read: dict[str, ClusterConfig] = {}
+    for path in CONFIGS.glob("*.yaml"):
+        config = load_config_from_file(str(path))
+        assert isinstance(config, ClusterConfig)
+        read[path.name] = config
+    assert set(read) == {"cpu.yaml", "ddp.yaml", "fsdp.yaml"}
+    for name, config in read.items():
+        assert (config.num_machines, config.machine_rank, config.mixed_precision) == (1, 0, "no"), name
+        assert config.use_cpu == (name == "cpu.yaml")
+        assert config.num_processes == (2 if name == "cpu.yaml" else 8)
+    # Another type than these two makes `accelerate launch` start a single process.
+    assert read["cpu.yaml"].distributed_type == read["ddp.yaml"].distributed_type == DistributedType.MULTI_GPU
+    assert read["fsdp.yaml"].distributed_type == DistributedType.FSDP
+    assert read["fsdp.yaml"].fsdp_config == {"fsdp_version": 2}
+    assert not read["ddp.yaml"].fsdp_config

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,11 +24,15 @@ from difix_train import (
     InputError,
     LossConfig,
     NonFiniteLossError,
+    RunFolder,
     RunSettings,
     TrainConfig,
     TrainingRun,
     open_run,
 )
+from difix_train import run as run_module
+from difix_train.losses.lpips import Lpips
+from difix_train.losses.vgg import LAYER_INDICES, VggFeatures
 from difix_train.state import newest_whole, read_progress
 from support import train_in_processes
 
@@ -97,6 +102,37 @@ def test_pictures_are_written_at_the_first_every_nth_and_the_last_step(pairs: Pa
     np.testing.assert_array_equal(picture[:SIDE, :SIDE], first)
     np.testing.assert_array_equal(picture[:SIDE, -SIDE:], reference)
     assert 0 < run.share_waiting_for_data < 1
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    shares = [line["share_waiting_for_data"] for line in lines if line["kind"] == "train"]
+    assert len(shares) == 2
+    assert all(0 < share < 1 for share in shares)
+
+
+class _Stub(Lpips):
+    """Stands for LPIPS with VGG16, which is not at hand here."""
+
+    def forward(self, x_pred: torch.Tensor, x_target: torch.Tensor) -> torch.Tensor:
+        return (x_pred - x_target).abs().mean(dim=(1, 2, 3))
+
+
+@pytest.mark.parametrize("at_hand", [False, True])
+def test_validation_measures_lpips_wherever_its_backbone_is_at_hand(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_hand: bool
+) -> None:
+    """Also where the loss does without it."""
+    config = dataclasses.replace(QUICK, loss=dataclasses.replace(QUICK.loss, vgg16=tmp_path / "absent.pth"))
+    if at_hand:
+        heads = [torch.ones(1)] * len(LAYER_INDICES)
+        monkeypatch.setattr(run_module, "load_vgg16", lambda path: VggFeatures((1,)))
+        monkeypatch.setattr(Lpips, "from_heads_file", lambda vgg: _Stub(vgg, heads))
+    run = open_run(_settings(pairs, tmp_path / "out", config=config))
+    _advance_to(run, 2)
+    assert run.latest_evaluation is not None
+    scores = run.latest_evaluation.after["right"]
+    assert (scores.lpips is not None) == at_hand
+    assert set(run.trainer.history[0].terms) == {"l2"}
+    row = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert row["after"]["right"]["lpips"] == scores.lpips
 
 
 def test_tensorboard_holds_the_curves_and_pictures(pairs: Path, tmp_path: Path) -> None:
@@ -208,26 +244,130 @@ def test_a_save_that_breaks_off_leaves_the_one_before(
     assert read_progress(newest)["step"] == 2
 
 
-@pytest.mark.slow
-def test_a_run_killed_at_any_moment_goes_on_from_its_last_whole_checkpoint(pairs: Path, tmp_path: Path) -> None:
-    """Kill a run that saves after every step at ten moments; let it end, and compare with one that was left alone."""
-    config = {"max_steps": 60, "checkpoint_every": 1}
-    command = [sys.executable, train_in_processes.__file__.replace("train_in_processes", "run_tiny"), str(pairs)]
-    alone, killed = tmp_path / "alone", tmp_path / "killed"
-    subprocess.run([*command, str(alone), json.dumps(config)], check=True)
-    rng = random.Random(0)
-    steps = []
-    for _ in range(10):
-        process = subprocess.Popen([*command, str(killed), json.dumps(config)], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        line = process.stdout.readline()  # The run has begun.
-        steps.append(int(line))
-        time.sleep(rng.uniform(0.0, 0.6))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    assert steps == sorted(steps)
-    assert steps[-1] > 0
-    subprocess.run([*command, str(killed), json.dumps(config)], check=True, stdout=subprocess.DEVNULL)
-    expected = load_checkpoint(alone / "model").network.state_dict()
+def test_what_killed_writes_left_is_removed_and_a_half_replaced_checkpoint_put_back(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _advance_to(open_run(_settings(pairs, tmp_path)), 2)
+    checkpoints = tmp_path / "checkpoints"
+    whole, partial = checkpoints / "step_000002", checkpoints / ".step_000003.partial-17"
+    shutil.copytree(whole, partial)
+    shutil.copytree(whole, checkpoints / ".step_000002.old-18")
+    (tmp_path / ".config.json.partial-19").write_text("{")
+    with pytest.raises(InputError, match="--resume"):
+        _settings(pairs, tmp_path).check()
+    assert partial.exists(), "a folder that is refused may be at work"
+    resumed = _settings(pairs, tmp_path, resume=True)
+    with monkeypatch.context() as patch:
+        patch.setenv("RANK", "1")
+        resumed.check()
+        assert partial.exists(), "only the first process clears up"
+    resumed.check()
+    assert [path.name for path in checkpoints.iterdir()] == ["step_000002"]
+    assert not list(tmp_path.rglob("*partial*"))
+
+    # Killed between its two renames: the older copy is all there is.
+    whole.rename(checkpoints / ".step_000002.old-20")
+    assert resumed.check()[1] == whole
+    assert open_run(resumed).trainer.step == 2
+
+
+def test_a_damaged_newer_checkpoint_is_set_aside_and_does_not_outlive_the_good_one(
+    pairs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = dataclasses.replace(QUICK, checkpoint_every=1, validate_every=0)
+    _advance_to(open_run(_settings(pairs, tmp_path, config=config, stop_at=3)), 3)
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "step_000003" / "training.safetensors").write_bytes(b"damaged")
+    # A single checkpoint is kept from now on, and the first one is of an earlier step than the damaged one.
+    frugal = dataclasses.replace(config, keep_checkpoints=1)
+    run = open_run(_settings(pairs, tmp_path, config=frugal, resume=True))
+    assert run.trainer.step == 2
+    assert "damaged_step_000003" in caplog.text
+    assert run.folder.checkpoint_steps() == [2]
+    _advance_to(run, 3)
+    assert run.folder.checkpoint_steps() == [3]
+    assert newest_whole([run.folder.checkpoint(3)]) == checkpoints / "step_000003"
+    assert (checkpoints / "damaged_step_000003" / "training.safetensors").read_bytes() == b"damaged"
+
+
+def test_what_was_just_loaded_is_not_written_again(pairs: Path, tmp_path: Path) -> None:
+    _advance_to(open_run(_settings(pairs, tmp_path, stop_at=2)), 2)
+    checkpoint = tmp_path / "checkpoints" / "step_000002"
+    written = checkpoint.stat().st_ino
+    run = open_run(_settings(pairs, tmp_path, resume=True))
+    run.save()  # As a signal right after the start would ask for.
+    assert checkpoint.stat().st_ino == written
+    _advance_to(run, 3)
+    run.save()
+    assert run.folder.checkpoint_steps() == [2, 3]
+
+
+def test_a_model_of_an_earlier_step_is_replaced_when_a_finished_run_is_opened(pairs: Path, tmp_path: Path) -> None:
+    """A run that was prolonged, and killed between its last checkpoint and the network."""
+    run = open_run(_settings(pairs, tmp_path, config=dataclasses.replace(QUICK, max_steps=2)))
+    _advance_to(run, 2)
+    assert run.folder.model_step == 2
+    shutil.copytree(run.folder.model, tmp_path / "earlier")
+    _advance_to(open_run(_settings(pairs, tmp_path, resume=True)), 4)
+    shutil.rmtree(run.folder.model)
+    (tmp_path / "earlier").rename(run.folder.model)
+    final = open_run(_settings(pairs, tmp_path, resume=True))
+    assert final.done
+    assert final.folder.model_step == 4
+    found = load_checkpoint(final.folder.model).network.state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in final.trainer.network.state_dict().items())
+
+
+NURSERY = """
+import json, os, runpy, sys
+import torch, difix_train.run
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        sys.argv = json.loads(line)
+        print(os.getpid(), flush=True)
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        os._exit(0)
+    print("ended by", os.waitpid(pid, 0)[1], flush=True)
+"""
+"""Imports once what takes long, and begins a process for each line it reads: the program to run, and its arguments."""
+
+
+@pytest.mark.parametrize("num_kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_run_killed_at_any_moment_goes_on_from_its_last_whole_checkpoint(
+    pairs: Path, tmp_path: Path, num_kills: int
+) -> None:
+    """Kill a run that saves after every step at random moments; let it end, and compare with one left alone."""
+    # The changes that the program makes to its settings, and the same settings for runs in this process.
+    changes = {"max_steps": 8 * num_kills, "checkpoint_every": 1}
+    config = dataclasses.replace(QUICK, trainable="released", log_every=1, validate_every=0, **changes)
+    alone, killed = _settings(pairs, tmp_path / "alone", config=config), tmp_path / "killed"
+    folder, rng, on_disk = RunFolder(killed), random.Random(0), 0
+    command = [train_in_processes.__file__.replace("train_in_processes", "run_tiny"), *map(str, (pairs, killed))]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    with subprocess.Popen([sys.executable, "-c", NURSERY], **pipes) as nursery:
+        assert nursery.stdin is not None
+        assert nursery.stdout is not None
+        for _ in range(num_kills):
+            nursery.stdin.write(json.dumps([*command, json.dumps(changes)]) + "\n")
+            pid, begun_at = (int(nursery.stdout.readline()) for _ in range(2))
+            try:
+                assert begun_at >= on_disk, "a checkpoint that was on the disk is lost"
+                deadline = time.monotonic() + 60
+                while max(folder.checkpoint_steps(), default=0) == begun_at and time.monotonic() < deadline:
+                    time.sleep(0.002)
+                time.sleep(rng.uniform(0.0, 0.05))
+            finally:
+                os.kill(pid, signal.SIGKILL)
+            assert nursery.stdout.readline() == "ended by 9\n"
+            on_disk = folder.checkpoint_steps()[-1]
+    assert 0 < on_disk < changes["max_steps"], "no kill fell into the training"
+    last = open_run(dataclasses.replace(alone, out=killed, resume=True))
+    assert last.trainer.step >= on_disk
+    for run in (last, open_run(alone)):
+        while not run.done:
+            run.advance()
+    expected = load_checkpoint(alone.out / "model").network.state_dict()
     for name, value in load_checkpoint(killed / "model").network.state_dict().items():
         assert torch.equal(value, expected[name]), name
+    assert not list(killed.rglob("*.partial-*"))

@@ -135,6 +135,21 @@ def test_damaged_checkpoint_is_refused_and_the_one_before_it_found(
         newest_whole(folders)
 
 
+def test_a_changed_counter_is_damage_and_a_checkpoint_without_that_checksum_loads(tmp_path: Path) -> None:
+    trainer = make_trainer(BUSY, make_pairs(3))
+    trainer.train_until(1)
+    trainer.save(tmp_path / "checkpoint")
+    path = tmp_path / "checkpoint" / "training.json"
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps(values | {"step": 7}))
+    with pytest.raises(InputError, match=r"damaged: training\.json"):
+        DifixTrainer.load(tmp_path / "checkpoint", trainer.dataset, BUSY)
+    # As they were written before there were these two digests.
+    del values["sha256_of_this"], values["sampler"]["pairs_sha256"]
+    path.write_text(json.dumps(values))
+    assert DifixTrainer.load(tmp_path / "checkpoint", trainer.dataset, BUSY).step == 1
+
+
 def test_other_settings_and_other_pairs_are_refused(tmp_path: Path) -> None:
     trainer = make_trainer(BUSY, make_pairs(3))
     trainer.train_until(1)
@@ -146,6 +161,9 @@ def test_other_settings_and_other_pairs_are_refused(tmp_path: Path) -> None:
         DifixTrainer.load(tmp_path / "checkpoint", trainer.dataset, other)
     with pytest.raises(InputError, match="3 training pairs and there are now 4"):
         DifixTrainer.load(tmp_path / "checkpoint", PairDataset(make_pairs(4), BUSY.data), BUSY)
+    for others in (make_pairs(3)[::-1], make_pairs(4)[1:]):
+        with pytest.raises(InputError, match="other names, or another order"):
+            DifixTrainer.load(tmp_path / "checkpoint", PairDataset(others, BUSY.data), BUSY)
 
 
 def test_two_pairs_are_learned_by_heart() -> None:
@@ -256,3 +274,39 @@ def test_a_saved_model_tells_its_timestep_and_whether_it_was_shown_references(tm
         metadata = json.loads((tmp_path / "model" / "config.json").read_text())["metadata"]
         assert metadata["timestep"] == timestep
         assert metadata["uses_reference"] == (num_references > 0)
+
+
+def test_recomputed_activations_give_the_same_gradients() -> None:
+    """Blocks of the UNet and of the decoder run twice then, and every gradient is the same."""
+    config = TrainConfig(trainable="all", loss=PIXELS, data=SMALL)
+    gradients, calls = [], []
+    for recompute in (False, True):
+        trainer = make_trainer(dataclasses.replace(config, gradient_checkpointing=recompute), make_pairs(1))
+        blocks = {"unet": "unet.down_blocks.0.resnets.0", "decoder": "vae.decoder.up_blocks.0.resnets.0"}
+        counts = dict.fromkeys(blocks, 0)
+        for name, place in blocks.items():
+
+            def count(*_, name: str = name, counts: dict[str, int] = counts) -> None:
+                counts[name] += 1
+
+            # Counted at the beginning: recomputation may stop before a module ends.
+            trainer.network.get_submodule(place).register_forward_pre_hook(count)
+        trainer.train_until(1)
+        gradients.append({name: parameter.grad for name, parameter in trainer.trained.items()})
+        calls.append(counts)
+    assert calls[0] == {"unet": 1, "decoder": 1}
+    assert calls[1] == {"unet": 2, "decoder": 2}
+    assert set(gradients[0]) == set(gradients[1])
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_pairs_with_references_for_a_network_that_cannot_see_them_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    config = TrainConfig(loss=PIXELS, data=SMALL)
+    for reference_attention, num_references, told in ((False, 1, True), (False, 0, False), (True, 1, False)):
+        preset = Preset(network=lambda on=reference_attention: tiny_config(reference_attention=on), description="tiny")
+        start = start_from_preset(preset, prompts=[PROMPT], seed=3)
+        dataset = PairDataset(make_pairs(1, num_references=(num_references,)), SMALL)
+        caplog.clear()
+        DifixTrainer(start.network, start.text_embeddings, dataset, config)
+        assert ("--reference-attention True" in caplog.text) == told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -63,5 +64,9 @@ def train(folder: Path, batch_size: int, stops: list[int], processes: Processes 
 
 if __name__ == "__main__":
     processes = Processes("cpu")
-    train(Path(sys.argv[1]), 1, [int(stop) for stop in sys.argv[2].split(",")], processes)
+    folder = Path(sys.argv[1])
+    train(folder, 1, [int(stop) for stop in sys.argv[2].split(",")], processes)
+    if processes.is_main:
+        found = {"world_size": processes.world_size, "sharded": processes.sharded}
+        (folder / "processes.json").write_text(json.dumps(found), encoding="utf-8")
     processes.close()

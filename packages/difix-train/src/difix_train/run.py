@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from difix_model.config import TIMESTEP
 from difix_model.device import chosen_device
@@ -28,7 +28,7 @@ from difix_train.losses.vgg import load_vgg16
 from difix_train.presets import preset
 from difix_train.processes import Processes
 from difix_train.run_folder import CONFIG, RunFolder
-from difix_train.settings import EvalSettings, RunSettings
+from difix_train.settings import DECODER_LORA_RANK, EvalSettings, RunSettings
 from difix_train.start import StartingPoint, start_from_base, start_from_model, start_from_preset
 from difix_train.state import config_values, newest_whole
 from difix_train.trackers import Tracker, open_trackers
@@ -67,7 +67,10 @@ class TrainingRun:
         """Time spent in steps."""
         self._is_main = trainer.processes.is_main
         self._num_logged = len(trainer.history)
-        self._saved_step: int | None = None
+        self._seconds_logged = self._seconds_waited_logged = 0.0
+        # What was loaded from here is not written again: a kill in the middle of that could cost the checkpoint.
+        stands_there = trainer.processes.from_main(folder.checkpoint(trainer.step).is_dir())
+        self._saved_step: int | None = trainer.step if stands_there else None
         if self._is_main:
             folder.forget_metrics_after(trainer.step)
 
@@ -90,8 +93,7 @@ class TrainingRun:
         if step == 0 and config.validate_every:
             stops.append(1)
         self._train_until(min(stops))
-        for record in self.trainer.history[self._num_logged :]:
-            self._log(record)
+        self._log(self.trainer.history[self._num_logged :])
         self._num_logged = len(self.trainer.history)
         finished = self.trainer.step >= config.max_steps
         if config.validate_every and (self._is_due(config.validate_every) or self.trainer.step == 1 or finished):
@@ -99,6 +101,12 @@ class TrainingRun:
         if self._is_due(config.checkpoint_every) or self.done:
             self.save()
         if finished:
+            self.trainer.save_model(self.folder.model)
+
+    def finish(self) -> None:
+        """Write the model of a run that has ended, if it was interrupted between its last checkpoint and the model."""
+        lacks_model = self.trainer.processes.from_main(self.folder.model_step != self.trainer.step)
+        if self.trainer.step >= self.trainer.config.max_steps and lacks_model:
             self.trainer.save_model(self.folder.model)
 
     def stop_wanted(self, received: Sequence[int]) -> int:
@@ -128,14 +136,20 @@ class TrainingRun:
         finally:
             self.seconds += time.perf_counter() - begun
 
-    def _log(self, record: StepRecord) -> None:
-        if not self._is_main:
+    def _log(self, records: Sequence[StepRecord]) -> None:
+        if not (self._is_main and records):
             return
-        self.folder.append_metrics({"kind": "train", **asdict(record)})
-        values = {"loss": record.loss, "grad_norm": record.grad_norm, "learning_rate": record.learning_rate}
-        values |= {f"loss_{name}": value for name, value in record.terms.items()}
-        for tracker in self.trackers:
-            tracker.numbers({f"train/{name}": value for name, value in values.items()}, record.step)
+        seconds = self.seconds - self._seconds_logged
+        waited = self.trainer.seconds_waiting_for_data - self._seconds_waited_logged
+        waiting = {"share_waiting_for_data": round(waited / seconds, 4) if seconds else 0.0}
+        self._seconds_logged += seconds
+        self._seconds_waited_logged += waited
+        for record in records:
+            self.folder.append_metrics({"kind": "train", **asdict(record), **waiting})
+            values = {"loss": record.loss, "grad_norm": record.grad_norm, "learning_rate": record.learning_rate}
+            values |= waiting | {f"loss_{name}": value for name, value in record.terms.items()}
+            for tracker in self.trackers:
+                tracker.numbers({f"train/{name}": value for name, value in values.items()}, record.step)
 
     def metrics(self) -> dict[str, Any]:
         """Summary of the run so far: the last training record and the last evaluation."""
@@ -211,9 +225,12 @@ def open_run(settings: RunSettings) -> TrainingRun:
             settings.trackers, settings.out, project=settings.project, settings=config_values(settings)
         )
     objective = Objective(config.loss)  # Before the weights: a missing backbone should show at once.
+    lpips = validation_lpips(objective) if validation is not None and config.validate_every else None
     if checkpoint is not None:
         checkpoint = newest_whole([folder.checkpoint(step) for step in folder.checkpoint_steps()])
-        trainer = DifixTrainer.load(checkpoint, dataset, config, objective=objective, processes=processes)
+        trainer = DifixTrainer.load(checkpoint, dataset, config, objective=objective, processes=processes, lpips=lpips)
+        if processes.is_main:
+            folder.set_aside_after(trainer.step)
     else:
         start = starting_point(settings, dataset.prompts)
         trainer = DifixTrainer(
@@ -224,10 +241,12 @@ def open_run(settings: RunSettings) -> TrainingRun:
             objective=objective,
             metadata=start.metadata,
             processes=processes,
+            lpips=lpips,
         )
     run = TrainingRun(trainer, folder, validation=validation, stop_at=settings.stop_at, trackers=trackers)
     if processes.is_main:
         folder.write_json(CONFIG, {"settings": config_values(settings), "versions": versions()})
+    run.finish()
     return run
 
 
@@ -245,13 +264,15 @@ def _plain_starting_point(settings: RunSettings, prompts: tuple[str, ...]) -> St
     if settings.preset is not None:
         return start_from_preset(preset(settings.preset), prompts=prompts, seed=settings.config.seed)
     if settings.model is not None:
-        return start_from_model(settings.model, base=settings.base, prompts=prompts)
+        return start_from_model(
+            settings.model, base=settings.base, prompts=prompts, reference_attention=settings.reference_attention
+        )
     assert settings.base is not None
     return start_from_base(
         settings.base,
         prompts=prompts,
-        lora_rank=settings.lora_rank,
-        reference_attention=settings.reference_attention,
+        lora_rank=DECODER_LORA_RANK if settings.lora_rank is None else settings.lora_rank,
+        reference_attention=settings.reference_attention is not False,
         seed=settings.config.seed,
     )
 
@@ -262,6 +283,17 @@ def validation_data(data: DataConfig) -> DataConfig:
         data, horizontal_flip_prob=0.0, vertical_flip_prob=0.0, drop_reference_prob=0.0, wrong_reference_prob=0.0
     )
     return plain if data.framing == "resize" else replace(plain, height=SIZE_MULTIPLE, width=SIZE_MULTIPLE)
+
+
+def validation_lpips(objective: Objective) -> nn.Module | None:
+    """What validations measure LPIPS with, also where the loss has none: None where its backbone is not at hand."""
+    if objective.lpips is not None:
+        return objective.lpips
+    try:
+        return Lpips.from_heads_file(load_vgg16(objective.config.vgg16) if objective.vgg is None else objective.vgg)
+    except InputError as error:
+        logger.info("No LPIPS in validations: %s", error)
+        return None
 
 
 def evaluate_model(settings: EvalSettings) -> PairEvaluation:

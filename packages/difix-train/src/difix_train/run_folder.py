@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -14,11 +15,15 @@ from PIL import Image
 
 from difix_train.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 CHECKPOINTS = "checkpoints"
 IMAGES = "images"
 METRICS = "metrics.jsonl"
 CONFIG = "config.json"
 PREFIX = "step_"
+DAMAGED = "damaged_"
+"""What the name of a damaged checkpoint begins with after it was set aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ class RunFolder:
         return sorted(int(folder.name.removeprefix(PREFIX)) for folder in found if folder.name[len(PREFIX) :].isdigit())
 
     def open(self, *, resume: bool) -> Path | None:
-        """Make the folder ready to be written.
+        """Make the folder ready to be written, without what killed writes left there.
 
         Returns:
             The checkpoint to continue from; None to begin.
@@ -51,7 +56,11 @@ class RunFolder:
             InputError: The folder cannot be written; it holds a run and ``resume`` is not set; or ``resume`` is set
                 and it holds no checkpoint.
         """
-        steps = self.checkpoint_steps() if self.path.is_dir() else []
+        begun = bool(self.checkpoint_steps()) or self.model.exists()
+        # Of several processes only the first one writes; a folder that is going to be refused may be at work.
+        if os.environ.get("RANK", "0") == "0" and (resume or not begun):
+            self._clear_up()
+        steps = self.checkpoint_steps()
         # A run that ended before its first checkpoint has nothing to lose and nothing to continue from.
         if (steps or self.model.exists()) and not resume:
             raise InputError(f"{self.path} already holds a run: add --resume to continue it, or choose another folder")
@@ -59,6 +68,38 @@ class RunFolder:
             raise InputError(f"{self.path} holds no checkpoint to continue from: leave --resume out")
         check_writable(self.path)
         return self.checkpoint(steps[-1]) if steps else None
+
+    def _clear_up(self) -> None:
+        """Put back a checkpoint that a kill left between two renames; remove what else killed writes left."""
+        for old in (self.path / CHECKPOINTS).glob(f".{PREFIX}*.old-*"):
+            place = old.with_name(old.name.removeprefix(".").rpartition(".old-")[0])
+            if place.exists():
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                old.rename(place)
+        for folder in (self.path, self.path / CHECKPOINTS, self.path / IMAGES):
+            for partial in folder.glob(".*.partial-*"):
+                if partial.is_dir():
+                    shutil.rmtree(partial, ignore_errors=True)
+                else:
+                    partial.unlink(missing_ok=True)
+
+    def set_aside_after(self, step: int) -> None:
+        """Take damaged checkpoints out of the way when a run continues from ``step``, an older one that is whole."""
+        for damaged in (self.checkpoint(later) for later in self.checkpoint_steps() if later > step):
+            aside = damaged.with_name(f"{DAMAGED}{damaged.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            damaged.rename(aside)
+            logger.warning("Set the damaged checkpoint aside as %s: it may be deleted", aside)
+
+    @property
+    def model_step(self) -> int | None:
+        """How many steps the finished model was trained; None where there is none, or none that says so."""
+        try:
+            values = json.loads((self.model / "config.json").read_text(encoding="utf-8"))
+            return int(values["metadata"]["training"]["step"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def write_json(self, name: str, values: Any) -> Path:
         """Write a JSON file atomically."""

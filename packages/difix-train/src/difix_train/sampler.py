@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ class PairSampler:
     def __init__(self, dataset: PairDataset, batch_size: int, seed: int) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
+        self._pairs_sha256 = ids_sha256(dataset)
         self._generator = torch.Generator().manual_seed(seed)
         self._order: list[int] = []
         self._waiting: dict[int, list[Draw]] = {}
@@ -44,6 +47,7 @@ class PairSampler:
         """Everything needed to continue at the same place; serializable as JSON."""
         return {
             "num_pairs": len(self.dataset),
+            "pairs_sha256": self._pairs_sha256,
             "generator": bytes(self._generator.get_state().tolist()).hex(),
             "order": list(self._order),
             "waiting": [asdict(draw) for queue in self._waiting.values() for draw in queue],
@@ -53,11 +57,17 @@ class PairSampler:
         """Continue where :meth:`state` was taken.
 
         Raises:
-            ValueError: The state belongs to a dataset of another length.
+            ValueError: The state belongs to a dataset of another length, or of pairs with other ids.
         """
         if state["num_pairs"] != len(self.dataset):
             raise ValueError(
                 f"the run was started with {state['num_pairs']} training pairs and there are now {len(self.dataset)}: "
+                "continue it with the same pairs file"
+            )
+        # States from before the digest was kept have none.
+        if state.get("pairs_sha256", self._pairs_sha256) != self._pairs_sha256:
+            raise ValueError(
+                "the training pairs have other names, or another order, than those that the run was started with: "
                 "continue it with the same pairs file"
             )
         self._generator.set_state(torch.tensor(list(bytes.fromhex(state["generator"])), dtype=torch.uint8))
@@ -90,6 +100,11 @@ class PairSampler:
         if chance < config.drop_reference_prob + config.wrong_reference_prob:
             return wrong_reference_index(self.dataset, index, other)
         return index
+
+
+def ids_sha256(dataset: PairDataset) -> str:
+    """Digest of the pairs' ids in their order: what the numbers in a sampler's state stand for."""
+    return hashlib.sha256(json.dumps([pair.id for pair in dataset.pairs]).encode()).hexdigest()
 
 
 def wrong_reference_index(dataset: PairDataset, index: int, position: float) -> int:

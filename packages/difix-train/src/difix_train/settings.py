@@ -19,6 +19,9 @@ END_MARKS = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 END_LENGTH = 65_536
 """How near, in bytes: some cameras append data of their own."""
 
+DECODER_LORA_RANK = 4
+"""Rank of the decoder's adapters when training from SD-Turbo, that of the released code."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
@@ -40,11 +43,12 @@ class RunSettings:
     preset: str | None = None
     """Train a fresh network of this architecture: embedded, tiny or sd-turbo."""
 
-    lora_rank: int = 4
-    """Rank of the decoder's adapters when training from --base. Released code: 4."""
+    lora_rank: int | None = None
+    """Rank of the decoder's adapters; only when training from --base alone, by default 4. Released code: 4."""
 
-    reference_attention: bool = True
-    """Whether views attend to each other when training from --base. Released code: off unless asked for."""
+    reference_attention: bool | None = None
+    """Whether views attend to each other; with --base (by default yes) or with --model in a published form (by default
+    what the weights say). Released code: no unless asked for."""
 
     unet_lora_rank: int = 0
     """Train adapters of this rank on the UNet instead of the UNet itself, with --trainable lora; 0 for none. They are
@@ -105,15 +109,25 @@ class RunSettings:
             raise InputError("nothing to train: give --model (weights to continue from), --base or --preset")
         if self.model is not None and self.base is not None and not self.model.endswith(".pkl"):
             raise InputError("--base goes with a .pkl or stands alone: leave --model or --base out")
+        if self.lora_rank is not None and (self.base is None or self.model is not None):
+            raise InputError(
+                "--lora-rank takes effect only with --base alone: leave it out, the weights or the preset have a rank "
+                "of their own (adapters on the UNet: --unet-lora-rank)"
+            )
+        if self.reference_attention is not None and self.preset is not None:
+            raise InputError(
+                "a preset says itself whether views attend to each other: leave the setting of reference attention out"
+            )
 
 
 def lora_config() -> TrainConfig:
-    """What fine-tuning by adapters begins with: bfloat16 and recomputed activations, for one 24 GB GPU."""
+    """What fine-tuning by adapters begins with: bfloat16, recomputed activations, images decoded ahead of time."""
     return TrainConfig(
         trainable="lora",
         precision="bfloat16",
         gradient_checkpointing=True,
         gradient_accumulation=4,
+        data=DataConfig(num_workers=2),
         loss=LossConfig(views="target"),
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=100),
     )

@@ -30,6 +30,8 @@ STATE_JSON = "training.json"
 STATE_TENSORS = "training.safetensors"
 MODEL_WEIGHTS = f"{MODEL_FOLDER}/model.safetensors"
 CHECKSUMMED = (MODEL_WEIGHTS, f"{MODEL_FOLDER}/config.json", STATE_TENSORS)
+OWN_CHECKSUM = "sha256_of_this"
+"""Where the JSON part keeps the checksum of its other values; checkpoints from before it was kept have none."""
 
 FREE_FIELDS = (
     "max_steps",
@@ -111,6 +113,7 @@ def write_state(
             "world_size": state.world_size,
             "sha256": {name: sha256_of(partial / name) for name in CHECKSUMMED},
         }
+        values[OWN_CHECKSUM] = sha256_of_values(values)
         (partial / STATE_JSON).write_text(json.dumps(values) + "\n", encoding="utf-8")
         for name in (*CHECKSUMMED, STATE_JSON):
             with (partial / name).open("rb+") as file:
@@ -166,11 +169,14 @@ def read_state(folder: Path, config: TrainConfig) -> tuple[DifixNetwork, EngineS
 
 
 def check_whole(folder: Path, values: Mapping[str, Any]) -> None:
-    """Compare a checkpoint's files with the checksums in its JSON part.
+    """Compare a checkpoint's files, and its JSON part itself, with the checksums in that part.
 
     Raises:
         InputError: A file is missing or differs.
     """
+    own = sha256_of_values(values)
+    if values.get(OWN_CHECKSUM, own) != own:
+        raise InputError(f"the checkpoint {folder} is damaged: {STATE_JSON}")
     damaged = [
         name
         for name, expected in values["sha256"].items()
@@ -241,6 +247,12 @@ def sha256_of(path: Path) -> str:
     """Checksum of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_values(values: Mapping[str, Any]) -> str:
+    """Checksum of what a JSON object holds, except the checksum itself."""
+    rest = {name: value for name, value in values.items() if name != OWN_CHECKSUM}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

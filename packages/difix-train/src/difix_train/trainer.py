@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from difix_model.config import RENDERED_VIEW
 from difix_model.formats.checkpoint import empty_network, load_strictly, save_checkpoint
@@ -18,7 +19,7 @@ from difix_model.network import DifixNetwork
 from difix_train.batches import BatchStream
 from difix_train.config import TrainConfig
 from difix_train.dataset import Batch, PairDataset
-from difix_train.errors import InputError, NonFiniteLossError, first_problems
+from difix_train.errors import InputError, NonFiniteLossError
 from difix_train.evaluate import REFERENCE_MODES, PairEvaluation, evaluate_pairs
 from difix_train.examples import Example, fixed_example
 from difix_train.losses.objective import Objective
@@ -31,10 +32,18 @@ from difix_train.optim import (
 )
 from difix_train.processes import Processes, placed_like, whole, without_exchange
 from difix_train.sampler import PairSampler
+from difix_train.start import TextEmbeddings, embeddings_by_prompt
 from difix_train.state import EngineState, model_metadata, read_state, write_state
 from difix_train.trainable import freeze_all_but, trainable_parameters
 
-TextEmbeddings = Mapping[str, Float[Tensor, "n d"]]
+logger = logging.getLogger(__name__)
+
+
+NO_REFERENCE_ATTENTION = (
+    "The pairs have references, but in this network views do not attend to each other, so it cannot learn to use them: "
+    "turn reference attention on (--reference-attention True, for weights in a published form or SD-Turbo), "
+    "or leave ref_image out of the pairs, which makes steps cheaper"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +79,7 @@ class DifixTrainer:
         objective: Loss; built from ``config.loss`` by default.
         metadata: Plain values for the checkpoints' metadata, such as licence and origin.
         processes: Where several processes train together; decides the device then.
+        lpips: Perceptual distance for validations; the objective's by default, if it has one.
 
     Raises:
         InputError: A prompt has no embedding, sizes do not fit the network, no parameter is trainable, or a loss
@@ -87,20 +97,27 @@ class DifixTrainer:
         objective: Objective | None = None,
         metadata: Mapping[str, Any] | None = None,
         processes: Processes | None = None,
+        lpips: nn.Module | None = None,
     ) -> None:
         self.config = config
         self.dataset = dataset
         self.processes = Processes(device) if processes is None else processes
         self.device = self.processes.device
         shows_references = any(pair.references for pair in dataset.pairs)
+        if shows_references and not network.config.reference_attention and self.processes.is_main:
+            logger.warning(NO_REFERENCE_ATTENTION)
         knew_references = bool((metadata or {}).get("uses_reference", False))
         self.metadata = {
             **(metadata or {}),
             "uses_reference": network.config.reference_attention and (shows_references or knew_references),
             "timestep": config.timestep,
         }
-        self.text_embeddings = self._embeddings_by_prompt(text_embedding)
+        self.text_embeddings = {
+            prompt: embedding.detach().reshape(embedding.shape[-2:]).to(self.device, torch.float32)
+            for prompt, embedding in embeddings_by_prompt(text_embedding, dataset.prompts).items()
+        }
         self.objective = (Objective(config.loss) if objective is None else objective).to(self.device)
+        self.lpips = self.objective.lpips if lpips is None else lpips.to(self.device)
         self.network = network.to(self.device, torch.float32)
         self.trained = trainable_parameters(network, config.trainable)
         self._check()
@@ -161,7 +178,7 @@ class DifixTrainer:
                     dataset,
                     max_samples=self.config.validation_samples if max_samples is None else max_samples,
                     modes=modes,
-                    lpips=self.objective.lpips,
+                    lpips=self.lpips,
                     device=self.device,
                 )
         finally:
@@ -238,6 +255,7 @@ class DifixTrainer:
         device: torch.device | str = "cpu",
         objective: Objective | None = None,
         processes: Processes | None = None,
+        lpips: nn.Module | None = None,
     ) -> DifixTrainer:
         """Continue from what :meth:`save` wrote; on a CPU the further steps are bitwise the same.
 
@@ -248,6 +266,7 @@ class DifixTrainer:
             device: Where to compute.
             objective: Loss; built from ``config.loss`` by default.
             processes: As many as before.
+            lpips: Perceptual distance for validations.
 
         Raises:
             InputError: The checkpoint is incomplete, damaged or from another configuration or dataset.
@@ -262,6 +281,7 @@ class DifixTrainer:
             objective=objective,
             metadata=state.metadata,
             processes=processes,
+            lpips=lpips,
         )
         if state.world_size != trainer.processes.world_size:
             raise InputError(
@@ -392,24 +412,6 @@ class DifixTrainer:
             with torch.no_grad():
                 for name, parameter in self.trained.items():
                     parameter.copy_(placed_like(state.raw_parameters[name], parameter))
-
-    def _embeddings_by_prompt(self, given: Tensor | TextEmbeddings) -> dict[str, Tensor]:
-        prompts = self.dataset.prompts
-        if isinstance(given, Tensor):
-            if len(prompts) > 1:
-                raise InputError(f"the pairs have {len(prompts)} prompts and there is one text embedding: {prompts}")
-            given = dict.fromkeys(prompts, given)
-        missing = [f'"{prompt}"' for prompt in prompts if prompt not in given]
-        if missing:
-            known = ", ".join(f'"{prompt}"' for prompt in given)
-            raise InputError(
-                f"there is no text embedding for the prompt {first_problems(missing)}: "
-                f"write the pairs with the model's own prompt ({known})"
-            )
-        return {
-            prompt: embedding.detach().reshape(embedding.shape[-2:]).to(self.device, torch.float32)
-            for prompt, embedding in given.items()
-        }
 
     def _check(self) -> None:
         factor = self.network.config.vae.downscale_factor
