@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--model", default="default")
     parser.add_argument("--num-scenes", type=int, default=80)
     parser.add_argument("--num-held-out", type=int, default=16)
-    parser.add_argument("--max-steps", type=int, default=1000)
+    parser.add_argument("--max-steps", type=int, default=300)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     made = options.out / "samples.pt"
