@@ -98,6 +98,10 @@ CALM: dict[str, Any] = {
 }
 """At last they learn what to leave alone: good renders, and dark things that are no holes."""
 
+DETAIL_SHOWN = 0.4
+"""What the finished network is shown of the detail there is (`difix_model.identity.scale_detail`). Captured scenes have
+more than generated ones; by renders of their training photos it does least harm so."""
+
 CUDA: dict[str, Any] = {"max_steps": 60_000, "batch_size": 128}
 """What differs on a GPU in the practice."""
 
@@ -117,12 +121,11 @@ METADATA = {
     "uses_reference": True,
     "timestep": 199,
     "gate": {
-        "dark_level": 0.2,
         "evidence": {
-            "doubted_change": 0.012,
-            "believed_change": 0.04,
-            "doubted_share": 0.1,
-            "believed_share": 0.3,
+            "doubted_change": 0.02,
+            "believed_change": 0.06,
+            "doubted_share": 0.2,
+            "believed_share": 0.4,
         },
     },
 }
@@ -288,6 +291,7 @@ def taught(
     say: Callable[[dict[str, Any]], None],
 ) -> tuple[DifixNetwork, torch.Tensor]:
     """A network that has been through all parts, and the embedding of its prompt."""
+    from difix_model.identity import scale_detail
     from difix_train.coarse.config import CoarseConfig
 
     for seed in range(MOST_LESSONS):
@@ -299,6 +303,7 @@ def taught(
         raise SystemExit(f"{MOST_LESSONS} lessons, and still the reference makes no difference: make more pairs")
     for name, config in {"practice": practice, "calm": CoarseConfig(**CALM)}.items():
         learnt_part(out, name, network, embedding, pairs, held, config, device, say)
+    scale_detail(network, DETAIL_SHOWN)
     return network, embedding
 
 

@@ -1,12 +1,13 @@
 """The identity start: an untrained small network returns its input, and its latent reaches the output."""
 
+import copy
 import dataclasses
 
 import pytest
 import torch
 
 from difix_model.config import tiny_config
-from difix_model.identity import CORRECTIONS, DETAIL, NO_DETAIL, small_config, start_at_identity
+from difix_model.identity import CORRECTIONS, DETAIL, NO_DETAIL, scale_detail, small_config, start_at_identity
 from difix_model.network import DifixNetwork
 
 
@@ -56,6 +57,16 @@ def test_the_latent_tells_how_much_detail_there_is(network: DifixNetwork) -> Non
     assert smooth < NO_DETAIL + 0.25
     assert some > smooth + 0.5
     assert more > some + 0.2
+
+
+def test_detail_can_be_turned_down(network: DifixNetwork) -> None:
+    x = views()
+    before = network.encode(x).z
+    quieter = copy.deepcopy(network)
+    scale_detail(quieter, 0.4)
+    after = quieter.encode(x).z
+    torch.testing.assert_close(after[:, :, DETAIL] - NO_DETAIL, 0.4 * (before[:, :, DETAIL] - NO_DETAIL))
+    assert torch.equal(after[:, :, :DETAIL], before[:, :, :DETAIL])
 
 
 def test_a_correction_in_the_latent_shifts_the_colours(network: DifixNetwork) -> None:

@@ -33,7 +33,7 @@ CASES = [
 ]
 
 MEAN_DIFFERENCE = {torch.float32: 5e-4, torch.float16: 1e-3, torch.bfloat16: 4e-3}
-"""How far from float32 on the CPU a pixel may be in the mean, of a range of 1; bfloat16 on a CPU measured at 0.0018.
+"""How far from float32 on the CPU a pixel may be in the mean, of a range of 1; bfloat16 on a CPU measured at 0.0021.
 float32 on CUDA may use TF32 in convolutions."""
 
 
@@ -45,11 +45,11 @@ def batch() -> tuple[Tensor, Tensor]:
 
 
 def pipeline(**settings: Any) -> DifixPipeline:
-    """The embedded network, made to change ten times as much as it does, so that errors of rounding are small to it."""
+    """The embedded network, changing forty times as much as it does, so that errors of rounding are small to it."""
     pipe = DifixPipeline.from_pretrained("default", **settings)
     pipe.metadata.pop("gate")
     for parameter in pipe.network.unet.get_submodule("conv_out").parameters():
-        parameter.data.mul_(10)
+        parameter.data.mul_(40)
     return pipe
 
 

@@ -116,6 +116,16 @@ def start_at_identity(network: DifixNetwork) -> None:
     _read_image_from_last_block(network)
 
 
+@torch.no_grad()
+def scale_detail(network: DifixNetwork, factor: float) -> None:
+    """Let a network that started at the identity see that many times the detail there is.
+
+    Captured images have more of it than generated ones of the same quality: a network that learned from the latter
+    takes less for granted if it is shown less.
+    """
+    network.vae.quant_conv.weight[DETAIL] *= factor
+
+
 def _carry_image_to_last_block(network: DifixNetwork) -> None:
     encoder: Any = network.vae.encoder
     decoder: Any = network.vae.decoder
