@@ -56,7 +56,7 @@ class PairsSet:
 
 SMALL = PairsSet(folder="pairs_128", first_seed=2000, share=7 / 8, size=128, max_steps=300)
 LARGE = PairsSet(folder="pairs_192", first_seed=4000, share=1 / 8, size=192, max_steps=500)
-"""Most scenes are small, as an image has few cells then, and a step takes a quarter of the time; the others keep
+"""Most scenes are small, as an image has few cells then, and a step takes a fraction of the time; the others keep
 what is learnt from holding for that size only."""
 
 HELD_OUT = PairsSet(folder="held_out", first_seed=5100, share=1, size=192, max_steps=500)
