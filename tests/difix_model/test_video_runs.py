@@ -124,7 +124,7 @@ def assert_same_film(path: Path, expected: Path) -> None:
     assert [packet[:2] for packet in found] == [packet[:2] for packet in wanted]
     assert [packet for packet in found if packet[1] == "audio"] == [p for p in wanted if p[1] == "audio"]
     for frame, other in zip(pictures_of(path), pictures_of(expected), strict=True):
-        assert np.abs(frame.astype(int) - other).mean() < 0.5
+        assert np.abs(frame.astype(int) - other).mean() < CODED_DIFFERENCE
 
 
 def pictures_of(path: Path) -> list[np.ndarray]:
