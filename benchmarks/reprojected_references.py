@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 if TYPE_CHECKING:
     from difix_model.pipeline import DifixPipeline
@@ -53,7 +52,8 @@ Samples = dict[str, torch.Tensor]
 
 def reprojected(scene: Scene, trainer: Any, name: str, photos: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """A render, and what photos show of the same view, RGB in [0, 1], `[h w 3]`."""
-    from difix3d.visibility import DepthView, Places, Projected
+    from difix3d.trust import photographed
+    from difix3d.visibility import DepthView, Places
 
     camera = scene.view(name).camera
     output = trainer.render(camera)
@@ -61,12 +61,9 @@ def reprojected(scene: Scene, trainer: Any, name: str, photos: Sequence[str]) ->
     seen, colour = torch.zeros(len(places.p_world)).double(), torch.zeros(len(places.p_world), 3).double()
     for photo in photos:
         view = scene.view(photo)
-        found = Projected.into(DepthView.of(view.camera, trainer.render(view.camera)), places.p_world)
-        where = (2 * found.xy / found.xy.new_tensor([view.camera.width, view.camera.height]) - 1)[None, None]
-        image = torch.from_numpy(view.rgb_u8).double().permute(2, 0, 1)[None] / 255
-        rgb = functional.grid_sample(image, where, padding_mode="border", align_corners=False)[0, :, 0].T
-        seen += found.seen_share
-        colour += found.seen_share[:, None] * rgb
+        share, rgb = photographed(view, DepthView.of(view.camera, trainer.render(view.camera)), places)
+        seen += share
+        colour += share[:, None] * rgb
     rendered = output.rgb.clamp(0, 1)
     picture = rendered.clone()
     shown = seen > UNSEEN
@@ -78,7 +75,7 @@ def reprojected(scene: Scene, trainer: Any, name: str, photos: Sequence[str]) ->
 def scene_samples(scene: Scene, train: list[str], shown: list[str], max_steps: int, pipe: DifixPipeline) -> Samples:
     """Train on some photos and make samples of others."""
     from difix3d.pairs.made import ranked_references
-    from difix_model.identity import DETAIL
+    from difix_train.coarse.pairs import coarse_images
     from splat_recon.config import AdcConfig, TrainConfig
     from splat_recon.trainer import SplatTrainer
     from splat_recon.views.view_set import ViewSet
@@ -93,9 +90,7 @@ def scene_samples(scene: Scene, train: list[str], shown: list[str], max_steps: i
         photo, reference = (torch.from_numpy(scene.view(one).rgb_u8).float() / 255 for one in (name, nearest[0]))
         images = torch.stack([rendered, photo, reference, picture]).permute(0, 3, 1, 2)
         images = images[..., : images.shape[-2] // 8 * 8, : images.shape[-1] // 8 * 8]
-        with torch.no_grad():
-            detail = pipe.network.encode_latents(2 * images - 1)[:, DETAIL : DETAIL + 1]
-        coarse = torch.cat([functional.avg_pool2d(images, 8), detail], dim=1)
+        coarse = coarse_images(images, pipe.network)
         for key, image in zip(NAMES, coarse, strict=True):
             rows[key].append(image)
         between = (coarse[0, :3] - coarse[1, :3]).square().mean()
@@ -131,21 +126,17 @@ def captured_samples(scenes: Path, pipe: DifixPipeline) -> list[Samples]:
     return found
 
 
-def corrected(pipe: DifixPipeline, samples: Samples, kind: str) -> torch.Tensor:
+def fixed(pipe: DifixPipeline, samples: Samples, kind: str) -> torch.Tensor:
     """What the network makes of the renders, `[b 3 h w]`."""
-    from difix_model.identity import COLOURS, CORRECTIONS, DETAIL
+    from difix_train.coarse.training import corrected
 
     views = torch.stack([samples[name] for name in ("render", *KINDS[kind])], dim=1)
-    z = views.new_zeros(*views.shape[:2], pipe.network.config.vae.latent_channels, *views.shape[-2:])
-    z[:, :, list(COLOURS)] = 2 * views[:, :, :3] - 1
-    z[:, :, DETAIL] = views[:, :, 3]
-    clean = pipe.network.denoise_latents(z, text_embedding=pipe.text_embedding)
-    return samples["render"][:, :3] + clean[:, 0, list(CORRECTIONS)] / 2
+    return corrected(pipe.network, views, text_embedding=pipe.text_embedding)
 
 
-def error(fixed: torch.Tensor, samples: Samples) -> torch.Tensor:
+def error(images: torch.Tensor, samples: Samples) -> torch.Tensor:
     """Mean squared error of the whole image, per sample."""
-    return (fixed - samples["photo"][:, :3]).square().mean(dim=(1, 2, 3)) + samples["fine_mse"]
+    return (images - samples["photo"][:, :3]).square().mean(dim=(1, 2, 3)) + samples["fine_mse"]
 
 
 def gain(samples: Samples, fix: Callable[[Samples], torch.Tensor]) -> torch.Tensor:
@@ -167,7 +158,7 @@ def train(pipe: DifixPipeline, samples: Samples, kind: str, max_steps: int) -> N
         mirrored = bool(rng.random() < 0.5)
         batch = {key: value[chosen] for key, value in samples.items()}
         batch = {key: value.flip(-1) if mirrored and value.ndim == 4 else value for key, value in batch.items()}
-        loss = torch.log(error(corrected(pipe, batch, kind), batch) + FLOOR).mean()
+        loss = torch.log(error(fixed(pipe, batch, kind), batch) + FLOOR).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -212,9 +203,9 @@ def main() -> None:
     show("the picture, half of the way", lambda one: (one["render"] + one["reprojected"])[:, :3] / 2)
     for kind in KINDS:
         pipe = DifixPipeline.from_pretrained(options.model)
-        show(f"{kind}, as shipped", lambda one, pipe=pipe, kind=kind: corrected(pipe, one, kind))
+        show(f"{kind}, as shipped", lambda one, pipe=pipe, kind=kind: fixed(pipe, one, kind))
         train(pipe, samples["train"], kind, options.max_steps)
-        show(f"{kind}, trained further", lambda one, pipe=pipe, kind=kind: corrected(pipe, one, kind))
+        show(f"{kind}, trained further", lambda one, pipe=pipe, kind=kind: fixed(pipe, one, kind))
 
 
 if __name__ == "__main__":

@@ -186,17 +186,13 @@ def _backbone_gb(row: Row) -> float:
 
 
 class _FusedAttention(torch.autograd.Function):
-    """What fused attention on a GPU keeps: its inputs and its output, no matrix of scores."""
+    """What fused attention on a GPU keeps: its inputs and its output, no matrix of scores; forward only."""
 
     @staticmethod
     def forward(ctx, q, k, v):
         out = torch.empty_like(q)
         ctx.save_for_backward(q, k, v, out)
         return out
-
-    @staticmethod
-    def backward(ctx, *gradients):
-        raise NotImplementedError("only the forward pass is counted")
 
 
 class _Kept:

@@ -13,7 +13,7 @@ from difix_model.pairs import PairRecord
 from difix_train.coarse.batches import coarse_batches
 from difix_train.coarse.config import CoarseConfig
 from difix_train.coarse.damage import damage
-from difix_train.coarse.pairs import DETAIL_PLANE, RGB, CoarsePairs, coarse_pairs
+from difix_train.coarse.pairs import DETAIL_PLANE, RGB, CoarsePairs, coarse_images, coarse_pairs
 from difix_train.coarse.training import coarse_gain, corrected, train_coarse
 
 EMBEDDING = torch.randn(4, small_config().unet.cross_attention_dim, generator=torch.Generator().manual_seed(2))
@@ -43,10 +43,8 @@ def test_a_coarse_correction_is_what_the_whole_network_does():
     x = torch.rand(2, 2, 3, 64, 96, generator=torch.Generator().manual_seed(1)) * 0.6 + 0.2
     with torch.no_grad():
         whole = network(2 * x - 1, text_embedding=EMBEDDING, decode="target", clamp=False)[:, 0] / 2 + 0.5
-        averaged = torch.nn.functional.avg_pool2d(x.flatten(0, 1), 8)
-        detail = network.encode_latents(2 * x.flatten(0, 1) - 1)[:, DETAIL : DETAIL + 1]
-        coarse = torch.cat([averaged, detail], dim=1).unflatten(0, (2, 2))
-        expected = corrected(network, coarse[:, 0], coarse[:, 1], text_embedding=EMBEDDING)
+        coarse = coarse_images(x.flatten(0, 1), network).unflatten(0, (2, 2))
+        expected = corrected(network, coarse, text_embedding=EMBEDDING)
     change = torch.nn.functional.avg_pool2d(whole - x[:, 0], 8)
     wanted = expected - coarse[:, 0, RGB]
     assert wanted.abs().mean() > 0.005

@@ -18,7 +18,6 @@ from PIL import Image
 
 from difix_model import DifixPipeline
 from difix_model.formats.checkpoint import load_checkpoint
-from difix_model.pairs import PairRecord, write_pairs
 from difix_train import (
     DataConfig,
     InputError,
@@ -35,6 +34,7 @@ from difix_train.losses.lpips import Lpips
 from difix_train.losses.vgg import LAYER_INDICES, VggFeatures
 from difix_train.state import newest_whole, read_progress
 from support import train_in_processes
+from support.noise_pairs import write_noise_pairs
 
 PROMPT = "remove degradation"
 SIDE = 32
@@ -54,25 +54,7 @@ QUICK = TrainConfig(
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pairs")
-    rng = np.random.default_rng(0)
-    records = []
-    for index in range(6):
-        paths = {name: folder / f"{name}_{index}.png" for name in ("image", "target", "reference")}
-        for path in paths.values():
-            Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(path)
-        records.append(
-            PairRecord(
-                id=f"pair_{index}",
-                split="test" if index > 3 else "train",
-                image=paths["image"],
-                target_image=paths["target"],
-                ref_image=paths["reference"],
-                prompt=PROMPT,
-            )
-        )
-    write_pairs(folder / "pairs.json", records)
-    return folder / "pairs.json"
+    return write_noise_pairs(tmp_path_factory.mktemp("pairs"), side=SIDE, prompt=PROMPT, num_train=4, num_test=2)
 
 
 def _settings(pairs: Path, out: Path, **changes) -> RunSettings:
@@ -96,7 +78,7 @@ def test_pictures_are_written_at_the_first_every_nth_and_the_last_step(pairs: Pa
     picture = np.asarray(Image.open(tmp_path / "images" / "step_000004.png"))
     # Two rows of render, fixed, target and reference: the outer columns are the files themselves.
     first = np.asarray(Image.open(pairs.parent / "image_4.png"))
-    reference = np.asarray(Image.open(pairs.parent / "reference_4.png"))
+    reference = np.asarray(Image.open(pairs.parent / "ref_image_4.png"))
     assert picture.shape[0] > 2 * SIDE
     assert picture.shape[1] > 4 * SIDE
     np.testing.assert_array_equal(picture[:SIDE, :SIDE], first)

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from difix_model import DifixPipeline
 from difix_model.config import PROMPT
 from difix_model.formats.checkpoint import load_checkpoint
-from difix_model.pairs import PairRecord, write_pairs
 from difix_train import DataConfig, InputError, LossConfig, RunSettings, TrainConfig, TrainingRun, open_run
 from difix_train.start import start_from_model
+from support.noise_pairs import write_noise_pairs
 
 SIDE = 64
 QUICK = TrainConfig(
@@ -28,13 +27,7 @@ QUICK = TrainConfig(
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pairs")
-    rng = np.random.default_rng(0)
-    paths = {name: folder / f"{name}.png" for name in ("image", "target_image", "ref_image")}
-    for path in paths.values():
-        Image.fromarray(rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(path)
-    write_pairs(folder / "pairs.json", [PairRecord(id="one", split="train", prompt=PROMPT, **paths)])
-    return folder / "pairs.json"
+    return write_noise_pairs(tmp_path_factory.mktemp("pairs"), side=SIDE, prompt=PROMPT, num_train=1)
 
 
 def _finished(settings: RunSettings) -> TrainingRun:

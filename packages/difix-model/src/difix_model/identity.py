@@ -62,7 +62,7 @@ SKIP_SHARE = 0.2
 """Standard deviation of what the skip connections add, relative to the encoder's features."""
 
 
-def small_config(channels: tuple[int, ...] = (48, 96)) -> NetworkConfig:
+def small_config(channels: tuple[int, ...] = (32, 64)) -> NetworkConfig:
     """Architecture of the embedded weights: Difix's own, narrow enough for one CPU thread.
 
     Args:
@@ -168,8 +168,7 @@ def _carry_image_to_latent(network: DifixNetwork) -> None:
             _pass_by(resnet, COLOURS)
         for downsampler in block.downsamplers or ():
             _put(downsampler.conv, {channel: {channel: 1.0} for channel in carried}, kernel=POOLING)
-    # From here on the colours stand beside their negatives and two constants, for the last group norm, and so does the
-    # detail.
+    # From here on colours and detail stand beside their negatives, with two constants, for the last group norm.
     carried_to = GROUP + 2
     last = encoder.down_blocks[-1].resnets[0]
     _put(last.conv2, {row: {} for row in range(carried_to)})

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from difix_train.export import export_run, trained_model
     from difix_train.losses.objective import Objective
     from difix_train.presets import PRESETS, Preset, preset
+    from difix_train.records import StepRecord
     from difix_train.run import TrainingRun, evaluate_model, open_run
     from difix_train.run_folder import RunFolder
     from difix_train.settings import EvalSettings, ExportSettings, RunSettings
     from difix_train.start import StartingPoint, start_from_model, start_from_preset
-    from difix_train.trainer import DifixTrainer, StepRecord
+    from difix_train.trainer import DifixTrainer
 
 _SUBMODULES = {
     "DataConfig": "config",
@@ -52,7 +53,7 @@ _SUBMODULES = {
     "start_from_model": "start",
     "start_from_preset": "start",
     "DifixTrainer": "trainer",
-    "StepRecord": "trainer",
+    "StepRecord": "records",
 }
 
 __all__ = [

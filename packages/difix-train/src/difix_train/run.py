@@ -27,12 +27,13 @@ from difix_train.losses.objective import Objective
 from difix_train.losses.vgg import load_vgg16
 from difix_train.presets import preset
 from difix_train.processes import Processes
+from difix_train.records import StepRecord
 from difix_train.run_folder import CONFIG, RunFolder
 from difix_train.settings import DECODER_LORA_RANK, EvalSettings, RunSettings
 from difix_train.start import StartingPoint, start_from_base, start_from_model, start_from_preset
 from difix_train.state import config_values, newest_whole
 from difix_train.trackers import Tracker, open_trackers
-from difix_train.trainer import DifixTrainer, StepRecord
+from difix_train.trainer import DifixTrainer
 
 logger = logging.getLogger(__name__)
 

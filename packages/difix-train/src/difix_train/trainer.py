@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from difix_train.optim import (
     optimizer_tensors,
 )
 from difix_train.processes import Processes, placed_like, whole, without_exchange
+from difix_train.records import RunningMeans, StepRecord
 from difix_train.sampler import PairSampler
 from difix_train.start import TextEmbeddings, embeddings_by_prompt
 from difix_train.state import EngineState, model_metadata, read_state, write_state
@@ -38,32 +38,11 @@ from difix_train.trainable import freeze_all_but, trainable_parameters
 
 logger = logging.getLogger(__name__)
 
-
 NO_REFERENCE_ATTENTION = (
     "The pairs have references, but in this network views do not attend to each other, so it cannot learn to use them: "
     "turn reference attention on (--reference-attention True, for weights in a published form or SD-Turbo), "
     "or leave ref_image out of the pairs, which makes steps cheaper"
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepRecord:
-    """What happened in the steps since the previous record."""
-
-    step: int
-    """Finished optimizer steps."""
-
-    loss: float
-    """Mean total loss."""
-
-    terms: dict[str, float]
-    """Mean of each weighted loss term over the steps in which it was active."""
-
-    grad_norm: float
-    """Mean gradient norm before clipping."""
-
-    learning_rate: float
-    """Learning rate of the last step."""
 
 
 class DifixTrainer:
@@ -132,7 +111,7 @@ class DifixTrainer:
         self.average = WeightAverage(self.trained, config.ema_decay) if config.ema_decay else None
         self.step = 0
         self.history: list[StepRecord] = []
-        self._sums: dict[str, tuple[float, int]] = {}
+        self._means = RunningMeans()
         sampler = PairSampler(dataset, config.batch_size * self.processes.world_size, config.seed)
         self._batches = BatchStream(dataset, sampler, config.data.num_workers, part=self.processes.own_part)
         self._generator = torch.Generator().manual_seed(config.seed + 1)
@@ -213,7 +192,7 @@ class DifixTrainer:
                 step=self.step,
                 config=self.config,
                 sampler=self._batches.state(),
-                sums=self._sums,
+                sums=self._means.sums,
                 generator=self._generator.get_state(),
                 # While the network holds the average, the average's place holds the weights in training.
                 raw_parameters=self._whole(self.average.averages if self.average else {}),
@@ -311,7 +290,9 @@ class DifixTrainer:
         self.step += 1
         if self.average is not None:
             self.average.update(self.trained, self.step)
-        self._record(losses | {"grad_norm": float(norm)}, rate)
+        self._means.add(losses | {"grad_norm": float(norm)})
+        if self.step % config.log_every == 0:
+            self.history.append(self._means.record(step=self.step, learning_rate=rate))
 
     def _accumulate_gradients(self, batch: Batch, ids: list[str]) -> dict[str, float]:
         x, x_target = batch.x.to(self.device), batch.x_target.to(self.device)
@@ -364,17 +345,6 @@ class DifixTrainer:
         if self.average is not None:
             self.average.exchange(self.trained)
 
-    def _record(self, values: dict[str, float], rate: float) -> None:
-        for name, value in values.items():
-            total, count = self._sums.get(name, (0.0, 0))
-            self._sums[name] = (total + value, count + 1)
-        if self.step % self.config.log_every:
-            return
-        means = {name: total / count for name, (total, count) in self._sums.items()}
-        self._sums = {}
-        loss, grad_norm = means.pop("loss"), means.pop("grad_norm")
-        self.history.append(StepRecord(step=self.step, loss=loss, terms=means, grad_norm=grad_norm, learning_rate=rate))
-
     def _require_finite(self, value: float, what: str, ids: list[str]) -> None:
         if not math.isfinite(value):
             ids = self.processes.all_of(ids)
@@ -399,7 +369,7 @@ class DifixTrainer:
 
     def _restore(self, state: EngineState, optimizer_tensors: Mapping[str, Tensor]) -> None:
         self.step = state.step
-        self._sums = dict(state.sums)
+        self._means = RunningMeans(dict(state.sums))
         self._generator.set_state(state.generator)
         try:
             self._batches.load_state(state.sampler)

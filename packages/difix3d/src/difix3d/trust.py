@@ -109,16 +109,27 @@ class TrustJudge:
         view = self.captured[index]
         if index not in self._full:
             self._full[index] = DepthView.of(view.camera, self._render(view.camera))
-        found = Projected.into(self._full[index], places.p_world)
-        size = found.xy.new_tensor([view.camera.width, view.camera.height])
-        # Pixel centres are at +0.5, as they are here for align_corners=False.
-        where = (2 * found.xy / size - 1)[None, None]
-        image = photo(view, device=found.xy.device).double().permute(2, 0, 1)[None]
-        rgb = grid_sample(image, where, mode="bilinear", padding_mode="border", align_corners=False)[0, :, 0].T
-        share = found.seen_share
-        if view.mask is not None:
-            share = share * _looked_up(torch.from_numpy(view.mask.copy()).to(share.device), found)
-        return share, rgb
+        return photographed(view, self._full[index], places)
+
+
+def photographed(view: View, depth: DepthView, places: Places) -> tuple[Float64[Tensor, " n"], Float64[Tensor, "n 3"]]:
+    """How surely a photo shows places, in [0, 1], and the colours that it has there.
+
+    Args:
+        view: The photo.
+        depth: How far it sees.
+        places: Where to look.
+    """
+    found = Projected.into(depth, places.p_world)
+    size = found.xy.new_tensor([view.camera.width, view.camera.height])
+    # Pixel centres are at +0.5, as they are here for align_corners=False.
+    where = (2 * found.xy / size - 1)[None, None]
+    image = photo(view, device=found.xy.device).double().permute(2, 0, 1)[None]
+    rgb = grid_sample(image, where, mode="bilinear", padding_mode="border", align_corners=False)[0, :, 0].T
+    share = found.seen_share
+    if view.mask is not None:
+        share = share * _looked_up(torch.from_numpy(view.mask.copy()).to(share.device), found)
+    return share, rgb
 
 
 def _looked_up(mask: Bool[Tensor, "h w"], found: Projected) -> Bool[Tensor, " n"]:

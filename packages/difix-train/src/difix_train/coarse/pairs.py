@@ -59,7 +59,7 @@ def coarse_pairs(records: Sequence[PairRecord], network: DifixNetwork) -> list[C
         with Image.open(path) as image:
             rgb = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
         rgb = rgb[:, : rgb.shape[1] // side * side, : rgb.shape[2] // side * side]
-        return rgb, _coarse(rgb[None], network)[0]
+        return rgb, coarse_images(rgb[None], network)[0]
 
     rows: dict[tuple[int, ...], list[list[Tensor]]] = {}
     for record in records:
@@ -81,7 +81,13 @@ def coarse_pairs(records: Sequence[PairRecord], network: DifixNetwork) -> list[C
 
 
 @torch.no_grad()
-def _coarse(rgb: Float[Tensor, "n c=3 h w"], network: DifixNetwork) -> Float[Tensor, "n c2=4 h2 w2"]:
+def coarse_images(rgb: Float[Tensor, "n c=3 h w"], network: DifixNetwork) -> Float[Tensor, "n c2=4 h2 w2"]:
+    """Average images over the cells of the latent, and measure the detail of each cell.
+
+    Args:
+        rgb: In [0, 1]; sides are multiples of the cells'.
+        network: Started at the identity.
+    """
     averaged = functional.avg_pool2d(rgb, network.config.vae.downscale_factor)
     detail = network.encode_latents(2 * rgb - 1)[:, DETAIL : DETAIL + 1]
     return torch.cat([averaged, detail], dim=1)

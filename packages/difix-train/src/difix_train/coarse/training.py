@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from difix_model.config import RENDERED_VIEW
 from difix_model.identity import COLOURS, CORRECTIONS, DETAIL
 from difix_model.network import DifixNetwork
 from difix_train.coarse.batches import CoarseBatch, coarse_batches
@@ -38,19 +39,20 @@ TINY = 1e-8
 
 
 def corrected(
-    network: DifixNetwork,
-    rendered: Float[Tensor, "b c=4 h w"],
-    references: Float[Tensor, "b c=4 h w"] | None,
-    *,
-    text_embedding: Float[Tensor, "t d"],
+    network: DifixNetwork, views: Float[Tensor, "b v c=4 h w"], *, text_embedding: Float[Tensor, "t d"]
 ) -> Float[Tensor, "b c2=3 h w"]:
-    """What the network makes of coarse renders, planes as in `CoarsePairs`: RGB, about in [0, 1], not clamped."""
-    views = torch.stack([rendered] if references is None else [rendered, references], dim=1)
-    z = rendered.new_zeros(*views.shape[:2], network.config.vae.latent_channels, *rendered.shape[-2:])
+    """What the network makes of coarse renders: RGB, about in [0, 1], not clamped.
+
+    Args:
+        network: What corrects.
+        views: Planes as in `CoarsePairs`; view 0 is the render, the others are references.
+        text_embedding: Embedding of the prompt.
+    """
+    z = views.new_zeros(*views.shape[:2], network.config.vae.latent_channels, *views.shape[-2:])
     z[:, :, list(COLOURS)] = 2 * views[:, :, RGB] - 1
     z[:, :, DETAIL] = views[:, :, DETAIL_PLANE]
     clean = network.denoise_latents(z, text_embedding=text_embedding)
-    return rendered[:, RGB] + clean[:, 0, list(CORRECTIONS)] / 2
+    return views[:, RENDERED_VIEW, RGB] + clean[:, RENDERED_VIEW, list(CORRECTIONS)] / 2
 
 
 def coarse_gain(
@@ -75,8 +77,8 @@ def coarse_gain(
     with torch.no_grad():
         for start in range(0, len(pairs), batch_size):
             part = slice(start, start + batch_size)
-            given = None if references == "none" else used[part]
-            fixed = corrected(network, pairs.rendered[part], given, text_embedding=text_embedding).clamp(0, 1)
+            views = [pairs.rendered[part]] if references == "none" else [pairs.rendered[part], used[part]]
+            fixed = corrected(network, torch.stack(views, dim=1), text_embedding=text_embedding).clamp(0, 1)
             errors.append((fixed - pairs.photo[part, RGB]).square().mean(dim=(1, 2, 3)))
     before = (pairs.rendered - pairs.photo)[:, RGB].square().mean(dim=(1, 2, 3))
     return -10 * torch.log10((torch.cat(errors) + pairs.fine_mse + TINY) / (before + pairs.fine_mse + TINY))
@@ -171,9 +173,9 @@ def _read_state(
 def _loss(
     network: DifixNetwork, batch: CoarseBatch, config: CoarseConfig, *, text_embedding: Tensor, device: str
 ) -> Float[Tensor, ""]:
-    references = None if batch.references is None else batch.references.to(device)
+    views = [batch.rendered] if batch.references is None else [batch.rendered, batch.references]
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        fixed = corrected(network, batch.rendered.to(device), references, text_embedding=text_embedding)
+        fixed = corrected(network, torch.stack(views, dim=1).to(device), text_embedding=text_embedding)
     photo, least = batch.photo.to(device)[:, RGB], batch.fine_mse.to(device) + FLOOR
     after = torch.log((fixed.float() - photo).square().mean(dim=(1, 2, 3)) + least)
     before = torch.log((batch.rendered.to(device)[:, RGB] - photo).square().mean(dim=(1, 2, 3)) + least)
