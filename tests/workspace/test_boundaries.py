@@ -15,11 +15,12 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-FIRST_PARTY = {"difix_model", "difix_train", "splat_recon", "difix3d"}
+FIRST_PARTY = {"difix_model", "difix_train", "splat_recon", "difix3d", "synthetic_objects"}
 
 ALLOWED_FIRST_PARTY = {
     "difix_model": set(),
     "splat_recon": set(),
+    "synthetic_objects": set(),
     "difix_train": {"difix_model"},
     "difix3d": {"difix_model", "splat_recon"},
     "difix_fix": {"difix_model"},
@@ -36,6 +37,7 @@ FORBIDDEN_THIRD_PARTY = {
     "splat_recon": {"diffusers", "transformers", "accelerate", "tyro", "rich"},
     "difix_train": {"tyro", "rich", "gsplat", "pycolmap"},
     "difix3d": {"accelerate", "tyro", "rich"},
+    "synthetic_objects": {"torch", "tyro", "rich"},
 }
 
 
