@@ -17,9 +17,10 @@ from difix3d.track import begun
 from splat_recon.config import TrainConfig
 from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.gaussians.transform import transformed
+from splat_recon.geometry.poses import transform_points
 from splat_recon.io.colmap import read_scene, write_scene
 from splat_recon.io.ply import write_ply
-from splat_recon.scene.normalize import normalized
+from splat_recon.scene.normalize import normalized, principal_axes, similarity_from_cameras
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
@@ -77,8 +78,15 @@ def test_a_ply_in_colmaps_frame_gives_the_same_picture(scene, trained, tmp_path)
     _assert_same_picture(scene, trained, start_gaussians(StartConfig(path=str(path), kind="ply"), scene))
 
 
-def test_ranks_of_gsplat_are_joined_and_keep_their_frame(scene, trained, tmp_path):
-    gaussians, half = trained.gaussians, len(trained.gaussians) // 2
+def _gsplats_frame(scene_in_colmap):
+    """As gsplat's trainer normalizes: from the world's origin, with all points."""
+    T_upright = similarity_from_cameras([view.camera.T_world_cam for view in scene_in_colmap.views])
+    return principal_axes(transform_points(T_upright, scene_in_colmap.points.p_world)) @ T_upright
+
+
+def test_ranks_of_gsplat_are_joined_and_brought_from_its_frame(scene_folder, scene, trained, tmp_path):
+    raw = transformed(trained.gaussians, np.linalg.inv(scene.T_scene_colmap))
+    gaussians, half = transformed(raw, _gsplats_frame(read_scene(scene_folder))), len(raw) // 2
     for rank, rows in enumerate((slice(None, half), slice(half, None))):
         content = {"step": 29_999, "splats": _gsplat_splats(gaussians, rows)}
         torch.save(content, tmp_path / f"ckpt_29999_rank{rank}.pt")
@@ -86,9 +94,8 @@ def test_ranks_of_gsplat_are_joined_and_keep_their_frame(scene, trained, tmp_pat
     for rank in (0, 1):
         config = StartConfig(path=str(tmp_path / f"ckpt_29999_rank{rank}.pt"), kind="checkpoint")
         joined = start_gaussians(config, scene)
-        assert torch.equal(joined.means, gaussians.means)
+        torch.testing.assert_close(joined.means, trained.gaussians.means, atol=1e-5, rtol=0)
         _assert_same_picture(scene, trained, joined)
-    raw = transformed(gaussians, np.linalg.inv(scene.T_scene_colmap))
     torch.save({"step": 1, "splats": _gsplat_splats(raw)}, tmp_path / "unnormalized.pt")
     config = StartConfig(path=str(tmp_path / "unnormalized.pt"), kind="checkpoint", frame="colmap")
     _assert_same_picture(scene, trained, start_gaussians(config, scene))

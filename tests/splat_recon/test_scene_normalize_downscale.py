@@ -3,10 +3,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from splat_recon.config import TrainConfig
 from splat_recon.geometry.poses import inverse, similarity, transform_camera, transform_points
+from splat_recon.io.colmap import read_scene, write_scene
+from splat_recon.io.transforms_json import write_transforms
 from splat_recon.scene.downscale import downscaled, limited_size
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.scene import Points, Scene
+from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon.trainer import SplatTrainer
+from splat_recon.views.view_set import ViewSet
 from support.posed_scenes import orbit_camera, orbit_scene
 
 
@@ -43,6 +49,64 @@ def test_normalization_forgets_the_frame_it_started_from():
         ),
     )
     assert normalized(moved).extent == pytest.approx(normalized(scene).extent, rel=1e-5)
+
+
+UTM = (500_123.0, 4_649_776.0, 120.0)
+ECEF = (3_912_345.0, 310_000.0, 5_012_345.0)
+
+
+def moved_by(scene, offset):
+    T_moved_scene = similarity(1.0, np.eye(3), np.array(offset))
+    views = tuple(replace(view, camera=transform_camera(T_moved_scene, view.camera)) for view in scene.views)
+    points = replace(scene.points, p_world=transform_points(T_moved_scene, scene.points.p_world))
+    return replace(scene, views=views, points=points)
+
+
+@pytest.mark.parametrize("offset", [(0.0, 0, 300), UTM, ECEF])
+def test_where_a_scene_lies_makes_no_difference(offset):
+    near, far = normalized(orbit_scene(6)), normalized(moved_by(orbit_scene(6), offset))
+    for view, view_far in zip(near.views, far.views, strict=True):
+        np.testing.assert_allclose(view_far.camera.T_world_cam, view.camera.T_world_cam, atol=1e-8)
+    np.testing.assert_allclose(far.points.p_world, near.points.p_world, atol=1e-8)
+    back = transform_points(inverse(far.T_scene_colmap), far.points.p_world)
+    np.testing.assert_allclose(back, orbit_scene(6).points.p_world + offset, atol=1e-8)
+
+
+@pytest.mark.parametrize("offset", [(0.0, 0, 300), UTM])
+def test_a_scene_far_away_trains_like_the_same_one_at_the_origin(tmp_path, offset):
+    config = SyntheticConfig(layout="table", num_views=4, width=40, height=32, num_points=200, samples_per_axis=1)
+    losses = []
+    for name, scene in (("near", generate_scene(5, config)), ("far", moved_by(generate_scene(5, config), offset))):
+        for write, kind in ((write_scene, "colmap"), (write_transforms, "json")):
+            write(tmp_path / name / kind, scene)
+            read = normalized(read_scene(tmp_path / name / kind))
+            trainer = SplatTrainer(read, ViewSet.from_views(read.views), TrainConfig(max_steps=20))
+            trainer.train_until(20)
+            rendered = [trainer.render(view.camera).rgb.detach().numpy() for view in read.views]
+            pairs = zip(rendered, read.views, strict=True)
+            losses.append(np.mean([np.abs(rgb - view.rgb_u8 / 255) for rgb, view in pairs]))
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-4)
+
+
+def test_points_far_beyond_all_others_change_nothing(caplog):
+    scene = orbit_scene(6)
+    stray = np.array([[1e7, 0, 0], [0, -3e9, 1e5]])
+    points = Points(
+        p_world=np.concatenate([stray[:1], scene.points.p_world, stray[1:]]),
+        rgb_u8=np.concatenate([np.zeros((1, 3), np.uint8), scene.points.rgb_u8, np.zeros((1, 3), np.uint8)]),
+        seen_in={"photo_000.png": np.array([0, 1, 3, 41])},
+    )
+    near, far = normalized(scene), normalized(replace(scene, points=points))
+    assert "2 of 42 points" in caplog.text
+    np.testing.assert_allclose(far.points.p_world, near.points.p_world, atol=1e-12)
+    np.testing.assert_array_equal(far.points.seen_in["photo_000.png"], [0, 2])
+    np.testing.assert_allclose(far.T_scene_colmap, near.T_scene_colmap, atol=1e-12)
+
+
+def test_a_stray_camera_does_not_set_the_extent():
+    scene = orbit_scene(8)
+    far = replace(scene.views[0], name="stray.png", camera=moved_by(scene, (1e5, 0, 0)).views[0].camera)
+    assert replace(scene, views=(*scene.views, far)).extent == pytest.approx(scene.extent)
 
 
 def test_normalizing_twice_keeps_the_way_back_to_colmap():

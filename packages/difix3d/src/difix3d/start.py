@@ -2,7 +2,7 @@
 
 A PLY file and its like are in COLMAP's frame (Inria, gsplat's and this project's exports; splatfacto's where nerfstudio
 was told to leave the frame alone). Checkpoints, gsplat's and ours, are in the normalized frame of their training, which
-is computed again from the same photos.
+each computes in its own way, and which is computed again from the same photos.
 """
 
 import re
@@ -17,7 +17,9 @@ from difix3d.errors import InputError, as_input_error
 from splat_recon.checkpoint import gaussians_from_tensors, newest_checkpoint, read_checkpoint
 from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.gaussians.transform import transformed
+from splat_recon.geometry.poses import inverse
 from splat_recon.io.formats import read_splats
+from splat_recon.scene.normalize import gsplat_frame
 from splat_recon.scene.scene import Scene
 
 SAFE_TORCH = (2, 10)
@@ -49,7 +51,8 @@ def start_gaussians(config: StartConfig, scene: Scene) -> Gaussians:
             return transformed(read_splats(path).gaussians, scene.T_scene_colmap)
         if path.suffix == ".pt":
             gaussians = _of_gsplat(path)
-            return transformed(gaussians, scene.T_scene_colmap) if config.frame == "colmap" else gaussians
+            T_scene_file = scene.T_scene_colmap if config.frame == "colmap" else inverse(gsplat_frame(scene))
+            return transformed(gaussians, T_scene_file)
         return _of_ours(path, scene)
 
 

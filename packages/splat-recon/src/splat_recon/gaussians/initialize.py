@@ -45,7 +45,7 @@ def from_points(points: Points, extent: float, config: TrainConfig, generator: t
     more points than density control may have Gaussians (`cap_max`), a random choice is taken.
 
     Args:
-        points: In scene coordinates.
+        points: In the coordinates of a normalized scene, which float32 holds.
         extent: Size of the scene in scene units.
         config: Gives the first opacity, the first size relative to the neighbours' distance, and the SH degree.
         generator: On the CPU.
@@ -59,7 +59,7 @@ def from_points(points: Points, extent: float, config: TrainConfig, generator: t
         _log.warning("the scene has %d points, and there may be %d Gaussians: a random choice", len(points), cap)
         chosen = torch.randperm(len(points), generator=generator)[:cap].sort().values.numpy()
         points = Points(p_world=points.p_world[chosen], rgb_u8=points.rgb_u8[chosen])
-    means = torch.from_numpy(points.p_world.copy())
+    means = torch.from_numpy(points.p_world.astype(np.float32))
     rgb = torch.from_numpy(points.rgb_u8 / np.float32(255))
     return _round_gaussians(means, rgb, extent, config, generator)
 

@@ -141,7 +141,7 @@ def _points(reconstruction: pycolmap.Reconstruction, problems: list[str]) -> Poi
         problems.append(f"{num_wrong} of {len(p_world)} 3D points are not finite")
         return None
     rgb_u8 = np.stack([point.color for point in in_order])
-    return Points(p_world=p_world.astype(np.float32), rgb_u8=rgb_u8, seen_in=_seen_in(reconstruction, in_order))
+    return Points(p_world=p_world, rgb_u8=rgb_u8, seen_in=_seen_in(reconstruction, in_order))
 
 
 def _seen_in(

@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float64
 from plyfile import PlyData, PlyElement, PlyParseError
 
 from splat_recon.errors import InputError
 from splat_recon.scene.scene import Points
+
+MAX_ROUNDING = 1e-6
+"""Rounding of coordinates that does not show, as a fraction of the points' extent."""
 
 GREY = 128
 """Colour of points that have none."""
@@ -20,7 +24,7 @@ def read_points_ply(path: Path) -> Points:
     """
     try:
         vertices = PlyData.read(path)["vertex"].data
-        p_world = np.stack([vertices[axis] for axis in "xyz"], axis=1).astype(np.float32)
+        p_world = np.stack([vertices[axis] for axis in "xyz"], axis=1).astype(np.float64)
     except (OSError, KeyError, ValueError, PlyParseError) as error:
         raise InputError(f"points {path} cannot be read: {error}") from None
     if not np.isfinite(p_world).all():
@@ -35,12 +39,14 @@ def read_points_ply(path: Path) -> Points:
 
 
 def write_points_ply(path: Path, points: Points) -> None:
-    """Write points as a binary PLY file.
+    """Write points as a binary PLY file; in double precision where single would round visibly (`MAX_ROUNDING`).
 
     Raises:
         InputError: The file cannot be written.
     """
-    layout = [(axis, "<f4") for axis in "xyz"] + [(colour, "u1") for colour in ("red", "green", "blue")]
+    layout = [(axis, _precision(points.p_world)) for axis in "xyz"] + [
+        (colour, "u1") for colour in ("red", "green", "blue")
+    ]
     vertices = np.empty(len(points), dtype=layout)
     for index, axis in enumerate("xyz"):
         vertices[axis] = points.p_world[:, index]
@@ -51,3 +57,10 @@ def write_points_ply(path: Path, points: Points) -> None:
         PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<").write(path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _precision(p_world: Float64[np.ndarray, "n 3"]) -> str:
+    """The type of coordinates that shows no rounding; readers of PLY files know both."""
+    rounding = np.abs(p_world - p_world.astype(np.float32)).max(initial=0.0)
+    spread = np.ptp(p_world, axis=0).max() if len(p_world) else 0.0
+    return "<f4" if rounding <= MAX_ROUNDING * spread else "<f8"

@@ -266,7 +266,7 @@ def _points(file: _File, photos: Sequence[PosedPhoto], problems: list[str]) -> P
     elif isinstance(named, str) and named:
         problems.append(f'points {path}, named by "ply_file_path", are missing')
     if problems:
-        return Points(p_world=np.zeros((0, 3), np.float32), rgb_u8=np.zeros((0, 3), np.uint8))
+        return Points(p_world=np.zeros((0, 3)), rgb_u8=np.zeros((0, 3), np.uint8))
     return points_in_sight(photos, f"{file.path} names no points")
 
 
@@ -299,7 +299,7 @@ def write_transforms(folder: Path | str, scene: Scene) -> None:
     content: dict[str, Any] = {"camera_model": "OPENCV", "frames": frames}
     if len(scene.points):
         content["ply_file_path"] = POINTS_FILE
-        p_colmap = transform_points(T_colmap_scene, scene.points.p_world).astype(np.float32)
+        p_colmap = transform_points(T_colmap_scene, scene.points.p_world)
         write_points_ply(folder / POINTS_FILE, Points(p_world=p_colmap, rgb_u8=scene.points.rgb_u8))
     for view in scene.views:
         write_photo(folder / IMAGES / view.name, view.rgb_u8)

@@ -116,10 +116,10 @@ class DepthSupervision:
 
 
 def projected(
-    p_world: Float32[np.ndarray, "n 3"], camera: Camera
+    p_world: Float[np.ndarray, "n 3"], camera: Camera
 ) -> tuple[Float32[np.ndarray, "n 2"], Float32[np.ndarray, " n"]]:
     """Pixel coordinates and z-depths; coordinates mean nothing where the depth is not positive."""
-    p_cam = p_world.astype(np.float64) @ camera.T_cam_world[:3, :3].T + camera.T_cam_world[:3, 3]
+    p_cam = p_world @ camera.T_cam_world[:3, :3].T + camera.T_cam_world[:3, 3]
     z = p_cam[:, 2]
     in_front = np.where(z > 0, z, 1.0)
     xy_px = p_cam[:, :2] / in_front[:, None] * camera.K[[0, 1], [0, 1]] + camera.K[:2, 2]

@@ -1,7 +1,8 @@
 """A frame for training: cameras about one unit from the origin, up along an axis, points along their main axes.
 
-The construction is gsplat's (examples/datasets/normalize.py): a similarity from the cameras, then a rigid motion from
-the principal axes of the points. Learning rates and thresholds of the released schedule assume such a frame.
+The construction is gsplat's (examples/datasets/normalize.py), seen from the middle of the cameras in place of the
+world's origin: a similarity from the cameras, then a rigid motion from the principal axes of the points. Learning rates
+and thresholds of the released schedule assume such a frame.
 """
 
 import logging
@@ -11,29 +12,89 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float64
 
-from splat_recon.geometry.poses import rigid, similarity, transform_camera, transform_points
-from splat_recon.scene.scene import Scene
+from splat_recon.geometry.poses import inverse, rigid, similarity, transform_points, transform_pose
+from splat_recon.scene.scene import Points, Scene
 
 MIN_POINTS_FOR_AXES = 4
 """With fewer points than this the principal axes mean nothing and the points are left as the cameras put them."""
+
+REACH = 100
+"""How many times as far away as nine tenths of all points and cameras a point may be and still belong to the scene.
+Triangulation has no point so far: rays that are nearly parallel are refused."""
+
+AXES_REACH = 3
+"""Points this many times as far from the middle as nine tenths of them have no say in the principal axes."""
+
+WEISZFELD_STEPS = 50
+"""Steps towards a geometric median: each turns and moves along with the points, so that any number will do."""
 
 _log = logging.getLogger(__name__)
 
 
 def normalized(scene: Scene) -> Scene:
-    """The scene in a normalized frame, with `T_scene_colmap` saying how to come back."""
-    poses = [view.camera.T_world_cam for view in scene.views]
-    T_upright_world = similarity_from_cameras(poses)
-    p_upright = transform_points(T_upright_world, scene.points.p_world)
-    T_scene_world = principal_axes(p_upright) @ T_upright_world
-    views = tuple(replace(view, camera=transform_camera(T_scene_world, view.camera)) for view in scene.views)
-    p_scene = transform_points(T_scene_world, scene.points.p_world).astype(np.float32)
+    """The scene in a normalized frame, with `T_scene_colmap` saying how to come back.
+
+    Where the scene lies in its world makes no difference: everything is computed in float64 from the middle of the
+    cameras. Points far beyond all others (`REACH`) are left out, and a warning counts them.
+    """
+    T_local_world = rigid(np.eye(3), -_middle(scene))
+    poses = [transform_pose(T_local_world, view.camera.T_world_cam) for view in scene.views]
+    T_upright_local = upright_unit(poses)
+    points = _within_reach(scene)
+    p_local = points.p_world + T_local_world[:3, 3]
+    p_upright = transform_points(T_upright_local, p_local)
+    T_scene_local = principal_axes(_without_far_ones(p_upright)) @ T_upright_local
+    # The cameras and points go by the local frame, which is near them: no digits cancel.
+    views = tuple(
+        replace(view, camera=view.camera.with_pose(transform_pose(T_scene_local, T_local_cam)))
+        for view, T_local_cam in zip(scene.views, poses, strict=True)
+    )
     return replace(
         scene,
         views=views,
-        points=replace(scene.points, p_world=p_scene),
-        T_scene_colmap=T_scene_world @ scene.T_scene_colmap,
+        points=replace(points, p_world=transform_points(T_scene_local, p_local)),
+        T_scene_colmap=T_scene_local @ T_local_world @ scene.T_scene_colmap,
     )
+
+
+def gsplat_frame(scene: Scene) -> Float64[np.ndarray, "4 4"]:
+    """The similarity from a normalized scene to the frame that gsplat's trainer normalizes the same photos to.
+
+    gsplat looks from the origin of COLMAP's world, which makes another frame where the cameras are far from it.
+    """
+    T_colmap_scene = inverse(scene.T_scene_colmap)
+    poses = [transform_pose(T_colmap_scene, view.camera.T_world_cam) for view in scene.views]
+    T_upright_colmap = similarity_from_cameras(poses)
+    p_upright = transform_points(T_upright_colmap @ T_colmap_scene, scene.points.p_world)
+    return principal_axes(p_upright) @ T_upright_colmap @ T_colmap_scene
+
+
+def _middle(scene: Scene) -> Float64[np.ndarray, " 3"]:
+    """The middle of the cameras' centers."""
+    return geometric_median(np.stack([view.camera.center_world for view in scene.views]))
+
+
+def _within_reach(scene: Scene) -> Points:
+    """The points without those that are `REACH` times as far away as nine tenths of the points and of the cameras."""
+    if not len(scene.points):
+        return scene.points
+    middle = _middle(scene)
+    distances = np.linalg.norm(scene.points.p_world - middle, axis=1)
+    to_cameras = np.linalg.norm([view.camera.center_world - middle for view in scene.views], axis=1)
+    kept = distances <= REACH * max(np.quantile(distances, 0.9), np.quantile(to_cameras, 0.9))
+    num_far = int((~kept).sum())
+    if not num_far:
+        return scene.points
+    _log.warning("%d of %d points lie far beyond all others: they are left out", num_far, len(kept))
+    return scene.points.selected(kept)
+
+
+def _without_far_ones(p: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
+    """Points without the few that would decide alone where the principal axes lie."""
+    if not len(p):
+        return p
+    distances = np.linalg.norm(p - np.median(p, axis=0), axis=1)
+    return p[distances <= AXES_REACH * np.quantile(distances, 0.9)]
 
 
 def similarity_from_cameras(poses: Sequence[Float64[np.ndarray, "4 4"]]) -> Float64[np.ndarray, "4 4"]:
@@ -46,18 +107,55 @@ def similarity_from_cameras(poses: Sequence[Float64[np.ndarray, "4 4"]]) -> Floa
     Args:
         poses: Camera-to-world matrices, at least one.
     """
-    T_world_cam = np.stack(list(poses))
-    up_world = -T_world_cam[:, :3, 1].mean(axis=0)
+    rotation = _upright(poses)
+    T_upright_cam = rigid(rotation, np.zeros(3)) @ np.stack(list(poses))
+    return _scaled(rotation, T_upright_cam[:, :3, 3], np.median(_nearest_to_origin(T_upright_cam), axis=0))
+
+
+def upright_unit(poses: Sequence[Float64[np.ndarray, "4 4"]]) -> Float64[np.ndarray, "4 4"]:
+    """`similarity_from_cameras`, but for the median of points being one that turns along with the frame.
+
+    Args:
+        poses: Camera-to-world matrices, at least one, in a frame whose origin is near the cameras.
+    """
+    rotation = _upright(poses)
+    T_upright_cam = rigid(rotation, np.zeros(3)) @ np.stack(list(poses))
+    return _scaled(rotation, T_upright_cam[:, :3, 3], geometric_median(_nearest_to_origin(T_upright_cam)))
+
+
+def geometric_median(p: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, " 3"]:
+    """About the point with the least sum of distances to all, by Weiszfeld's iteration; stray points hardly count."""
+    center = p.mean(axis=0)
+    for _ in range(WEISZFELD_STEPS):
+        offsets = p - center
+        distances = np.linalg.norm(offsets, axis=1)
+        if not distances.max():
+            return center
+        weights = distances.max() / np.maximum(distances, 1e-6 * distances.max())
+        center = center + (offsets * weights[:, None]).sum(axis=0) / weights.sum()
+    return center
+
+
+def _upright(poses: Sequence[Float64[np.ndarray, "4 4"]]) -> Float64[np.ndarray, "3 3"]:
+    """The rotation that takes the cameras' mean up direction to -y; none where they cancel out, which says nothing."""
+    up_world = -np.stack(list(poses))[:, :3, 1].mean(axis=0)
     length = np.linalg.norm(up_world)
-    # Up directions that cancel out say nothing: the frame keeps its orientation.
-    rotation = _rotation_between(up_world / length, np.array([0.0, -1.0, 0.0])) if length > 1e-9 else np.eye(3)
-    forward = T_world_cam[:, :3, 2] @ rotation.T
-    centers = T_world_cam[:, :3, 3] @ rotation.T
-    along = -(forward * centers).sum(axis=1, keepdims=True)
-    focus = np.median(centers + along * forward, axis=0)
+    return _rotation_between(up_world / length, np.array([0.0, -1.0, 0.0])) if length > 1e-9 else np.eye(3)
+
+
+def _nearest_to_origin(T_world_cam: Float64[np.ndarray, "n 4 4"]) -> Float64[np.ndarray, "n 3"]:
+    """The point of each optical axis that is nearest to the origin."""
+    forward, centers = T_world_cam[:, :3, 2], T_world_cam[:, :3, 3]
+    return centers - (forward * centers).sum(axis=1, keepdims=True) * forward
+
+
+def _scaled(
+    rotation: Float64[np.ndarray, "3 3"], centers: Float64[np.ndarray, "n 3"], focus: Float64[np.ndarray, " 3"]
+) -> Float64[np.ndarray, "4 4"]:
+    """The similarity that rotates, puts the focus at the origin and the cameras at a median distance of 1 from it."""
     distance = float(np.median(np.linalg.norm(centers - focus, axis=1)))
     if distance < 1e-9:
-        _log.warning("all cameras stand at the centre of the scene: its scale is kept")
+        _log.warning("all cameras stand at the center of the scene: its scale is kept")
         distance = 1.0
     return similarity(1 / distance, rotation, -focus / distance)
 

@@ -33,7 +33,7 @@ def random_points(
     p_cam = np.concatenate([across, depth[:, None]], axis=1)
     p_world = np.einsum("nij,nj->ni", T_world_cam[chosen, :3, :3], p_cam) + T_world_cam[chosen, :3, 3]
     rgb_u8 = rng.integers(64, 192, size=(count, 1), dtype=np.uint8).repeat(3, axis=1)
-    return Points(p_world=p_world.astype(np.float32), rgb_u8=rgb_u8)
+    return Points(p_world=p_world, rgb_u8=rgb_u8)
 
 
 def focus_distance(T_world_cam: Float64[np.ndarray, "n 4 4"]) -> float:
@@ -42,10 +42,11 @@ def focus_distance(T_world_cam: Float64[np.ndarray, "n 4 4"]) -> float:
     Cameras that look along each other's directions have no such point, or have it behind them: then three times the
     extent of their centres, and 1 where they all stand in one place.
     """
-    centers, forward = T_world_cam[:, :3, 3], T_world_cam[:, :3, 2]
+    # Seen from the middle of the cameras: the world's origin may be far away.
+    centers, forward = T_world_cam[:, :3, 3] - T_world_cam[:, :3, 3].mean(axis=0), T_world_cam[:, :3, 2]
     across = np.eye(3) - forward[:, :, None] * forward[:, None, :]
     total = across.sum(axis=0)
-    extent = float(np.linalg.norm(centers - centers.mean(axis=0), axis=1).max())
+    extent = float(np.linalg.norm(centers, axis=1).max())
     fallback = 3 * extent if extent > 0 else 1.0
     if np.linalg.cond(total) > 1e4:
         return fallback

@@ -5,10 +5,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 
 from splat_recon.errors import InputError
 from splat_recon.geometry.cameras import Camera
+
+STRAY_CAMERA = 50
+"""How many times the median distance of the cameras from their middle a camera may be away and count for the extent."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,8 +52,8 @@ class View:
 class Points:
     """Coloured points, in the frame of the scene that holds them."""
 
-    p_world: Float32[np.ndarray, "n 3"]
-    """Positions."""
+    p_world: Float[np.ndarray, "n 3"]
+    """Positions; kept in float64, as float32 has steps of centimeters in the coordinates of maps."""
 
     rgb_u8: UInt8[np.ndarray, "n 3"]
     """Colours, sRGB bytes."""
@@ -62,11 +65,17 @@ class Points:
     def __post_init__(self) -> None:
         if self.p_world.ndim != 2 or self.p_world.shape[1] != 3 or self.p_world.shape != self.rgb_u8.shape:
             raise ValueError(f"expected [n 3] positions and colours, got {self.p_world.shape}, {self.rgb_u8.shape}")
-        object.__setattr__(self, "p_world", np.ascontiguousarray(self.p_world, dtype=np.float32))
+        object.__setattr__(self, "p_world", np.ascontiguousarray(self.p_world, dtype=np.float64))
         object.__setattr__(self, "rgb_u8", np.ascontiguousarray(self.rgb_u8, dtype=np.uint8))
 
     def __len__(self) -> int:
         return len(self.p_world)
+
+    def selected(self, chosen: Bool[np.ndarray, " n"]) -> "Points":
+        """Those points for which `chosen` is true."""
+        new_idx = np.cumsum(chosen) - 1
+        seen_in = {name: new_idx[idx[chosen[idx]]] for name, idx in self.seen_in.items()}
+        return Points(p_world=self.p_world[chosen], rgb_u8=self.rgb_u8[chosen], seen_in=seen_in)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,6 +139,13 @@ class Scene:
 
     @property
     def extent(self) -> float:
-        """Largest distance of a camera centre from the mean of all of them, in scene units (gsplat: scene scale)."""
+        """Largest distance of a camera centre from the mean of all of them, in scene units (gsplat: scene scale).
+
+        Cameras that stand `STRAY_CAMERA` times as far from the others as half of them do are left out of account:
+        structure from motion has put them in a wrong place.
+        """
         centers = np.stack([view.camera.center_world for view in self.views])
+        distances = np.linalg.norm(centers - np.median(centers, axis=0), axis=1)
+        if np.median(distances) > 0:
+            centers = centers[distances <= STRAY_CAMERA * np.median(distances)]
         return float(np.linalg.norm(centers - centers.mean(axis=0), axis=1).max())
