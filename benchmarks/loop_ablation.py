@@ -26,8 +26,8 @@ import torch
 if TYPE_CHECKING:
     from difix3d.config import ProgressiveConfig
     from difix3d.fixers import ViewFixer
-    from splat_recon.geometry.cameras import Camera
     from splat_recon.scene.scene import Scene, View
+    from splat_render.cameras import Camera
 
 SCENES = ("kermit", "miku", "fern", "garden", "lund")
 RESULTS = ("gsplat", "plain", "released", "unfixed", "loop", "loop, fixed", "photos")

@@ -24,14 +24,14 @@ import torch
 from torch import Tensor
 
 from splat_recon.config import TrainConfig
-from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.gaussians.spherical_harmonics import evaluate_sh
-from splat_recon.geometry.cameras import Camera
-from splat_recon.render.cpu_backend import CpuRasterizer, _Rasterize
-from splat_recon.render.rasterizer import RenderConfig
 from splat_recon.scene.scene import Points, Scene, View
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
+from splat_render.cameras import Camera
+from splat_render.cpu.backend import CpuRasterizer, _Rasterize
+from splat_render.gaussians import Gaussians
+from splat_render.rasterizer import RenderConfig
+from splat_render.spherical_harmonics import evaluate_sh
 
 TILE = 16
 DEGREE = 3
@@ -183,7 +183,7 @@ def step_over_rasterizer(gaussians: Gaussians, camera: Camera, repeats: int) -> 
 
 def gsplat_ms(gaussians: Gaussians, camera: Camera, repeats: int) -> float:
     """Median milliseconds by the clock of gsplat's forward and backward on the GPU, after three to warm up."""
-    from splat_recon.render.rasterizer import make_rasterizer
+    from splat_render.rasterizer import make_rasterizer
 
     rasterizer = make_rasterizer("cuda")
     on_gpu = gaussians.to("cuda").detach()

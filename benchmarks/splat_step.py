@@ -43,7 +43,7 @@ def prepare(folder: Path | None, size: int, num_gaussians: int, out: Path) -> No
     """Write cameras, photos and Gaussians as arrays, so that every revision starts from the same ones."""
     from rasterizer import make_scene
 
-    from splat_recon.render.cpu_backend import CpuRasterizer
+    from splat_render.cpu.backend import CpuRasterizer
 
     if folder is None:
         gaussians, camera = make_scene(num_gaussians, size)
@@ -69,7 +69,7 @@ def filled_up(points: Any, num_gaussians: int) -> Any:
     """So many Gaussians around a scene's points, with the spread of sizes and opacities of a trained splat."""
     from scipy.spatial import KDTree
 
-    from splat_recon.gaussians.gaussians import Gaussians
+    from splat_render.gaussians import Gaussians
 
     rng = np.random.default_rng(0)
     normal = lambda *shape: torch.from_numpy(rng.standard_normal(shape).astype(np.float32))  # noqa: E731
@@ -93,11 +93,11 @@ def filled_up(points: Any, num_gaussians: int) -> Any:
 def load_prepared(path: Path, device: str = "cpu", num_photos: int | None = None) -> tuple[Any, Any, Any]:
     """The scene, its Gaussians and a trainer on them; with public names that older revisions know."""
     from splat_recon.config import AdcConfig, TrainConfig
-    from splat_recon.gaussians.gaussians import Gaussians
-    from splat_recon.geometry.cameras import Camera
     from splat_recon.scene.scene import Points, Scene, View
     from splat_recon.trainer import SplatTrainer
     from splat_recon.views.view_set import ViewSet
+    from splat_render.cameras import Camera
+    from splat_render.gaussians import Gaussians
 
     with np.load(path) as arrays:
         data = dict(arrays)
@@ -145,8 +145,8 @@ def watch_everything(trainer: Any) -> Parts:
     """Put stop watches around what a step calls."""
     from splat_recon import trainer as trainer_module
     from splat_recon.optim import GaussianOptimizer
-    from splat_recon.render import cpu_backend
     from splat_recon.views.view_set import TrainingView, ViewSet
+    from splat_render.cpu import backend as cpu_backend
 
     parts = Parts()
     kernels = ("project", "bin_splats", "blend", "blend_backward", "project_backward")
@@ -305,7 +305,7 @@ def slope(rows: list[dict[str, Any]], by: str) -> float:
 
 def visible(prepared: Path) -> tuple[float, float]:
     """Mean number of visible Gaussians and of tile intersections over the views."""
-    from splat_recon.render import cpu_backend as backend
+    from splat_render.cpu import backend
 
     cpu_backend: Any = backend
     scene, gaussians, _ = load_prepared(prepared)

@@ -187,7 +187,7 @@ def test_a_splat_file_is_scored_as_the_run_is(finished: Path, scene_folder: Path
 
 def test_export_is_in_colmaps_frame(finished: Path, scene_folder: Path, tmp_path: Path):
     from splat_recon.io.colmap import read_scene
-    from splat_recon.io.ply import read_ply
+    from splat_render.files.ply import read_ply
 
     out = tmp_path / "new" / "splats.ply"
     assert main(["export", "--run", str(finished), "--out", str(out)]) == 0

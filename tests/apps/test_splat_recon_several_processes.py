@@ -21,9 +21,9 @@ PROCESS = """
     import torch.distributed.nn.functional as shared
     from splat_recon import trainer as engine
     from splat_recon.distributed import World
-    from splat_recon.render.output import SharedRenderOutput
-    from splat_recon.gaussians.gaussians import Gaussians
-    from splat_recon.render.rasterizer import make_rasterizer
+    from splat_render.output import SharedRenderOutput
+    from splat_render.gaussians import Gaussians
+    from splat_render.rasterizer import make_rasterizer
     from splat_recon_app.__main__ import parse
     from splat_recon_app.train_shared import train_with
 

@@ -22,9 +22,9 @@ from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.network import DifixNetwork
 from splat_recon.evaluate import Evaluation, ViewScore
 from splat_recon.io.colmap import write_scene
-from splat_recon.io.ply import read_ply
 from splat_recon.pages.pictures import beside, file_name
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_render.files.ply import read_ply
 
 NUM_FRAMES = 4
 

@@ -12,7 +12,7 @@ from difix3d.references import nearest_poses, pose_distances
 from difix3d.stepping import interpolated_pose, stepped_poses
 from difix3d.target_config import AroundTargets, HeldOutTargets, PathTargets
 from difix3d.targets import path_poses, target_poses
-from splat_recon.geometry.poses import slerp
+from splat_render.poses import slerp
 
 TOLERANCE = 1e-9
 

@@ -23,13 +23,13 @@ from difix3d.novel_views import NovelView, NovelViews, pool_view_set
 from difix3d.progressive import ProgressiveTrainer, forked
 from difix3d.target_config import HeldOutTargets
 from splat_recon.config import AdcConfig, TrainConfig
-from splat_recon.geometry.cameras import Camera
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.scene import View
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
+from splat_render.cameras import Camera
 
 TRAIN = TrainConfig(
     max_steps=24, sh_degree_every=6, strategy=AdcConfig(refine_start=4, refine_every=5, refine_stop=20, reset_every=0)

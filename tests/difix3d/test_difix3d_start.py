@@ -15,15 +15,15 @@ from difix3d.settings import RunSettings, progressive_config, resolved
 from difix3d.start import start_gaussians
 from difix3d.track import begun
 from splat_recon.config import TrainConfig
-from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.gaussians.transform import transformed
-from splat_recon.geometry.poses import transform_points
 from splat_recon.io.colmap import read_scene, write_scene
-from splat_recon.io.ply import write_ply
 from splat_recon.scene.normalize import normalized, principal_axes, similarity_from_cameras
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
+from splat_render.files.ply import write_ply
+from splat_render.gaussians import Gaussians
+from splat_render.poses import transform_points
+from splat_render.transform import transformed
 
 
 @pytest.fixture(scope="module")

@@ -16,13 +16,13 @@ from difix3d.stepping import progress_to_targets, stepped_poses
 from difix3d.target_config import CoverageTargets, FileTargets, OrbitTargets, PerturbedTargets, SpiralTargets
 from difix3d.targets import target_poses
 from splat_recon.config import TrainConfig
-from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.geometry.cameras import Camera
 from splat_recon.geometry.trajectories import looking_along
 from splat_recon.io.colmap import write_scene
-from splat_recon.render.rasterizer import make_rasterizer
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_render.cameras import Camera
+from splat_render.gaussians import Gaussians
+from splat_render.rasterizer import make_rasterizer
 
 DOWN = np.array([0.0, 1.0, 0.0])
 

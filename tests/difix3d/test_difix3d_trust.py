@@ -13,12 +13,12 @@ from difix3d.target_config import HeldOutTargets
 from difix3d.trust import TrustJudge
 from difix3d.visibility import DepthView, Places, Projected
 from splat_recon.config import TrainConfig
-from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.geometry.cameras import Camera
-from splat_recon.render.rasterizer import make_rasterizer
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.scene import View
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_render.cameras import Camera
+from splat_render.gaussians import Gaussians
+from splat_render.rasterizer import make_rasterizer
 
 K = np.array([[60.0, 0, 30], [0, 60, 20], [0, 0, 1]])
 

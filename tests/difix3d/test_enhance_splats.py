@@ -17,10 +17,10 @@ from difix_model.video.fix import Fixer
 from difix_model.video.frames import read_frames
 from splat_recon.drawable import DrawableSplats
 from splat_recon.io.colmap import read_scene, write_scene
-from splat_recon.io.formats import read_splats, write_splats
 from splat_recon.io.images import to_u8
-from splat_recon.io.ply import write_ply
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_render.files.formats import read_splats, write_splats
+from splat_render.files.ply import write_ply
 from support.splat_scenes import make_gaussians
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from splat_recon.errors import InputError
-from splat_recon.geometry.cameras import Camera
 from splat_recon.scene.scene import Points, Scene, View
+from splat_render.cameras import Camera
 from support.posed_scenes import orbit_camera, orbit_scene
 
 

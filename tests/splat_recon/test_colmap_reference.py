@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from splat_recon.geometry.poses import transform_camera, transform_points
 from splat_recon.io.colmap import read_scene, write_scene
 from splat_recon.scene.normalize import gsplat_frame, normalized, principal_axes, similarity_from_cameras
 from splat_recon.scene.splits import make_split
+from splat_render.poses import transform_camera, transform_points
 
 pytestmark = pytest.mark.reference
 

@@ -8,9 +8,9 @@ import torch
 from splat_recon.config import AdcConfig, LearningRates, McmcConfig
 from splat_recon.gaussians import densify_adc, densify_mcmc
 from splat_recon.gaussians.densify import MIN_GAUSSIANS, make_density_control, rotated_by_quats
-from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.optim import GaussianOptimizer
-from splat_recon.render.output import RenderStats
+from splat_render.gaussians import Gaussians
+from splat_render.output import RenderStats
 
 
 def _generator(seed: int = 0) -> torch.Generator:

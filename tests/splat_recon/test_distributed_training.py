@@ -20,12 +20,12 @@ import torch
 from splat_recon.config import AdcConfig, TrainConfig, absgrad_config
 from splat_recon.distributed import World, check_world, joined_tensors, shared_tensors
 from splat_recon.errors import InputError
-from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.per_photo.configs import PoseConfig
-from splat_recon.render.config import RenderConfig
-from splat_recon.render.gsplat_backend import SharedGsplatRasterizer
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
+from splat_render.config import RenderConfig
+from splat_render.gaussians import Gaussians
+from splat_render.gsplat_backend import SharedGsplatRasterizer
 from support.rendered_scenes import ball, photographed, ring_camera
 from support.splat_scenes import make_camera, make_gaussians, watched
 
@@ -38,9 +38,9 @@ PROCESS = """
     from splat_recon import distributed, trainer as engine
     from splat_recon.config import TrainConfig
     from splat_recon.distributed import World
-    from splat_recon.render.output import SharedRenderOutput
-    from splat_recon.gaussians.gaussians import Gaussians
-    from splat_recon.render.rasterizer import RenderConfig, make_rasterizer
+    from splat_render.output import SharedRenderOutput
+    from splat_render.gaussians import Gaussians
+    from splat_render.rasterizer import RenderConfig, make_rasterizer
     from splat_recon.views.view_set import ViewSet
     import json
     sys.path.insert(0, sys.argv[1])

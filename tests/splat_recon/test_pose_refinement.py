@@ -6,17 +6,17 @@ import pytest
 import torch
 
 from splat_recon.config import AdcConfig, TrainConfig
-from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.gaussians.transform import transformed
-from splat_recon.geometry.cameras import Camera
-from splat_recon.geometry.poses import rigid, rotation_angle
 from splat_recon.geometry.trajectories import looking_along
 from splat_recon.per_photo.configs import PoseConfig
 from splat_recon.per_photo.poses import PoseRefinement, right_jacobian, rotation_from_vector
-from splat_recon.render.rasterizer import make_rasterizer
 from splat_recon.scene.scene import Scene
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
+from splat_render.cameras import Camera
+from splat_render.gaussians import Gaussians
+from splat_render.poses import rigid, rotation_angle
+from splat_render.rasterizer import make_rasterizer
+from splat_render.transform import transformed
 from support.rendered_scenes import ball, photographed
 from support.splat_scenes import make_camera, make_gaussians, watched
 

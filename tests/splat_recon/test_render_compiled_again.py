@@ -12,8 +12,8 @@ import hashlib
 import torch
 from splat_recon.config import TrainConfig
 from splat_recon.gaussians.initialize import from_points
-from splat_recon.render.cpu_backend import CpuRasterizer
-from splat_recon.render.rasterizer import RenderConfig
+from splat_render.cpu.backend import CpuRasterizer
+from splat_render.rasterizer import RenderConfig
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from support.splat_scenes import watched

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from splat_recon.config import TrainConfig
-from splat_recon.geometry.poses import inverse, similarity, transform_camera, transform_points
 from splat_recon.io.colmap import read_scene, write_scene
 from splat_recon.io.transforms_json import write_transforms
 from splat_recon.scene.downscale import downscaled, limited_size
@@ -13,6 +12,7 @@ from splat_recon.scene.scene import Points, Scene
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
+from splat_render.poses import inverse, similarity, transform_camera, transform_points
 from support.posed_scenes import orbit_camera, orbit_scene
 
 

@@ -10,12 +10,12 @@ from plyfile import PlyData, PlyElement
 
 from splat_recon.drawable import DrawableSplats
 from splat_recon.errors import InputError
-from splat_recon.gaussians.transform import transformed
-from splat_recon.io.formats import ENDINGS, SplatFile, ending_of, read_splats, write_splats
-from splat_recon.io.ply import read_ply, write_ply
-from splat_recon.io.spz import read_spz, write_spz
 from splat_recon.metrics import psnr
-from splat_recon.render.rasterizer import make_rasterizer
+from splat_render.files.formats import ENDINGS, SplatFile, ending_of, read_splats, write_splats
+from splat_render.files.ply import read_ply, write_ply
+from splat_render.files.spz import read_spz, write_spz
+from splat_render.rasterizer import make_rasterizer
+from splat_render.transform import transformed
 from support.splat_scenes import make_camera, make_gaussians
 
 TOOL = ["npx", "--yes", "--prefer-offline", "@playcanvas/splat-transform@3.7.0"]

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from splat_recon.geometry.camera_paths import CameraPathConfig, Kind, camera_path
-from splat_recon.geometry.poses import matrix_from_quat_wxyz, rigid, rotation_angle
 from splat_recon.geometry.trajectories import (
     average_pose,
     ellipse,
@@ -15,6 +14,7 @@ from splat_recon.geometry.trajectories import (
     orbit,
     spiral,
 )
+from splat_render.poses import matrix_from_quat_wxyz, rigid, rotation_angle
 from support.posed_scenes import orbit_camera
 
 POSES = [orbit_camera(index, 6).T_world_cam for index in range(6)]

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from splat_recon.errors import InputError
-from splat_recon.geometry.poses import similarity, transform_camera, transform_points
 from splat_recon.io.camera_files import read_camera_file
 from splat_recon.io.colmap import read_scene, write_scene
 from splat_recon.io.point_files import read_points_ply, write_points_ply
@@ -17,6 +16,7 @@ from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.transforms_json import read_transforms, write_transforms
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.random_points import focus_distance
+from splat_render.poses import similarity, transform_camera, transform_points
 from support.posed_scenes import orbit_scene, smooth_rgb
 
 

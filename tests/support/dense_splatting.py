@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.gaussians.spherical_harmonics import evaluate_sh
-from splat_recon.geometry.cameras import Camera
+from splat_render.cameras import Camera
+from splat_render.gaussians import Gaussians
+from splat_render.spherical_harmonics import evaluate_sh
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,8 @@ def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
     scene_folder = args.scene or Path(settings["scene"])
     if not scene_folder.is_dir():
         raise InputError(f"the run's scene folder {scene_folder} is not there: name it with --scene")
-    from splat_recon.device import chosen_device
     from splat_recon.trained import TrainedSplats
+    from splat_render.device import chosen_device
 
     with logging_to(run.log):
         splats = TrainedSplats.newest(run.checkpoints, device=chosen_device(args.device))
@@ -135,9 +135,9 @@ def _score_file(args: cli.Eval) -> RunFolder:
         raise InputError(f"{folder} holds a run, whose scores would be lost: choose another --out")
     if not scene_folder.is_dir():
         raise InputError(f"there is no scene folder {scene_folder}")
-    from splat_recon.device import chosen_device
     from splat_recon.drawable import DrawableSplats
     from splat_recon.scene.splits import make_split
+    from splat_render.device import chosen_device
 
     with logging_to(None):
         splats = DrawableSplats.of_file(args.splats or Path(), device=chosen_device(args.device))

@@ -13,7 +13,7 @@ from splat_recon_app.console import console, logging_to
 
 def export(args: cli.Export) -> int:
     """Write a splat file."""
-    from splat_recon.io.formats import ending_of
+    from splat_render.files.formats import ending_of
 
     ending_of(args.out)
     if args.out.is_dir():
@@ -39,7 +39,7 @@ def _export(run: RunFolder, target: Path) -> None:
 
 
 def _convert(source: Path, target: Path) -> None:
-    from splat_recon.io.formats import read_splats, write_splats
+    from splat_render.files.formats import read_splats, write_splats
 
     with console.status("converting"):
         content = read_splats(source)

@@ -13,8 +13,8 @@ from splat_recon_app.console import console, logging_to, progress_bar
 
 if TYPE_CHECKING:
     from splat_recon.drawable import DrawableSplats
-    from splat_recon.geometry.cameras import Camera
     from splat_recon.io.camera_files import CameraFile
+    from splat_render.cameras import Camera
 
 FPS = 24.0
 """Frames per second, where nothing says otherwise."""
@@ -72,9 +72,9 @@ def _given(args: cli.Render) -> CameraFile | None:
 
 def _opened(args: cli.Render, given: CameraFile | None) -> tuple[DrawableSplats, list[Camera], float]:
     """The splats, the cameras in their frame, and the length of COLMAP's unit in it."""
-    from splat_recon.device import chosen_device
     from splat_recon.drawable import DrawableSplats
-    from splat_recon.geometry.poses import decompose_similarity, transform_camera
+    from splat_render.device import chosen_device
+    from splat_render.poses import decompose_similarity, transform_camera
 
     cameras = [] if given is None else given.cameras
     colmap_unit = 1.0

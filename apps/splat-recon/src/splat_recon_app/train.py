@@ -62,7 +62,7 @@ def _remove_traces(run: RunFolder) -> None:
 
 
 def _train(args: cli.Train, run: RunFolder) -> int:
-    from splat_recon.device import chosen_device
+    from splat_render.device import chosen_device
 
     where = chosen_device(args.device)
     from splat_recon.checkpoint import checkpoint_name

@@ -12,7 +12,7 @@ from splat_recon_app.console import console, logging_to
 
 if TYPE_CHECKING:
     from splat_recon.drawable import DrawableSplats
-    from splat_recon.geometry.cameras import Camera
+    from splat_render.cameras import Camera
 
 
 def view(args: cli.View) -> int:
@@ -40,8 +40,8 @@ def view(args: cli.View) -> int:
 
 
 def _opened(args: cli.View) -> tuple[DrawableSplats, dict[str, Camera]]:
-    from splat_recon.device import chosen_device
     from splat_recon.drawable import DrawableSplats
+    from splat_render.device import chosen_device
 
     if args.run is not None:
         from splat_recon.trained import TrainedSplats

@@ -20,11 +20,11 @@ import torch
 
 from difix3d.errors import InputError
 from difix3d.novel_views import NovelView, NovelViews, Pool
-from splat_recon.geometry.cameras import Camera
 from splat_recon.scene.scene import Scene
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
+from splat_render.cameras import Camera
 
 FORMAT = 2
 """Version of the layout."""

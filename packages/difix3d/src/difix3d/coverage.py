@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from difix3d.visibility import DepthView, Places, Projected, Render
-from splat_recon.geometry.cameras import Camera
+from splat_render.cameras import Camera
 
 MAX_SIZE = 64
 """Longer side of the renders that are compared, in pixels."""

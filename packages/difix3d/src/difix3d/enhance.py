@@ -9,8 +9,8 @@ from torch import Tensor
 
 from difix3d.fixers import ViewFixer
 from difix3d.references import nearest_poses
-from splat_recon.geometry.cameras import Camera
 from splat_recon.scene.scene import View
+from splat_render.cameras import Camera
 
 
 def nearest_views(

@@ -25,14 +25,14 @@ from difix_model.references.similarity import THUMBNAIL_SIDE
 from difix_model.video.encoder import PictureFormat
 from difix_model.video.frames import TimedFrame
 from difix_model.video.job import VideoJob, plan_video
-from splat_recon.device import chosen_device
 from splat_recon.drawable import DrawableSplats
 from splat_recon.film import depth_range, digests
 from splat_recon.geometry.camera_paths import CameraPathConfig, camera_path
-from splat_recon.geometry.cameras import Camera
 from splat_recon.io.camera_files import CameraFile, read_camera_file
 from splat_recon.io.images import to_u8
 from splat_recon.scene.downscale import limited_size
+from splat_render.cameras import Camera
+from splat_render.device import chosen_device
 
 FPS = 24.0
 """Frames per second of a film of a splat, where nothing says otherwise."""

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from difix3d.variants import VARIANTS
 from splat_recon.evaluate import Evaluation, evaluate
-from splat_recon.geometry.cameras import Camera
 from splat_recon.io.images import to_u8
 from splat_recon.metrics import LpipsMetric
 from splat_recon.scene.scene import View
 from splat_recon.trainer import SplatTrainer
+from splat_render.cameras import Camera
 
 CLEAR_DB = 0.05
 """Differences of PSNR below this many dB are called none: another seed moves more."""

@@ -37,17 +37,17 @@ from difix3d.start import start_gaussians
 from difix3d.target_config import FileTargets
 from difix3d.targets import target_poses
 from difix3d.track import begun, forked
-from splat_recon.device import chosen_device
 from splat_recon.errors import DivergedError
 from splat_recon.evaluate import evaluate
-from splat_recon.gaussians.transform import transformed
-from splat_recon.io.ply import write_ply
 from splat_recon.metrics import make_lpips
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
+from splat_render.device import chosen_device
+from splat_render.files.ply import write_ply
+from splat_render.transform import transformed
 
 if TYPE_CHECKING:
-    from splat_recon.gaussians.gaussians import Gaussians
+    from splat_render.gaussians import Gaussians
 
 PIECE = 10
 """Steps between two reports of progress."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from difix3d.fixers import ViewFixer
-    from splat_recon.geometry.cameras import Camera
     from splat_recon.scene.scene import View
+    from splat_render.cameras import Camera
 
 
 VIDEO_FRAMES = 72

@@ -7,8 +7,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from difix3d.config import MixtureConfig, PoolConfig
-from splat_recon.geometry.cameras import Camera
 from splat_recon.views.view_set import TrainingView, ViewSet
+from splat_render.cameras import Camera
 
 MIN_COVERAGE = 0.01
 """A fixed view of which a smaller part counts is left out: it would teach nothing but noise at its few pixels."""

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from difix3d.config import ProgressiveConfig
     from difix3d.fixers import ViewFixer
     from difix3d.novel_views import NovelViews
-    from splat_recon.gaussians.gaussians import Gaussians
     from splat_recon.scene.scene import Scene, View
+    from splat_render.gaussians import Gaussians
 
 __all__ = ["ProgressiveTrainer", "forked"]
 

@@ -15,12 +15,12 @@ import torch
 from difix3d.config import StartConfig
 from difix3d.errors import InputError, as_input_error
 from splat_recon.checkpoint import gaussians_from_tensors, newest_checkpoint, read_checkpoint
-from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.gaussians.transform import transformed
-from splat_recon.geometry.poses import inverse
-from splat_recon.io.formats import read_splats
 from splat_recon.scene.normalize import gsplat_frame
 from splat_recon.scene.scene import Scene
+from splat_render.files.formats import read_splats
+from splat_render.gaussians import Gaussians
+from splat_render.poses import inverse
+from splat_render.transform import transformed
 
 SAFE_TORCH = (2, 10)
 """Oldest release of torch whose `weights_only` loading is trusted with a stranger's file."""

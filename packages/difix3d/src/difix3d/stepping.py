@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from difix3d.references import nearest_poses, pose_distances, rotation_angles
-from splat_recon.geometry.poses import slerp
+from splat_render.poses import slerp
 
 SAME_PLACE = 1e-6
 """Distance of two camera centres, in scene extents, below which only their rotations differ."""

@@ -19,10 +19,10 @@ from difix3d.target_config import (
     SpiralTargets,
     Targets,
 )
-from splat_recon.geometry.poses import transform_camera
 from splat_recon.geometry.trajectories import orbit, spiral
 from splat_recon.io.camera_files import read_camera_file
 from splat_recon.scene.scene import Scene
+from splat_render.poses import transform_camera
 
 MIDDLE = (0.25, 0.75)
 """Targets between two captured views lie in this part of the way from one to the other."""

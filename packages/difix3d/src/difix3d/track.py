@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from difix3d.config import ProgressiveConfig
     from difix3d.fixers import ViewFixer
     from splat_recon.config import TrainConfig
-    from splat_recon.gaussians.gaussians import Gaussians
     from splat_recon.scene.scene import Scene, View
+    from splat_render.gaussians import Gaussians
 
 logger = logging.getLogger(__name__)
 

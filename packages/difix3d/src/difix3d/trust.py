@@ -13,9 +13,9 @@ from torch.nn.functional import grid_sample, interpolate
 from difix3d.config import MixtureConfig
 from difix3d.enhance import photo
 from difix3d.visibility import DepthView, Places, Projected, Render
-from splat_recon.geometry.cameras import Camera
-from splat_recon.render.output import RenderOutput
 from splat_recon.scene.scene import View
+from splat_render.cameras import Camera
+from splat_render.output import RenderOutput
 
 COUNT_SIZE = 128
 """Longer side, in pixels, of the renders by which it is found which captured views see a place."""

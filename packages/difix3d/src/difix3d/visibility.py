@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
-from splat_recon.geometry.cameras import Camera
-from splat_recon.render.output import RenderOutput
 from splat_recon.scene.downscale import limited_size
+from splat_render.cameras import Camera
+from splat_render.output import RenderOutput
 
 OPAQUE = 0.5
 """Opacity from which a pixel shows something."""

@@ -20,16 +20,11 @@ if TYPE_CHECKING:
     from splat_recon.errors import InputError
     from splat_recon.evaluate import Evaluation, ViewScore
     from splat_recon.film import Film, write_frames, write_videos
-    from splat_recon.gaussians.gaussians import Gaussians
     from splat_recon.gaussians.initialize import from_points
-    from splat_recon.gaussians.transform import transformed
     from splat_recon.geometry.camera_paths import CameraPathConfig, camera_path
-    from splat_recon.geometry.cameras import Camera
     from splat_recon.geometry.trajectories import interpolated
     from splat_recon.io.camera_files import read_camera_file
     from splat_recon.io.colmap import read_scene, write_scene
-    from splat_recon.io.formats import SplatFile, read_splats, write_splats
-    from splat_recon.io.ply import read_ply, write_ply
     from splat_recon.io.sfm.config import SfmConfig
     from splat_recon.io.sfm.reconstruct import reconstruct
     from splat_recon.io.sfm.report import SfmResult
@@ -39,8 +34,6 @@ if TYPE_CHECKING:
     from splat_recon.pages.report import write_report
     from splat_recon.pages.viewer import SplatViewer, TrainingViewer
     from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
-    from splat_recon.render.output import RenderOutput, RenderStats
-    from splat_recon.render.rasterizer import Rasterizer, RenderConfig, make_rasterizer
     from splat_recon.scene.downscale import downscaled
     from splat_recon.scene.normalize import normalized
     from splat_recon.scene.scene import Points, Scene, View
@@ -54,27 +47,20 @@ if TYPE_CHECKING:
 _SUBMODULES = {
     "AdcConfig": "config",
     "BilateralGridConfig": "per_photo.configs",
-    "Camera": "geometry.cameras",
     "CameraPathConfig": "geometry.camera_paths",
     "DepthConfig": "per_photo.configs",
     "DrawableSplats": "drawable",
     "Evaluation": "evaluate",
     "ExposureConfig": "per_photo.configs",
     "Film": "film",
-    "Gaussians": "gaussians.gaussians",
     "InputError": "errors",
     "LearningRates": "config",
     "McmcConfig": "config",
     "Points": "scene.scene",
     "PoseConfig": "per_photo.configs",
-    "Rasterizer": "render.rasterizer",
-    "RenderConfig": "render.rasterizer",
-    "RenderOutput": "render.output",
-    "RenderStats": "render.output",
     "Scene": "scene.scene",
     "SfmConfig": "io.sfm.config",
     "SfmResult": "io.sfm.report",
-    "SplatFile": "io.formats",
     "SplatTrainer": "trainer",
     "SplatViewer": "pages.viewer",
     "Split": "scene.splits",
@@ -97,22 +83,16 @@ _SUBMODULES = {
     "generate_scene": "scene.synthetic",
     "interpolated": "geometry.trajectories",
     "make_lpips": "metrics",
-    "make_rasterizer": "render.rasterizer",
     "make_split": "scene.splits",
     "mcmc_config": "config",
     "normalized": "scene.normalize",
     "read_camera_file": "io.camera_files",
-    "read_ply": "io.ply",
     "read_scene": "io.colmap",
-    "read_splats": "io.formats",
     "read_transforms": "io.transforms_json",
     "reconstruct": "io.sfm.reconstruct",
-    "transformed": "gaussians.transform",
     "write_frames": "film",
-    "write_ply": "io.ply",
     "write_report": "pages.report",
     "write_scene": "io.colmap",
-    "write_splats": "io.formats",
     "write_transforms": "io.transforms_json",
     "write_video": "io.video",
     "write_videos": "film",
@@ -122,27 +102,20 @@ _SUBMODULES = {
 __all__ = [
     "AdcConfig",
     "BilateralGridConfig",
-    "Camera",
     "CameraPathConfig",
     "DepthConfig",
     "DrawableSplats",
     "Evaluation",
     "ExposureConfig",
     "Film",
-    "Gaussians",
     "InputError",
     "LearningRates",
     "McmcConfig",
     "Points",
     "PoseConfig",
-    "Rasterizer",
-    "RenderConfig",
-    "RenderOutput",
-    "RenderStats",
     "Scene",
     "SfmConfig",
     "SfmResult",
-    "SplatFile",
     "SplatTrainer",
     "SplatViewer",
     "Split",
@@ -165,22 +138,16 @@ __all__ = [
     "generate_scene",
     "interpolated",
     "make_lpips",
-    "make_rasterizer",
     "make_split",
     "mcmc_config",
     "normalized",
     "read_camera_file",
-    "read_ply",
     "read_scene",
-    "read_splats",
     "read_transforms",
     "reconstruct",
-    "transformed",
     "write_frames",
-    "write_ply",
     "write_report",
     "write_scene",
-    "write_splats",
     "write_transforms",
     "write_video",
     "write_videos",

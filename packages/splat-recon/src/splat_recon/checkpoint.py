@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from splat_recon.errors import InputError
-from splat_recon.gaussians.gaussians import Gaussians
+from splat_render.gaussians import Gaussians
 
 logger = logging.getLogger(__name__)
 

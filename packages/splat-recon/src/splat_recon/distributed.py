@@ -15,9 +15,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from splat_recon.config import TrainConfig
-from splat_recon.device import chosen_device
 from splat_recon.errors import InputError
-from splat_recon.gaussians.gaussians import Gaussians
+from splat_render.device import chosen_device
+from splat_render.gaussians import Gaussians
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

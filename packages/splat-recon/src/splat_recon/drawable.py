@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 
 from splat_recon.errors import InputError
-from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.geometry.cameras import Camera
-from splat_recon.io.formats import SplatFile, read_splats
-from splat_recon.render.output import RenderOutput
-from splat_recon.render.rasterizer import RenderConfig, make_rasterizer
 from splat_recon.trained import TrainedSplats
+from splat_render.cameras import Camera
+from splat_render.files.formats import SplatFile, read_splats
+from splat_render.gaussians import Gaussians
+from splat_render.output import RenderOutput
+from splat_render.rasterizer import RenderConfig, make_rasterizer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splat_recon import metrics
-from splat_recon.geometry.cameras import Camera
 from splat_recon.metrics import LpipsMetric
 from splat_recon.scene.scene import View
+from splat_render.cameras import Camera
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import UInt8
 
 from splat_recon.errors import InputError
-from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.geometry.cameras import Camera
 from splat_recon.io.images import to_u8, write_photo
 from splat_recon.io.video import VideoFile
-from splat_recon.io.whole_file import written_whole
 from splat_recon.pages.pictures import depth_colors
-from splat_recon.render.output import RenderOutput
+from splat_render.cameras import Camera
+from splat_render.files.whole_file import written_whole
+from splat_render.gaussians import Gaussians
+from splat_render.output import RenderOutput
 
 Shown = Literal["rgb", "depth", "alpha"]
 

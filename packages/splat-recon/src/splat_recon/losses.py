@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from splat_recon import ssim_kernel
-from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.render.config import RenderConfig
-from splat_recon.render.recycling import RECYCLER
-from splat_recon.render.workers import workers
+from splat_render.config import RenderConfig
+from splat_render.cpu.recycling import RECYCLER
+from splat_render.cpu.workers import workers
+from splat_render.gaussians import Gaussians
 
 GREY = ssim_kernel.GREY
 """What stands in both images where a pixel does not count."""

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from splat_recon.config import LearningRates
-from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.render.gsplat_backend import selective_adam
+from splat_render.gaussians import Gaussians
+from splat_render.gsplat_backend import selective_adam
 
 RATE_NAMES = {
     "means": "means",

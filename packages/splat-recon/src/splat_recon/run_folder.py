@@ -18,8 +18,8 @@ import numpy as np
 
 from splat_recon.config import TrainConfig
 from splat_recon.errors import InputError
-from splat_recon.geometry.cameras import Camera
 from splat_recon.io import cameras_json
+from splat_render.cameras import Camera
 
 VERSIONED = ("splat-recon", "torch", "numpy", "numba", "gsplat", "pycolmap")
 """Distributions whose versions `config.json` records."""

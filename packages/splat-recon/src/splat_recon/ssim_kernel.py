@@ -9,7 +9,7 @@ of sixteen: they stay in the processor's cache. The value of SSIM is that of the
 import numpy as np
 from numba import njit
 
-from splat_recon.render.cpu_lanes import WIDTH, everywhere, fma, load, magnitude, select, store, total_of
+from splat_render.cpu.lanes import WIDTH, everywhere, fma, load, magnitude, select, store, total_of
 
 WINDOW = 11
 """Pixels across the window."""

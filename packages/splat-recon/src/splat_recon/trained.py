@@ -9,13 +9,13 @@ import torch
 from splat_recon.checkpoint import gaussians_from_tensors, newest_checkpoint, read_checkpoint
 from splat_recon.config import TrainConfig
 from splat_recon.errors import InputError
-from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.gaussians.transform import transformed
-from splat_recon.geometry.cameras import Camera
-from splat_recon.io.formats import SplatFile, write_splats
-from splat_recon.io.ply import write_ply
-from splat_recon.render.output import RenderOutput
-from splat_recon.render.rasterizer import RenderConfig, make_rasterizer
+from splat_render.cameras import Camera
+from splat_render.files.formats import SplatFile, write_splats
+from splat_render.files.ply import write_ply
+from splat_render.gaussians import Gaussians
+from splat_render.output import RenderOutput
+from splat_render.rasterizer import RenderConfig, make_rasterizer
+from splat_render.transform import transformed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

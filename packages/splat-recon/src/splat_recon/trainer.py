@@ -23,21 +23,21 @@ from splat_recon.distributed import (
 from splat_recon.errors import DivergedError, InputError
 from splat_recon.gaussians.densify import make_density_control
 from splat_recon.gaussians.dropout import dropped
-from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.gaussians.initialize import from_points
-from splat_recon.geometry.cameras import Camera
 from splat_recon.losses import photometric, regularization
 from splat_recon.optim import GaussianOptimizer
 from splat_recon.per_photo.parts import ViewParts, photo_poses
 from splat_recon.per_photo.poses import PoseChange
-from splat_recon.render.gsplat_backend import SharedGsplatRasterizer
-from splat_recon.render.output import RenderOutput, RenderStats, SharedRenderOutput
-from splat_recon.render.rasterizer import RenderConfig, make_rasterizer
 from splat_recon.scene.scene import Scene
 from splat_recon.training_checks import check_device, check_sizes, image_sizes, shared_cap
 from splat_recon.views.identity import check_same_views, views_identity
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import TrainingView, ViewSet
+from splat_render.cameras import Camera
+from splat_render.gaussians import Gaussians
+from splat_render.gsplat_backend import SharedGsplatRasterizer
+from splat_render.output import RenderOutput, RenderStats, SharedRenderOutput
+from splat_render.rasterizer import RenderConfig, make_rasterizer
 
 logger = logging.getLogger(__name__)
 

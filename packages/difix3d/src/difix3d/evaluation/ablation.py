@@ -194,6 +194,6 @@ class _InScene:
         self.T_colmap_scene = np.linalg.inv(T_scene_colmap)
 
     def __call__(self, camera: Any) -> Any:
-        from splat_recon.geometry.poses import transform_camera
+        from splat_render.poses import transform_camera
 
         return self.splats.render(transform_camera(self.T_colmap_scene, camera)).rgb

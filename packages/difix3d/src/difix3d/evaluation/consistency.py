@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float64, UInt8
 
-from splat_recon.geometry.cameras import Camera
+from splat_render.cameras import Camera
 
 LONGER_SIDE = 256
 """Pixels along the longer side of the image in which distances are given."""

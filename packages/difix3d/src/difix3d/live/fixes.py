@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from splat_recon.geometry.cameras import Camera
+from splat_render.cameras import Camera
 
 logger = logging.getLogger(__name__)
 

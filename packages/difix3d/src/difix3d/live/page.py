@@ -19,12 +19,12 @@ from difix3d.live.painter import FixPainter
 from difix_model.jobs.fix_files import open_pipeline
 from difix_model.jobs.image_files import open_image
 from difix_model.video.fix import PHOTOS_IN_MEMORY, Fixer
-from splat_recon.device import chosen_device
 from splat_recon.drawable import DrawableSplats
-from splat_recon.geometry.cameras import Camera
 from splat_recon.io.camera_files import read_camera_file
 from splat_recon.pages.view_requests import ViewRequests
 from splat_recon.pages.viewer import SplatViewer, serve, thumbnails, viser_module
+from splat_render.cameras import Camera
+from splat_render.device import chosen_device
 
 GPU_PX, CPU_PX = 1024, 512
 """Longer side of a picture, where nothing says otherwise."""

@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 from difix3d.live.config import MODES, FixMode
 from difix3d.live.fixes import Fixed, LiveFixes, Seen
 from difix3d.live.pictures import bar_height, half_camera, side_by_side
-from splat_recon.geometry.cameras import Camera
 from splat_recon.pages.view_requests import SHOWN, Asked, Render, rendered_picture
+from splat_render.cameras import Camera
 
 
 class FixPainter:

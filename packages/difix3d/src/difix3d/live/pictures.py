@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from splat_recon.geometry.cameras import Camera
+from splat_render.cameras import Camera
 
 SEAM_PX = 4
 """White between the halves."""

@@ -9,9 +9,9 @@ from jaxtyping import Float64
 from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.made import MadePair
 from difix3d.pairs.trained import as_bytes, coverage, new_trainer, pairs_on_the_way
-from splat_recon.geometry.cameras import Camera
 from splat_recon.scene.scene import Scene, View
 from splat_recon.trainer import SplatTrainer
+from splat_render.cameras import Camera
 
 SAME_WAY = 0.5
 """Cameras whose right-hand axes have a mean of at least this length face about the same way."""

@@ -9,10 +9,10 @@ from jaxtyping import UInt8
 from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.made import MadePair, file_stem, ranked_references
 from splat_recon.config import MIN_GAUSSIANS, AdcConfig, TrainConfig, mcmc_config, regularized_for
-from splat_recon.render.output import RenderOutput
 from splat_recon.scene.scene import Scene, View
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
+from splat_render.output import RenderOutput
 
 MCMC_PROB = 0.35
 """Share of trainings with MCMC density control; the others use adaptive density control."""

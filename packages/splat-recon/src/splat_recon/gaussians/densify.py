@@ -14,7 +14,7 @@ from torch import Tensor
 
 from splat_recon.config import AdcConfig, McmcConfig
 from splat_recon.optim import GaussianOptimizer
-from splat_recon.render.output import RenderStats
+from splat_render.output import RenderStats
 
 MIN_GAUSSIANS = 16
 """Pruning leaves at least this many: the most opaque ones. An empty scene could never recover."""

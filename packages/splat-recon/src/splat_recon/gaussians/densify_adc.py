@@ -10,9 +10,9 @@ from torch import Tensor
 
 from splat_recon.config import AdcConfig
 from splat_recon.gaussians.densify import MIN_GAUSSIANS, randn, rotated_by_quats
-from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.optim import NEW, GaussianOptimizer
-from splat_recon.render.output import RenderStats
+from splat_render.gaussians import Gaussians
+from splat_render.output import RenderStats
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import torch
 
-from splat_recon.gaussians.gaussians import Gaussians
+from splat_render.gaussians import Gaussians
 
 MIN_OPACITY, MAX_OPACITY = 1e-6, 1 - 1e-6
 """Opacities that a logit can hold; the rasterizers skip what is less than 1/255."""

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splat_recon.config import MIN_GAUSSIANS, TrainConfig
-from splat_recon.gaussians.gaussians import Gaussians
 from splat_recon.gaussians.nearest_neighbors import neighbor_distances
 from splat_recon.scene.scene import Points
+from splat_render.gaussians import Gaussians
 
 NUM_NEIGHBORS = 3
 """A Gaussian's first size is the root mean square distance to this many nearest points (gsplat's rule)."""

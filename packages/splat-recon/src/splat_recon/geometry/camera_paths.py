@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from splat_recon.geometry.cameras import Camera
 from splat_recon.geometry.trajectories import ellipse, interpolated, orbit, spiral
+from splat_render.cameras import Camera
 
 Kind = Literal["interpolated", "ellipse", "spiral", "orbit"]
 

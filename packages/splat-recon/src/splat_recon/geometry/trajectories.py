@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64
 
-from splat_recon.geometry.poses import rigid, slerp
+from splat_render.poses import rigid, slerp
 
 Poses = Sequence[Float64[np.ndarray, "4 4"]]
 

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from splat_recon.errors import InputError
-from splat_recon.geometry.cameras import Camera
-from splat_recon.geometry.poses import inverse, rigid, transform_camera
 from splat_recon.io import cameras_json
 from splat_recon.io.colmap_binary import check_binary_model
 from splat_recon.io.colmap_models import PARTS, find_model
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.transforms_json import T_OPENGL_OPENCV, read_transforms_cameras
+from splat_render.cameras import Camera
+from splat_render.poses import inverse, rigid, transform_camera
 
 DEFAULT_HEIGHT = 720
 """Height of the images of a camera_path.json that names none."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from splat_recon.geometry.cameras import Camera
+from splat_render.cameras import Camera
 
 
 def to_content(cameras: Mapping[str, Camera], T_scene_colmap: Float64[np.ndarray, "4 4"]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Int64
 
 from splat_recon.errors import InputError
-from splat_recon.geometry.poses import inverse, rigid, transform_camera, transform_points
 from splat_recon.io.colmap_binary import check_binary_model
 from splat_recon.io.colmap_models import find_model, has_model
 from splat_recon.io.image_folders import IMAGES, choose_images
@@ -25,6 +24,7 @@ from splat_recon.io.transforms_json import TRANSFORMS_FILE, read_transforms
 from splat_recon.io.undistort import UndistortedCache
 from splat_recon.scene.photo_store import DEFAULT_PHOTO_BYTES, PhotoStore
 from splat_recon.scene.scene import Points, Scene
+from splat_render.poses import inverse, rigid, transform_camera, transform_points
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from splat_recon.errors import InputError
-from splat_recon.geometry.cameras import Camera
 from splat_recon.io.image_folders import ImageFolder, find_mask, say_masks
 from splat_recon.io.images import photo_orientation, photo_size, read_mask, read_photo
 from splat_recon.io.pycolmap_import import pycolmap
@@ -19,6 +18,7 @@ from splat_recon.scene.downscale import downscaled_pixels, limited_size, resized
 from splat_recon.scene.photo_store import PhotoStore, Pixels, StoredView
 from splat_recon.scene.random_points import random_points
 from splat_recon.scene.scene import Points
+from splat_render.cameras import Camera
 
 NUM_PHOTO_THREADS = 4
 """Photos that are decoded at the same time while a scene is read."""

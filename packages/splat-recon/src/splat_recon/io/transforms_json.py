@@ -15,14 +15,14 @@ import numpy as np
 from jaxtyping import Float64
 
 from splat_recon.errors import InputError
-from splat_recon.geometry.cameras import Camera
-from splat_recon.geometry.poses import inverse, transform_camera, transform_points
 from splat_recon.io.image_folders import IMAGES, ImageFolder, choose_images, listed
 from splat_recon.io.images import photo_size, write_mask, write_photo
 from splat_recon.io.point_files import read_points_ply, write_points_ply
 from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, points_in_sight, read_views
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.scene.scene import Points, Scene
+from splat_render.cameras import Camera
+from splat_render.poses import inverse, transform_camera, transform_points
 
 TRANSFORMS_FILE = "transforms.json"
 """Name of the file in a scene folder."""

@@ -11,10 +11,10 @@ from jaxtyping import Float64
 from PIL import Image
 
 from splat_recon.errors import InputError
-from splat_recon.geometry.cameras import Camera
 from splat_recon.io.images import read_photo
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.scene.photo_store import Pixels
+from splat_render.cameras import Camera
 
 PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE")
 """Camera models that are pinholes already."""

@@ -13,11 +13,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from splat_recon.geometry.cameras import Camera
-from splat_recon.geometry.poses import matrix_from_quat_wxyz, rigid
 from splat_recon.io.images import to_u8
 from splat_recon.pages.pictures import depth_colors
-from splat_recon.render.output import RenderOutput
+from splat_render.cameras import Camera
+from splat_render.output import RenderOutput
+from splat_render.poses import matrix_from_quat_wxyz, rigid
 
 Render = Callable[[Camera], RenderOutput]
 

@@ -21,13 +21,13 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from splat_recon.errors import InputError
-from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.gaussians.spherical_harmonics import sh0_to_rgb
-from splat_recon.geometry.cameras import Camera
-from splat_recon.geometry.poses import matrix_from_quat_wxyz, quat_wxyz_from_matrix
 from splat_recon.geometry.trajectories import focus_point
 from splat_recon.pages.html_page import spread
 from splat_recon.pages.view_requests import SHOWN, Render, ViewRequests
+from splat_render.cameras import Camera
+from splat_render.gaussians import Gaussians
+from splat_render.poses import matrix_from_quat_wxyz, quat_wxyz_from_matrix
+from splat_render.spherical_harmonics import sh0_to_rgb
 
 if TYPE_CHECKING:
     from splat_recon.trainer import SplatTrainer

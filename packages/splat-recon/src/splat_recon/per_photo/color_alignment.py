@@ -8,8 +8,8 @@ from torch import Tensor
 
 from splat_recon import metrics
 from splat_recon.evaluate import ViewScore
-from splat_recon.geometry.cameras import Camera
 from splat_recon.scene.scene import View
+from splat_render.cameras import Camera
 
 
 def color_aligned(

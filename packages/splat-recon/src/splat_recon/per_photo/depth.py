@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from splat_recon.geometry.cameras import Camera
 from splat_recon.per_photo.configs import DepthConfig
-from splat_recon.render.output import RenderOutput
 from splat_recon.scene.scene import Points
+from splat_render.cameras import Camera
+from splat_render.output import RenderOutput
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,6 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from splat_recon.config import TrainConfig
-from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.geometry.cameras import Camera
 from splat_recon.per_photo.appearance import Appearance, make_appearance
 from splat_recon.per_photo.depth import DepthSupervision
 from splat_recon.per_photo.poses import PoseRefinement
@@ -16,6 +14,8 @@ from splat_recon.per_photo.table import ViewTable
 from splat_recon.scene.scene import Scene
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
+from splat_render.cameras import Camera
+from splat_render.gaussians import Gaussians
 
 
 class ViewParts:

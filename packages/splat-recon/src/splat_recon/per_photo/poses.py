@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from splat_recon.gaussians.gaussians import Gaussians
-from splat_recon.gaussians.transform import harmonic_rotation
-from splat_recon.geometry.cameras import Camera
-from splat_recon.geometry.poses import rigid, rotation_angle
 from splat_recon.per_photo.configs import PoseConfig
 from splat_recon.per_photo.table import ViewTable
+from splat_render.cameras import Camera
+from splat_render.gaussians import Gaussians
+from splat_render.poses import rigid, rotation_angle
+from splat_render.transform import harmonic_rotation
 
 GENERATOR_ANGLE_RAD = 1e-4
 """Half the angle over which rotations of spherical harmonics are differentiated."""

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float64
 
-from splat_recon.geometry.poses import inverse, rigid, similarity, transform_points, transform_pose
 from splat_recon.scene.scene import Points, Scene
+from splat_render.poses import inverse, rigid, similarity, transform_points, transform_pose
 
 MIN_POINTS_FOR_AXES = 4
 """With fewer points than this the principal axes mean nothing and the points are left as the cameras put them."""

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64, UInt8
 
 from splat_recon.errors import InputError
-from splat_recon.geometry.cameras import Camera
+from splat_render.cameras import Camera
 
 STRAY_CAMERA = 50
 """How many times the median distance of the cameras from their middle a camera may be away and count for the extent."""

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from splat_recon.geometry.cameras import Camera
-from splat_recon.render.recycling import RECYCLER
 from splat_recon.scene.photo_store import StoredView
 from splat_recon.scene.scene import View
+from splat_render.cameras import Camera
+from splat_render.cpu.recycling import RECYCLER
 
 if TYPE_CHECKING:
     from splat_recon.views.mixture import ViewMixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from splat_recon.geometry.cameras import Camera
 from splat_recon.scene.synthetic.config import Layout, SyntheticConfig
+from splat_render.cameras import Camera
 
 
 def make_cameras(rng: np.random.Generator, layout: Layout, config: SyntheticConfig) -> tuple[Camera, ...]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from splat_recon.geometry.cameras import Camera
 from splat_recon.scene.scene import Points
 from splat_recon.scene.synthetic.config import SyntheticConfig
 from splat_recon.scene.synthetic.raycast import cast_distances
 from splat_recon.scene.synthetic.world import World
+from splat_render.cameras import Camera
 
 MAX_DISTANCE = 60.0
 """Surfaces beyond this many world units give no point."""

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float32, Float64
 from numba import njit
 
-from splat_recon.geometry.cameras import Camera
 from splat_recon.scene.synthetic.world import CONE, CUBE, CYLINDER, GROUND, ROOM, SPHERE, TORUS, TORUS_TUBE, World
+from splat_render.cameras import Camera
 
 MISS = 1e30
 """Distance of a ray that meets nothing."""

@@ -1,1 +1,0 @@
-"""Rendering Gaussians: one contract, a CUDA backend and a CPU backend."""

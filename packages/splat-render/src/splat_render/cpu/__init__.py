@@ -1,0 +1,1 @@
+"""The rasterizer for machines without CUDA: numba kernels joined to autograd."""

@@ -1,0 +1,1 @@
+"""Splat files: PLY, compressed PLY, SPZ and .splat, read and written."""
