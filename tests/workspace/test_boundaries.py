@@ -19,11 +19,12 @@ FIRST_PARTY = {path.name for path in REPOSITORY.glob("packages/*/src/*") if (pat
 """The libraries: packages that are imported."""
 
 ALLOWED_FIRST_PARTY = {
+    "train_runs": set(),
     "splat_render": set(),
     "difix_model": set(),
     "splat_recon": {"splat_render"},
     "synthetic_objects": set(),
-    "difix_train": {"difix_model"},
+    "difix_train": {"difix_model", "train_runs"},
     "difix3d": {"difix_model", "splat_recon", "splat_render"},
     "difix_fix": {"difix_model"},
     "difix_train_app": {"difix_train"},
@@ -35,6 +36,7 @@ ALLOWED_FIRST_PARTY = {
 }
 
 FORBIDDEN_THIRD_PARTY = {
+    "train_runs": {"diffusers", "transformers", "tyro", "rich", "gsplat", "pycolmap"},
     "splat_render": {"pycolmap", "av", "diffusers", "transformers", "accelerate", "tyro", "rich"},
     "difix_model": {"accelerate", "tyro", "rich", "gsplat", "pycolmap"},
     "splat_recon": {"diffusers", "transformers", "accelerate", "tyro", "rich"},

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-LIBRARIES = ["splat_render", "difix_model", "difix_train", "splat_recon", "difix3d"]
+LIBRARIES = ["train_runs", "splat_render", "difix_model", "difix_train", "splat_recon", "difix3d"]
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -1,0 +1,120 @@
+"""Files and folders that are there completely or not at all, also after a crash or a power cut. Imports no torch.
+
+What is being written has the hidden name `.NAME.PID.tmp`, what is being replaced `.NAME.PID.old`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from train_runs.errors import InputError
+
+HIDDEN_NAME = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>tmp|old)")
+"""Of a file or folder that a killed writer left, or that a writer is at work on."""
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's or a folder's content is on the disk; a folder's content are the names in it."""
+    if path.is_dir() and os.name != "posix":
+        return  # Windows does not open folders; it writes names through.
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def written_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to, and move it to ``path`` when the block ends without an error.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        flush(temporary)
+        temporary.replace(path)
+        flush(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write a JSON file completely or not at all.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    with written_file(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Write a folder beside its place and move it there; one that stands there goes only when the new one is complete.
+
+    Args:
+        folder: Where the content will be.
+        write: Fills the empty folder that it is given.
+
+    Raises:
+        OSError: The folder cannot be written; the earlier one stands. So it does after any other error of ``write``.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    replaced = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        write(temporary)
+        for path in sorted(temporary.rglob("*")):
+            flush(path)
+        flush(temporary)
+        if folder.exists():
+            folder.rename(replaced)
+        temporary.rename(folder)
+        flush(folder.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    except Exception:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if replaced.exists() and not folder.exists():
+            with contextlib.suppress(OSError):
+                replaced.rename(folder)
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the hidden files and folders that killed writers left in a folder; nobody may be writing there."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if not HIDDEN_NAME.fullmatch(path.name):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder and try to write there.
+
+    Raises:
+        InputError: That fails.
+    """
+    probe = folder / f".write-test.{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}; choose another folder") from error

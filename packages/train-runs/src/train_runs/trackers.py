@@ -1,0 +1,109 @@
+"""Where a run's curves and pictures go besides its own folder: TensorBoard and Weights & Biases, both optional."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from train_runs.errors import InputError
+
+TrackerName = Literal["tensorboard", "wandb"]
+"""Where curves can go besides metrics.jsonl."""
+
+TENSORBOARD_FOLDER = "tensorboard"
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Takes numbers and pictures as they come."""
+
+    def numbers(self, values: Mapping[str, float], step: int) -> None:
+        """Take numbers by name."""
+        ...
+
+    def picture(self, name: str, rgb: UInt8[np.ndarray, "h w 3"], step: int) -> None:
+        """Take a picture."""
+        ...
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        ...
+
+
+def open_trackers(
+    names: Sequence[TrackerName], folder: Path, *, project: str, settings: Mapping[str, Any]
+) -> list[Tracker]:
+    """The trackers of a run.
+
+    Args:
+        names: Which.
+        folder: The run folder; TensorBoard's files go into `tensorboard` there, W&B's into `wandb`.
+        project: W&B's project; the folder's name is the run's.
+        settings: What W&B shows as the run's configuration.
+
+    Raises:
+        InputError: A tracker's package is not installed.
+    """
+    makers = {"tensorboard": _TensorBoard, "wandb": _WandB}
+    return [makers[name](folder, project, settings) for name in dict.fromkeys(names)]
+
+
+class _TensorBoard:
+    def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
+        del project, settings
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError as error:
+            raise InputError("TensorBoard is not installed: install the extra train-runs[tensorboard]") from error
+        self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER))
+
+    def numbers(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def picture(self, name: str, rgb: UInt8[np.ndarray, "h w 3"], step: int) -> None:
+        self._writer.add_image(name, rgb, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _WandB:
+    def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
+        try:
+            import wandb  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise InputError("Weights & Biases is not installed: install the extra train-runs[wandb]") from error
+        self._wandb = wandb
+        # The same id for a continued run; W&B drops what was logged after the step that it continues from.
+        self._run = wandb.init(
+            project=project,
+            name=folder.name,
+            id=_wandb_id(folder),
+            dir=str(folder),
+            resume="allow",
+            config=dict(settings),
+        )
+
+    def numbers(self, values: Mapping[str, float], step: int) -> None:
+        self._run.log(dict(values), step=step)
+
+    def picture(self, name: str, rgb: UInt8[np.ndarray, "h w 3"], step: int) -> None:
+        self._run.log({name: self._wandb.Image(rgb)}, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+def _wandb_id(folder: Path) -> str:
+    path = folder / "wandb_id.txt"
+    if path.is_file():
+        return path.read_text(encoding="utf-8").strip()
+    name = uuid.uuid4().hex[:8]
+    path.write_text(name + "\n", encoding="utf-8")
+    return name
