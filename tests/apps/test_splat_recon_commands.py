@@ -29,6 +29,8 @@ def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _train(scene: Path, out: Path, *more: str) -> list[str]:
     flags = ["--scene", str(scene), "--out", str(out), "--device", "cpu", "--split", "every:3"]
+    if "--stereo" not in more:
+        flags += ["--stereo", "off"]
     return ["train", *flags, "--max-steps", "30", "--checkpoint-every", "12", *more]
 
 
@@ -105,6 +107,35 @@ def test_stopping_and_resuming_is_the_same_run(scene_folder: Path, tmp_path: Pat
     assert refined[0].exists() == ("--refine-poses" in options)
     if refined[0].exists():
         assert refined[0].read_text() == refined[1].read_text() != (whole / "cameras.json").read_text()
+
+
+def test_a_run_that_starts_with_stereo_keeps_it_and_goes_on_as_if_nothing_had_happened(
+    scene_folder: Path, tmp_path: Path
+):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(_train(scene_folder, whole, "--stereo", "auto")) == 0
+    assert main(_train(scene_folder, parts, "--stereo", "auto", "--stop-at", "15")) == 0
+    assert (whole / "stereo.npz").read_bytes() == (parts / "stereo.npz").read_bytes()
+    # What was kept is read; what is damaged is matched again.
+    kept = (parts / "stereo.npz").read_bytes()
+    (parts / "stereo.npz").write_bytes(kept[:500])
+    assert main(_train(scene_folder, parts, "--stereo", "auto", "--stop-at", "20", "--resume")) == 0
+    (parts / "stereo.npz").write_bytes(kept)
+    assert main(_train(scene_folder, parts, "--stereo", "auto", "--resume")) == 0
+    assert (whole / "metrics.json").read_text() == (parts / "metrics.json").read_text()
+    assert (whole / "point_cloud.ply").read_bytes() == (parts / "point_cloud.ply").read_bytes()
+    config = json.loads((whole / "config.json").read_text())["settings"]
+    assert config["stereo"].startswith("Stereo: ")
+    assert config["train"]["strategy"]["grow_grad2d"] == 4e-4
+    report = (whole / "report.html").read_text()
+    assert config["stereo"] in report
+    assert "The start by stereo" in report
+
+
+def test_one_photo_is_too_few_for_stereo(scene_folder: Path, tmp_path: Path, capsys):
+    message = _refused(capsys, _train(scene_folder, tmp_path / "run", "--stereo", "on", "--sparse", "1"))
+    assert "at least two training photos" in message
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_damaged_newest_checkpoint_is_skipped(scene_folder: Path, tmp_path: Path, finished: Path, capsys):

@@ -55,7 +55,7 @@ def test_scenes_are_converted_there_and_back(scene_folder, tmp_path, capsys):
 
 def train(scene: Path, out: Path, *more: str) -> list[str]:
     flags = ["--scene", str(scene), "--out", str(out), "--device", "cpu", "--split", "every:3", "--max-steps", "12"]
-    return ["train", *flags, *more]
+    return ["train", *flags, "--stereo", "off", *more]
 
 
 def test_a_transforms_folder_is_trained_on_within_a_small_budget(scene_folder, tmp_path):

@@ -25,7 +25,7 @@ def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(scene_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "finished"
     flags = ["--scene", str(scene_folder), "--out", str(out), "--device", "cpu", "--split", "every:4"]
-    assert main(["train", *flags, "--max-steps", "60", "--eval-every", "20", "--preset", "mcmc"]) == 0
+    assert main(["train", *flags, "--stereo", "off", "--max-steps", "60", "--eval-every", "20", "--preset", "mcmc"]) == 0
     return out
 
 
@@ -206,7 +206,7 @@ def test_observers_change_nothing_about_the_result(finished: Path, scene_folder:
     out = tmp_path / "run"
     flags = ["--scene", str(scene_folder), "--out", str(out), "--device", "cpu", "--split", "every:4"]
     more = ["--viewer", "--viewer-port", "8480", "--tensorboard", "--eval-every", "7"]
-    assert main(["train", *flags, "--max-steps", "60", "--preset", "mcmc", *more]) == 0
+    assert main(["train", *flags, "--stereo", "off", "--max-steps", "60", "--preset", "mcmc", *more]) == 0
     for name in ("point_cloud.ply", "metrics.json", "metrics.jsonl"):
         assert (out / name).read_bytes() == (finished / name).read_bytes(), name
     (events,) = (out / "tensorboard").iterdir()

@@ -54,7 +54,7 @@ def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _train(scene: Path, out: Path, *more: str) -> list[str]:
     flags = ["--scene", str(scene), "--out", str(out), "--split", "every:3", "--max-steps", "20"]
-    return ["train", *flags, "--checkpoint-every", "8", *more]
+    return ["train", *flags, "--stereo", "off", "--checkpoint-every", "8", *more]
 
 
 def _in_two_processes(script: Path, argv: list[str]) -> list[str]:

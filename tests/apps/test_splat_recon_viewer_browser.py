@@ -56,7 +56,7 @@ def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(scene_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "finished"
     flags = ["--scene", str(scene_folder), "--out", str(out), "--device", "cpu", "--split", "every:4"]
-    assert main(["train", *flags, "--max-steps", "150", "--eval-every", "0"]) == 0
+    assert main(["train", *flags, "--stereo", "off", "--max-steps", "150", "--eval-every", "0"]) == 0
     return out
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from splat_recon.config import TrainConfig, absgrad_config, antialiased_config, mcmc_config, regularized_for
 from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
 from splat_recon_app import cli
+
+if TYPE_CHECKING:
+    from splat_recon.scene.scene import Scene
+    from splat_recon.stereo.start import StereoStart
 
 SHORT_RUN = 7000
 """Shorter MCMC runs start from Gaussians that touch each other: ones of a tenth of that size, as in the released
@@ -72,7 +76,16 @@ def max_size(args: cli.Train, device: str) -> int | None:
     return cli.CPU_MAX_SIZE if device == "cpu" else None
 
 
-def run_settings(args: cli.Train, config: TrainConfig, where: str) -> dict[str, Any]:
+def with_stereo(scene: Scene, config: TrainConfig, stereo: StereoStart | None) -> tuple[Scene, TrainConfig]:
+    """Scene and configuration with the stereo start, where there is one."""
+    if stereo is None:
+        return scene, config
+    from splat_recon.stereo.config import StereoConfig
+
+    return stereo.scene(scene), stereo.train_config(config, StereoConfig())
+
+
+def run_settings(args: cli.Train, config: TrainConfig, where: str, stereo: StereoStart | None = None) -> dict[str, Any]:
     """What `config.json` keeps, and what a resumed run must share."""
     # A list is found again from wherever the run is scored.
     split = str(Path(args.split).resolve()) if args.split.endswith((".txt", ".json")) else args.split
@@ -84,5 +97,6 @@ def run_settings(args: cli.Train, config: TrainConfig, where: str) -> dict[str, 
         "max_size": max_size(args, where),
         "images": args.images,
         "model": args.model,
+        "stereo": "none" if stereo is None else stereo.summary(),
         "train": config.to_dict(),
     }

@@ -15,6 +15,7 @@ from splat_recon_app.evaluation import score
 from splat_recon_app.observers import Observer, watching
 from splat_recon_app.refined_cameras import write_refined_cameras
 from splat_recon_app.scenes import read_scene_and_split
+from splat_recon_app.stereo import keep_stereo, stereo_start
 from splat_recon_app.train_shared import is_shared, train_shared
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def _train(args: cli.Train, run: RunFolder) -> int:
     from splat_recon.checkpoint import checkpoint_name
 
     scene, split = _read(args, presets.max_size(args, where))
-    config = presets.train_config(args, where, num_photos=len(split.train))
-    settings = presets.run_settings(args, config, where)
+    stereo = stereo_start(args, scene, split, run, presets.max_size(args, where))
+    scene, config = presets.with_stereo(scene, presets.train_config(args, where, num_photos=len(split.train)), stereo)
+    settings = presets.run_settings(args, config, where, stereo)
     if args.resume:
         run_folder.check_same(run, settings)
     trainer = _trainer(run, scene, split, config, where, resume=args.resume)
@@ -77,6 +79,8 @@ def _train(args: cli.Train, run: RunFolder) -> int:
         run_folder.write_config(run, settings)
         cameras = {view.name: view.camera for view in scene.select(split.train)}
         run_folder.write_cameras(run, cameras, scene.T_scene_colmap)
+        if stereo is not None:
+            keep_stereo(run, stereo)
     logger.info("%d training and %d test views (%s) on %s", len(split.train), len(split.test), split.policy, where)
     stop_at = min(config.max_steps, args.stop_at or config.max_steps)
     with watching(args, run, trainer, split) as observers:

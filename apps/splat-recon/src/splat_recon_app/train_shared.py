@@ -16,6 +16,7 @@ from splat_recon_app import cli, presets, signals
 from splat_recon_app.console import console, logging_to
 from splat_recon_app.evaluation import score
 from splat_recon_app.scenes import read_scene_and_split
+from splat_recon_app.stereo import keep_stereo, stereo_start
 
 if TYPE_CHECKING:
     from splat_recon.distributed import World
@@ -57,8 +58,10 @@ def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
     kind = device.split(":")[0]
     first = world.rank == 0
     scene, split = read_scene_and_split(args.scene, args.split, args.sparse, presets.max_size(args, kind), args)
-    config = presets.train_config(args, kind, num_photos=len(split.train))
-    settings = presets.run_settings(args, config, kind)
+    # Every process matches for itself, with the same result.
+    stereo = stereo_start(args, scene, split, run, presets.max_size(args, kind))
+    scene, config = presets.with_stereo(scene, presets.train_config(args, kind, num_photos=len(split.train)), stereo)
+    settings = presets.run_settings(args, config, kind, stereo)
     if args.resume:
         run_folder.check_same(run, settings)
         if first:
@@ -74,6 +77,8 @@ def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
         run_folder.write_config(run, settings)
         cameras = {view.name: view.camera for view in scene.select(split.train)}
         run_folder.write_cameras(run, cameras, scene.T_scene_colmap)
+        if stereo is not None:
+            keep_stereo(run, stereo)
     stop_at = min(config.max_steps, args.stop_at or config.max_steps)
     with signals.collected() as received:
         stopped = _train_until(trainer, run, stop_at, args, received)

@@ -37,6 +37,10 @@ class TrainingFlags:
     appearance: Literal["none", "exposure", "bilateral"] = "none"
     """For photos that differ in exposure or tone: an affine colour map per photo, or a grid of them."""
 
+    stereo: Literal["auto", "on", "off"] = "auto"
+    """Start from points of stereo between the training photos beside those of structure from motion. auto: with up to
+    twelve training photos; on: with any number. Where nothing is believed, training starts as without."""
+
     depth_weight: float = 0.0
     """Weight of the disparities of structure-from-motion points in the loss; 0.01 is gsplat's, 0 leaves them out."""
 

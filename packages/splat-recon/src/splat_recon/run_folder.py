@@ -24,8 +24,9 @@ from splat_render.cameras import Camera
 VERSIONED = ("splat-recon", "torch", "numpy", "numba", "gsplat", "pycolmap")
 """Distributions whose versions `config.json` records."""
 
-NOT_COMPARED = ("scene",)
-"""Settings that may change between a run and its continuation: a scene's folder may have moved."""
+NOT_COMPARED = ("scene", "stereo")
+"""Settings that may change between a run and its continuation: a scene's folder may have moved, and what stereo found
+is in the training's own settings."""
 
 
 SETTINGS = ("scene", "split", "sparse", "max_size")
@@ -78,6 +79,16 @@ class RunFolder:
     def evaluations(self) -> Path:
         """Scores on some held-out views on the way, one JSON object per line."""
         return self.path / "evaluations.jsonl"
+
+    @property
+    def stereo(self) -> Path:
+        """The depth maps that the training started from; only where it did."""
+        return self.path / "stereo.npz"
+
+    @property
+    def stereo_picture(self) -> Path:
+        """Photos, believed depths and their confidence."""
+        return self.path / "stereo.png"
 
     @property
     def report(self) -> Path:

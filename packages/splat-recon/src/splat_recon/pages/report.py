@@ -23,6 +23,9 @@ MAX_PICTURES = 4
 PICTURE_PX = 420
 """Longer side of a picture in the page."""
 
+MAX_STEREO_PX = 1200
+"""Longer side of the picture of depth and confidence, which has six photos of its own."""
+
 COLOR = "#0b7a75"
 """Of the curves."""
 
@@ -55,6 +58,7 @@ def write_report(run: RunFolder) -> Path:
         "cards": _cards(scores, evaluations),
         "pictures": _pictures(run, scores),
         "measured": html.escape(_measured(evaluations)),
+        "stereo": _stereo(run),
         "curves": _curves(history, evaluations),
         "views": _views(scores),
         "times": _times(evaluations),
@@ -74,12 +78,25 @@ def _notes(config: Mapping[str, Any], scores: Mapping[str, Any], run: RunFolder)
         notes.append(f"Trained on {settings['sparse']} photos only.")
     if settings.get("max_size"):
         notes.append(f"Photos were shrunk to at most {settings['max_size']} pixels; scores are at that size.")
+    if settings.get("stereo", "none") != "none":
+        notes.append(str(settings["stereo"]))
     if run.cameras.is_file():
         notes.append(f"{len(run_folder.read_json(run.cameras).get('cameras', {}))} photos to learn from.")
     if "color_corrected" in scores:
         aligned = scores["color_corrected"]
         notes.append(f"With colours aligned to each photo: {aligned['psnr']:.2f} dB, SSIM {aligned['ssim']:.3f}.")
     return notes
+
+
+def _stereo(run: RunFolder) -> str:
+    """The section on the stereo start; nothing where there was none."""
+    if not run.stereo_picture.is_file():
+        return ""
+    picture = embedded_image(read_photo(run.stereo_picture)[0], "stereo", MAX_STEREO_PX)
+    return (
+        "<section><h2>The start by stereo</h2><p>Photo, believed depths from near, bright, to far, dark, and how sure "
+        f"each of them is.</p>{picture}</section>"
+    )
 
 
 def _cards(scores: Mapping[str, Any], evaluations: list[dict[str, Any]]) -> str:

@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from splat_recon.scene.synthetic.config import DEMO_SEED, SyntheticConfig
-    from splat_recon.scene.synthetic.generate import generate_scene
+    from splat_recon.scene.synthetic.generate import generate_scene, true_depth, true_photo
 
-_SUBMODULES = {"DEMO_SEED": "config", "SyntheticConfig": "config", "generate_scene": "generate"}
+_SUBMODULES = {
+    "DEMO_SEED": "config",
+    "SyntheticConfig": "config",
+    "generate_scene": "generate",
+    "true_depth": "generate",
+    "true_photo": "generate",
+}
 
-__all__ = ["DEMO_SEED", "SyntheticConfig", "generate_scene"]
+__all__ = ["DEMO_SEED", "SyntheticConfig", "generate_scene", "true_depth", "true_photo"]
 
 
 def __getattr__(name: str) -> Any:
