@@ -74,18 +74,12 @@ def run(
 
 def with_points_of(scene: Scene, names: Sequence[str]) -> Scene:
     """The scene with the points that two of the photos see."""
-    from splat_recon.scene.scene import Points
-
     if not scene.points.seen_in:
         return scene
     num_seeing = np.zeros(len(scene.points), np.int64)
     for name in names:
         num_seeing[scene.points.seen_in[name]] += 1
-    kept = num_seeing >= 2
-    index = np.cumsum(kept) - 1
-    seen_in = {name: index[seen[kept[seen]]] for name, seen in scene.points.seen_in.items() if name in names}
-    points = Points(p_world=scene.points.p_world[kept], rgb_u8=scene.points.rgb_u8[kept], seen_in=seen_in)
-    return dataclasses.replace(scene, points=points)
+    return dataclasses.replace(scene, points=scene.points.selected(num_seeing >= 2))
 
 
 if __name__ == "__main__":

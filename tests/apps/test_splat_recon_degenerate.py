@@ -74,7 +74,19 @@ REFUSED: dict[str, tuple[Callable[[], Scene], str]] = {
 def _train(scene: Scene, folder: Path, *more: str) -> tuple[int, Path]:
     write_scene(folder / "scene", scene)
     out = folder / "run"
-    argv = ["train", "--stereo", "off", "--scene", str(folder / "scene"), "--out", str(out), "--device", "cpu", "--split", "every:2"]
+    argv = [
+        "train",
+        "--stereo",
+        "off",
+        "--scene",
+        str(folder / "scene"),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--split",
+        "every:2",
+    ]
     return main([*argv, "--max-steps", "12", "--max-gaussians", "300", *more]), out
 
 

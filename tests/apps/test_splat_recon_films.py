@@ -25,7 +25,9 @@ def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(scene_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "finished"
     flags = ["--scene", str(scene_folder), "--out", str(out), "--device", "cpu", "--split", "every:4"]
-    assert main(["train", *flags, "--stereo", "off", "--max-steps", "60", "--eval-every", "20", "--preset", "mcmc"]) == 0
+    assert (
+        main(["train", *flags, "--stereo", "off", "--max-steps", "60", "--eval-every", "20", "--preset", "mcmc"]) == 0
+    )
     return out
 
 

@@ -102,7 +102,7 @@ def test_photos_of_nothing_in_common_are_not_believed_and_change_nothing(scene: 
     nothing = matched(dataclasses.replace(scene, views=tuple(noise)))
     assert not nothing.helps
     assert len(nothing.scene(scene).points) == len(scene.points)
-    assert nothing.train_config(TrainConfig(), QUICK) == TrainConfig()
+    assert nothing.train_config(TrainConfig()) == TrainConfig()
     assert "no depth" in nothing.summary()
 
 
@@ -137,9 +137,9 @@ def test_the_scene_keeps_its_points_and_what_is_known_of_them(scene: Scene, star
 
 
 def test_a_dense_start_grows_less_unless_the_user_said_how(start: StereoStart):
-    assert start.train_config(TrainConfig(), QUICK).strategy == AdcConfig(grow_grad2d=QUICK.grow_grad2d)
+    assert start.train_config(TrainConfig()).strategy == AdcConfig(grow_grad2d=QUICK.grow_grad2d)
     own = TrainConfig(strategy=AdcConfig(grow_grad2d=1e-3))
-    assert start.train_config(own, QUICK) == own
+    assert start.train_config(own) == own
 
 
 def test_depth_maps_are_kept_bit_for_bit(start: StereoStart, tmp_path: Path):

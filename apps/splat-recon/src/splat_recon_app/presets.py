@@ -80,9 +80,7 @@ def with_stereo(scene: Scene, config: TrainConfig, stereo: StereoStart | None) -
     """Scene and configuration with the stereo start, where there is one."""
     if stereo is None:
         return scene, config
-    from splat_recon.stereo.config import StereoConfig
-
-    return stereo.scene(scene), stereo.train_config(config, StereoConfig())
+    return stereo.scene(scene), stereo.train_config(config)
 
 
 def run_settings(args: cli.Train, config: TrainConfig, where: str, stereo: StereoStart | None = None) -> dict[str, Any]:

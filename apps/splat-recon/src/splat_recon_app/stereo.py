@@ -24,14 +24,13 @@ def stereo_start(
 ) -> StereoStart | None:
     """The run's stereo start: what it kept, or matched now; None where the flags or the photos want none."""
     from splat_recon.stereo.config import StereoConfig
-    from splat_recon.stereo.start import StereoMatching, StereoStart, load_depth_maps, points_of, wants_stereo
+    from splat_recon.stereo.start import StereoMatching, StereoStart, load_depth_maps, wants_stereo
 
     if not wants_stereo(args.stereo, scene, len(split.train)):
         return None
     if args.resume and run.stereo.is_file():
         try:
-            maps = load_depth_maps(run.stereo)
-            return StereoStart(depth_maps=maps, points=points_of(maps, StereoConfig()))
+            return StereoStart.of(load_depth_maps(run.stereo), StereoConfig())
         except InputError as error:
             logger.warning("%s", error)
     matching = StereoMatching(scene, _photos(args, scene, split, max_size, StereoConfig().sizes[-1]))

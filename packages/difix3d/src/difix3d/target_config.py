@@ -27,6 +27,36 @@ class AroundTargets:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SpreadTargets:
+    """Novel views lie far from the captured ones: two thirds between neighboring views, a third around them."""
+
+    num_views: int = 60
+    """How many."""
+
+    num_neighbors: int = 2
+    """A captured view's neighbors are so many of the nearest others."""
+
+    max_angle_degrees: float = 60.0
+    """Views whose directions differ by more are no neighbors."""
+
+    shift: float = 0.125
+    """Spread (standard deviation, per axis) of the centers, as a fraction of the scene's extent."""
+
+    turn_degrees: float = 4.0
+    """Spread (standard deviation, per axis) of the rotations."""
+
+    def __post_init__(self) -> None:
+        if self.num_views < 1 or self.num_neighbors < 1:
+            raise ValueError(
+                f"num_views and num_neighbors must be at least 1, got {self.num_views} and {self.num_neighbors}"
+            )
+        if not (0 <= self.shift < float("inf") and 0 <= self.turn_degrees <= 180):
+            raise ValueError(
+                f"shift must be at least 0 and turn_degrees in [0, 180], got {self.shift} and {self.turn_degrees}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PathTargets:
     """Novel views go to an evenly spaced path through the captured views, from neighbour to neighbour."""
 
@@ -125,6 +155,7 @@ class HeldOutTargets:
 
 Targets = (
     AroundTargets
+    | SpreadTargets
     | PathTargets
     | OrbitTargets
     | SpiralTargets

@@ -17,6 +17,7 @@ from difix3d.target_config import (
     PathTargets,
     PerturbedTargets,
     SpiralTargets,
+    SpreadTargets,
     Targets,
 )
 from splat_recon.geometry.trajectories import orbit, spiral
@@ -26,6 +27,10 @@ from splat_render.poses import transform_camera
 
 MIDDLE = (0.25, 0.75)
 """Targets between two captured views lie in this part of the way from one to the other."""
+
+
+BETWEEN = (0.2, 0.4, 0.6, 0.8)
+"""Fractions of the way between two neighbors at which views of `SpreadTargets` lie."""
 
 
 def target_poses(
@@ -61,6 +66,8 @@ def target_poses(
             f"novel views between captured views need at least 2 captured views, got {len(T_world_captured)}: "
             "give more views, or choose the targets perturbed or a file"
         )
+    if isinstance(config, SpreadTargets):
+        return _spread(config, T_world_captured, extent, generator)
     if isinstance(config, AroundTargets):
         return _around(config, T_world_captured, extent, generator)
     if isinstance(config, PathTargets):
@@ -157,6 +164,50 @@ def _around(
         target[:3, 3] += generator.normal(size=3) * config.jitter * baseline
         targets.append(target)
     return np.stack(targets)
+
+
+def _spread(
+    config: SpreadTargets,
+    T_world_captured: Float64[np.ndarray, "n 4 4"],
+    extent: float,
+    generator: np.random.Generator,
+) -> Float64[np.ndarray, "k 4 4"]:
+    """Poses around the captured ones and between neighbors, each moved and turned at random."""
+    between = [
+        interpolated_pose(T_world_captured[one], T_world_captured[other], fraction)
+        for one, other in neighboring_pairs(T_world_captured, config, extent=extent)
+        for fraction in BETWEEN
+    ]
+    order = generator.permutation(len(between))
+    targets = []
+    for index in range(config.num_views):
+        if index % 3 == 0 or not between:
+            target = T_world_captured[generator.integers(len(T_world_captured))].copy()
+        else:
+            target = between[order[index % len(between)]].copy()
+        target[:3, 3] += generator.normal(size=3) * config.shift * extent
+        turn = generator.normal(size=3) * np.deg2rad(config.turn_degrees)
+        angle = float(np.linalg.norm(turn))
+        if angle > 0:
+            target[:3, :3] = target[:3, :3] @ _rotation_about(turn / angle, angle)
+        targets.append(target)
+    return np.stack(targets)
+
+
+def neighboring_pairs(
+    T_world_captured: Float64[np.ndarray, "n 4 4"], config: SpreadTargets, *, extent: float
+) -> list[tuple[int, int]]:
+    """Pairs of captured views that are near each other and look the same way, sorted."""
+    distances = pose_distances(T_world_captured, T_world_captured, extent=extent)
+    forward = T_world_captured[:, :3, 2]
+    far = forward @ forward.T < np.cos(np.deg2rad(config.max_angle_degrees))
+    distances = np.where(far | np.eye(len(distances), dtype=bool), np.inf, distances)
+    pairs = set()
+    for one, row in enumerate(distances):
+        for other in np.argsort(row, kind="stable")[: config.num_neighbors]:
+            if np.isfinite(row[other]):
+                pairs.add((min(one, int(other)), max(one, int(other))))
+    return sorted(pairs)
 
 
 def path_poses(

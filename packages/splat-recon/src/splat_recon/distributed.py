@@ -129,7 +129,7 @@ def check_world(config: TrainConfig, world: World, sizes: Sequence[tuple[int, in
         raise InputError.from_problems(f"training on {world.size} GPUs", problems)
 
 
-PER_GAUSSIAN = ("gaussians.", "adam.exp_avg", "density.")
+PER_GAUSSIAN = ("gaussians.", "adam.exp_avg", "density.", "average.sum.")
 """Prefixes of a checkpoint's tensors that have a row per Gaussian."""
 
 

@@ -15,14 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64, UInt8
 from PIL import Image
 
-from splat_recon.geometry.cameras import Camera
-from splat_recon.render.config import RenderConfig
 from splat_recon.scene.scene import View
 from splat_recon.stereo.config import StereoConfig
 from splat_recon.stereo.kernels import count_agreeing, sweep_photo
+from splat_render.cameras import Camera
+from splat_render.config import RenderConfig
 
 Relations = tuple[
     Float64[np.ndarray, "s 3 3"], Float64[np.ndarray, "s 3"], Float64[np.ndarray, "s 3 3"], Float64[np.ndarray, "s 3"]
@@ -112,7 +112,7 @@ class PatchMatchStereo:
     def __init__(
         self,
         photos: Sequence[View],
-        p_world: Float32[np.ndarray, "n 3"],
+        p_world: Float[np.ndarray, "n 3"],
         config: StereoConfig,
         *,
         num_threads: int = 0,
@@ -277,7 +277,7 @@ class PatchMatchStereo:
         return photos
 
 
-def depth_range(camera: Camera, p_world: Float32[np.ndarray, "n 3"]) -> tuple[float, float]:
+def depth_range(camera: Camera, p_world: Float[np.ndarray, "n 3"]) -> tuple[float, float]:
     """Least and largest inverse depth to look for in a photo, by the points that lie in its sight.
 
     Raises:

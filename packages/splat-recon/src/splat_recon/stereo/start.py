@@ -14,12 +14,12 @@ import numpy as np
 
 from splat_recon.config import FEW_PHOTOS, AdcConfig, TrainConfig
 from splat_recon.errors import InputError
-from splat_recon.geometry.cameras import Camera
-from splat_recon.io.whole_file import written_whole
 from splat_recon.scene.scene import Points, Scene, View
 from splat_recon.stereo.config import StereoConfig
 from splat_recon.stereo.filters import with_valid_depths
 from splat_recon.stereo.patch_match import MIN_POINTS, DepthMap, PatchMatchStereo
+from splat_render.cameras import Camera
+from splat_render.files.whole_file import written_whole
 
 StereoMode = Literal["auto", "on", "off"]
 """auto: for as many photos as it was seen to help. on: for any number. off: never."""
@@ -40,6 +40,14 @@ class StereoStart:
     points: Points
     """Points of believed pixels, in the scene's frame; empty where nothing is believed."""
 
+    config: StereoConfig
+    """How they were found."""
+
+    @classmethod
+    def of(cls, depth_maps: Sequence[DepthMap], config: StereoConfig) -> StereoStart:
+        """The start that depth maps give."""
+        return cls(depth_maps=tuple(depth_maps), points=points_of(depth_maps, config), config=config)
+
     @property
     def helps(self) -> bool:
         """Whether anything is believed."""
@@ -55,7 +63,7 @@ class StereoStart:
         )
         return dataclasses.replace(scene, points=points)
 
-    def train_config(self, config: TrainConfig, stereo: StereoConfig) -> TrainConfig:
+    def train_config(self, config: TrainConfig) -> TrainConfig:
         """The training's config with a start of dense points: density control grows less of them.
 
         Only a threshold that is the default is changed, and nothing where nothing is believed.
@@ -65,7 +73,7 @@ class StereoStart:
             return config
         if strategy.grow_grad2d != AdcConfig().grow_grad2d:
             return config
-        return dataclasses.replace(config, strategy=dataclasses.replace(strategy, grow_grad2d=stereo.grow_grad2d))
+        return dataclasses.replace(config, strategy=dataclasses.replace(strategy, grow_grad2d=self.config.grow_grad2d))
 
     def summary(self) -> str:
         """One sentence for a log and a report."""
@@ -122,7 +130,7 @@ class StereoMatching:
     def start(self) -> StereoStart:
         """What is believed of the depths as they are now, and points from it."""
         maps = with_valid_depths(self._matcher.depth_maps(), self._photos, self._points, self.config)
-        start = StereoStart(depth_maps=maps, points=points_of(maps, self.config))
+        start = StereoStart.of(maps, self.config)
         logger.info("%s", start.summary())
         return start
 
@@ -161,7 +169,7 @@ def points_of(maps: Sequence[DepthMap], config: StereoConfig) -> Points:
     if len(p_world) > config.num_points:
         chosen = np.sort(np.random.default_rng(config.seed).permutation(len(p_world))[: config.num_points])
         p_world, rgb_u8 = p_world[chosen], rgb_u8[chosen]
-    return Points(p_world=p_world.astype(np.float32), rgb_u8=rgb_u8)
+    return Points(p_world=p_world, rgb_u8=rgb_u8)
 
 
 def save_depth_maps(path: Path, maps: Sequence[DepthMap]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from splat_recon.geometry.cameras import Camera
 from splat_recon.scene.scene import Points, Scene, View
 from splat_recon.scene.synthetic.cameras import make_cameras
 from splat_recon.scene.synthetic.config import LAYOUTS, Layout, SyntheticConfig
@@ -13,6 +12,7 @@ from splat_recon.scene.synthetic.layouts import make_world
 from splat_recon.scene.synthetic.points import sample_points
 from splat_recon.scene.synthetic.raycast import MISS, cast_distances, cast_image
 from splat_recon.scene.synthetic.world import World
+from splat_render.cameras import Camera
 
 
 def generate_scene(seed: int, config: SyntheticConfig | None = None) -> Scene:
