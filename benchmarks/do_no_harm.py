@@ -267,7 +267,8 @@ HELPFUL: dict[str, Callable[[Sample], torch.Tensor]] = {
 
 def make_tables(scenes: Path, renders: Path, out: Path, model: str) -> None:
     """Fix everything with and without a gate; write JSON and Markdown."""
-    from difix_model.gate import DEFAULT_GATE, gate_from, gated
+    from difix_model.gate.apply import apply_gate
+    from difix_model.gate.config import DEFAULT_GATE, gate_from
     from difix_model.pipeline import DifixPipeline
 
     pipe = DifixPipeline.from_pretrained(model)
@@ -285,7 +286,7 @@ def make_tables(scenes: Path, renders: Path, out: Path, model: str) -> None:
                 if gate == "the weights' own gate" and (own is None or not fixer.startswith("weights")):
                     continue
                 for alpha in (None, sample.alpha) if config is not None else (None,):
-                    result = gated(sample.render, fixed, config, alpha=alpha, references=sample.reference).rgb
+                    result = apply_gate(sample.render, fixed, config, alpha=alpha, references=sample.reference).rgb
                     named = f"{gate}, opacity given" if alpha is not None else gate
                     rows.append(
                         {"kind": sample.kind, "scene": sample.scene, "view": sample.name, "fixer": fixer}

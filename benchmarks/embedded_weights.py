@@ -89,10 +89,10 @@ METADATA = {
     "timestep": 199,
     "gate": {
         "evidence": {
-            "doubted_change": 0.02,
-            "believed_change": 0.06,
-            "doubted_share": 0.2,
-            "believed_share": 0.4,
+            "low_change": 0.02,
+            "high_change": 0.06,
+            "low_coverage": 0.2,
+            "high_coverage": 0.4,
         },
     },
 }

@@ -25,7 +25,7 @@ import torch
 
 if TYPE_CHECKING:
     from difix3d.config import ProgressiveConfig
-    from difix3d.fixers import ViewFixer
+    from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
     from splat_recon.scene.scene import Scene, View
     from splat_render.cameras import Camera
 
@@ -59,13 +59,14 @@ class Photos:
         self._photos = [torch.tensor(view.rgb_u8).float() / 255 for view in views]
         self._next = 0
 
-    def __call__(self, rendered: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    def __call__(self, request: FixRequest) -> FixResult:
         """The next photos."""
-        del references
+        from difix3d.fixers.contract import FixResult
+
         count = len(self._photos)
-        photos = [self._photos[(self._next + index) % count] for index in range(len(rendered))]
-        self._next = (self._next + len(rendered)) % count
-        return torch.stack(photos)
+        photos = [self._photos[(self._next + index) % count] for index in range(len(request))]
+        self._next = (self._next + len(request)) % count
+        return FixResult.of(request, torch.stack(photos))
 
 
 def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
@@ -94,7 +95,7 @@ def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
         "held back": {"hold_back": HoldBackConfig(min_views=2)},
         "photos": {
             "stepping": dataclasses.replace(config.stepping, step_distance=1e6, max_turn_degrees=None),
-            "ask_first": 0,
+            "num_probe_views": 0,
         },
     }
     return dataclasses.replace(config, **changes.get(variant, {}))
@@ -139,9 +140,11 @@ def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) ->
     """Train one variant and score it, and its fixed renders beside it."""
     from difix3d.config import HoldBackConfig, ProgressiveConfig
     from difix3d.enhance import EnhancedRenderer
-    from difix3d.fixers import IdentityFixer, load_fixer
+    from difix3d.fixers.identity import IdentityFixer
+    from difix3d.fixers.opening import open_fixer
     from difix3d.progressive import ProgressiveTrainer
     from difix3d.targets import target_poses
+    from difix_model.opening import FixerConfig
     from splat_recon.config import AdcConfig, TrainConfig, regularized_for
     from splat_recon.evaluate import evaluate
 
@@ -167,7 +170,7 @@ def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) ->
     elif variant in ("gsplat", "plain", "unfixed"):
         fixer = IdentityFixer()
     else:
-        fixer = load_fixer(options.fixer, device="cpu")
+        fixer = open_fixer(FixerConfig(source=options.fixer), device="cpu")
     loop = ProgressiveTrainer(case.scene, case.captured, targets, fixer, config)
     loop.train_until(options.max_steps)
 
@@ -177,7 +180,7 @@ def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) ->
     scores = evaluate(render, case.test)
     result = {"psnr": scores.psnr, "ssim": scores.ssim}
     if variant == "loop":
-        fixed = evaluate(EnhancedRenderer(render, fixer, case.captured, extent=extent), case.test)
+        fixed = evaluate(EnhancedRenderer(loop.trainer.render, fixer, case.captured, extent=extent), case.test)
         result |= {"fixed_psnr": fixed.psnr, "fixed_ssim": fixed.ssim}
     return result | {
         "rounds": loop.num_rounds_done,

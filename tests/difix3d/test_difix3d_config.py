@@ -169,7 +169,7 @@ def test_few_photos_are_regularized_where_the_training_is_our_own():
 
 def test_settings_resolve_to_configs():
     demo = resolved(RunSettings(), "cpu")
-    begins = ("scene", "from_checkpoint", "from_ply", "agreement", "reference_agreement", "max_turn_degrees")
+    begins = ("scene", "from_checkpoint", "from_ply", "agreement", "reference_agreement", "max_turn_degrees", "base")
     assert None not in [value for name, value in for_photos(demo, 6).to_dict().items() if name not in begins]
     assert progressive_config(demo).hold_back == HoldBackConfig()
     assert isinstance(progressive_config(demo).targets, AroundTargets)

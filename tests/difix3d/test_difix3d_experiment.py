@@ -12,7 +12,9 @@ from difix3d.curves import Curves
 from difix3d.errors import InputError
 from difix3d.evaluate import VariantResult, verdict
 from difix3d.experiment import Experiment
-from difix3d.fixers import DifixFixer, IdentityFixer, load_fixer
+from difix3d.fixers.difix import DifixFixer
+from difix3d.fixers.identity import IdentityFixer
+from difix3d.fixers.opening import open_fixer
 from difix3d.pictures import labelled_pair
 from difix3d.run_folder import KEPT_CHECKPOINTS, RunFolder, newest_run, numbered
 from difix3d.settings import RunSettings
@@ -20,11 +22,13 @@ from difix3d.variants import VARIANTS
 from difix_model.config import tiny_config
 from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.network import DifixNetwork
+from difix_model.opening import FixerConfig
 from splat_recon.evaluate import Evaluation, ViewScore
 from splat_recon.io.colmap import write_scene
 from splat_recon.pages.pictures import beside, file_name
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from splat_render.files.ply import read_ply
+from support.fix_requests import request
 
 NUM_FRAMES = 4
 
@@ -184,14 +188,14 @@ def test_folders_are_numbered_and_the_newest_is_found(tmp_path):
 
 
 def test_fixers_by_name(weights):
-    assert isinstance(load_fixer("none", device="cpu"), IdentityFixer)
-    fixer = load_fixer(str(weights), device="cpu")
+    assert isinstance(open_fixer(FixerConfig(source="none"), device="cpu"), IdentityFixer)
+    fixer = open_fixer(FixerConfig(source=str(weights), gate="off"), device="cpu")
     assert isinstance(fixer, DifixFixer)
     rendered, references = torch.rand(2, 20, 28, 3), torch.rand(2, 40, 30, 3)
-    fixed = fixer(rendered, references)
+    fixed = fixer(request(rendered, references)).rgb
     assert fixed.shape == rendered.shape
     assert 0 <= float(fixed.min()) <= float(fixed.max()) <= 1
-    assert not torch.equal(fixed, fixer(rendered, 1 - references))
+    assert not torch.equal(fixed, fixer(request(rendered, 1 - references)).rgb)
 
 
 def _result(name, psnrs, ssim=0.5, level=None):

@@ -16,12 +16,15 @@ from difix3d.config import (
     SteppingConfig,
     StepRounds,
 )
-from difix3d.enhance import EnhancedRenderer, fixed_renders, nearest_views
+from difix3d.enhance import EnhancedRenderer, nearest_views
 from difix3d.errors import InputError
-from difix3d.fixers import IdentityFixer
+from difix3d.fixers.batches import fixed_views
+from difix3d.fixers.contract import FixResult
+from difix3d.fixers.identity import IdentityFixer
 from difix3d.novel_views import NovelView, NovelViews, pool_view_set
 from difix3d.progressive import ProgressiveTrainer, forked
 from difix3d.target_config import HeldOutTargets
+from difix_model.gate.verdict import FixVerdict
 from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.scene import View
@@ -30,6 +33,7 @@ from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
 from splat_render.cameras import Camera
+from support.fix_requests import flat_render, rendered_views
 
 TRAIN = TrainConfig(
     max_steps=24, sh_degree_every=6, strategy=AdcConfig(refine_start=4, refine_every=5, refine_stop=20, reset_every=0)
@@ -39,8 +43,9 @@ TRAIN = TrainConfig(
 class WhiteningFixer:
     """A fixer whose work can be seen: halfway to white, plus a trace of the reference."""
 
-    def __call__(self, rendered, references):
-        return (0.5 * rendered + 0.45 + 0.05 * references.mean(dim=(1, 2), keepdim=True)).clamp(0, 1)
+    def __call__(self, request):
+        traces = torch.stack([nearest.mean(dim=(0, 1)) for nearest, *_ in request.references])[:, None, None]
+        return FixResult.of(request, (0.5 * request.rgb + 0.45 + 0.05 * traces).clamp(0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +190,8 @@ def test_fixed_views_count_only_where_the_render_was_opaque():
     image = torch.full((11, 12, 3), 0.3)
 
     def novel(alpha):
-        view = NovelView(camera=camera, reference_name="a", rendered=image, fixed=image, alpha=alpha)
+        verdict = FixVerdict(proposed_change=0.0, applied_change=0.0)
+        view = NovelView(camera=camera, reference_name="a", rendered=image, fixed=image, alpha=alpha, verdict=verdict)
         return NovelViews(round_index=0, views=(view,))
 
     mixture = MixtureConfig(novel_weight=0.3, alpha_threshold=0.5)
@@ -200,23 +206,24 @@ def test_views_of_different_sizes_never_share_a_batch(captured):
     sizes = []
 
     class Watching:
-        def __call__(self, rendered, references):
-            sizes.append((tuple(rendered.shape), tuple(references.shape)))
-            return rendered + 0.25
+        def __call__(self, request):
+            sizes.append((tuple(request.rgb.shape), [tuple(nearest.shape) for (nearest,) in request.references]))
+            return FixResult.of(request, request.rgb + 0.25)
 
     small = View(name="small", camera=captured[0].camera.resized(24, 18), rgb_u8=captured[0].rgb_u8[:18, :24])
     rendered = [torch.full((36, 48, 3), value) for value in (0.0, 0.1, 0.2)] + [torch.zeros(20, 48, 3)]
     references = [captured[0], captured[1], small, captured[0]]
-    fixed = list(fixed_renders(Watching(), rendered, references, batch_size=2))
+    views = rendered_views(rendered, [[reference] for reference in references])
+    fixed = list(fixed_views(Watching(), views, batch_size=2))
     assert sizes == [
-        ((2, 36, 48, 3), (2, 36, 48, 3)),
-        ((1, 36, 48, 3), (1, 18, 24, 3)),
-        ((1, 20, 48, 3), (1, 36, 48, 3)),
+        ((2, 36, 48, 3), [(36, 48, 3)] * 2),
+        ((1, 36, 48, 3), [(18, 24, 3)]),
+        ((1, 20, 48, 3), [(36, 48, 3)]),
     ]
     for one, other in zip(fixed, rendered, strict=True):
-        torch.testing.assert_close(one, other + 0.25)
-    with pytest.raises(ValueError, match="one reference per rendered view"):
-        list(fixed_renders(Watching(), rendered, references[:2], batch_size=2))
+        torch.testing.assert_close(one.rgb, other + 0.25)
+        assert one.verdict.applied_change == pytest.approx(0.25)
+        assert one.verdict.reason == "passed"
 
 
 def test_the_nearest_captured_view_of_a_captured_pose_is_itself(scene, captured):
@@ -226,7 +233,7 @@ def test_the_nearest_captured_view_of_a_captured_pose_is_itself(scene, captured)
 
 def test_enhanced_renderer_fixes_with_the_nearest_photo(scene, captured):
     renderer = EnhancedRenderer(
-        lambda camera: torch.full((camera.height, camera.width, 3), 2.0),
+        flat_render(2.0),
         WhiteningFixer(),
         captured,
         extent=scene.extent,

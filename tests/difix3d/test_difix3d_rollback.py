@@ -10,7 +10,8 @@ import torch
 
 from difix3d.config import EvenRounds, HoldBackConfig, MixtureConfig, PoolConfig, ProgressiveConfig
 from difix3d.experiment import Experiment
-from difix3d.fixers import IdentityFixer
+from difix3d.fixers.contract import FixResult
+from difix3d.fixers.identity import IdentityFixer
 from difix3d.novel_views import pool_view_set
 from difix3d.progressive import ProgressiveTrainer
 from difix3d.run_folder import RunFolder
@@ -36,8 +37,8 @@ WATCHING = HoldBackConfig(share=0.2, min_views=2, margin=0.05, check_every=0.2, 
 class Blinding:
     """A harmful fixer: everything becomes blue."""
 
-    def __call__(self, rendered, references):
-        return torch.tensor([0.0, 0.0, 1.0]).expand_as(rendered).clone()
+    def __call__(self, request):
+        return FixResult.of(request, torch.tensor([0.0, 0.0, 1.0]).expand_as(request.rgb).clone())
 
 
 @pytest.fixture(scope="module")
@@ -223,9 +224,9 @@ class GoodThenBad:
     def __init__(self, num_good):
         self.num_left = num_good
 
-    def __call__(self, rendered, references):
-        self.num_left -= len(rendered)
-        return rendered if self.num_left >= 0 else Blinding()(rendered, references)
+    def __call__(self, request):
+        self.num_left -= len(request)
+        return IdentityFixer()(request) if self.num_left >= 0 else Blinding()(request)
 
 
 def test_only_the_bad_round_is_undone(judged_loop):
@@ -388,7 +389,6 @@ def test_a_pool_of_rounds_survives_resuming(new_loop, tmp_path):
 @pytest.mark.parametrize("against", ["best", "plain"])
 def test_a_whole_run_says_what_was_undone_and_resumes(against, tmp_path, monkeypatch):
     monkeypatch.setattr("difix3d.film.VIDEO_FRAMES", 2)
-    monkeypatch.setattr("difix3d.experiment.load_fixer", lambda source, **_: Blinding())
     config = SyntheticConfig(layout="table", num_views=8, width=40, height=32, num_points=100, samples_per_axis=1)
     write_scene(tmp_path / "table", generate_scene(5, config))
     settings = RunSettings(
@@ -405,7 +405,7 @@ def test_a_whole_run_says_what_was_undone_and_resumes(against, tmp_path, monkeyp
         split="every:4",
     )
     whole, part = (RunFolder(tmp_path / name) for name in ("whole", "part"))
-    list(Experiment(settings, whole).run())
+    list(Experiment(settings, whole, fixer=Blinding()).run())
     metrics = json.loads((whole.path / "metrics.json").read_text())
     held_back = metrics["held_back"]
     assert len(held_back["views"]) == (1 if against == "best" else 2)
@@ -420,10 +420,10 @@ def test_a_whole_run_says_what_was_undone_and_resumes(against, tmp_path, monkeyp
         assert held_back["kept_step"] == 40
         assert f"{len(undone)} times rounds were undone" in page
     assert not whole.states.exists()
-    list(Experiment(settings, part).run(stop_at=min(39, undone[0] + 1)))
+    list(Experiment(settings, part, fixer=Blinding()).run(stop_at=min(39, undone[0] + 1)))
     # As a run leaves it that is killed.
     (part.states / "difix3d-states-0" / "best").mkdir(parents=True)
-    list(Experiment(settings, part, resume=True).run())
+    list(Experiment(settings, part, resume=True, fixer=Blinding()).run())
     for name in ("plain.ply", "loop.ply", "metrics.json", "metrics.jsonl"):
         assert (part.path / name).read_bytes() == (whole.path / name).read_bytes(), name
     assert not part.states.exists()

@@ -9,7 +9,8 @@ import torch
 from difix3d.config import EvenRounds, HoldBackConfig, ProgressiveConfig, SteppingConfig
 from difix3d.coverage import weakly_seen
 from difix3d.errors import InputError
-from difix3d.fixers import IdentityFixer
+from difix3d.fixers.contract import FixResult
+from difix3d.fixers.identity import IdentityFixer
 from difix3d.progressive import ProgressiveTrainer
 from difix3d.references import pose_distances, ranked_poses, rotation_angles
 from difix3d.stepping import progress_to_targets, stepped_poses
@@ -125,18 +126,22 @@ def test_a_loop_goes_where_little_was_seen_and_says_how_far_it_came(raw_scene):
     seen = []
 
     class Recording(IdentityFixer):
-        def __call__(self, rendered, references):
-            seen.append(references)
-            return rendered if len(seen) == 1 else rendered + 0.2
+        def __call__(self, request):
+            seen.append(request)
+            return FixResult.of(request, request.rgb + 0.1)
 
     loop = ProgressiveTrainer(scene, scene.views[:4], candidates, Recording(), config)
     loop.train_until(4)
     assert loop.novel is not None
     assert len(loop.novel.views) == 2
     assert 0 < loop.main.progress <= 1
-    # Two references: two fixes, of which the mean counts.
-    assert len(seen) == 2
-    assert not torch.equal(seen[0], seen[1])
+    # Both novel views go in one call, each with both of its references, its camera and its opacity.
+    (asked,) = seen
+    for first, second in asked.references:
+        assert not torch.equal(first, second)
+    for view, camera, alpha in zip(loop.novel.views, asked.cameras, asked.alpha, strict=True):
+        assert camera is view.camera
+        assert torch.equal(alpha, view.alpha[..., 0])
     torch.testing.assert_close(loop.novel.views[0].fixed, loop.novel.views[0].rendered + 0.1)
 
 

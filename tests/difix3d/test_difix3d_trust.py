@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from difix3d.config import EvenRounds, HoldBackConfig, MixtureConfig, ProgressiveConfig
-from difix3d.fixers import IdentityFixer
+from difix3d.fixers.contract import FixResult
+from difix3d.fixers.identity import IdentityFixer
 from difix3d.progressive import ProgressiveTrainer
 from difix3d.target_config import HeldOutTargets
 from difix3d.trust import TrustJudge
@@ -136,10 +137,10 @@ def test_masked_pixels_of_photos_know_nothing(render):
 class Half:
     """A fixer that makes the left half of everything black."""
 
-    def __call__(self, rendered, references):
-        fixed = rendered.clone()
-        fixed[:, :, : rendered.shape[2] // 2] = 0
-        return fixed
+    def __call__(self, request):
+        fixed = request.rgb.clone()
+        fixed[:, :, : fixed.shape[2] // 2] = 0
+        return FixResult.of(request, fixed)
 
 
 @pytest.fixture(scope="module")
@@ -165,10 +166,10 @@ def test_a_loop_asks_only_what_it_is_told_to(new_loop):
     plain, asking = new_loop(IdentityFixer()), new_loop(IdentityFixer(), unseen_weight=0.0)
     for loop in (plain, asking):
         loop.train_until(12)
-    assert [view.trust for view in plain.novel.views] == [None] * 3
+    assert [view.confidence for view in plain.novel.views] == [None] * 3
     for view, learned in zip(asking.novel.views, asking.trainer.views.sets[1], strict=True):
         opaque = (view.alpha[..., 0] > 0.5).float()
-        assert torch.equal(learned.pixel_weight, opaque * view.trust)
+        assert torch.equal(learned.pixel_weight, opaque * view.confidence)
         assert 0 < learned.pixel_weight.mean() < opaque.mean()
 
 
@@ -176,13 +177,13 @@ def test_a_spoiled_half_counts_less_and_stopping_changes_nothing(new_loop, tmp_p
     whole, part, resumed = (new_loop(Half(), reference_agreement=0.1, unseen_weight=0.5) for _ in range(3))
     whole.train_until(24)
     for view in whole.novel.views:
-        assert view.trust[:, :24].mean() < view.trust[:, 24:].mean()
+        assert view.confidence[:, :24].mean() < view.confidence[:, 24:].mean()
     stop = whole.rounds[0].start_step + 2
     part.train_until(stop)
     part.save(tmp_path / "saved")
     resumed.load(tmp_path / "saved")
     for saved, loaded in zip(part.novel.views, resumed.novel.views, strict=True):
-        assert torch.equal(saved.trust, loaded.trust)
+        assert torch.equal(saved.confidence, loaded.confidence)
     resumed.train_until(24)
     for name, tensor in whole.trainer.gaussians.parameters().items():
         assert torch.equal(tensor, resumed.trainer.gaussians.parameters()[name]), name

@@ -16,8 +16,11 @@ from difix3d.errors import InputError
 from difix3d.evaluate import VariantResult, final_fix_changes_nothing
 from difix3d.experiment import Experiment
 from difix3d.film import VIDEO_SIZE, write_film
-from difix3d.fixers import DifixFixer, IdentityFixer, OffloadedFixer, at_hand, load_fixer
-from difix3d.fixing import fixes_of_round
+from difix3d.fixers.batches import fix_round
+from difix3d.fixers.contract import FixedView, FixRequest, FixResult, resident
+from difix3d.fixers.difix import DifixFixer, OffloadedFixer
+from difix3d.fixers.identity import IdentityFixer
+from difix3d.fixers.opening import open_fixer
 from difix3d.fixing_time import FixingTime, TimedFixer
 from difix3d.image_memory import check_image_memory, photo_bytes, picture_bytes
 from difix3d.progressive import ProgressiveTrainer
@@ -27,7 +30,10 @@ from difix3d.settings import RunSettings, progressive_config, resolved
 from difix3d.target_config import HeldOutTargets
 from difix_model.config import tiny_config
 from difix_model.formats.checkpoint import save_checkpoint
+from difix_model.gate.apply import Gated
+from difix_model.gate.verdict import FixVerdict
 from difix_model.network import DifixNetwork
+from difix_model.opening import FixerConfig
 from difix_model.pipeline import DifixPipeline
 from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.evaluate import Evaluation
@@ -36,6 +42,7 @@ from splat_recon.scene.normalize import normalized
 from splat_recon.scene.photo_store import StoredView
 from splat_recon.scene.scene import Scene
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from support.fix_requests import flat_render, rendered_views, request
 
 WIDTH, HEIGHT = 53, 41
 """A size that no other tensor has."""
@@ -53,9 +60,10 @@ class FakePipeline(DifixPipeline):
         self.moves += map(str, targets)
         return self
 
-    def fix(self, rendered: torch.Tensor, references: Any = None, **options: Any) -> torch.Tensor:
+    def fix_with_verdicts(self, rendered: torch.Tensor, references: Any = None, **options: Any) -> Gated:
         self.worked_on.append(self.moves[-1])
-        return rendered * 0.5
+        verdict = FixVerdict(proposed_change=0.1, applied_change=0.1)
+        return Gated(rgb=rendered * 0.5, verdicts=(verdict,) * len(rendered))
 
 
 class Asked:
@@ -65,11 +73,12 @@ class Asked:
         self.above = above
         self.levels: list[float] = []
 
-    def __call__(self, rendered: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-        self.levels += [round(float(one.mean()), 3) for one in rendered]
+    def __call__(self, asked: FixRequest) -> FixResult:
+        self.levels += [round(float(one.mean()), 3) for one in asked.rgb]
         if self.above is None:
-            return rendered
-        return torch.where(rendered.mean(dim=(1, 2, 3), keepdim=True) > self.above, rendered * 0.5, rendered)
+            return FixResult.of(asked, asked.rgb)
+        bright = asked.rgb.mean(dim=(1, 2, 3), keepdim=True) > self.above
+        return FixResult.of(asked, torch.where(bright, asked.rgb * 0.5, asked.rgb))
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +104,12 @@ def test_the_network_is_on_its_device_for_a_round_only() -> None:
     fixer = OffloadedFixer(DifixFixer(pipeline), "cuda:1")
     assert pipeline.moves == ["cpu"]
     picture = torch.rand(1, 4, 4, 3)
-    with at_hand(fixer):
+    with resident(fixer):
         for _ in range(3):
-            assert torch.equal(fixer(picture, picture), picture * 0.5)
+            assert torch.equal(fixer(request(picture)).rgb, picture * 0.5)
     assert pipeline.moves == ["cpu", "cuda:1", "cpu"]
     assert pipeline.worked_on == ["cuda:1"] * 3
-    fixer(picture, picture)
+    fixer(request(picture))
     assert pipeline.moves == ["cpu", "cuda:1", "cpu", "cuda:1", "cpu"]
 
 
@@ -110,10 +119,11 @@ def test_a_round_moves_it_there_and_back_once_even_if_it_fails(scene: Scene) -> 
     fixer = TimedFixer(OffloadedFixer(DifixFixer(pipeline), "cuda"), spent)
     views = scene.views[:6]
     rendered = [torch.rand(HEIGHT, WIDTH, 3) for _ in views]
-    fixes_of_round(fixer, rendered, [[view] for view in views], distances=range(6), batch_size=2, ask_first=2)
+    asked = rendered_views(rendered, [[view] for view in views])
+    fix_round(fixer, asked, distances=range(6), batch_size=2, num_probe_views=2)
     assert pipeline.moves == ["cpu", "cuda", "cpu"]
     assert len(pipeline.worked_on) == 3
-    with pytest.raises(RuntimeError, match="no luck"), at_hand(fixer):
+    with pytest.raises(RuntimeError, match="no luck"), resident(fixer):
         raise RuntimeError("no luck")
     assert pipeline.moves[-1] == "cpu"
 
@@ -123,38 +133,42 @@ def test_parameters_of_a_real_network_come_back(weights: Path, monkeypatch: pyte
     moved = DifixPipeline.to
 
     def to(self: Any, device: Any) -> Any:
-        return moved(self, torch.float64 if str(device) == "cuda" else torch.float32)
+        return moved(self, torch.float64 if str(device) == "cuda:0" else torch.float32)
 
     picture = torch.rand(1, 32, 40, 3)
     reference = torch.rand(1, 32, 40, 3)
-    expected = load_fixer(str(weights), device="cpu")(picture, reference)
+    asked = request(picture, reference)
+    expected = open_fixer(FixerConfig(source=str(weights), gate="off"), device="cpu")(asked).rgb
     monkeypatch.setattr(DifixPipeline, "to", to)
-    fixer = load_fixer(str(weights), device="cuda", offload=True)
+    config = FixerConfig(source=str(weights), gate="off", precision="float32", offload=True)
+    fixer = open_fixer(config, device="cuda:0")
     assert isinstance(fixer, OffloadedFixer)
 
     def places() -> set[torch.dtype]:
         return {parameter.dtype for parameter in fixer.fixer.pipeline.network.parameters()}
 
     assert places() == {torch.float32}
-    with at_hand(fixer):
+    with resident(fixer):
         assert places() == {torch.float64}
-        torch.testing.assert_close(fixer(picture, reference), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(fixer(asked).rgb, expected, atol=1e-4, rtol=0)
         assert places() == {torch.float64}
     assert places() == {torch.float32}
 
 
 def test_offloading_means_nothing_on_a_cpu_and_precision_is_passed_on(weights: Path) -> None:
-    fixer = load_fixer(str(weights), device="cpu", offload=True, precision="bfloat16")
+    config = FixerConfig(source=str(weights), offload=True, precision="bfloat16")
+    fixer = open_fixer(config, device="cpu")
     assert isinstance(fixer, DifixFixer)
     assert fixer.pipeline.dtype == torch.bfloat16
-    assert isinstance(load_fixer("none", device="cpu", offload=True), IdentityFixer)
+    assert isinstance(open_fixer(replace(config, source="none"), device="cpu"), IdentityFixer)
 
 
-def _round(scene: Scene, fixer: Any, ask_first: int, references: int = 1) -> list[torch.Tensor]:
+def _round(scene: Scene, fixer: Any, num_probe_views: int, references: int = 1) -> list[FixedView]:
     """Eight renders, each of another brightness; the brighter, the farther from a photo."""
     rendered = [torch.full((HEIGHT, WIDTH, 3), index / 10) for index in range(8)]
     views = [[scene.views[(index + k) % 8] for k in range(references)] for index in range(8)]
-    return fixes_of_round(fixer, rendered, views, distances=range(8), batch_size=3, ask_first=ask_first)
+    asked = rendered_views(rendered, views)
+    return fix_round(fixer, asked, distances=range(8), batch_size=3, num_probe_views=num_probe_views)
 
 
 def test_where_the_fixer_leaves_the_worst_renders_it_is_asked_no_more(scene: Scene) -> None:
@@ -162,7 +176,8 @@ def test_where_the_fixer_leaves_the_worst_renders_it_is_asked_no_more(scene: Sce
     fixed = _round(scene, fixer, 3)
     assert fixer.levels == [0.5, 0.6, 0.7]
     for index, one in enumerate(fixed):
-        assert torch.equal(one, torch.full((HEIGHT, WIDTH, 3), index / 10))
+        assert torch.equal(one.rgb, torch.full((HEIGHT, WIDTH, 3), index / 10))
+        assert one.verdict.reason == ("not_asked" if index < 5 else "no_change")
     everything = Asked()
     _round(scene, everything, 0)
     assert len(everything.levels) == 8
@@ -174,8 +189,9 @@ def test_one_change_among_the_first_has_all_fixed_as_without_asking(scene: Scene
     ours, theirs = _round(scene, first, 3, references), _round(scene, everything, 0, references)
     assert sorted(first.levels) == sorted(everything.levels)
     for one, other in zip(ours, theirs, strict=True):
-        assert torch.equal(one, other)
-    assert not torch.equal(ours[7], torch.full((HEIGHT, WIDTH, 3), 0.7))
+        assert torch.equal(one.rgb, other.rgb)
+        assert one.verdict == other.verdict
+    assert not torch.equal(ours[7].rgb, torch.full((HEIGHT, WIDTH, 3), 0.7))
 
 
 def test_the_film_is_fixed_in_batches_or_not_at_all(
@@ -184,13 +200,13 @@ def test_the_film_is_fixed_in_batches_or_not_at_all(
     monkeypatch.setattr("difix3d.film.VIDEO_FRAMES", 6)
     sizes: list[int] = []
 
-    def fixer(rendered: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
-        sizes.append(len(rendered))
-        return rendered
+    def fixer(asked: FixRequest) -> FixResult:
+        sizes.append(len(asked))
+        return FixResult.of(asked, asked.rgb)
 
-    def render(camera: Any) -> torch.Tensor:
+    def render(camera: Any) -> Any:
         assert max(camera.width, camera.height) <= VIDEO_SIZE
-        return torch.full((camera.height, camera.width, 3), 0.3)
+        return flat_render(0.3)(camera)
 
     for used, expected in ((fixer, [4, 2]), (None, [])):
         sizes.clear()
@@ -236,9 +252,9 @@ def test_a_run_holds_no_more_of_novel_views_than_was_said(scene: Scene, pool_rou
     )
     held = []
 
-    def fixer(rendered: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    def fixer(asked: FixRequest) -> FixResult:
         held.append(_image_bytes() - before)
-        return rendered * 0.9
+        return FixResult.of(asked, asked.rgb * 0.9)
 
     T_world_target = np.stack([view.camera.T_world_cam for view in targets])
     loop = ProgressiveTrainer(scene, captured, T_world_target, fixer, config)
@@ -285,9 +301,9 @@ def test_decoded_photos_keep_to_their_half(scene: Scene, tmp_path: Path) -> None
 
 def test_presets_of_others_fix_everything() -> None:
     asked = resolved(RunSettings(preset="released", max_steps=600), "cpu")
-    assert progressive_config(asked).ask_first == 0
-    assert progressive_config(resolved(RunSettings(ask_first=2), "cpu")).ask_first == 2
-    with pytest.raises(ValueError, match="ask_first must be at least 0"):
-        RunSettings(ask_first=-1)
-    with pytest.raises(ValueError, match="ask_first must be at least 0"):
-        ProgressiveConfig(ask_first=-1)
+    assert progressive_config(asked).num_probe_views == 0
+    assert progressive_config(resolved(RunSettings(num_probe_views=2), "cpu")).num_probe_views == 2
+    with pytest.raises(ValueError, match="num_probe_views must be at least 0"):
+        RunSettings(num_probe_views=-1)
+    with pytest.raises(ValueError, match="num_probe_views must be at least 0"):
+        ProgressiveConfig(num_probe_views=-1)

@@ -10,23 +10,25 @@ import pytest
 import torch
 
 from difix3d.experiment import Experiment
+from difix3d.fixers.contract import FixRequest, FixResult
 from difix3d.fixing_time import FixingTime, TimedFixer
 from difix3d.run_folder import RunFolder
 from difix3d.settings import RunSettings
+from support.fix_requests import request
 
 
 def test_what_the_fixer_takes_is_counted_for_its_phase(tmp_path: Path) -> None:
-    def slow(rendered: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
+    def slow(asked: FixRequest) -> FixResult:
         time.sleep(0.05)
-        return rendered
+        return FixResult.of(asked, asked.rgb)
 
     spent = FixingTime()
     fixer = TimedFixer(slow, spent)
-    picture = torch.zeros(1, 4, 4, 3)
-    fixer(picture, picture)
+    asked = request(torch.zeros(1, 4, 4, 3))
+    fixer(asked)
     assert spent.share("training") == 0
     with spent.phase("training"):
-        fixer(picture, picture)
+        fixer(asked)
         time.sleep(0.05)
         spent.save(tmp_path)
     assert 0.05 <= spent.fixing_seconds["training"] < spent.seconds["training"]

@@ -287,14 +287,14 @@ def test_a_photos_place_is_fixed_as_the_same_frame_of_a_film(tmp_path: Path) -> 
     from difix3d.enhance_references import PosedPhotos
     from difix3d.enhance_run import Enhancement
     from difix3d.live.page import PhotoFixer
-    from difix_model.jobs.fix_files import open_pipeline
+    from difix_model.opening import FixerConfig, open_pipeline
     from splat_recon.io.colmap import read_scene, write_scene
     from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
     from splat_render.files.ply import write_ply
 
     write_scene(tmp_path / "scene", generate_scene(3, SyntheticConfig(width=48, height=40, num_views=4)))
     write_ply(tmp_path / "splat.ply", GAUSSIANS)
-    pipeline = open_pipeline("default", device="cpu", gate="off")
+    pipeline = open_pipeline(FixerConfig(gate="off"), device="cpu")
     film = EnhanceConfig(
         input=tmp_path / "splat.ply",
         scene=tmp_path / "scene",

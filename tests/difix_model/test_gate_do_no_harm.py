@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from difix_model import gate as gate_module
-from difix_model.gate import GateConfig, apply_gate, gated
-from difix_model.gate_evidence import EvidenceConfig
+from difix_model.gate import apply as apply_module
+from difix_model.gate.apply import apply_gate
+from difix_model.gate.config import EvidenceConfig, GateConfig
 
 
 def images(seed: int, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -16,13 +16,13 @@ def images(seed: int, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_neutral_settings_return_the_fix_and_strength_zero_the_render() -> None:
     rendered, fixed = images(0)
-    torch.testing.assert_close(apply_gate(rendered, fixed, GateConfig()), fixed)
-    torch.testing.assert_close(apply_gate(rendered, fixed, GateConfig(strength=0.0)), rendered)
+    torch.testing.assert_close(apply_gate(rendered, fixed, GateConfig()).rgb, fixed)
+    torch.testing.assert_close(apply_gate(rendered, fixed, GateConfig(strength=0.0)).rgb, rendered)
 
 
 def test_no_channel_changes_by_more_than_the_limit() -> None:
     rendered, fixed = images(1)
-    gated = apply_gate(rendered, fixed, GateConfig(max_change=0.05))
+    gated = apply_gate(rendered, fixed, GateConfig(max_change=0.05)).rgb
     assert (gated - rendered).abs().max() <= 0.05 + 1e-6
     assert ((gated - rendered) * (fixed - rendered)).min() >= -1e-6
 
@@ -30,10 +30,10 @@ def test_no_channel_changes_by_more_than_the_limit() -> None:
 def test_small_changes_are_distrusted_in_proportion() -> None:
     rendered = torch.full((1, 16, 16, 3), 0.5)
     fixed = rendered + 0.01
-    gated = apply_gate(rendered, fixed, GateConfig(trusted_change=0.04))
+    gated = apply_gate(rendered, fixed, GateConfig(trusted_change=0.04)).rgb
     torch.testing.assert_close(gated - rendered, torch.full_like(rendered, 0.0025), rtol=1e-3, atol=1e-6)
     large = rendered + 0.1
-    torch.testing.assert_close(apply_gate(rendered, large, GateConfig(trusted_change=0.04)), large)
+    torch.testing.assert_close(apply_gate(rendered, large, GateConfig(trusted_change=0.04)).rgb, large)
 
 
 def test_dark_things_are_not_brightened_unless_the_opacity_shows_a_hole() -> None:
@@ -41,16 +41,16 @@ def test_dark_things_are_not_brightened_unless_the_opacity_shows_a_hole() -> Non
     rendered = columns.reshape(1, 1, 60, 1).expand(1, 20, 60, 3)
     brighter = rendered + 0.4
     config = GateConfig(dark_level=0.2)
-    kept = (apply_gate(rendered, brighter, config) - rendered)[0, 10, [10, 30, 50], 0]
+    kept = (apply_gate(rendered, brighter, config).rgb - rendered)[0, 10, [10, 30, 50], 0]
     torch.testing.assert_close(kept, torch.tensor([0.0, 0.2, 0.4]))
     darker = rendered * 0.5
-    torch.testing.assert_close(apply_gate(rendered, darker, config), darker)
-    torch.testing.assert_close(apply_gate(rendered, brighter, config, alpha=torch.zeros(1, 20, 60)), brighter)
+    torch.testing.assert_close(apply_gate(rendered, darker, config).rgb, darker)
+    torch.testing.assert_close(apply_gate(rendered, brighter, config, alpha=torch.zeros(1, 20, 60)).rgb, brighter)
 
 
 def test_detail_strength_keeps_the_coarse_change() -> None:
     rendered, fixed = images(2)
-    gated = apply_gate(rendered, fixed, GateConfig(detail_strength=0.0, blur_radius=3))
+    gated = apply_gate(rendered, fixed, GateConfig(detail_strength=0.0, blur_radius=3)).rgb
     change, coarse = fixed - rendered, gated - rendered
     assert coarse.std() < 0.5 * change.std()
     torch.testing.assert_close(coarse[:, 5:-5, 5:-5].mean(), change[:, 5:-5, 5:-5].mean(), rtol=0.5, atol=5e-3)
@@ -59,8 +59,8 @@ def test_detail_strength_keeps_the_coarse_change() -> None:
 def test_images_of_a_batch_are_gated_one_by_one() -> None:
     config = GateConfig(strength=0.7, detail_strength=0.5, max_change=0.2, trusted_change=0.1)
     rendered, fixed = images(3, count=3)
-    together = apply_gate(rendered, fixed, config)
-    alone = torch.cat([apply_gate(rendered[i : i + 1], fixed[i : i + 1], config) for i in range(3)])
+    together = apply_gate(rendered, fixed, config).rgb
+    alone = torch.cat([apply_gate(rendered[i : i + 1], fixed[i : i + 1], config).rgb for i in range(3)])
     torch.testing.assert_close(together, alone)
 
 
@@ -68,7 +68,7 @@ def test_where_nothing_was_rendered_the_fix_stands() -> None:
     rendered, fixed = images(4)
     alpha = torch.ones(rendered.shape[:3])
     alpha[:, :, :10] = 0
-    gated = apply_gate(rendered, fixed, GateConfig(strength=0.0), alpha=alpha)
+    gated = apply_gate(rendered, fixed, GateConfig(strength=0.0), alpha=alpha).rgb
     torch.testing.assert_close(gated[:, :, :10], fixed[:, :, :10])
     torch.testing.assert_close(gated[:, :, 10:], rendered[:, :, 10:])
 
@@ -93,12 +93,14 @@ def test_bands_of_rows_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch
         blur_radius=3,
         trusted_change=0.5,
         max_change=0.2,
-        evidence=EvidenceConfig(doubted_share=0.0),
+        evidence=EvidenceConfig(low_coverage=0.0),
     )
-    whole = gated(rendered, fixed, config, strength=0.9, mask=mask, alpha=alpha, with_weight=True)
-    monkeypatch.setattr(gate_module, "PIXELS_AT_ONCE", 4 * 20)
+    whole = apply_gate(rendered, fixed, config, strength=0.9, mask=mask, alpha=alpha, with_weight=True)
+    monkeypatch.setattr(apply_module, "PIXELS_AT_ONCE", 4 * 20)
     given = fixed.clone()
-    banded = gated(rendered, given, config, strength=0.9, mask=mask, alpha=alpha, with_weight=True, in_place=in_place)
+    banded = apply_gate(
+        rendered, given, config, strength=0.9, mask=mask, alpha=alpha, with_weight=True, in_place=in_place
+    )
     torch.testing.assert_close(banded.rgb, whole.rgb)
     torch.testing.assert_close(banded.weight, whole.weight)
     assert float((whole.rgb - rendered).abs().max()) > 0.02

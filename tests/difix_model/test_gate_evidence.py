@@ -12,9 +12,10 @@ from PIL import Image
 from torch.nn import functional
 
 from difix_model.errors import InputError
-from difix_model.gate import DEFAULT_GATE, GateConfig, chosen_gate, gate_from, gated
-from difix_model.gate_evidence import EvidenceConfig, change_trust
-from difix_model.masks import FixResult, plane
+from difix_model.gate.apply import apply_gate
+from difix_model.gate.config import DEFAULT_GATE, EvidenceConfig, GateConfig, chosen_gate, gate_from
+from difix_model.gate.evidence import change_evidence
+from difix_model.masks import FixedImage, plane
 from difix_model.pipeline import DifixPipeline
 
 
@@ -58,7 +59,7 @@ def test_what_is_only_redrawn_is_kept(name: str) -> None:
     render = scenery(1)
     fixed = REDRAWN[name](render)
     assert (fixed - render).square().mean().sqrt() > 0.01
-    result = gated(render, fixed, DEFAULT_GATE, references=scenery(1)).rgb
+    result = apply_gate(render, fixed, DEFAULT_GATE, references=scenery(1)).rgb
     assert (result - render).abs().max() < 0.005
 
 
@@ -66,14 +67,14 @@ def test_an_invented_object_in_a_good_render_is_kept_out() -> None:
     render = scenery(2)
     fixed = render.clone()
     fixed[:, 20:38, 30:52] = 1 - fixed[:, 20:38, 30:52]
-    assert (gated(render, fixed, DEFAULT_GATE).rgb - render).abs().max() < 0.02
+    assert (apply_gate(render, fixed, DEFAULT_GATE).rgb - render).abs().max() < 0.02
 
 
 def test_what_puts_a_bad_render_right_comes_through() -> None:
     photo = scenery(3)
     render = degraded(photo)
     for fixed in (photo, blurred(photo), torch.lerp(render, photo, 0.7)):
-        result = gated(render, fixed, DEFAULT_GATE, references=photo, with_weight=True)
+        result = apply_gate(render, fixed, DEFAULT_GATE, references=photo, with_weight=True)
         gained, possible = ((image - photo).square().mean().sqrt() for image in (result.rgb, fixed))
         before = (render - photo).square().mean().sqrt()
         assert before - gained > 0.8 * (before - possible)
@@ -81,11 +82,11 @@ def test_what_puts_a_bad_render_right_comes_through() -> None:
         assert result.weight.mean() > 0.7
 
 
-def test_colours_that_leave_the_reference_are_not_believed() -> None:
+def test_colors_that_leave_the_reference_are_not_let_through() -> None:
     render = scenery(4)
     away = (render * 0.4 + 0.6 * scenery(5) * torch.tensor([1.0, 0.2, 0.2])).clamp(0, 1)
     trusted = [
-        change_trust(render, away, EvidenceConfig(), references=references).mean()
+        change_evidence(render, away, EvidenceConfig(), references=references).confidence.mean()
         for references in (None, away, render)
     ]
     assert trusted[0] > 0.5
@@ -97,8 +98,10 @@ def test_evidence_is_per_image_and_independent_of_the_resolution() -> None:
     photos = torch.cat([scenery(6), scenery(7)])
     renders = torch.cat([degraded(photos[:1]), photos[1:]])
     fixed = torch.cat([photos[:1], with_noise(photos[1:])])
-    together = change_trust(renders, fixed, EvidenceConfig())
-    alone = torch.cat([change_trust(renders[i : i + 1], fixed[i : i + 1], EvidenceConfig()) for i in range(2)])
+    together = change_evidence(renders, fixed, EvidenceConfig()).confidence
+    alone = torch.cat(
+        [change_evidence(renders[i : i + 1], fixed[i : i + 1], EvidenceConfig()).confidence for i in range(2)]
+    )
     torch.testing.assert_close(together, alone)
     assert together[0].mean() > 0.7
     assert together[1].max() < 0.02
@@ -106,7 +109,7 @@ def test_evidence_is_per_image_and_independent_of_the_resolution() -> None:
     def larger(rgb: torch.Tensor) -> torch.Tensor:
         return rgb.repeat_interleave(3, dim=1).repeat_interleave(3, dim=2)
 
-    again = change_trust(larger(renders[:1]), larger(fixed[:1]), EvidenceConfig())
+    again = change_evidence(larger(renders[:1]), larger(fixed[:1]), EvidenceConfig()).confidence
     assert again.mean() == pytest.approx(float(together[0].mean()), abs=0.02)
 
 
@@ -114,12 +117,12 @@ def test_strength_mask_and_weight_agree() -> None:
     render, fixed = scenery(8), degraded(scenery(8))
     mask = torch.zeros(render.shape[:3])
     mask[:, :, 64:] = 1
-    found = gated(render, fixed, None, strength=0.5, mask=mask, with_weight=True)
+    found = apply_gate(render, fixed, None, strength=0.5, mask=mask, with_weight=True)
     assert torch.equal(found.rgb[:, :, :64], render[:, :, :64])
     torch.testing.assert_close(found.rgb[:, :, 64:], torch.lerp(render, fixed, 0.5)[:, :, 64:])
     torch.testing.assert_close(found.weight, 0.5 * mask, atol=1e-4, rtol=0)
-    assert gated(render, fixed, None).weight is None
-    unchanged = gated(render, render, None, with_weight=True).weight
+    assert apply_gate(render, fixed, None).weight is None
+    unchanged = apply_gate(render, render, None, with_weight=True).weight
     assert unchanged is not None
     assert not unchanged.any()
 
@@ -129,16 +132,16 @@ def test_what_is_transparent_may_be_changed_and_thin_places_are_kept() -> None:
     fixed = with_noise(render)
     alpha = torch.ones(render.shape[:3])
     alpha[:, :, :30], alpha[:, :, 30:60] = 0, 0.6
-    result = gated(render, fixed, DEFAULT_GATE, alpha=alpha).rgb
+    result = apply_gate(render, fixed, DEFAULT_GATE, alpha=alpha).rgb
     torch.testing.assert_close(result[:, :, :30], fixed[:, :, :30])
     assert (result - render)[:, :, 30:].abs().max() < 0.005
 
 
 def test_where_a_gate_comes_from() -> None:
     small = gate_from({"trusted_change": 0.02})
-    careful = gate_from({"evidence": {"doubted_share": 0.1}})
+    careful = gate_from({"evidence": {"low_coverage": 0.1}})
     assert careful is not None
-    assert careful.evidence == EvidenceConfig(doubted_share=0.1)
+    assert careful.evidence == EvidenceConfig(low_coverage=0.1)
     assert gate_from(None) is None
     assert chosen_gate("checkpoint", small) is small
     assert chosen_gate("auto", small) is chosen_gate("auto", None) is DEFAULT_GATE
@@ -153,7 +156,7 @@ def test_where_a_gate_comes_from() -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"doubted_change": 0.1}, {"believed_share": 2.0}, {"ease": -1.0}, {"palette_drift": 0.0}, {"cells": 0}],
+    [{"low_change": 0.1}, {"high_coverage": 2.0}, {"hysteresis": -1.0}, {"palette_drift": 0.0}, {"cells": 0}],
 )
 def test_evidence_out_of_range_is_named(fields: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields)).split("_")[-1]):
@@ -182,7 +185,7 @@ def test_the_pipeline_restricts_by_mask_and_says_how_much(checkpoint_folder: Pat
     mask[:, 20:] = 255
     free = pipe(pixels)
     found = pipe([pixels, pixels], mask=[mask, None], return_weight=True)
-    assert all(isinstance(result, FixResult) for result in found)
+    assert all(isinstance(result, FixedImage) for result in found)
     np.testing.assert_array_equal(found[0].image[:, :20], pixels[:, :20])
     np.testing.assert_array_equal(found[0].image[:, 20:], free[:, 20:])
     np.testing.assert_array_equal(found[1].image, free)

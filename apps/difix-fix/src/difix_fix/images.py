@@ -94,14 +94,11 @@ def _run(settings: FixSettings, job: FixJob, finished: list[int]) -> None:
 def _opened(settings: FixSettings, console: Console) -> DifixPipeline:
     with console.status("Loading the network"):
         # Here, after everything that can be said without it, torch is loaded.
-        from difix_model.jobs.fix_files import open_pipeline
+        from difix_model.opening import FixerConfig, open_pipeline
 
         return open_pipeline(
-            settings.model,
-            base=settings.base,
+            FixerConfig(source=settings.model, base=settings.base, gate=settings.gate, batch_size=settings.batch_size),
             device=settings.device,
-            batch_size=settings.batch_size,
-            gate=settings.gate,
         )
 
 

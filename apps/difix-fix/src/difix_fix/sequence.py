@@ -59,16 +59,13 @@ def _opened(settings: FixSettings, job: VideoJob) -> VideoRun:
 
     with Console(stderr=True).status("Loading the network"):
         # Here, after everything that can be said without it, torch is loaded.
-        from difix_model.jobs.fix_files import open_pipeline
+        from difix_model.opening import FixerConfig, open_pipeline
         from difix_model.video.fix import VideoRun
         from difix_model.video.steady import SteadyConfig
 
         pipeline = open_pipeline(
-            settings.model,
-            base=settings.base,
+            FixerConfig(source=settings.model, base=settings.base, gate=settings.gate, batch_size=settings.batch_size),
             device=settings.device,
-            batch_size=settings.batch_size,
-            gate=settings.gate,
         )
     return VideoRun(
         job,

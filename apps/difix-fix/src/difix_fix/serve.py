@@ -81,9 +81,11 @@ def _serve(settings: ServeSettings) -> None:
 
         with Console(stderr=True).status("Loading the network"):
             from difix_fix.page import LocalOnly, make_page, page_style
-            from difix_model.jobs.fix_files import open_pipeline
+            from difix_model.opening import FixerConfig, open_pipeline
 
-            pipeline = open_pipeline(settings.model, base=settings.base, device=settings.device, gate=settings.gate)
+            pipeline = open_pipeline(
+                FixerConfig(source=settings.model, base=settings.base, gate=settings.gate), device=settings.device
+            )
         page = make_page(gradio, pipeline, Path(folder), model=settings.model)
         hosts = (LOCAL_HOST, "localhost") if settings.host == LOCAL_HOST else None
         page.queue(default_concurrency_limit=1, max_size=20, api_open=False)

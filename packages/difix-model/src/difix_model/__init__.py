@@ -15,9 +15,11 @@ if TYPE_CHECKING:
     from difix_model.formats.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from difix_model.formats.conversion import convert_checkpoint, export_checkpoint
     from difix_model.formats.released import load_released
-    from difix_model.gate import GateConfig
-    from difix_model.masks import FixResult
+    from difix_model.gate.config import GateConfig
+    from difix_model.gate.verdict import FixVerdict
+    from difix_model.masks import FixedImage
     from difix_model.network import DifixNetwork
+    from difix_model.opening import FixerConfig, open_pipeline
     from difix_model.pairs import PairRecord, read_pairs, write_pairs
     from difix_model.pipeline import DifixPipeline
     from difix_model.references.choice import ReferenceConfig, choose_references
@@ -34,8 +36,11 @@ _SUBMODULES = {
     "convert_checkpoint": "formats.conversion",
     "export_checkpoint": "formats.conversion",
     "InputError": "errors",
-    "GateConfig": "gate",
-    "FixResult": "masks",
+    "GateConfig": "gate.config",
+    "FixVerdict": "gate.verdict",
+    "FixerConfig": "opening",
+    "open_pipeline": "opening",
+    "FixedImage": "masks",
     "DifixNetwork": "network",
     "PairRecord": "pairs",
     "read_pairs": "pairs",
@@ -52,7 +57,9 @@ __all__ = [
     "Checkpoint",
     "DifixNetwork",
     "DifixPipeline",
-    "FixResult",
+    "FixVerdict",
+    "FixedImage",
+    "FixerConfig",
     "GateConfig",
     "InputError",
     "NetworkConfig",
@@ -67,6 +74,7 @@ __all__ = [
     "export_checkpoint",
     "load_checkpoint",
     "load_released",
+    "open_pipeline",
     "read_pairs",
     "save_checkpoint",
     "tiny_config",

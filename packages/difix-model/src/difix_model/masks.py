@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from difix_model.errors import InputError
+from difix_model.gate.verdict import FixVerdict
 from difix_model.images import AnyImage, given_image
 
 SHAPE_TOLERANCE = 0.02
@@ -20,14 +21,17 @@ SHAPE_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FixResult:
+class FixedImage:
     """A fixed image, and how much of the fix is in it."""
 
     image: AnyImage
     """Of the kind and size of the image that was given."""
 
     weight: Float[np.ndarray, "h w"]
-    """The share of the fix that was let through, by pixel, in [0, 1]: 0 is the render, 1 the fix."""
+    """The fraction of the fix that was let through, by pixel, in [0, 1]: 0 is the render, 1 the fix."""
+
+    verdict: FixVerdict
+    """What became of the fix as a whole, and why."""
 
 
 def plane(given: Any, height: int, width: int, what: str) -> Float[Tensor, "h w"]:

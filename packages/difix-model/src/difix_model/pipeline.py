@@ -15,12 +15,13 @@ from difix_model.device import prefers_channels_last
 from difix_model.errors import InputError
 from difix_model.formats.checkpoint import Checkpoint
 from difix_model.formats.sources import DEFAULT_SOURCE, load_source
-from difix_model.gate import GateChoice, chosen_gate, gate_from, gated
+from difix_model.gate.apply import Gated, apply_gate
+from difix_model.gate.config import GateChoice, chosen_gate, gate_from
 from difix_model.images import AnyImage, GivenImage, colours, given_image
 from difix_model.inference.reference_cache import DEFAULT_CACHE_BYTES, ReferenceImage
 from difix_model.inference.runner import NetworkRunner
 from difix_model.inference.tiling import TilingConfig
-from difix_model.masks import FixResult, one_per_image, planes
+from difix_model.masks import FixedImage, one_per_image, planes
 
 NO_REFERENCES = "these weights know no references: leave the references out, or use weights such as nvidia/difix_ref"
 
@@ -152,18 +153,18 @@ class DifixPipeline(PipelineMethods):
             references: For one image: None, a reference, or a list of references. For a list of images: None, or a
                 list with one of these per image. References of another size are resized.
             strength: Share of the fix, in [0, 1]; below 1 the result is blended with the input.
-            gate: How much of the fix is believed: "checkpoint" takes the gate that the weights bring, if any; "auto"
-                `gate.DEFAULT_GATE`, which keeps good renders, unless theirs looks at evidence as well; "off" none; or
-                a `GateConfig`. None takes the pipeline's `gate`.
+            gate: How much of the fix is let through: "checkpoint" takes the gate that the weights bring, if any; "auto"
+                `gate.config.DEFAULT_GATE`, which keeps good renders, unless theirs looks at evidence as well; "off"
+                none; or a `GateConfig`. None takes the pipeline's `gate`.
             mask: Where an image may be changed: gray, white for yes. One for all images, or a list with one per image.
                 Where it is black, the image comes back bit by bit.
             alpha: Opacity of the renders, for the gate, in the same form; None takes an image's alpha channel.
-            return_weight: Return a `FixResult` per image, which says how much of the fix was let through where.
+            return_weight: Return a `FixedImage` per image: how much of the fix was let through where, and why not all.
             diffusers: With a prompt instead of images, the arguments of `call_like_diffusers`, for scripts written
                 for the released pipeline: `pipe(prompt, image=..., ref_image=..., timesteps=[199]).images[0]`.
 
         Returns:
-            Fixed images of the same types and sizes, in the same order, or `FixResult`s; a list if a list was given.
+            Fixed images of the same types and sizes, in the same order, or `FixedImage`s; a list if a list was given.
 
         Raises:
             InputError: If an image cannot be used, the numbers differ, or the weights know no references.
@@ -195,7 +196,7 @@ class DifixPipeline(PipelineMethods):
         judges = chosen is not None and chosen.evidence is not None
         for number, (image, rgb, fixed) in enumerate(zip(taken, rgbs, self._run(rgbs, views), strict=True)):
             opacity = image.opacity() if alphas[number] is None else alphas[number]
-            finished = gated(
+            finished = apply_gate(
                 rgb[None],
                 fixed[None],
                 chosen,
@@ -208,57 +209,76 @@ class DifixPipeline(PipelineMethods):
             )
             result = image.restore(finished.rgb[0])
             weight = None if finished.weight is None else finished.weight[0].float().cpu().numpy()
-            results.append(result if weight is None else FixResult(image=result, weight=weight))
+            results.append(
+                result if weight is None else FixedImage(image=result, weight=weight, verdict=finished.verdicts[0])
+            )
         return results[0] if single else results
 
-    @torch.no_grad()
     def fix(
         self,
         rendered: Float[Tensor, "b h w c=3"],
-        references: Float[Tensor, "n *r h2 w2 c=3"] | None = None,
+        references: Float[Tensor, "n *r h2 w2 c=3"] | Sequence[Sequence[Float[Tensor, "_h _w c=3"]]] | None = None,
         *,
         strength: float = 1.0,
         gate: GateChoice | None = None,
         mask: Float[Tensor, "b h w"] | None = None,
         alpha: Float[Tensor, "b h w"] | None = None,
     ) -> Float[Tensor, "b h w c=3"]:
-        """Fix a batch of tensors, for use in loops.
+        """Fix a batch of tensors; `fix_with_verdicts` without the verdicts."""
+        return self.fix_with_verdicts(rendered, references, strength=strength, gate=gate, mask=mask, alpha=alpha).rgb
+
+    @torch.no_grad()
+    def fix_with_verdicts(
+        self,
+        rendered: Float[Tensor, "b h w c=3"],
+        references: Float[Tensor, "n *r h2 w2 c=3"] | Sequence[Sequence[Float[Tensor, "_h _w c=3"]]] | None = None,
+        *,
+        strength: float = 1.0,
+        gate: GateChoice | None = None,
+        mask: Float[Tensor, "b h w"] | None = None,
+        alpha: Float[Tensor, "b h w"] | None = None,
+    ) -> Gated:
+        """Fix a batch of tensors, for use in loops, and say what became of every fix.
 
         Args:
             rendered: RGB in [0, 1]; values beyond are clamped.
-            references: One reference each, or several (a second axis); of another size they are resized.
-            strength: Share of the fix, in [0, 1].
-            gate: How much of the fix is believed, as in a call.
+            references: One reference each, several (a second axis), or a list per image with any number of any size,
+                the nearest first; of another size they are resized. The network sees all at once, the gate the first.
+            strength: Fraction of the fix, in [0, 1].
+            gate: How much of the fix is let through, as in a call.
             mask: Where images may be changed, in [0, 1].
             alpha: Opacity of the renders in [0, 1], for the gate.
 
         Returns:
-            RGB in [0, 1], float32, on the device of `rendered`.
+            RGB in [0, 1], float32, on the device of `rendered`, and a verdict per image.
 
         Raises:
             InputError: If references are given to weights that know none, or not one per image.
         """
-        if references is not None:
-            self._check_references(rendered, references)
+        own = self._references_of_batch(rendered, references)
         height, width = rendered.shape[1:3]
-        views: list[list[ReferenceImage]] = [[] for _ in rendered]
-        if references is not None:
-            several = references[:, None] if references.ndim == 4 else references
-            views = [[ReferenceImage(reference, height, width) for reference in own] for own in several]
         rendered = rendered.float()
-        fixed = self._run(list(rendered), views)
-        result = fixed[0][None] if len(fixed) == 1 else torch.stack(fixed) if fixed else rendered
-        nearest = None if references is None else references if references.ndim == 4 else references[:, 0]
-        return gated(
-            rendered.clamp(0.0, 1.0),
-            result,
-            chosen_gate(gate or self.gate, gate_from(self.metadata.get("gate"))),
-            strength=strength,
-            mask=mask,
-            alpha=alpha,
-            references=None if nearest is None else nearest.to(result).clamp(0.0, 1.0),
-            in_place=bool(fixed),
-        ).rgb
+        fixed = self._run(
+            list(rendered), [[ReferenceImage(each, height, width) for each in several] for several in own]
+        )
+        chosen = chosen_gate(gate or self.gate, gate_from(self.metadata.get("gate")))
+        results = [
+            apply_gate(
+                rendered[index : index + 1].clamp(0.0, 1.0),
+                image[None],
+                chosen,
+                strength=strength,
+                mask=None if mask is None else mask[index : index + 1],
+                alpha=None if alpha is None else alpha[index : index + 1],
+                references=own[index][0][None].to(image).clamp(0.0, 1.0) if own[index] else None,
+                in_place=True,
+            )
+            for index, image in enumerate(fixed)
+        ]
+        verdicts = tuple(result.verdicts[0] for result in results)
+        if len(results) == 1:
+            return Gated(rgb=results[0].rgb, verdicts=verdicts)
+        return Gated(rgb=torch.cat([result.rgb for result in results]) if results else rendered, verdicts=verdicts)
 
     def _run(self, rgbs: Sequence[Tensor], references: Sequence[Sequence[ReferenceImage]]) -> list[Tensor]:
         return self.runner.run(
@@ -269,14 +289,21 @@ class DifixPipeline(PipelineMethods):
             batch_size=self.batch_size,
         )
 
-    def _check_references(self, rendered: Tensor, references: Tensor) -> None:
-        if not self.uses_reference:
+    def _references_of_batch(
+        self, rendered: Tensor, references: Tensor | Sequence[Sequence[Tensor]] | None
+    ) -> list[list[Tensor]]:
+        """The references of each image of a batch, nearest first."""
+        if references is None:
+            return [[] for _ in rendered]
+        if isinstance(references, Tensor):
+            references = [[own] if own.ndim == 3 else list(own) for own in references]
+        if any(references) and not self.uses_reference:
             raise InputError(NO_REFERENCES)
-        if references.shape[0] != rendered.shape[0]:
+        if len(references) != rendered.shape[0]:
             raise InputError(
-                f"there must be one reference per image: got {rendered.shape[0]} images, "
-                f"{references.shape[0]} references"
+                f"there must be one reference per image: got {rendered.shape[0]} images, {len(references)} references"
             )
+        return [list(own) for own in references]
 
     def _references_of(self, entry: Any, image: GivenImage) -> list[ReferenceImage]:
         """Take the references of one image: none, one, or a list."""

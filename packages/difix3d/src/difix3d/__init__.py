@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from difix3d.config import ProgressiveConfig, released_config
-    from difix3d.enhance import EnhancedRenderer, fixed_renders, nearest_views
+    from difix3d.enhance import EnhancedRenderer, nearest_views
     from difix3d.errors import InputError
     from difix3d.experiment import Experiment, Progress
-    from difix3d.fixers import DifixFixer, IdentityFixer, ViewFixer, load_fixer
+    from difix3d.fixers.batches import RenderedView, fixed_views
+    from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
+    from difix3d.fixers.difix import DifixFixer
+    from difix3d.fixers.identity import IdentityFixer
+    from difix3d.fixers.opening import open_fixer
     from difix3d.novel_views import NovelView, NovelViews
     from difix3d.progressive import ProgressiveTrainer
     from difix3d.run_folder import RunFolder
@@ -19,22 +23,25 @@ if TYPE_CHECKING:
     from difix3d.targets import target_poses
 
 _SUBMODULES = {
-    "DifixFixer": "fixers",
+    "DifixFixer": "fixers.difix",
     "EnhancedRenderer": "enhance",
     "Experiment": "experiment",
-    "IdentityFixer": "fixers",
+    "FixRequest": "fixers.contract",
+    "FixResult": "fixers.contract",
+    "IdentityFixer": "fixers.identity",
     "InputError": "errors",
     "NovelView": "novel_views",
     "NovelViews": "novel_views",
     "Progress": "experiment",
     "ProgressiveConfig": "config",
     "ProgressiveTrainer": "progressive",
+    "RenderedView": "fixers.batches",
     "RunFolder": "run_folder",
     "RunSettings": "settings",
-    "ViewFixer": "fixers",
-    "fixed_renders": "enhance",
-    "load_fixer": "fixers",
+    "ViewFixer": "fixers.contract",
+    "fixed_views": "fixers.batches",
     "nearest_views": "enhance",
+    "open_fixer": "fixers.opening",
     "released_config": "config",
     "target_poses": "targets",
 }
@@ -44,6 +51,8 @@ __all__ = [
     "DifixFixer",
     "EnhancedRenderer",
     "Experiment",
+    "FixRequest",
+    "FixResult",
     "IdentityFixer",
     "InputError",
     "NovelView",
@@ -51,12 +60,13 @@ __all__ = [
     "Progress",
     "ProgressiveConfig",
     "ProgressiveTrainer",
+    "RenderedView",
     "RunFolder",
     "RunSettings",
     "ViewFixer",
-    "fixed_renders",
-    "load_fixer",
+    "fixed_views",
     "nearest_views",
+    "open_fixer",
     "released_config",
     "target_poses",
 ]

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,14 @@ import torch
 
 from difix3d.errors import InputError
 from difix3d.novel_views import NovelView, NovelViews, Pool
+from difix_model.gate.verdict import FixVerdict
 from splat_recon.scene.scene import Scene
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
 from splat_render.cameras import Camera
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout."""
 
 NOVEL_VIEWS = "novel_views.npz"
@@ -44,7 +46,10 @@ def save_progress(
     state["progress"] = progress
     if pool:
         state["rounds"] = [
-            {"round_index": novel.round_index, "references": [view.reference_name for view in novel.views]}
+            {
+                "round_index": novel.round_index,
+                "views": [{"reference": view.reference_name, "verdict": asdict(view.verdict)} for view in novel.views],
+            }
             for novel in pool
         ]
         arrays = {name: array for age, novel in enumerate(pool) for name, array in _novel_arrays(novel, age).items()}
@@ -80,8 +85,8 @@ def load_pool(folder: Path) -> tuple[Pool, int, float]:
                 raise InputError(f"checkpoint {folder}: {NOVEL_VIEWS} is damaged, its checksum differs")
             with np.load(folder / NOVEL_VIEWS, allow_pickle=False) as arrays:
                 for age, round_ in enumerate(state["rounds"]):
-                    names = enumerate(round_["references"])
-                    views = tuple(_novel_view(arrays, f"{age}.{index}", name) for index, name in names)
+                    listed = enumerate(round_["views"])
+                    views = tuple(_novel_view(arrays, f"{age}.{index}", facts) for index, facts in listed)
                     pool.append(NovelViews(round_index=round_["round_index"], views=views))
     except (OSError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, json.JSONDecodeError) as error:
         raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
@@ -100,20 +105,21 @@ def _novel_arrays(novel: NovelViews, age: int) -> dict[str, np.ndarray]:
         arrays[f"{age}.{index}.K"] = view.camera.K
         for name in ("rendered", "fixed", "alpha"):
             arrays[f"{age}.{index}.{name}"] = getattr(view, name).cpu().numpy()
-        if view.trust is not None:
-            arrays[f"{age}.{index}.trust"] = view.trust.cpu().numpy()
+        if view.confidence is not None:
+            arrays[f"{age}.{index}.confidence"] = view.confidence.cpu().numpy()
     return arrays
 
 
-def _novel_view(arrays: "np.lib.npyio.NpzFile", key: str, reference_name: str) -> NovelView:
+def _novel_view(arrays: "np.lib.npyio.NpzFile", key: str, facts: dict[str, Any]) -> NovelView:
     rendered, fixed, alpha = (torch.from_numpy(arrays[f"{key}.{name}"]) for name in ("rendered", "fixed", "alpha"))
     height, width = rendered.shape[:2]
     camera = Camera(T_world_cam=arrays[f"{key}.T_world_cam"], K=arrays[f"{key}.K"], width=width, height=height)
     return NovelView(
         camera=camera,
-        reference_name=reference_name,
+        reference_name=facts["reference"],
         rendered=rendered,
         fixed=fixed,
         alpha=alpha,
-        trust=torch.from_numpy(arrays[f"{key}.trust"]) if f"{key}.trust" in arrays else None,
+        verdict=FixVerdict(**facts["verdict"]),
+        confidence=torch.from_numpy(arrays[f"{key}.confidence"]) if f"{key}.confidence" in arrays else None,
     )

@@ -273,13 +273,12 @@ class ProgressiveConfig:
     """What notices whether they help."""
 
     num_references: int = 1
-    """How many captured views, the nearest first, a novel view is fixed with: once with each, and the mean of the fixes
-    counts. Released code: 1."""
+    """How many captured views, the nearest first, a novel view is fixed with, all in one call. Released code: 1."""
 
     fix_batch_size: int = 4
     """How many views the fixer gets at a time. Released code: 1."""
 
-    ask_first: int = 4
+    num_probe_views: int = 4
     """A round first fixes so many of its novel views, those farthest from any photo. Where the fixer leaves even these
     as they are, bit for bit, the others are taken as they are too, and no time is spent on them. 0 fixes all. Released
     code: all."""
@@ -289,8 +288,8 @@ class ProgressiveConfig:
 
     def __post_init__(self) -> None:
         _check_fraction("min_remaining", self.min_remaining)
-        if self.ask_first < 0:
-            raise ValueError(f"ask_first must be at least 0, got {self.ask_first}")
+        if self.num_probe_views < 0:
+            raise ValueError(f"num_probe_views must be at least 0, got {self.num_probe_views}")
         for name in ("fix_batch_size", "num_references"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -330,7 +329,7 @@ def released_config(train: TrainConfig) -> ProgressiveConfig:
         pool=PoolConfig(num_rounds=1),
         hold_back=HoldBackConfig(share=0),
         fix_batch_size=1,
-        ask_first=0,
+        num_probe_views=0,
     )
 
 

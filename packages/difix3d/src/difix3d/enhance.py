@@ -1,14 +1,16 @@
-"""Fixing rendered views with the nearest captured photos: in the loop, and once more on what is shown (Difix3D+)."""
+"""Fixing rendered views with the nearest captured photos, once more on what is shown (Difix3D+)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from difix3d.fixers import ViewFixer
+from difix3d.fixers.batches import RenderedView, fixed_views
+from difix3d.fixers.contract import FixedView, ViewFixer
 from difix3d.references import nearest_poses
+from difix3d.visibility import Render
+from difix_model.gate.verdict import FixVerdict
 from splat_recon.scene.scene import View
 from splat_render.cameras import Camera
 
@@ -28,77 +30,36 @@ def nearest_views(
     return tuple(captured[index] for index in nearest)
 
 
-def photo(view: View, *, device: str | torch.device = "cpu") -> Float[Tensor, "h w 3"]:
-    """A captured photo as float sRGB in [0, 1]."""
-    return torch.tensor(view.rgb_u8, device=device).float() / 255
-
-
-def fixed_renders(
-    fixer: ViewFixer,
-    rendered: Sequence[Float[Tensor, "_h _w 3"]],
-    references: Sequence[View],
-    *,
-    batch_size: int,
-) -> Iterator[Float[Tensor, "_h _w 3"]]:
-    """Fix rendered views one batch at a time, in order; views of different sizes never share a batch.
-
-    Args:
-        fixer: What fixes.
-        rendered: Rendered views, sRGB in [0, 1].
-        references: The captured view that each is fixed with.
-        batch_size: Most views that the fixer gets at a time.
-
-    Raises:
-        ValueError: There is not one reference per rendered view.
-    """
-    if len(rendered) != len(references):
-        raise ValueError(f"expected one reference per rendered view, got {len(references)} for {len(rendered)}")
-    for batch in _batches(rendered, references, batch_size):
-        fixed = fixer(
-            torch.stack([rendered[index] for index in batch]),
-            torch.stack([photo(references[index], device=rendered[index].device) for index in batch]),
-        )
-        yield from fixed.to(rendered[batch[0]].dtype).unbind()
-
-
-def _batches(rendered: Sequence[Tensor], references: Sequence[View], batch_size: int) -> Iterator[list[int]]:
-    """Runs of neighbours that have the same sizes, of rendered view and reference both."""
-    batch: list[int] = []
-    sizes = [(tuple(one.shape), other.rgb_u8.shape) for one, other in zip(rendered, references, strict=True)]
-    for index in range(len(rendered)):
-        if batch and (len(batch) == batch_size or sizes[index] != sizes[batch[0]]):
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
-
-
 class EnhancedRenderer:
     """Renders and fixes in one call: Difix3D+, the fixer at render time.
 
     Args:
-        render: From a camera to RGB, for example of a splat's trainer.
+        render: From a camera to what the splat shows there, for example of a splat's trainer.
         fixer: What fixes.
         captured: The views that references are taken from.
         extent: The scene's extent in world units.
     """
 
-    def __init__(
-        self,
-        render: Callable[[Camera], Float[Tensor, "h w 3"]],
-        fixer: ViewFixer,
-        captured: Sequence[View],
-        *,
-        extent: float,
-    ) -> None:
+    def __init__(self, render: Render, fixer: ViewFixer, captured: Sequence[View], *, extent: float) -> None:
         self.render = render
         self.fixer = fixer
         self.captured = tuple(captured)
         self.extent = extent
+        self.verdicts: list[FixVerdict] = []
+        """What became of each call's fix, in order."""
+
+    def fix(self, cameras: Sequence[Camera], *, batch_size: int = 1) -> list[FixedView]:
+        """The fixed renders of cameras."""
+        poses = np.stack([camera.T_world_cam for camera in cameras])
+        references = nearest_views(self.captured, poses, extent=self.extent)
+        rendered = [
+            RenderedView.of(camera, self.render(camera), (nearest,))
+            for camera, nearest in zip(cameras, references, strict=True)
+        ]
+        return list(fixed_views(self.fixer, rendered, batch_size=batch_size))
 
     def __call__(self, camera: Camera) -> Float[Tensor, "h w 3"]:
         """The fixed render of a camera, sRGB in [0, 1]."""
-        references = nearest_views(self.captured, camera.T_world_cam[None], extent=self.extent)
-        rendered = self.render(camera).clamp(0, 1)
-        return next(fixed_renders(self.fixer, [rendered], references, batch_size=1))
+        (fixed,) = self.fix([camera])
+        self.verdicts.append(fixed.verdict)
+        return fixed.rgb

@@ -14,7 +14,7 @@ from difix3d.enhance_config import EnhanceConfig
 from difix3d.enhance_job import SplatJob, plan_enhancement
 from difix3d.errors import InputError, as_input_error
 from difix_model.jobs.files import open_image
-from difix_model.jobs.fix_files import open_pipeline
+from difix_model.opening import FixerConfig, open_pipeline
 from difix_model.video.fix import Fixer, VideoRun
 from difix_model.video.frames import read_frames
 from difix_model.video.job import VideoJob
@@ -56,7 +56,8 @@ class Enhancement:
         with as_input_error():
             self._check_side_by_side()
             self._pipeline = pipeline or open_pipeline(
-                config.model, base=config.base, device=config.device, batch_size=config.batch_size, gate=config.gate
+                FixerConfig(source=config.model, base=config.base, batch_size=config.batch_size, gate=config.gate),
+                device=config.device,
             )
             self.job: VideoJob = plan_enhancement(config, uses_reference=self._pipeline.uses_reference)
             self._run = VideoRun(

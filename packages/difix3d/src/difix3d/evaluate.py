@@ -1,13 +1,15 @@
 """The comparison: which of plain training, the loop, and a last fix comes closest to the held-out photos."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from difix3d.enhance import EnhancedRenderer
 from difix3d.variants import VARIANTS
+from difix_model.gate.verdict import FixVerdict
 from splat_recon.evaluate import Evaluation, evaluate
 from splat_recon.io.images import to_u8
 from splat_recon.metrics import LpipsMetric
@@ -35,6 +37,9 @@ class VariantResult:
     renders_u8: dict[str, UInt8[np.ndarray, "_h _w 3"]]
     """Its renders, by name of the view."""
 
+    verdicts: dict[str, FixVerdict] = field(default_factory=dict)
+    """What became of each render's fix, by name of the view; empty without a final fix."""
+
 
 def rgb_renderer(trainer: SplatTrainer) -> Callable[[Camera], Float[Tensor, "h w 3"]]:
     """A function from cameras to the RGB that a trainer's splat shows."""
@@ -56,7 +61,14 @@ def evaluate_variant(
         renders_u8[view.name] = to_u8(rendered)
 
     evaluation = evaluate(render, held_out, lpips=lpips, on_view=keep)
-    return VariantResult(name=name, evaluation=evaluation, num_gaussians=num_gaussians, renders_u8=renders_u8)
+    verdicts = render.verdicts if isinstance(render, EnhancedRenderer) else []
+    return VariantResult(
+        name=name,
+        evaluation=evaluation,
+        num_gaussians=num_gaussians,
+        renders_u8=renders_u8,
+        verdicts=dict(zip(renders_u8, verdicts, strict=bool(verdicts))),
+    )
 
 
 def best_variant(results: Sequence[VariantResult]) -> VariantResult:

@@ -22,7 +22,9 @@ from difix3d.enhance import EnhancedRenderer
 from difix3d.errors import InputError, as_input_error
 from difix3d.evaluate import VariantResult, evaluate_variant, final_fix_changes_nothing, rgb_renderer
 from difix3d.film import write_film
-from difix3d.fixers import IdentityFixer, at_hand, load_fixer
+from difix3d.fixers.contract import ViewFixer, resident
+from difix3d.fixers.identity import IdentityFixer
+from difix3d.fixers.opening import open_fixer
 from difix3d.fixing_time import TIME_FILE, FixingTime, TimedFixer
 from difix3d.image_memory import check_image_memory, picture_bytes
 from difix3d.pictures import write_comparison, write_novel_views
@@ -32,7 +34,7 @@ from difix3d.report import RunFacts, write_report
 from difix3d.run_folder import RunFolder
 from difix3d.run_scene import load_scene
 from difix3d.schedule import rounds
-from difix3d.settings import RunSettings, for_photos, progressive_config, resolved, start_config
+from difix3d.settings import RunSettings, fixer_config, for_photos, progressive_config, resolved, start_config
 from difix3d.start import start_gaussians
 from difix3d.target_config import FileTargets
 from difix3d.targets import target_poses
@@ -85,9 +87,13 @@ class Experiment:
         settings: What to do.
         folder: Where to put it; a new folder, or for `resume` that of an earlier run.
         resume: Go on from the folder's newest checkpoint.
+        fixer: What fixes, any callable of the contract (`fixers.contract`); None opens what the settings name.
     """
 
-    def __init__(self, settings: RunSettings, folder: RunFolder, *, resume: bool = False) -> None:
+    def __init__(
+        self, settings: RunSettings, folder: RunFolder, *, resume: bool = False, fixer: ViewFixer | None = None
+    ) -> None:
+        self._given_fixer = fixer
         self.folder = folder
         self.asked = settings
         self.settings = settings
@@ -157,12 +163,7 @@ class Experiment:
         self.config = progressive_config(self.settings)
         yield Progress(phase=phase, done=1, total=3, note="fixer")
         self.device = device
-        fixer = load_fixer(
-            self.settings.fixer,
-            device=device,
-            offload=self.settings.fixer_offload,
-            precision=self.settings.fixer_precision,
-        )
+        fixer = self._given_fixer or open_fixer(fixer_config(self.settings), device=device)
         self.fixer = TimedFixer(fixer, self.time)
         self.captured = self.scene.select(self.split.train)
         self.held_out = self.scene.select(self.split.test)
@@ -328,8 +329,9 @@ class Experiment:
         lpips = make_lpips(device=self.device)
         results: list[VariantResult] = []
         for name, trainer in (("plain", plain), ("plain_fixed", plain), ("loop", loop), ("loop_fixed", loop)):
-            render = self._enhanced(trainer) if name.endswith("_fixed") else rgb_renderer(trainer)
-            with at_hand(self.fixer) if name.endswith("_fixed") else nullcontext():
+            fixes = name.endswith("_fixed")
+            render = self._enhanced(trainer) if fixes else rgb_renderer(trainer)
+            with resident(self.fixer) if fixes else nullcontext():
                 results.append(
                     evaluate_variant(name, render, self.held_out, num_gaussians=len(trainer.gaussians), lpips=lpips)
                 )
@@ -342,8 +344,8 @@ class Experiment:
             fixes_film = self._has_fixer and not final_fix_changes_nothing(results)
             shown = write_film(
                 self.folder.path / "path.mp4",
-                rgb_renderer(plain),
-                rgb_renderer(loop),
+                plain.render,
+                loop.render,
                 fixer=self.fixer if fixes_film else None,
                 captured=self.captured,
                 extent=self.scene.extent or 1.0,
@@ -364,12 +366,11 @@ class Experiment:
                 self._curves,
                 self.held_out,
                 self.captured,
-                self._loop.novel if self._loop else None,
             )
         yield Progress(phase="report", done=1, total=1)
 
     def _enhanced(self, trainer: SplatTrainer) -> EnhancedRenderer:
-        return EnhancedRenderer(rgb_renderer(trainer), self.fixer, self.captured, extent=self.scene.extent or 1.0)
+        return EnhancedRenderer(trainer.render, self.fixer, self.captured, extent=self.scene.extent or 1.0)
 
     @property
     def _has_fixer(self) -> bool:
@@ -389,7 +390,7 @@ class Experiment:
             file_has_test_poses=isinstance(self.config.targets, FileTargets) and self._targets_are_test_poses(),
             progress=loop.main.progress if loop else 0.0,
             kept_step=loop.trainer.step if loop else self.step,
-            num_novel=len(loop.novel.views) if loop and loop.novel else 0,
+            novel=loop.novel if loop else None,
             fixed=self._has_fixer,
             step=self.step,
         )

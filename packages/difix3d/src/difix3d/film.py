@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from difix3d.enhance import fixed_renders, nearest_views
-from difix3d.fixers import at_hand
+from difix3d.enhance import EnhancedRenderer
+from difix3d.fixers.contract import resident
 from difix3d.pictures import labelled_pair
 from difix3d.targets import path_poses
 from splat_recon.io.video import write_video
 from splat_recon.scene.downscale import limited_size
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, UInt8
-    from torch import Tensor
+    from jaxtyping import UInt8
 
-    from difix3d.fixers import ViewFixer
+    from difix3d.fixers.contract import ViewFixer
+    from difix3d.visibility import Render
     from splat_recon.scene.scene import View
     from splat_render.cameras import Camera
 
@@ -32,8 +32,8 @@ VIDEO_SIZE = 640
 
 def write_film(
     path: Path,
-    plain: Callable[[Camera], Float[Tensor, "h w 3"]],
-    loop: Callable[[Camera], Float[Tensor, "h w 3"]],
+    plain: Render,
+    loop: Render,
     *,
     fixer: ViewFixer | None,
     captured: Sequence[View],
@@ -65,8 +65,8 @@ def write_film(
 
 
 def _side_by_side(
-    plain: Callable[[Camera], Float[Tensor, "h w 3"]],
-    loop: Callable[[Camera], Float[Tensor, "h w 3"]],
+    plain: Render,
+    loop: Render,
     cameras: Sequence[Camera],
     *,
     fixer: ViewFixer | None,
@@ -76,11 +76,12 @@ def _side_by_side(
 ) -> Iterator[UInt8[np.ndarray, "h w2 3"]]:
     for start in range(0, len(cameras), batch_size):
         batch = cameras[start : start + batch_size]
-        right = [loop(camera).clamp(0, 1) for camera in batch]
-        if fixer is not None:
-            references = nearest_views(captured, np.stack([camera.T_world_cam for camera in batch]), extent=extent)
-            with at_hand(fixer):
-                right = list(fixed_renders(fixer, right, references, batch_size=batch_size))
+        if fixer is None:
+            right = [loop(camera).rgb.clamp(0, 1) for camera in batch]
+        else:
+            enhanced = EnhancedRenderer(loop, fixer, captured, extent=extent)
+            with resident(fixer):
+                right = [view.rgb for view in enhanced.fix(batch, batch_size=batch_size)]
         labels = ("plain", "loop" if fixer is None else "loop + final fix")
         for camera, picture in zip(batch, right, strict=True):
-            yield labelled_pair(plain(camera), picture, labels)
+            yield labelled_pair(plain(camera).rgb, picture, labels)

@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
-    from difix3d.fixers import ViewFixer
+    from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
 
 TIME_FILE = "time.json"
 """Where a checkpoint keeps the seconds so far, and a run's folder the result."""
@@ -103,13 +100,13 @@ class TimedFixer:
         self.spent = spent
 
     @contextmanager
-    def at_hand(self) -> Iterator[None]:
+    def resident(self) -> Iterator[None]:
         """Have the fixer stay where it works for the block; fetching it and putting it away count as fixing."""
-        from difix3d.fixers import at_hand
+        from difix3d.fixers.contract import resident
 
         stays = ExitStack()
         with self._counted():
-            stays.enter_context(at_hand(self.fixer))
+            stays.enter_context(resident(self.fixer))
         try:
             yield
         finally:
@@ -124,13 +121,11 @@ class TimedFixer:
         finally:
             self.spent.add_fixing(time.monotonic() - begun)
 
-    def __call__(
-        self, rendered: Float[Tensor, "b h w c=3"], references: Float[Tensor, "b h2 w2 c=3"]
-    ) -> Float[Tensor, "b h w c=3"]:
+    def __call__(self, request: FixRequest) -> FixResult:
         """Fix, and count how long it takes."""
         with self._counted():
-            fixed = self.fixer(rendered, references)
-            if fixed.is_cuda:
+            result = self.fixer(request)
+            if result.rgb.is_cuda:
                 # A GPU works on after the call has returned.
-                fixed.sum().item()
-        return fixed
+                result.rgb.sum().item()
+        return result

@@ -14,18 +14,19 @@ if TYPE_CHECKING:
     from splat_recon.scene.scene import View
 
 NOVEL_BYTES = 36
-"""Bytes that a pixel of a novel view takes in the pool, in float32: render and fix in three colours, opacity, trust,
-and its weight in training."""
+"""Bytes that a pixel of a novel view takes in the pool, in float32: render and fix in three colors, opacity,
+confidence, and its weight in training."""
 
 MAKING_BYTES = 48
 """Bytes that a pixel takes while its round is made, beside the pool of the rounds before: all of that, and the depth
 and the colours as the rasterizer gave them."""
 
-BATCH_BYTES = 36
-"""Bytes that a pixel of the views takes which are being fixed: render, reference and fix, without the network's own."""
+BATCH_BYTES = 32
+"""Bytes that a pixel of the views takes which are being fixed: render, opacity, fix and its confidence, without the
+network's own."""
 
 REFERENCE_BYTES = 12
-"""Bytes that a pixel takes for the fix with each of several references."""
+"""And with each of its references."""
 
 COMPARED_BYTES = 12
 """Bytes that a pixel of a held-out photo takes at the end: its renders in four variants."""
@@ -50,9 +51,9 @@ def picture_bytes(config: ProgressiveConfig, captured: Sequence[View], *, num_ta
     pixels = max(view.camera.width * view.camera.height for view in captured)
     num_views = config.targets.num_views if isinstance(config.targets, CoverageTargets) else num_targets
     num_splats = 2 if config.hold_back.give_back and config.hold_back.num_views(len(captured)) else 1
-    making = MAKING_BYTES + (REFERENCE_BYTES * config.num_references if config.num_references > 1 else 0)
     pool = NOVEL_BYTES * config.pool.num_rounds * num_splats * num_views
-    round_ = making * num_views + BATCH_BYTES * min(num_views, config.fix_batch_size)
+    batch = (BATCH_BYTES + REFERENCE_BYTES * config.num_references) * min(num_views, config.fix_batch_size)
+    round_ = MAKING_BYTES * num_views + batch
     return pixels * (pool + max(round_, COMPARED_BYTES * num_held_out))
 
 

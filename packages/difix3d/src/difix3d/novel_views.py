@@ -7,6 +7,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from difix3d.config import MixtureConfig, PoolConfig
+from difix_model.gate.verdict import FixVerdict, verdict_summary
 from splat_recon.views.view_set import TrainingView, ViewSet
 from splat_render.cameras import Camera
 
@@ -22,7 +23,7 @@ class NovelView:
     """Where it is; intrinsics and size are those of its reference."""
 
     reference_name: str
-    """Name of the captured view that the fixer looked at."""
+    """Name of the captured view that the fixer looked at, the nearest one of several."""
 
     rendered: Float[Tensor, "h w 3"]
     """What the splat showed, sRGB in [0, 1]."""
@@ -33,9 +34,12 @@ class NovelView:
     alpha: Float[Tensor, "h w 1"]
     """The render's opacity in [0, 1]."""
 
-    trust: Float[Tensor, "h w"] | None = None
-    """How far each pixel was believed when the view was made, in [0, 1], by what captured views know of the place that
-    it shows (`trust`); None where nobody asked."""
+    verdict: FixVerdict
+    """What became of the fix: how much it changed, how much was let through, and why not all."""
+
+    confidence: Float[Tensor, "h w"] | None = None
+    """How far each pixel is relied on, in [0, 1]: by the fixer that made it, and by what captured views know of the
+    place that it shows (`trust`); None: all alike."""
 
     def pixel_weight(self, config: MixtureConfig) -> Float[Tensor, "h w"]:
         """How much each pixel of the fixed view is trusted, in [0, 1]."""
@@ -46,8 +50,8 @@ class NovelView:
         if config.agreement is not None:
             difference = (self.fixed - self.rendered).abs().mean(dim=-1) / config.agreement
             weight = weight / (1 + difference**2)
-        if self.trust is not None:
-            weight = weight * self.trust
+        if self.confidence is not None:
+            weight = weight * self.confidence
         return weight
 
 
@@ -65,6 +69,10 @@ class NovelViews:
     def T_world_cam(self) -> Float64[np.ndarray, "n 4 4"]:
         """Their poses."""
         return np.stack([view.camera.T_world_cam for view in self.views])
+
+    def summary(self) -> str:
+        """What became of the fixes, in a sentence."""
+        return verdict_summary([view.verdict for view in self.views], "novel view")
 
     def training_views(self, config: MixtureConfig, *, decay: float = 1.0) -> list[TrainingView]:
         """The fixed views to train on: they count where the render was opaque, and as the config says.

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
 
     from difix3d.config import ProgressiveConfig
-    from difix3d.fixers import ViewFixer
+    from difix3d.fixers.contract import ViewFixer
     from difix3d.novel_views import NovelViews
     from splat_recon.scene.scene import Scene, View
     from splat_render.gaussians import Gaussians

@@ -3,7 +3,7 @@
 import base64
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from difix3d.settings import RunSettings
 from difix3d.target_config import HeldOutTargets
 from difix3d.variants import VARIANTS
 from difix3d.watch import Watch
+from difix_model.gate.verdict import verdict_summary
 from splat_recon.io.images import to_u8
 from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread
 from splat_recon.scene.scene import View
@@ -70,8 +71,8 @@ class RunFacts:
     num_rounds: int
     """Rounds that were done."""
 
-    num_novel: int
-    """Novel views of the last round."""
+    novel: NovelViews | None
+    """The newest round's views that the splat learned from."""
 
     fixed: bool
     """Whether there was a fixer."""
@@ -93,6 +94,11 @@ class RunFacts:
 
     kept_step: int
     """Steps of the loop's splat; fewer than `step` where some were undone or not taken."""
+
+    @property
+    def num_novel(self) -> int:
+        """Novel views of the newest round."""
+        return len(self.novel.views) if self.novel else 0
 
     @property
     def saw_test_poses(self) -> bool:
@@ -134,7 +140,20 @@ class RunFacts:
             "progress_to_targets": self.progress,
             "rounds": {"made": self.num_rounds, "undone": self.watch.num_rounds_undone if self.watch else 0},
             "held_back": self._held_back(),
+            "fixes": self._fixes(results),
             "variants": variants,
+        }
+
+    def _fixes(self, results: Sequence[VariantResult]) -> dict[str, Any]:
+        """What became of every fix: of the newest round's novel views, and of the held-out views at the end."""
+        views = self.novel.views if self.novel else ()
+        return {
+            "novel_views": [{"reference": view.reference_name, **asdict(view.verdict)} for view in views],
+            "final": {
+                result.name: {name: asdict(verdict) for name, verdict in result.verdicts.items()}
+                for result in results
+                if result.verdicts
+            },
         }
 
 
@@ -145,7 +164,6 @@ def write_report(
     curves: Curves,
     held_out: Sequence[View],
     captured: Sequence[View],
-    novel: NovelViews | None,
 ) -> Path:
     """Write report.html into a run's folder, whose path.mp4 it takes in.
 
@@ -158,12 +176,12 @@ def write_report(
     parts = {
         "title": html.escape(f"Difix3D: {facts.scene_name}"),
         "verdict": html.escape(verdict(results, fixed=facts.fixed)),
-        "notes": "".join(f"<li>{html.escape(note)}</li>" for note in _notes(facts)),
+        "notes": "".join(f"<li>{html.escape(note)}</li>" for note in (*_notes(facts), *_fix_notes(facts, results))),
         "cards": _cards(results),
         "pictures": _pictures(results, held_out),
         "curves": curves.svg(facts.round_steps),
         "table": _table(results),
-        "novel": _novel(novel, captured),
+        "novel": _novel(facts.novel, captured),
         "film": _film_note(results, facts),
         "video": _video(folder / "path.mp4"),
         "settings": settings_table(facts.settings.to_dict()),
@@ -196,6 +214,19 @@ def _notes(facts: RunFacts) -> list[str]:
             "The loop knew where the held-out photos were taken (not what they show): its figures are for places that "
             "it was trained for, as in the published method. With --targets photos-between it does not."
         )
+    return notes
+
+
+def _fix_notes(facts: RunFacts, results: Sequence[VariantResult]) -> list[str]:
+    """What became of the fixes, and why not all of them were let through."""
+    if not facts.fixed:
+        return []
+    notes = []
+    if facts.novel is not None:
+        notes.append(f"The newest round: {facts.novel.summary()}.")
+    final = [verdict for result in results if result.name == "loop_fixed" for verdict in result.verdicts.values()]
+    if final:
+        notes.append(f"The final fix: {verdict_summary(final, 'held-out view')}.")
     return notes
 
 
@@ -307,7 +338,7 @@ def _novel(novel: NovelViews | None, captured: Sequence[View]) -> str:
         rows.append(
             f"<tr><td>{embedded_image(to_u8(view.rendered), 'rendered')}<p>{covered:.0%} opaque</p></td>"
             f"<td>{embedded_image(to_u8(view.fixed), 'fixed')}"
-            f"<p>changed by {float((view.fixed - view.rendered).abs().mean()) * 255:.1f} of 255 on average</p></td>"
+            f"<p>{html.escape(view.verdict.sentence())}</p></td>"
             f"<td>{embedded_image(photos[view.reference_name], 'reference')}"
             f"<p>{html.escape(view.reference_name)}</p></td></tr>"
         )

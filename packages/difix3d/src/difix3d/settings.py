@@ -31,6 +31,8 @@ from difix3d.target_config import (
     SpiralTargets,
     Targets,
 )
+from difix_model.gate.config import GateName
+from difix_model.opening import FixerConfig, Precision
 from splat_recon.config import FEW_PHOTOS, AdcConfig, TrainConfig, regularized_for
 
 TARGETS: dict[str, type] = {
@@ -142,9 +144,9 @@ class RunSettings:
     """Loss weight of a fixed view beside 1 for a captured one (preset short)."""
 
     num_references: int = 1
-    """How many nearest photos a novel view is fixed with; the mean of the fixes counts (preset short)."""
+    """How many nearest photos a novel view is fixed with, all in one call (preset short)."""
 
-    ask_first: int = 4
+    num_probe_views: int = 4
     """A round first fixes so many of its novel views, those farthest from any photo; where the fixer leaves even these
     as they are, the others stay as they are too (preset short). 0 fixes all."""
 
@@ -152,9 +154,17 @@ class RunSettings:
     """With a GPU: keep the fixer's network in the CPU's memory, and on the GPU only while a round or the comparison is
     fixed. Slower, and leaves the GPU's memory to the splat."""
 
-    fixer_precision: Literal["float32", "bfloat16"] = "float32"
+    fixer_precision: Precision = "auto"
     """What the fixer computes in; bfloat16 takes half of the memory, is faster on hardware made for it, and differs in
-    the third digit."""
+    the third digit. auto: bfloat16 on a GPU, float32 on a CPU."""
+
+    base: str | None = None
+    """Only for a fixer from a .pkl of the released trainer: what it was trained from, as a folder or hub name."""
+
+    gate: GateName | None = None
+    """How much of a fix is let through, in the rounds and at the end: auto keeps good renders, checkpoint takes the
+    gate that the weights bring, off lets everything through. None: auto, and checkpoint for the presets released and
+    paper."""
 
     image_memory: float = 8.0
     """Memory for images, in GiB. Half is for decoded photos: what does not fit is decoded again at each use. Half is
@@ -213,8 +223,8 @@ class RunSettings:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if not 0 < self.image_memory < float("inf"):
             raise ValueError(f"image_memory must be positive and finite, got {self.image_memory}")
-        if self.ask_first < 0:
-            raise ValueError(f"ask_first must be at least 0, got {self.ask_first}")
+        if self.num_probe_views < 0:
+            raise ValueError(f"num_probe_views must be at least 0, got {self.num_probe_views}")
         if self.seed > MAX_SEED:
             raise ValueError(f"seed must be at most {MAX_SEED}, got {self.seed}")
         # The nested configs know the ranges of the others.
@@ -262,6 +272,7 @@ def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettin
         "split": settings.split or (DEMO_SPLIT if demo else "auto"),
         "targets": settings.targets or ("test" if of_others else "photos-between"),
         "hold_back": hold_back,
+        "gate": settings.gate or ("checkpoint" if of_others else "auto"),
         "checkpoint_every": settings.checkpoint_every or max(1, max_steps // 4),
     }
     return RunSettings(**values)
@@ -296,7 +307,7 @@ def progressive_config(settings: RunSettings) -> ProgressiveConfig:
         mixture=_mixture_config(settings),
         pool=PoolConfig(num_rounds=settings.pool_rounds),
         num_references=settings.num_references,
-        ask_first=settings.ask_first,
+        num_probe_views=settings.num_probe_views,
         hold_back=hold_back,
         seed=settings.seed,
     )
@@ -318,6 +329,17 @@ def _mixture_config(settings: RunSettings) -> MixtureConfig:
         agreement=settings.agreement,
         unseen_weight=settings.unseen_weight,
         reference_agreement=settings.reference_agreement,
+    )
+
+
+def fixer_config(settings: RunSettings) -> FixerConfig:
+    """The fixer of resolved settings."""
+    return FixerConfig(
+        source=settings.fixer,
+        base=settings.base,
+        precision=settings.fixer_precision,
+        gate=settings.gate or "auto",
+        offload=settings.fixer_offload,
     )
 
 

@@ -9,11 +9,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from difix3d import checkpoint
 from difix3d.coverage import weakly_seen
 from difix3d.enhance import nearest_views
-from difix3d.fixing import fixes_of_round
+from difix3d.fixers.batches import RenderedView, fix_round
 from difix3d.novel_views import NovelView, NovelViews, Pool, pool_view_set, pooled
 from difix3d.references import nearest_distances, ranked_poses
 from difix3d.stepping import progress_to_targets, stepped_poses
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float64
 
     from difix3d.config import ProgressiveConfig
-    from difix3d.fixers import ViewFixer
+    from difix3d.fixers.contract import ViewFixer
     from splat_recon.config import TrainConfig
     from splat_recon.scene.scene import Scene, View
     from splat_render.gaussians import Gaussians
@@ -104,31 +105,39 @@ class Track:
         weights = {"extent": self.unit, "rotation_weight": self.config.stepping.rotation_weight}
         num_ranked = max(num_references, NUM_REPROJECTED)
         ranked = ranked_poses(self.T_world_novel, self._captured_poses(), num_ranked, **weights)
-        references = [self.captured[nearest] for nearest in ranked[:, 0]]
-        cameras = [view.camera.with_pose(T) for view, T in zip(references, self.T_world_novel, strict=True)]
+        lenses = [self.captured[nearest].camera for nearest in ranked[:, 0]]
+        cameras = [lens.with_pose(T) for lens, T in zip(lenses, self.T_world_novel, strict=True)]
         outputs = [self.trainer.render(camera) for camera in cameras]
-        rendered = [output.rgb.clamp(0, 1) for output in outputs]
-        fixed = fixes_of_round(
+        rendered = [
+            RenderedView.of(camera, output, [self.captured[index] for index in row[:num_references]])
+            for camera, output, row in zip(cameras, outputs, ranked, strict=True)
+        ]
+        fixed = fix_round(
             fixer,
             rendered,
-            [[self.captured[index] for index in row[:num_references]] for row in ranked],
             distances=nearest_distances(self.T_world_novel, self._captured_poses(), **weights),
             batch_size=self.config.fix_batch_size,
-            ask_first=self.config.ask_first,
+            num_probe_views=self.config.num_probe_views,
         )
         judge = TrustJudge(self.captured, self.trainer.render, self.config.mixture)
-        views = tuple(
-            NovelView(
-                camera=camera,
-                reference_name=self.captured[nearest[0]].name,
-                rendered=rgb,
-                fixed=better,
-                alpha=output.alpha,
-                trust=judge.trust(camera, output, better, nearest[:NUM_REPROJECTED].tolist()),
+        views = []
+        for view, row, better, output in zip(rendered, ranked, fixed, outputs, strict=True):
+            trust = judge.trust(view.camera, output, better.rgb, row[:NUM_REPROJECTED].tolist())
+            factors = [factor for factor in (better.confidence, trust) if factor is not None]
+            views.append(
+                NovelView(
+                    camera=view.camera,
+                    reference_name=view.references[0].name,
+                    rendered=view.rgb,
+                    fixed=better.rgb.to(view.rgb),
+                    alpha=output.alpha,
+                    verdict=better.verdict,
+                    confidence=torch.stack(factors).prod(dim=0) if factors else None,
+                )
             )
-            for camera, nearest, rgb, better, output in zip(cameras, ranked, rendered, fixed, outputs, strict=True)
-        )
-        return NovelViews(round_index=round_index, views=views)
+        novel = NovelViews(round_index=round_index, views=tuple(views))
+        logger.info("round %d: %s", round_index + 1, novel.summary())
+        return novel
 
     def _chosen(self, T_world_target: Float64[np.ndarray, "n 4 4"]) -> Float64[np.ndarray, "m 4 4"]:
         """All targets, or those of the candidates that show what few captured views saw."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
 from difix3d.config import MixtureConfig
-from difix3d.enhance import photo
+from difix3d.fixers.batches import photo
 from difix3d.visibility import DepthView, Places, Projected, Render
 from splat_recon.scene.scene import View
 from splat_render.cameras import Camera

@@ -2,48 +2,18 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import torch
 from PIL import Image
 
-from difix_model.device import chosen_device
 from difix_model.errors import InputError
-from difix_model.gate import GateChoice
 from difix_model.jobs.files import FixJob, open_image, save_image
-from difix_model.masks import FixResult
+from difix_model.masks import FixedImage
 from difix_model.pipeline import DifixPipeline
 from difix_model.references.choice import write_choice
 
 T = TypeVar("T")
-
-
-def open_pipeline(
-    model: str,
-    *,
-    base: str | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    batch_size: int | None = None,
-    gate: GateChoice = "auto",
-) -> DifixPipeline:
-    """Load weights in the precision and batch size that suit the device: bfloat16 and 4 on CUDA, float32 and 1 else.
-
-    Unless `gate` says otherwise, the pipeline keeps good renders, see `gate.DEFAULT_GATE`.
-
-    Raises:
-        InputError: If the device or the weights cannot be used.
-    """
-    on_gpu = chosen_device(device) == "cuda"
-    pipeline = DifixPipeline.from_pretrained(
-        model,
-        base=base,
-        device="cuda" if on_gpu else "cpu",
-        dtype=torch.bfloat16 if on_gpu else torch.float32,
-        batch_size=batch_size or (4 if on_gpu else 1),
-    )
-    pipeline.gate = gate
-    return pipeline
 
 
 def run_job(job: FixJob, pipeline: DifixPipeline, *, strength: float = 1.0) -> Iterator[int]:
@@ -80,7 +50,7 @@ def run_job(job: FixJob, pipeline: DifixPipeline, *, strength: float = 1.0) -> I
 
 def _fixed(
     job: FixJob, batch: Sequence[int], pipeline: DifixPipeline, strength: float
-) -> list[FixResult] | list[Image.Image]:
+) -> list[FixedImage] | list[Image.Image]:
     images = [open_image(job.inputs[number]) for number in batch]
     references = [[open_image(path) for path in job.references[number]] for number in batch]
     masks, alphas = (
@@ -94,10 +64,10 @@ def _fixed(
         raise InputError(f"{_names(job, batch)}: {error}") from error
 
 
-def _save(job: FixJob, number: int, result: FixResult | Image.Image) -> None:
-    save_image(job.outputs[number], result.image if isinstance(result, FixResult) else result)
+def _save(job: FixJob, number: int, result: FixedImage | Image.Image) -> None:
+    save_image(job.outputs[number], result.image if isinstance(result, FixedImage) else result)
     weight_out = job.weight_outputs[number]
-    if weight_out is not None and isinstance(result, FixResult):
+    if weight_out is not None and isinstance(result, FixedImage):
         save_image(weight_out, Image.fromarray(np.round(result.weight * 255).astype(np.uint8)))
 
 

@@ -21,12 +21,12 @@ from difix3d.enhance import EnhancedRenderer
 from difix3d.errors import InputError, as_input_error
 from difix3d.evaluation.consistency import consistency
 from difix3d.experiment import Experiment
-from difix3d.fixers import load_fixer
+from difix3d.fixers.opening import open_fixer
 from difix3d.run_folder import RunFolder
 from difix3d.run_scene import load_scene
 from difix3d.scene_task import SceneTask
 from difix3d.scenes_queue import is_finished
-from difix3d.settings import RunSettings
+from difix3d.settings import RunSettings, fixer_config
 from difix3d.targets import path_poses
 from splat_recon.drawable import DrawableSplats
 from splat_recon.io.images import to_u8
@@ -169,7 +169,7 @@ class _Films:
         settings = RunSettings.from_dict({key: value for key, value in resolved.items() if key != "config"})
         scene, split = load_scene(settings)
         self.device = settings.device if settings.device != "auto" else "cpu"
-        self.fixer = load_fixer(settings.fixer, device=self.device)
+        self.fixer = open_fixer(fixer_config(settings), device=self.device)
         self.captured = scene.select(split.train)
         self.extent = scene.extent or 1.0
         self.T_scene_colmap = scene.T_scene_colmap

@@ -16,8 +16,8 @@ from difix3d.errors import InputError, as_input_error
 from difix3d.live.config import GATES, MODES, LiveConfig
 from difix3d.live.fixes import LiveFixes
 from difix3d.live.painter import FixPainter
-from difix_model.jobs.fix_files import open_pipeline
 from difix_model.jobs.image_files import open_image
+from difix_model.opening import FixerConfig, open_pipeline
 from difix_model.video.fix import PHOTOS_IN_MEMORY, Fixer
 from splat_recon.drawable import DrawableSplats
 from splat_recon.io.camera_files import read_camera_file
@@ -79,7 +79,7 @@ class LivePage:
             photos_folder, cameras = _cameras(config)
             self.splats = DrawableSplats.of_file(config.input, device=chosen_device(config.device))
             self._pipeline = pipeline or open_pipeline(
-                config.model, base=config.base, device=config.device, gate=config.gate
+                FixerConfig(source=config.model, base=config.base, gate=config.gate), device=config.device
             )
             photos = _photos(config, self._pipeline)
             fixer = PhotoFixer(self._pipeline, photos, num_references=config.num_references, strength=config.strength)

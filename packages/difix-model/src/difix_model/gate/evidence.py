@@ -1,4 +1,4 @@
-"""How much there is to say for a fix, from render, fix and reference alone.
+"""The evidence for a fix, from render, fix and reference alone.
 
 Three observations, made on renders of real scenes with known photos:
 
@@ -7,9 +7,9 @@ Three observations, made on renders of real scenes with known photos:
   is wrong with bad renders, misplaced things, fog and holes, is wrong at that scale. So the size of the coarse change
   is the evidence at a place.
 - Bad renders have it in many places, good ones nowhere, or in few: there it is an invented object, or something black
-  that was taken for a hole. So the share of the image with evidence decides how far it is believed, and once there is
-  much of it, finer changes come through as well.
-- A fix that takes the colours of the whole away from those of the reference is not believed.
+  that was taken for a hole. So the fraction of the image with evidence, the coverage, decides how much comes
+  through, and once it is high, finer changes come through as well.
+- A fix that takes the colors of the whole away from those of the reference is not let through.
 """
 
 from __future__ import annotations
@@ -23,71 +23,50 @@ from torch import Tensor
 from torch.nn import functional
 
 from difix_model.errors import InputError
+from difix_model.gate.config import EvidenceConfig
 from difix_model.images import ROWS_AT_ONCE
 
 PALETTE_LEVELS = 64
-"""Levels at which the distributions of two images' colours are compared."""
+"""Levels at which the distributions of two images' colors are compared."""
 
 _TINY = 1e-6
 _FLAT = 1e-4
 """Variance of a channel below which its contrast is not to be told."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvidenceConfig:
-    """When a change is believed. Changes are root mean squares over colours, in [0, 1]."""
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class ChangeEvidence:
+    """What was measured of a batch of changes, and what follows."""
 
-    cells: int = 32
-    """Cells along the longer side of the image; a change is averaged over about three of them."""
+    coverage: Float[Tensor, " b"]
+    """Fraction of each image where the change is coarse, in [0, 1]."""
 
-    doubted_change: float = 0.02
-    """Coarse changes up to this are no evidence."""
+    palette_drift: Float[Tensor, " b"] | None
+    """How far the colors move away from the reference's, in [-1, 1]; None without references."""
 
-    believed_change: float = 0.06
-    """Coarse changes from this on are."""
+    coverage_confidence: Float[Tensor, " b"]
+    """How far each image's change is let through by its coverage, in [0, 1]."""
 
-    doubted_share: float = 0.2
-    """With evidence in this share of the image or less, nothing is let through, in [0, 1]."""
+    palette_confidence: Float[Tensor, " b"]
+    """And by its colors, in [0, 1]."""
 
-    believed_share: float = 0.4
-    """With evidence in this share of the image or more, what is found is believed in full, in [0, 1]."""
-
-    ease: float = 0.8
-    """How far `doubted_change` is lowered for images that are believed in full, in [0, 1]; `believed_change` goes down
-    three quarters as far."""
-
-    palette_drift: float = 0.6
-    """With a reference: a fix whose colours as a whole move away from the reference's by this share of their own change
-    is not believed at all, from a third of it on less and less. Above 0; from 1 on it has hardly any effect."""
-
-    def __post_init__(self) -> None:
-        if self.cells < 1:
-            raise ValueError(f"evidence.cells must be at least 1, got {self.cells}")
-        for low, high in (("doubted_change", "believed_change"), ("doubted_share", "believed_share")):
-            if not 0 <= getattr(self, low) < getattr(self, high) <= 1:
-                raise ValueError(
-                    f"evidence.{low} and evidence.{high} must be in [0, 1] and increase, got {getattr(self, low)} and "
-                    f"{getattr(self, high)}"
-                )
-        if not 0 <= self.ease <= 1:
-            raise ValueError(f"evidence.ease must be in [0, 1], got {self.ease}")
-        if self.palette_drift <= 0:
-            raise ValueError(f"evidence.palette_drift must be above 0, got {self.palette_drift}")
+    confidence: Float[Tensor, "b h w"]
+    """How far the change is let through at every pixel, in [0, 1]; both of the above are in it."""
 
 
-def change_trust(
+def change_evidence(
     rendered: Float[Tensor, "b h w c=3"],
     fixed: Float[Tensor, "b h w c=3"],
     config: EvidenceConfig,
     *,
     references: Float[Tensor, "b h2 w2 c=3"] | None = None,
-) -> Float[Tensor, "b h w"]:
-    """Return the share of the change that is to be believed, in [0, 1]; images do not influence each other.
+) -> ChangeEvidence:
+    """Measure the evidence for a change; images do not influence each other.
 
     Args:
         rendered: RGB in [0, 1] before the network.
         fixed: RGB in [0, 1] after it.
-        config: When a change is believed.
+        config: Which changes count.
         references: One per image, if there are any; of any size.
     """
     if references is not None and references.shape[0] != rendered.shape[0]:
@@ -95,15 +74,23 @@ def change_trust(
     height, width = rendered.shape[1:3]
     before, after = _cells(rendered, config.cells), _cells(fixed, config.cells)
     found = _coarse_change(before, after)
-    share = _step(found, config.doubted_change, config.believed_change).mean(dim=(1, 2, 3), keepdim=True)
-    belief = _step(share, config.doubted_share, config.believed_share)
+    coverage = _step(found, config.low_change, config.high_change).mean(dim=(1, 2, 3), keepdim=True)
+    by_coverage = _step(coverage, config.low_coverage, config.high_coverage)
+    by_palette, drift = torch.ones_like(by_coverage), None
     if references is not None:
-        drift = _palette_drift(before, after, _cells(references, config.cells))[:, None, None, None]
-        belief = belief * (1 - _step(drift, config.palette_drift / 3, config.palette_drift))
-    doubted = config.doubted_change * (1 - config.ease * belief)
-    believed = config.believed_change * (1 - 0.75 * config.ease * belief)
-    trust = belief * _step(found, doubted, believed)
-    return functional.interpolate(trust, size=(height, width), mode="bilinear", align_corners=False)[:, 0]
+        drift = _palette_drift(before, after, _cells(references, config.cells))
+        by_palette = 1 - _step(drift[:, None, None, None], config.palette_drift / 3, config.palette_drift)
+    belief = by_coverage * by_palette
+    low = config.low_change * (1 - config.hysteresis * belief)
+    high = config.high_change * (1 - 0.75 * config.hysteresis * belief)
+    confidence = belief * _step(found, low, high)
+    return ChangeEvidence(
+        coverage=coverage[:, 0, 0, 0],
+        palette_drift=drift,
+        coverage_confidence=by_coverage[:, 0, 0, 0],
+        palette_confidence=by_palette[:, 0, 0, 0],
+        confidence=functional.interpolate(confidence, size=(height, width), mode="bilinear", align_corners=False)[:, 0],
+    )
 
 
 def _coarse_change(before: Float[Tensor, "b c h2 w2"], after: Float[Tensor, "b c h2 w2"]) -> Float[Tensor, "b 1 h2 w2"]:
@@ -117,13 +104,13 @@ def _coarse_change(before: Float[Tensor, "b c h2 w2"], after: Float[Tensor, "b c
 def _with_tone_of(before: Float[Tensor, "b c h2 w2"], after: Float[Tensor, "b c h2 w2"]) -> Tensor:
     """Bring one image to the other by the best brightness and contrast of every channel."""
     mean, wanted_mean = before.mean(dim=(2, 3), keepdim=True), after.mean(dim=(2, 3), keepdim=True)
-    centred = before - mean
-    covariance = (centred * (after - wanted_mean)).mean(dim=(2, 3), keepdim=True)
-    return covariance / (centred.square().mean(dim=(2, 3), keepdim=True) + _FLAT) * centred + wanted_mean
+    centered = before - mean
+    covariance = (centered * (after - wanted_mean)).mean(dim=(2, 3), keepdim=True)
+    return covariance / (centered.square().mean(dim=(2, 3), keepdim=True) + _FLAT) * centered + wanted_mean
 
 
 def _palette_drift(before: Tensor, after: Tensor, reference: Tensor) -> Float[Tensor, " b"]:
-    """How far the colours as a whole move away from the reference's, as a share of how far they move; in [-1, 1]."""
+    """How far the colors as a whole move away from the reference's, as a share of how far they move; in [-1, 1]."""
     before, after, wanted = _palette(before), _palette(after), _palette(reference)
     moved = (after - before).abs().mean(dim=(1, 2))
     away = (after - wanted).abs().mean(dim=(1, 2)) - (before - wanted).abs().mean(dim=(1, 2))
@@ -131,12 +118,12 @@ def _palette_drift(before: Tensor, after: Tensor, reference: Tensor) -> Float[Te
 
 
 def _palette(image: Float[Tensor, "b c=3 h2 w2"]) -> Float[Tensor, "b a l"]:
-    """Sorted values of the colours, of brightness and of two differences of colours."""
-    colours = rearrange(image, "b c h w -> b c (h w)")
-    red, green, blue = colours.unbind(dim=1)
-    further = torch.stack([colours.mean(dim=1), red - green, (red + green) / 2 - blue], dim=1)
+    """Sorted values of the colors, of brightness and of two differences of colors."""
+    colors = rearrange(image, "b c h w -> b c (h w)")
+    red, green, blue = colors.unbind(dim=1)
+    further = torch.stack([colors.mean(dim=1), red - green, (red + green) / 2 - blue], dim=1)
     levels = torch.linspace(0.02, 0.98, PALETTE_LEVELS, device=image.device)
-    return rearrange(torch.quantile(torch.cat([colours, further], dim=1), levels, dim=2), "l b a -> b a l")
+    return rearrange(torch.quantile(torch.cat([colors, further], dim=1), levels, dim=2), "l b a -> b a l")
 
 
 def _cells(image: Float[Tensor, "b h w c"], cells: int) -> Float[Tensor, "b c h2 w2"]:

@@ -1,0 +1,1 @@
+"""The gate: how much of a network's change to a render is let through, and why."""

@@ -1,0 +1,40 @@
+"""Opening a fixer by name.
+
+The network is imported when one is opened: that takes longer than everything else together, and a run without a fixer
+needs none of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from difix3d.fixers.identity import IdentityFixer
+from difix_model.opening import FixerConfig, open_pipeline
+
+if TYPE_CHECKING:
+    from difix3d.fixers.contract import ViewFixer
+
+NO_FIXER = "none"
+"""The source that names `IdentityFixer`."""
+
+
+def open_fixer(config: FixerConfig, *, device: str) -> ViewFixer:
+    """The fixer that a config names: `IdentityFixer` for the source `none`, else Difix with these weights.
+
+    Args:
+        config: Which weights, and how; precision, gate and batch size default as everywhere (`FixerConfig`).
+        device: Where the network runs; with `config.offload` it waits on the CPU while nothing is fixed.
+
+    Raises:
+        InputError: The weights cannot be found, read or used this way.
+    """
+    if config.source == NO_FIXER:
+        return IdentityFixer()
+    import torch
+
+    from difix3d.fixers.difix import DifixFixer, OffloadedFixer
+
+    offload = config.offload and torch.device(device).type != "cpu"
+    fixer = DifixFixer(open_pipeline(replace(config, offload=offload), device=device))
+    return OffloadedFixer(fixer, device) if offload else fixer
