@@ -89,7 +89,7 @@ def _within_reach(scene: Scene) -> Points:
     return scene.points.selected(kept)
 
 
-def _without_far_ones(p: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
+def _without_far_ones(p: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "m 3"]:
     """Points without the few that would decide alone where the principal axes lie."""
     if not len(p):
         return p
