@@ -14,7 +14,7 @@ import pytest
 from difix3d.errors import InputError
 from difix3d.run_folder import RunFolder
 from difix3d.scene_task import RunOutcome, SceneTask
-from difix3d.scenes_queue import TRANSFORMS_FILE, is_finished, run_queue, scene_folders, scene_tasks
+from difix3d.scenes_queue import is_finished, run_queue, scene_folders, scene_tasks
 from difix3d.settings import RunSettings
 from splat_recon.io.colmap import write_scene
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene

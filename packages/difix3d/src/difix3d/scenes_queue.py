@@ -19,17 +19,14 @@ from difix3d.queue_summary import write_summary
 from difix3d.run_folder import RunFolder
 from difix3d.scene_task import RunOutcome, SceneTask
 from difix3d.settings import RunSettings
-from splat_recon.io.colmap_models import has_model
-
-TRANSFORMS_FILE = "transforms.json"
-"""As in `splat_recon.io.transforms_json`, which loads too much for a look at names of files."""
+from splat_recon.io.layouts import layout_of
 
 FAILURES = "failed"
 """Folder of the tracebacks of scenes that failed."""
 
 
 def scene_folders(folder: Path) -> list[Path]:
-    """The scenes in a folder, by name: its subfolders that hold a COLMAP model or a transforms.json.
+    """The scenes in a folder, by name: its subfolders of any layout that is read.
 
     Raises:
         InputError: There is no such folder, or nothing in it is a scene.
@@ -44,7 +41,7 @@ def scene_folders(folder: Path) -> list[Path]:
 
 
 def _is_scene(folder: Path) -> bool:
-    return has_model(folder) or (folder / TRANSFORMS_FILE).is_file()
+    return layout_of(folder) is not None
 
 
 def scene_tasks(folder: Path, out: Path, settings: RunSettings) -> list[SceneTask]:

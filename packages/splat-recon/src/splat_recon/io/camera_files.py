@@ -17,8 +17,10 @@ from splat_recon.errors import InputError
 from splat_recon.io import cameras_json
 from splat_recon.io.colmap_binary import check_binary_model
 from splat_recon.io.colmap_models import PARTS, find_model
+from splat_recon.io.frames_of_layouts import frames_of, splatting_frames
+from splat_recon.io.layouts import CAMERAS_FILE, Layout, layout_of, scene_layout
 from splat_recon.io.pycolmap_import import pycolmap
-from splat_recon.io.transforms_json import T_OPENGL_OPENCV, read_transforms_cameras
+from splat_recon.io.transforms_json import T_OPENGL_OPENCV, frames_cameras, read_transforms_cameras
 from splat_render.cameras import Camera
 from splat_render.poses import inverse, rigid, transform_camera
 
@@ -44,8 +46,8 @@ def read_camera_file(path: Path | str) -> CameraFile:
     """Read cameras from a file or a folder; the content says which kind it is.
 
     Args:
-        path: A folder with a COLMAP model in it or in `sparse/0`, a JSON file (transforms.json, camera_path.json, or
-            cameras.json of a run), or a folder with a transforms.json.
+        path: A scene folder of any layout that is read, a folder with a COLMAP model, or a JSON file: transforms.json,
+            camera_path.json, cameras.json of a run or of the 3D Gaussian Splatting code.
 
     Raises:
         InputError: There is nothing of these, or it is broken.
@@ -54,10 +56,15 @@ def read_camera_file(path: Path | str) -> CameraFile:
     if path.is_dir():
         if any((path / f"{part}{ending}").is_file() for part in PARTS for ending in (".bin", ".txt")):
             return _colmap(path)
-        if (path / "transforms.json").is_file() and not (path / "sparse").is_dir():
-            return read_camera_file(path / "transforms.json")
-        return _colmap(find_model(path))
-    content = _object(path)
+        if layout_of(path) is None and (path / CAMERAS_FILE).is_file():
+            return read_camera_file(path / CAMERAS_FILE)
+        layout = scene_layout(path)
+        return _colmap(find_model(path)) if layout is Layout.COLMAP else _of_layout(path, layout)
+    content = _content(path)
+    if isinstance(content, list):
+        return _checked(_bare_names(frames_cameras(splatting_frames(path))))
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no cameras: expected a JSON object")
     try:
         if isinstance(content.get("camera_path"), list):
             return _nerfstudio_path(content)
@@ -75,14 +82,21 @@ def read_camera_file(path: Path | str) -> CameraFile:
     )
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _of_layout(folder: Path, layout: Layout) -> CameraFile:
+    if layout is Layout.GAUSSIAN_SPLATTING:
+        return read_camera_file(folder / CAMERAS_FILE)
+    return _checked(frames_cameras(frames_of(folder, layout)))
+
+
+def _bare_names(cameras: Mapping[str, Camera]) -> dict[str, Camera]:
+    return {name.removeprefix("images/"): camera for name, camera in cameras.items()}
+
+
+def _content(path: Path) -> Any:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"the cameras {path} cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no cameras: expected a JSON object")
-    return content
 
 
 def _checked(cameras: Mapping[str, Camera], fps: float | None = None) -> CameraFile:

@@ -8,6 +8,7 @@ ending .png, white where the photo is valid; transparent parts of photos are mas
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,21 @@ from jaxtyping import Int64
 
 from splat_recon.errors import InputError
 from splat_recon.io.colmap_binary import check_binary_model
-from splat_recon.io.colmap_models import find_model, has_model
+from splat_recon.io.colmap_models import find_model
+from splat_recon.io.frames_of_layouts import frames_of, photos_are_elsewhere, trained_on
 from splat_recon.io.image_folders import IMAGES, choose_images
 from splat_recon.io.images import write_mask, write_photo
+from splat_recon.io.layouts import Layout, layout_of, scene_layout
 from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, points_in_sight, read_views
 from splat_recon.io.pycolmap_import import pycolmap
-from splat_recon.io.transforms_json import TRANSFORMS_FILE, read_transforms
+from splat_recon.io.transforms_json import read_frames
 from splat_recon.io.undistort import UndistortedCache
 from splat_recon.scene.photo_store import DEFAULT_PHOTO_BYTES, PhotoStore
 from splat_recon.scene.scene import Points, Scene
 from splat_render.poses import inverse, rigid, transform_camera, transform_points
+
+BLENDER_BACKGROUND = (0, 0, 0)
+"""What is behind the photos of Blender's scenes, as bytes."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +44,7 @@ def read_scene(
     photo_bytes: int = DEFAULT_PHOTO_BYTES,
     cache_folder: Path | None = None,
 ) -> Scene:
-    """Read the photos, cameras and points of a COLMAP folder, or of a folder with nerfstudio's transforms.json.
+    """Read the photos, cameras and points of a scene folder: COLMAP's, or another of `io.layouts.Layout`.
 
     Lens distortion, of any of COLMAP's perspective and fisheye models, is taken out of the photos; the cameras of the
     scene are pinholes. Where all photos are smaller than their cameras by one ratio (the model was made from larger
@@ -69,8 +75,16 @@ def read_scene(
     folder = Path(folder)
     cache = None if cache_folder is None else UndistortedCache(cache_folder)
     options = ReadOptions(max_size=max_size, store=PhotoStore(photo_bytes), cache=cache)
-    if model is None and (folder / TRANSFORMS_FILE).is_file() and not has_model(folder):
-        return read_transforms(folder / TRANSFORMS_FILE, images=images, options=options)
+    layout = Layout.COLMAP if model is not None else scene_layout(folder)
+    if layout is Layout.GAUSSIAN_SPLATTING and not (folder / IMAGES).is_dir():
+        folder = _scene_of_output(folder)
+        layout = scene_layout(folder)
+    if layout is Layout.BLENDER:
+        # The alpha channel of these scenes is the object's opacity and no mask.
+        options = replace(options, background=BLENDER_BACKGROUND)
+        _log.info("%s: transparent photos are read over black, which is what training has behind the splat", folder)
+    if layout is not Layout.COLMAP:
+        return read_frames(frames_of(folder, layout), images=images, options=options)
     reconstruction = _read_model(find_model(folder, model), folder)
     problems = [
         f"camera {camera_id}: {problem}"
@@ -90,6 +104,15 @@ def read_scene(
     if points is None:
         points = points_in_sight(photos, f"the model of {folder} has no 3D points")
     return Scene(views=tuple(views), points=points, T_scene_colmap=np.eye(4), name=folder.resolve().name)
+
+
+def _scene_of_output(output: Path) -> Path:
+    """The scene that an output of the 3D Gaussian Splatting code was trained on, where it is still there."""
+    source = trained_on(output)
+    if source is None or layout_of(source) in (None, Layout.GAUSSIAN_SPLATTING):
+        raise photos_are_elsewhere(output)
+    _log.warning("%s is an output of the 3D Gaussian Splatting code: %s is read, its scene", output, source)
+    return source
 
 
 def _count_unregistered(reconstruction: pycolmap.Reconstruction, names: Sequence[str], where: Path) -> None:

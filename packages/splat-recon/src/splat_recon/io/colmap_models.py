@@ -6,7 +6,7 @@ from pathlib import Path
 
 from splat_recon.errors import InputError
 
-MODEL_ROOTS = ("sparse", "colmap/sparse")
+MODEL_ROOTS = ("sparse", "colmap/sparse", ".")
 """Where a scene folder may keep its models, in numbered folders there or right there; the first that has one counts."""
 
 PARTS = ("cameras", "images", "points3D")
@@ -53,6 +53,11 @@ def has_model(folder: Path) -> bool:
     return any(_models_in(folder / root) for root in MODEL_ROOTS)
 
 
+def has_parts(folder: Path) -> bool:
+    """Whether a folder has files of a model, though perhaps not all."""
+    return bool(_incomplete(folder)) or has_model(folder)
+
+
 def num_images(model: Path) -> int:
     """How many photos a model registers, from the beginning of its file; 0 where that cannot be told."""
     try:
@@ -94,7 +99,7 @@ def _is_model(folder: Path) -> bool:
 
 
 def _places() -> list[str]:
-    return [place for root in MODEL_ROOTS for place in (f"{root}/0", root)]
+    return [place for root in MODEL_ROOTS if root != "." for place in (f"{root}/0", root)]
 
 
 def _incomplete(folder: Path) -> str:

@@ -65,7 +65,8 @@ def choose_images(
         scene: The scene folder.
         sizes: Size of each photo's camera, by the photo's name.
         images: Folder inside the scene folder, or ``auto``: ``images``, or the smallest complete ``images_N`` whose
-            photos still fill `max_size`; where there is no ``images``, the largest complete ``images_N``.
+            photos still fill `max_size`; where there is no ``images``, the largest complete ``images_N``, else whatever
+            folder has all photos.
         max_size: Size that photos are shrunk to.
 
     Returns:
@@ -81,12 +82,22 @@ def choose_images(
     if full is None:
         if complete:
             _log.warning("%s has no folder images: %s is read", scene, complete[0].path.name)
-        return complete[0] if complete else None
+        return complete[0] if complete else _under_another_name(scene, sizes)
     for copy in reversed(complete):
         if max_size is not None and _fills(copy, sizes, max_size):
             _log.info("%s is read, the smallest copies that fill %d pixels", copy.path, max_size)
             return copy
     return full
+
+
+def _under_another_name(scene: Path, sizes: Mapping[str, tuple[int, int]]) -> ImageFolder | None:
+    """The folder in a scene folder that has all photos, or the scene folder itself, as some programs export it."""
+    for path in (scene, *sorted(path for path in scene.iterdir() if path.is_dir())):
+        found = listed(path)
+        if sizes and not found.lacking(list(sizes)):
+            _log.info("%s has no folder images: the photos in %s are read", scene, path)
+            return found
+    return None
 
 
 def _smaller_copies(scene: Path) -> list[Path]:

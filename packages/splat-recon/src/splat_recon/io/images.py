@@ -157,3 +157,17 @@ def list_photos(folder: Path) -> list[str]:
         raise InputError(f"there is no folder {folder}")
     found = (path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
     return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def laid_over(path: Path, background: tuple[int, int, int], *, upright: bool = False) -> UInt8[np.ndarray, "h w 3"]:
+    """A photo with an alpha channel as it looks before a background.
+
+    Args:
+        path: The file, which `read_photo` reads.
+        background: RGB as bytes.
+        upright: As for `read_photo`.
+    """
+    with Image.open(path) as photo:
+        turned = ImageOps.exif_transpose(photo) if upright else photo
+        rgba = turned.convert("RGBA")
+    return np.array(Image.alpha_composite(Image.new("RGBA", rgba.size, (*background, 255)), rgba).convert("RGB"))

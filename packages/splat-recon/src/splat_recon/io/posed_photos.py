@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64
 
 from splat_recon.errors import InputError
 from splat_recon.io.image_folders import ImageFolder, find_mask, say_masks
-from splat_recon.io.images import photo_orientation, photo_size, read_mask, read_photo
+from splat_recon.io.images import laid_over, photo_orientation, photo_size, read_mask, read_photo
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.undistort import UndistortedCache, is_pinhole, pinhole_of, undistorted
 from splat_recon.scene.downscale import downscaled_pixels, limited_size, resized_mask
@@ -73,6 +73,9 @@ class ReadOptions:
 
     cache: UndistortedCache | None = None
     """Keeps undistorted photos on disk."""
+
+    background: tuple[int, int, int] | None = None
+    """What transparent photos are laid over, as bytes. None: what is transparent in a photo is masked."""
 
 
 def camera_problem(camera: pycolmap.Camera) -> str | None:
@@ -212,7 +215,13 @@ def _view(found: _Found, options: ReadOptions) -> StoredView:
     size = (pinhole.width, pinhole.height)
     width, height = size if options.max_size is None else limited_size(*size, options.max_size)
     camera = pinhole.resized(width, height)
-    decoder = _Decoder(found=found, lens=None if is_pinhole(lens) else lens, camera=camera, cache=options.cache)
+    decoder = _Decoder(
+        found=found,
+        lens=None if is_pinhole(lens) else lens,
+        camera=camera,
+        cache=options.cache,
+        background=options.background,
+    )
     return StoredView(name=photo.name, camera=camera, photo=options.store.photo(decoder))
 
 
@@ -224,13 +233,15 @@ class _Decoder:
     lens: pycolmap.Camera | None
     camera: Camera
     cache: UndistortedCache | None
+    background: tuple[int, int, int] | None = None
 
     def __call__(self) -> Pixels:
         if self.lens is None or self.cache is None:
             return self._made()
         found = self.found
         size = f"{self.camera.width}x{self.camera.height}"
-        path = self.cache.path(found.path, found.mask_path, self.lens, size, found.turned)
+        settings = (size, found.turned) if self.background is None else (size, found.turned, self.background)
+        path = self.cache.path(found.path, found.mask_path, self.lens, *settings)
         kept = self.cache.read(path, self.camera)
         if kept is not None:
             return kept
@@ -240,6 +251,8 @@ class _Decoder:
 
     def _made(self) -> Pixels:
         rgb_u8, mask = read_photo(self.found.path, upright=self.found.turned)
+        if mask is not None and self.background is not None:
+            rgb_u8, mask = laid_over(self.found.path, self.background, upright=self.found.turned), None
         drawn = self._drawn_mask()
         if drawn is not None:
             mask = drawn if mask is None else mask & drawn

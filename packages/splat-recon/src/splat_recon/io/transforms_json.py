@@ -7,7 +7,7 @@ Principal points count from the corner of the image, as here.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,15 +17,13 @@ from jaxtyping import Float64
 from splat_recon.errors import InputError
 from splat_recon.io.image_folders import IMAGES, ImageFolder, choose_images, listed
 from splat_recon.io.images import photo_size, write_mask, write_photo
+from splat_recon.io.layouts import TRANSFORMS_FILE
 from splat_recon.io.point_files import read_points_ply, write_points_ply
 from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, points_in_sight, read_views
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.scene.scene import Points, Scene
 from splat_render.cameras import Camera
 from splat_render.poses import inverse, transform_camera, transform_points
-
-TRANSFORMS_FILE = "transforms.json"
-"""Name of the file in a scene folder."""
 
 POINTS_FILE = "sparse_pc.ply"
 """Points beside it, where the file names none."""
@@ -46,17 +44,31 @@ PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL",
 
 
 @dataclass(frozen=True, kw_only=True)
-class _File:
-    """The content of a file, checked to have frames."""
+class FramesFile:
+    """Frames of a transforms.json, or of a file that says the same in another way."""
 
     path: Path
+    """The file, for messages and for where its folder is."""
+
     content: dict[str, Any]
+    """What the file says of all frames."""
+
     frames: list[dict[str, Any]]
-    T_file_colmap: np.ndarray
+    """At least one; in each, `file_path`, `transform_matrix` and perhaps intrinsics, by nerfstudio's names."""
+
+    T_file_colmap: Float64[np.ndarray, "4 4"] = field(default_factory=lambda: np.eye(4))
+    """Similarity from COLMAP's frame to the file's."""
+
+    scene: Path | None = None
+    """The scene folder, where it is another than the file's."""
+
+    photos: Path | None = None
+    """What the frames' names are relative to, where it is not the scene folder."""
 
     @property
     def folder(self) -> Path:
-        return self.path.parent
+        """The scene folder."""
+        return self.scene or self.path.parent
 
 
 def read_transforms(path: Path | str, *, images: str = "auto", options: ReadOptions | None = None) -> Scene:
@@ -76,12 +88,20 @@ def read_transforms(path: Path | str, *, images: str = "auto", options: ReadOpti
     Raises:
         InputError: Anything is wrong with the file or what it names.
     """
+    return read_frames(read_frames_file(Path(path)), images=images, options=options)
+
+
+def read_frames(file: FramesFile, *, images: str = "auto", options: ReadOptions | None = None) -> Scene:
+    """`read_transforms` for frames that are known already.
+
+    Raises:
+        InputError: Anything is wrong with the frames or what they name.
+    """
     options = options or ReadOptions()
-    file = _read(Path(path))
     where = f"scene {file.path}"
     problems: list[str] = []
     names = _names(file, problems)
-    root, names, in_images = _image_root(file.folder, names)
+    root, names, in_images = _image_root(file, names)
     folder = listed(root)
     photos = [
         photo
@@ -111,7 +131,15 @@ def read_transforms_cameras(path: Path | str) -> dict[str, Camera]:
     Raises:
         InputError: A frame's camera is none.
     """
-    file = _read(Path(path))
+    return frames_cameras(read_frames_file(Path(path)))
+
+
+def frames_cameras(file: FramesFile) -> dict[str, Camera]:
+    """`read_transforms_cameras` for frames that are known already.
+
+    Raises:
+        InputError: A frame's camera is none.
+    """
     T_colmap_file = inverse(file.T_file_colmap)
     cameras: dict[str, Camera] = {}
     problems: list[str] = []
@@ -127,11 +155,16 @@ def read_transforms_cameras(path: Path | str) -> dict[str, Camera]:
         camera = Camera(T_world_cam=T_world_cam, K=K, width=lens.width, height=lens.height)
         cameras[name if name not in cameras else f"{name} {index}"] = transform_camera(T_colmap_file, camera)
     if problems:
-        raise InputError.from_problems(f"cameras {path}", problems)
+        raise InputError.from_problems(f"cameras {file.path}", problems)
     return cameras
 
 
-def _read(path: Path) -> _File:
+def read_frames_file(path: Path) -> FramesFile:
+    """The content of a transforms.json, checked to have frames.
+
+    Raises:
+        InputError: It cannot be read or has none.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -148,7 +181,7 @@ def _read(path: Path) -> _File:
     if size <= 0 or np.abs(applied[:, :3] @ applied[:, :3].T / size**2 - np.eye(3)).max() > 1e-5:
         raise InputError(f'{path}: "applied_transform" is no rotation, scale and translation: it mirrors or shears')
     T_file_colmap[:3] = scale * applied
-    return _File(path=path, content=content, frames=frames, T_file_colmap=T_file_colmap)
+    return FramesFile(path=path, content=content, frames=frames, T_file_colmap=T_file_colmap)
 
 
 def _matrix(value: Any, shape: tuple[int, int]) -> Float64[np.ndarray, "r c"] | None:
@@ -161,7 +194,7 @@ def _matrix(value: Any, shape: tuple[int, int]) -> Float64[np.ndarray, "r c"] | 
     return matrix if matrix.shape == shape and np.isfinite(matrix).all() else None
 
 
-def _names(file: _File, problems: list[str]) -> list[str]:
+def _names(file: FramesFile, problems: list[str]) -> list[str]:
     """The frames' photos relative to the file; "" where a frame names none."""
     names = []
     for index, frame in enumerate(file.frames):
@@ -175,8 +208,11 @@ def _names(file: _File, problems: list[str]) -> list[str]:
     return names
 
 
-def _image_root(folder: Path, names: Sequence[str]) -> tuple[Path, list[str], bool]:
+def _image_root(file: FramesFile, names: Sequence[str]) -> tuple[Path, list[str], bool]:
     """The folder that names are relative to: ``images`` where all photos lie there, else that of the file."""
+    if file.photos is not None:
+        return file.photos, list(names), False
+    folder = file.folder
     prefix = f"{IMAGES}/"
     if all(name.startswith(prefix) for name in names) and (folder / IMAGES).is_dir():
         return folder / IMAGES, [name.removeprefix(prefix) for name in names], True
@@ -184,7 +220,7 @@ def _image_root(folder: Path, names: Sequence[str]) -> tuple[Path, list[str], bo
 
 
 def _posed_photo(
-    file: _File, frame: Mapping[str, Any], name: str, folder: ImageFolder, problems: list[str]
+    file: FramesFile, frame: Mapping[str, Any], name: str, folder: ImageFolder, problems: list[str]
 ) -> PosedPhoto | None:
     path = folder.file(name)
     if path is None:
@@ -253,7 +289,7 @@ def _lens(values: Mapping[str, Any], path: Path) -> pycolmap.Camera:
     return camera
 
 
-def _points(file: _File, photos: Sequence[PosedPhoto], problems: list[str]) -> Points:
+def _points(file: FramesFile, photos: Sequence[PosedPhoto], problems: list[str]) -> Points:
     named = file.content.get("ply_file_path")
     path = file.folder / (named if isinstance(named, str) and named else POINTS_FILE)
     if path.is_file():

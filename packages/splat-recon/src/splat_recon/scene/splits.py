@@ -17,6 +17,9 @@ DEFAULT_TEST_EVERY = 8
 SPLITS_FILE = "splits.json"
 """Name of the splits file that a scene folder may hold."""
 
+SIDES = ("train", "val", "test")
+"""Sides that layouts of scenes name in their own files."""
+
 TRAIN_MARK, EVAL_MARK = "_train_", "_eval_"
 """What the policy ``names`` looks for in file names."""
 
@@ -52,7 +55,10 @@ def make_split(
 
     Args:
         names: All views of the scene.
-        policy: ``auto``: the scene folder's splits.json where there is one, else ``every:8``. ``every:N``: of the
+        policy: ``auto``: the scene folder's splits.json where there is one, else the split of its own layout
+            (Blender's transforms_train.json and transforms_test.json, or the lists ``train_filenames`` and
+            ``test_filenames`` in transforms.json; without a test side, the validation side), else ``every:8``.
+            ``every:N``: of the
             names in sorted order, those with index 0, N, 2N, ... test and the rest train. ``names``: files with
             ``_train_`` in their name train, those with ``_eval_`` test. ``glob:PATTERN`` and ``regex:PATTERN``: names
             that match test and the rest train; a glob covers the whole name or its last part, a regular expression
@@ -71,10 +77,13 @@ def make_split(
     in_folder = None if scene_folder is None else scene_folder / SPLITS_FILE
     if in_folder is not None and not in_folder.is_file():
         in_folder = None
+    given = _split_of_layout(scene_folder, names) if policy == "auto" and scene_folder and not in_folder else None
     if policy == "auto":
         policy = f"every:{DEFAULT_TEST_EVERY}" if in_folder is None else str(in_folder)
     file = None
-    if policy.startswith("every:"):
+    if given is not None:
+        train, test, policy = given
+    elif policy.startswith("every:"):
         train, test = _every(names, policy)
     elif policy == "names":
         train, test = _by_names(names)
@@ -95,6 +104,56 @@ def make_split(
         train, how = _sparse(train, test, sparse, file)
         policy = f"{policy}, {how}"
     return Split(train=tuple(sorted(train)), test=tuple(sorted(test)), policy=policy)
+
+
+def _split_of_layout(folder: Path, names: Sequence[str]) -> tuple[list[str], list[str], str] | None:
+    """Both sides as the scene's own files name them, and which files those are; None where they name none."""
+    sides = {side: (f"transforms_{side}.json", _frame_names(folder / f"transforms_{side}.json")) for side in SIDES}
+    if not sides["train"][1]:
+        content = _json_object(folder / "transforms.json")
+        sides = {side: (f"{side}_filenames", _strings(content.get(f"{side}_filenames"))) for side in SIDES}
+    train_source, train_listed = sides["train"]
+    test_source, test_listed = sides["test"] if sides["test"][1] else sides["val"]
+    train, test = _found_among(train_listed, names), _found_among(test_listed, names)
+    both = sorted(set(train) & set(test))
+    if both:
+        raise InputError(f"{folder}: {both[0]} is in {train_source} and in {test_source}: take it out of one")
+    return (train, test, f"{train_source} and {test_source}") if train and test else None
+
+
+def _frame_names(path: Path) -> list[str]:
+    frames = _json_object(path).get("frames")
+    frames = frames if isinstance(frames, list) else []
+    return _strings([frame.get("file_path") for frame in frames if isinstance(frame, dict)])
+
+
+def _strings(values: Any) -> list[str]:
+    return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """A file's object; empty where there is none, for reading the scene has said so if it matters."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _found_among(file_paths: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The views that paths in a JSON file stand for: with or without ``images/`` before, with or without ending."""
+    known = set(names)
+    by_stem = {PurePosixPath(name).with_suffix("").as_posix(): name for name in reversed(names)}
+    found = []
+    for file_path in file_paths:
+        path = PurePosixPath(file_path.replace("\\", "/")).as_posix()
+        options = [path, path.removeprefix("images/")]
+        options += [by_stem[one] for one in options if one in by_stem]
+        options += [
+            by_stem[bare] for one in options[:2] if (bare := str(PurePosixPath(one).with_suffix(""))) in by_stem
+        ]
+        found += [one for one in options if one in known][:1]
+    return sorted(set(found))
 
 
 def _every(names: Sequence[str], policy: str) -> tuple[list[str], list[str]]:
