@@ -78,12 +78,11 @@ def test_a_queue_begins_without_what_only_its_runs_need(folder: Path, done: Path
     assert ran.returncode == 0, ran.stderr
 
 
-def test_the_name_of_the_other_kind_of_scene_is_the_readers(tmp_path: Path) -> None:
-    from splat_recon.io import transforms_json
-
-    assert TRANSFORMS_FILE == transforms_json.TRANSFORMS_FILE
+@pytest.mark.parametrize("name", ["transforms.json", "transforms_train.json"])
+def test_scenes_of_every_layout_are_found(tmp_path: Path, name: str) -> None:
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / TRANSFORMS_FILE).write_text("{}", encoding="utf-8")
+    (tmp_path / "a" / name).write_text("{}", encoding="utf-8")
+    (tmp_path / "b").mkdir()
     assert [path.name for path in scene_folders(tmp_path)] == ["a"]
 
 

@@ -17,12 +17,17 @@ from splat_recon.errors import InputError
 from splat_recon.io import cameras_json
 from splat_recon.io.colmap_binary import check_binary_model
 from splat_recon.io.colmap_models import PARTS, find_model
+from splat_recon.io.drawn_cameras import drawn_camera, say_fisheyes
 from splat_recon.io.frames_of_layouts import frames_of, splatting_frames
 from splat_recon.io.layouts import CAMERAS_FILE, Layout, layout_of, scene_layout
+from splat_recon.io.posed_photos import camera_problem
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.transforms_json import T_OPENGL_OPENCV, frames_cameras, read_transforms_cameras
 from splat_render.cameras import Camera
 from splat_render.poses import inverse, rigid, transform_camera
+
+PERSPECTIVE = "perspective"
+"""nerfstudio's name of the projection that is drawn."""
 
 DEFAULT_HEIGHT = 720
 """Height of the images of a camera_path.json that names none."""
@@ -67,7 +72,7 @@ def read_camera_file(path: Path | str) -> CameraFile:
         raise InputError(f"{path} holds no cameras: expected a JSON object")
     try:
         if isinstance(content.get("camera_path"), list):
-            return _nerfstudio_path(content)
+            return _nerfstudio_path(path, content)
         if isinstance(content.get("frames"), list):
             return _checked(read_transforms_cameras(path))
         if isinstance(content.get("cameras"), dict):
@@ -110,20 +115,32 @@ def _colmap(model: Path) -> CameraFile:
         check_binary_model(model)
     try:
         reconstruction = pycolmap.Reconstruction(model)
-        found = {}
+        found, lenses = {}, []
         for image in sorted(reconstruction.images.values(), key=lambda image: image.name):
             if not image.has_pose:
                 continue
             camera = reconstruction.cameras[image.camera_id]
             T_cam_world = rigid(image.cam_from_world().rotation.matrix(), image.cam_from_world().translation)
-            K = np.asarray(camera.calibration_matrix(), dtype=np.float64)
-            found[image.name] = Camera(T_world_cam=inverse(T_cam_world), K=K, width=camera.width, height=camera.height)
+            if problem := camera_problem(camera):
+                raise InputError(f"the COLMAP model {model}: camera {image.camera_id}: {problem}")
+            lenses.append(camera)
+            found[image.name] = drawn_camera(camera, inverse(T_cam_world))
+        say_fisheyes(lenses)
         return _checked(found)
+    except InputError:
+        raise
     except (RuntimeError, ValueError, IndexError, KeyError, MemoryError, OSError) as error:
         raise InputError(f"the COLMAP model {model} cannot be read: {error}") from None
 
 
-def _nerfstudio_path(content: Mapping[str, Any]) -> CameraFile:
+def _nerfstudio_path(path: Path, content: Mapping[str, Any]) -> CameraFile:
+    projections = {str(content.get("camera_type", PERSPECTIVE))}
+    projections |= {str(entry["camera_type"]) for entry in content["camera_path"] if "camera_type" in entry}
+    other = sorted(projections - {PERSPECTIVE})
+    if other:
+        raise InputError(
+            f'{path}: only perspective paths are drawn, and "camera_type" is {other[0]}: choose {PERSPECTIVE}'
+        )
     height = int(content.get("render_height", DEFAULT_HEIGHT))
     cameras = {}
     for index, entry in enumerate(content["camera_path"]):

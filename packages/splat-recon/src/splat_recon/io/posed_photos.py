@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from splat_recon.errors import InputError
+from splat_recon.io.field_of_view import say_what_is_cut_away
 from splat_recon.io.image_folders import ImageFolder, find_mask, say_masks
 from splat_recon.io.images import laid_over, photo_orientation, photo_size, read_mask, read_photo
 from splat_recon.io.pycolmap_import import pycolmap
@@ -112,6 +113,7 @@ def read_views(
         for one in found:
             _collect(lambda one=one: read_photo(one.path), problems)
         return []
+    say_what_is_cut_away(one.photo.colmap_camera for one in found)
     say_masks(scene, sum(one.mask_path is not None for one in found), len(found))
     views: list[StoredView] = []
     for one in found:

@@ -4,6 +4,7 @@ Cameras there are OpenGL's (x right, y up, z backward), intrinsics OpenCV's, in 
 Principal points count from the corner of the image, as here.
 """
 
+import glob
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from splat_recon.errors import InputError
+from splat_recon.io.drawn_cameras import drawn_camera, say_fisheyes
 from splat_recon.io.image_folders import IMAGES, ImageFolder, choose_images, listed
 from splat_recon.io.images import photo_size, write_mask, write_photo
 from splat_recon.io.layouts import TRANSFORMS_FILE
@@ -38,6 +40,9 @@ PARAMETERS = {
     "PINHOLE": ("fl_x", "fl_y", "cx", "cy"),
 }
 """COLMAP's parameters by nerfstudio's names."""
+
+OTHER_PROJECTIONS = ("equirectangular", "latlong", "ftheta_p0")
+"""instant-ngp's marks of lenses that are not read."""
 
 PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "FULL_OPENCV", "PERSPECTIVE")
 """Names of lenses whose distortion, if any, is OpenCV's."""
@@ -143,20 +148,30 @@ def frames_cameras(file: FramesFile) -> dict[str, Camera]:
     T_colmap_file = inverse(file.T_file_colmap)
     cameras: dict[str, Camera] = {}
     problems: list[str] = []
+    lenses: list[pycolmap.Camera] = []
     for index, frame in enumerate(file.frames):
         name = str(frame.get("file_path", index))
         try:
             T_world_cam = _pose(frame, name)
-            lens = _lens({**file.content, **frame}, file.folder / name)
+            lens = _lens({**file.content, **frame}, _with_ending((file.photos or file.folder) / name))
         except InputError as error:
             problems.append(str(error))
             continue
-        K = np.asarray(lens.calibration_matrix(), dtype=np.float64)
-        camera = Camera(T_world_cam=T_world_cam, K=K, width=lens.width, height=lens.height)
+        lenses.append(lens)
+        camera = drawn_camera(lens, T_world_cam)
         cameras[name if name not in cameras else f"{name} {index}"] = transform_camera(T_colmap_file, camera)
     if problems:
         raise InputError.from_problems(f"cameras {file.path}", problems)
+    say_fisheyes(lenses)
     return cameras
+
+
+def _with_ending(path: Path) -> Path:
+    """A photo named without its ending."""
+    if path.is_file():
+        return path
+    found = sorted(path.parent.glob(f"{glob.escape(path.name)}.*"))
+    return next((one for one in found if one.is_file()), path)
 
 
 def read_frames_file(path: Path) -> FramesFile:
@@ -274,6 +289,12 @@ def _lens(values: Mapping[str, Any], path: Path) -> pycolmap.Camera:
         raise InputError(f'photo {path}: there is no focal length: neither "fl_x" nor "camera_angle_x"')
     defaults = {"fl_y": numbers["fl_x"], "cx": width / 2, "cy": height / 2}
     model = str(values.get("camera_model", "OPENCV")).upper()
+    other = [name for name in OTHER_PROJECTIONS if values.get(name)]
+    if other:
+        raise InputError(f'photo {path}: "{other[0]}" is no projection that is read: cut the photos to pinhole views')
+    if values.get("is_fisheye") and model in PERSPECTIVE:
+        # instant-ngp's flag: its k1 to k4 are those of OpenCV's fisheye.
+        model = "OPENCV_FISHEYE"
     if model in PERSPECTIVE:
         distortion = [name for name in PARAMETERS["FULL_OPENCV"][4:] if numbers.get(name, 0.0)]
         full = any(name in ("k3", "k4", "k5", "k6") for name in distortion)
