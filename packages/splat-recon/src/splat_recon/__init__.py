@@ -43,6 +43,21 @@ if TYPE_CHECKING:
     from splat_recon.trainer import SplatTrainer
     from splat_recon.views.mixture import ViewMixture
     from splat_recon.views.view_set import TrainingView, ViewSet
+    from splat_render import (
+        Camera,
+        Gaussians,
+        Rasterizer,
+        RenderConfig,
+        RenderOutput,
+        RenderStats,
+        SplatFile,
+        make_rasterizer,
+        read_ply,
+        read_splats,
+        transformed,
+        write_ply,
+        write_splats,
+    )
 
 _SUBMODULES = {
     "AdcConfig": "config",
@@ -99,23 +114,47 @@ _SUBMODULES = {
 }
 """Where each public name lives; it is imported when it is first used."""
 
+_OF_RENDER = (
+    "Camera",
+    "Gaussians",
+    "Rasterizer",
+    "RenderConfig",
+    "RenderOutput",
+    "RenderStats",
+    "SplatFile",
+    "make_rasterizer",
+    "read_ply",
+    "read_splats",
+    "transformed",
+    "write_ply",
+    "write_splats",
+)
+"""Names of `splat_render` that those who train need as well; they lived here before that package was its own."""
+
 __all__ = [
     "AdcConfig",
     "BilateralGridConfig",
+    "Camera",
     "CameraPathConfig",
     "DepthConfig",
     "DrawableSplats",
     "Evaluation",
     "ExposureConfig",
     "Film",
+    "Gaussians",
     "InputError",
     "LearningRates",
     "McmcConfig",
     "Points",
     "PoseConfig",
+    "Rasterizer",
+    "RenderConfig",
+    "RenderOutput",
+    "RenderStats",
     "Scene",
     "SfmConfig",
     "SfmResult",
+    "SplatFile",
     "SplatTrainer",
     "SplatViewer",
     "Split",
@@ -138,16 +177,22 @@ __all__ = [
     "generate_scene",
     "interpolated",
     "make_lpips",
+    "make_rasterizer",
     "make_split",
     "mcmc_config",
     "normalized",
     "read_camera_file",
+    "read_ply",
     "read_scene",
+    "read_splats",
     "read_transforms",
     "reconstruct",
+    "transformed",
     "write_frames",
+    "write_ply",
     "write_report",
     "write_scene",
+    "write_splats",
     "write_transforms",
     "write_video",
     "write_videos",
@@ -155,6 +200,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _OF_RENDER:
+        return getattr(import_module("splat_render"), name)
     if name not in _SUBMODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_SUBMODULES[name]}"), name)
