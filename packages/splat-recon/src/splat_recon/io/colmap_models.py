@@ -7,7 +7,8 @@ from pathlib import Path
 from splat_recon.errors import InputError
 
 MODEL_ROOTS = ("sparse", "colmap/sparse", ".")
-"""Where a scene folder may keep its models, in numbered folders there or right there; the first that has one counts."""
+"""Where a scene folder may keep its models, in numbered folders there or right there; the first that has one counts.
+In the scene folder itself, a model lies right there."""
 
 PARTS = ("cameras", "images", "points3D")
 """Files that make a model, each ending in .bin or .txt."""
@@ -33,7 +34,7 @@ def find_model(folder: Path, model: str | None = None) -> Path:
     if model is not None:
         return _named(folder, model)
     for root in MODEL_ROOTS:
-        found = _models_in(folder / root)
+        found = _models_under(folder, root)
         if not found:
             continue
         counts = [num_images(path) for path in found] if len(found) > 1 else [0]
@@ -50,7 +51,7 @@ def find_model(folder: Path, model: str | None = None) -> Path:
 
 def has_model(folder: Path) -> bool:
     """Whether `find_model` would find a model."""
-    return any(_models_in(folder / root) for root in MODEL_ROOTS)
+    return any(_models_under(folder, root) for root in MODEL_ROOTS)
 
 
 def has_parts(folder: Path) -> bool:
@@ -81,13 +82,19 @@ def _named(folder: Path, model: str) -> Path:
 
 
 def _found(folder: Path) -> list[str]:
-    return [path.relative_to(folder).as_posix() for root in MODEL_ROOTS for path in _models_in(folder / root)]
+    return [path.relative_to(folder).as_posix() for root in MODEL_ROOTS for path in _models_under(folder, root)]
 
 
 def _models_in(root: Path) -> list[Path]:
     """The numbered models in a folder, else the folder itself, if it is one."""
     inside = sorted((path for path in root.glob("*") if path.name.isdigit() and _is_model(path)), key=_number)
     return inside or ([root] if _is_model(root) else [])
+
+
+def _models_under(folder: Path, root: str) -> list[Path]:
+    if root == ".":
+        return [folder] if _is_model(folder) else []
+    return _models_in(folder / root)
 
 
 def _number(path: Path) -> int:
