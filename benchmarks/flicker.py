@@ -124,7 +124,7 @@ def print_rows(name: str, inputs: Frames, truth: Frames | None, vectors: Vectors
 
 
 def clip_frames(video: Path, max_frames: int, max_size: int) -> Frames:
-    from difix_model.video.frames import read_frames
+    from media_files.videos import read_frames
 
     frames = []
     for frame in itertools.islice(read_frames(video), max_frames):

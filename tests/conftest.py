@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 # These must be set before torch, numba or huggingface_hub are imported by any test.
@@ -47,9 +48,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread() -> None:
-    import torch
+    # media_files is tested in an environment without torch.
+    with suppress(ImportError):
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
 
 
 def _folder_from(variable: str, default: Path, what: str) -> Path:

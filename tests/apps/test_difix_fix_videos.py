@@ -21,7 +21,8 @@ from difix_model.pipeline import DifixPipeline
 
 pytest.importorskip("av")
 
-from difix_model.video.frames import VideoWriter, read_frames
+from media_files.video_writer import VideoWriter
+from media_files.videos import read_frames
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from difix3d.enhance_config import EnhanceConfig
 from difix3d.enhance_run import Enhancement
 from difix3d.errors import InputError
 from difix_model.video.fix import Fixer
-from difix_model.video.frames import read_frames
+from media_files.videos import read_frames
 from splat_recon.drawable import DrawableSplats
 from splat_recon.io.colmap import read_scene, write_scene
 from splat_recon.io.images import to_u8

@@ -192,7 +192,7 @@ def test_images_of_a_few_pixels_are_padded(pipe: DifixPipeline, size: tuple[int,
         (np.full((16, 24, 3), np.nan), r"in \[0, 1\]"),
         (np.zeros((0, 24, 3), np.uint8), "24x0"),
         (Image.new("RGB", (0, 4)), "0x4"),
-        (Image.new("F", (8, 8)), "float image"),
+        (Image.new("F", (8, 8), 255), r"in \[0, 1\]"),
         ("photo.png", "PIL image"),
     ],
 )

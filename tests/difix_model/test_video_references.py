@@ -17,7 +17,8 @@ from difix_model.video.job import VideoJob, plan_video
 
 pytest.importorskip("av")
 
-from difix_model.video.frames import VideoWriter, read_frames
+from media_files.video_writer import VideoWriter
+from media_files.videos import read_frames
 
 ORDER = (2, 0, 0, 1, 2, 1, 0)
 """Which photo each frame of the clip shows."""

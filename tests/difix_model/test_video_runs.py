@@ -24,7 +24,8 @@ from difix_model.video.steady import SteadyConfig
 
 av = pytest.importorskip("av")
 
-from difix_model.video.frames import VideoWriter, read_frames, read_info, read_timed_frames  # noqa: E402
+from media_files.video_writer import VideoWriter  # noqa: E402
+from media_files.videos import read_frames, read_info, read_timed_frames  # noqa: E402
 
 
 class Unchanged:
@@ -147,7 +148,7 @@ def test_everything_but_the_pictures_stays(tmp_path: Path, suffix: str) -> None:
     run = fix(job, Unchanged())
     assert run.said is None
     before, after = read_info(source), read_info(job.out)
-    assert (after.width, after.height, after.colours) == (before.width, before.height, before.colours)
+    assert (after.width, after.height, after.colors) == (before.width, before.height, before.colors)
     sound, sound_after = sound_of(source), sound_of(job.out)
     # Matroska counts in milliseconds, and starts at zero where sound starts before: pictures and sound stay together.
     matroska = suffix == ".mkv"
@@ -313,7 +314,7 @@ from pathlib import Path
 import numpy as np
 from difix_model.video.fix import VideoRun
 from difix_model.video.steady import SteadyConfig
-from difix_model.video.frames import VideoWriter
+from media_files.video_writer import VideoWriter
 from difix_model.video.job import plan_video
 
 class Fixer:

@@ -154,6 +154,27 @@ def test_exif_rotation_is_not_applied(folder):
     assert_same(expected, read_scene(folder))
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda name: f"{name}.PNG",
+        lambda name: name.replace(".png", ".PNG"),
+        lambda name: name.replace(".png", ".JPG"),
+        lambda name: name.replace(".png", ".tif"),
+        lambda name: name.upper(),
+    ],
+)
+def test_masks_are_found_under_other_endings_and_in_either_case(folder, rule):
+    (folder / "masks").mkdir()
+    first = read_scene(folder).views[0]
+    alpha = np.zeros(first.rgb_u8.shape[:2], np.uint8)
+    alpha[:, : alpha.shape[1] // 2] = 255
+    Image.fromarray(alpha).save(folder / "masks" / rule(first.name))
+    mask = read_scene(folder).views[0].mask
+    assert mask is not None
+    np.testing.assert_array_equal(mask, alpha > 0)
+
+
 def test_transparent_photos_and_mask_files_give_masks(folder):
     scene = read_scene(folder)
     first, second = scene.names[:2]
@@ -247,9 +268,9 @@ def break_folder(folder: Path, how: str) -> None:
     ("how", "message"),
     [
         ("missing photo", r"photo .*photo_000\.png is missing"),
-        ("truncated photo", r"photo .*photo_000\.png is corrupt"),
-        ("text as photo", r"photo_000\.png is not an image"),
-        ("empty photo", r"photo_000\.png is not an image"),
+        ("truncated photo", r"photo_000\.png cannot be read as an image, it may be damaged"),
+        ("text as photo", r"photo_000\.png cannot be read as an image"),
+        ("empty photo", r"photo_000\.png cannot be read as an image"),
         ("other size", r"photo_000\.png is 31x24 but its camera is 32x24"),
         ("all larger", r"is 64x48 but its camera is 32x24"),
         ("rotated", r"24x32 .* 32x24: its EXIF rotation"),

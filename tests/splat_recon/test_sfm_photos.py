@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from splat_recon.errors import InputError
 from splat_recon.io.colmap import read_scene
+from splat_recon.io.images import list_photos, read_photo
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.sfm import reconstruct as sfm
+from splat_recon.io.sfm.colmap_photos import photos_for_colmap
 from splat_recon.io.sfm.config import CAMERA_MODELS, SfmConfig
 from splat_recon.io.sfm.plan import PhotoFacts, counts_up, make_plan, photo_facts
 from splat_recon.io.sfm.reconstruct import reconstruct
@@ -44,23 +46,55 @@ def test_wrong_photo_folders_are_refused(tmp_path):
     write_photos(tmp_path / "few", 2)
     with pytest.raises(InputError, match="holds 2 photos"):
         reconstruct(tmp_path / "few", tmp_path / "out")
-    (tmp_path / "few" / "a.HEIC").write_bytes(b"")
-    with pytest.raises(InputError, match=r"1 \.HEIC files are not read: convert them"):
+    (tmp_path / "few" / "a.DNG").write_bytes(b"")
+    with pytest.raises(InputError, match=r"1 \.DNG files are not read: convert them"):
         reconstruct(tmp_path / "few", tmp_path / "out")
     write_photos(tmp_path / "mixed", 4)
     Image.new("RGB", (36, 48)).save(tmp_path / "mixed" / "2.png")
     (tmp_path / "mixed" / "3.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"(?s)2 problems.*3\.png.*one size"):
         reconstruct(tmp_path / "mixed", tmp_path / "out", SfmConfig(cameras="shared"))
-    with pytest.raises(InputError, match=r"photos .*: photo .*3\.png"):
+    with pytest.raises(InputError, match=r"photos .*: .*3\.png cannot be read"):
         reconstruct(tmp_path / "mixed", tmp_path / "out")
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(InputError, match="neither a folder of photos nor a video"):
         reconstruct(tmp_path / "notes.txt", tmp_path / "out")
     (tmp_path / "film.mp4").write_text("hello")
-    with pytest.raises(InputError, match=r"film\.mp4 cannot be decoded"):
+    with pytest.raises(InputError, match=r"film\.mp4 cannot be read as a video"):
         reconstruct(tmp_path / "film.mp4", tmp_path / "out")
     assert not (tmp_path / "out" / ".sfm").exists()
+
+
+def test_colmap_gets_photos_that_it_reads(tmp_path, caplog):
+    tones = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    photos, exif = tmp_path / "photos", Image.Exif()
+    (photos / "deep").mkdir(parents=True)
+    exif[ExifTags.Base.Model], exif[ExifTags.Base.Orientation] = "Camera", 6
+    photo = Image.fromarray(tones)
+    photo.save(photos / "a.jpg", quality=95)
+    photo.save(photos / "a.webp", quality=95, exif=exif)
+    photo.save(photos / "deep" / "b.webp", quality=95)
+    photo.save(photos / "c.jpg", "WEBP", lossless=True)
+    Image.fromarray(np.linspace(0, 65535, 768).reshape(24, 32).astype(np.uint16)).save(photos / "d.tif")
+    photo.save(photos / "e.tif")
+    names = list_photos(photos)
+    folder, renamed = photos_for_colmap(photos, names, tmp_path / "work")
+    assert renamed == {
+        "a.jpg": "a.jpg", "a.webp": "a.webp.jpg", "c.jpg": "c.jpg", "d.tif": "d.png", "deep/b.webp": "deep/b.jpg",
+        "e.tif": "e.tif",
+    }  # fmt: skip
+    assert "4 photos (TIFF, WEBP) are copied" in caplog.text
+    assert (folder / "a.jpg").read_bytes() == (photos / "a.jpg").read_bytes()
+    for name, target in renamed.items():
+        with Image.open(folder / target) as given:
+            assert (given.format, given.size) == ({"jpg": "JPEG", "png": "PNG", "tif": "TIFF"}[target[-3:]], (32, 24))
+        difference = read_photo(folder / target)[0].astype(int) - read_photo(photos / name)[0]
+        assert np.abs(difference).mean() < 5
+    with Image.open(folder / "a.webp.jpg") as given:
+        assert given.getexif()[ExifTags.Base.Model] == "Camera"
+        assert ExifTags.Base.Orientation not in given.getexif()
+    assert photos_for_colmap(photos, ["a.jpg", "e.tif"], tmp_path / "none")[0] == photos
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_folder_with_a_model_is_not_written_to(tmp_path):

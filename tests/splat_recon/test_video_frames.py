@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from media_files.video_writer import write_video
 from splat_recon.errors import InputError
 from splat_recon.io.images import read_photo
 from splat_recon.io.sfm.video_frames import VideoMotion, displacement, extract_frames, measure_motion, pick_frames
-from splat_recon.io.video import write_video
 
 WIDTH, HEIGHT = 320, 180
 
@@ -45,7 +45,7 @@ def film(tmp_path_factory):
         frame = window(image, x)
         frames.append(blurred(frame) if index % 3 else frame)
     path = tmp_path_factory.mktemp("film") / "film.mp4"
-    write_video(path, frames, fps=30)
+    write_video(path, frames, rate=30)
     return path
 
 
@@ -121,7 +121,7 @@ def test_films_of_one_place_and_broken_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="there is no video"):
         measure_motion(tmp_path / "none.mp4")
     (tmp_path / "text.mp4").write_text("hello")
-    with pytest.raises(InputError, match="cannot be decoded"):
+    with pytest.raises(InputError, match="cannot be read as a video"):
         measure_motion(tmp_path / "text.mp4")
     with av.open(str(tmp_path / "sound.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=8000, layout="mono")
@@ -131,8 +131,43 @@ def test_films_of_one_place_and_broken_files_are_refused(tmp_path):
             container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
-    with pytest.raises(InputError, match="holds no video"):
+    with pytest.raises(InputError, match="no moving pictures, only sound"):
         measure_motion(tmp_path / "sound.mp4")
+
+
+def write_stretched(path, count=60):
+    """Pixels twice as wide as high, mirrored by the display matrix."""
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.sample_aspect_ratio = 2
+        stream.set_display_rotation(0, hflip=True)
+        for index in range(count):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(window(texture(), 10 + 4 * index)), format="rgb24")
+            for packet in stream.encode(frame):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+def test_frames_are_turned_and_made_square_as_the_video_says(tmp_path, caplog):
+    write_stretched(tmp_path / "a.mp4")
+    assert len(measure_motion(tmp_path / "a.mp4").path) == 60
+    assert "2 times as wide as high" in caplog.text
+    (name,) = extract_frames(tmp_path / "a.mp4", tmp_path, [30])
+    found = read_photo(tmp_path / name)[0].astype(int)
+    assert found.shape == (HEIGHT, 2 * WIDTH, 3)
+    assert np.abs(found[:, ::2] - window(texture(), 130)[:, ::-1]).mean() < 12
+
+
+def test_a_copy_that_was_cut_off_is_used_up_to_there_with_a_warning(tmp_path, caplog):
+    write_stretched(tmp_path / "a.mp4")
+    content = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(content[: len(content) * 6 // 10])
+    measured = measure_motion(tmp_path / "a.mp4")
+    assert 5 < len(measured.path) < 50
+    assert f"cut off after {len(measured.path)} of 60 frames" in caplog.text
+    assert len(extract_frames(tmp_path / "a.mp4", tmp_path, [0, len(measured.path) - 1])) == 2
 
 
 @pytest.mark.slow

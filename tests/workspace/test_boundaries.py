@@ -21,11 +21,12 @@ FIRST_PARTY = {path.name for path in REPOSITORY.glob("packages/*/src/*") if (pat
 ALLOWED_FIRST_PARTY = {
     "train_runs": set(),
     "splat_render": set(),
-    "difix_model": set(),
-    "splat_recon": {"splat_render"},
+    "media_files": set(),
+    "difix_model": {"media_files"},
+    "splat_recon": {"media_files", "splat_render"},
     "synthetic_objects": set(),
     "difix_train": {"difix_model", "train_runs"},
-    "difix3d": {"difix_model", "splat_recon", "splat_render"},
+    "difix3d": {"media_files", "difix_model", "splat_recon", "splat_render"},
     "difix_fix": {"difix_model"},
     "difix_train_app": {"difix_train"},
     "splat_recon_app": {"splat_recon", "splat_render"},
@@ -36,6 +37,7 @@ ALLOWED_FIRST_PARTY = {
 }
 
 FORBIDDEN_THIRD_PARTY = {
+    "media_files": {"torch", "numba", "pycolmap", "tyro", "rich"},
     "train_runs": {"diffusers", "transformers", "tyro", "rich", "gsplat", "pycolmap"},
     "splat_render": {"pycolmap", "av", "diffusers", "transformers", "accelerate", "tyro", "rich"},
     "difix_model": {"accelerate", "tyro", "rich", "gsplat", "pycolmap"},

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from media_files.errors import InputError as InputError
+
 SHOWN_PROBLEMS = 10
-
-
-class InputError(ValueError):
-    """What the user gave is wrong: one readable sentence that names the file and the fix."""
 
 
 def first_problems(problems: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ What happens to images that are not plain 8-bit RGB, which come back as what the
 
 - grayscale is repeated over the three channels, and the luma (BT.601, as in PIL) of the result is returned;
 - 16-bit values are fixed and returned with 16 bits. PIL itself reads 16-bit *colour* files as 8-bit ones, so for those
-  16 bits need an array;
+  16 bits need an array. Float grayscale in [0, 1] comes back as such;
 - an alpha channel is returned as it is. The network sees the stored colours, whatever the alpha; pixels whose alpha is
   0 get their stored colours back, since what cannot be seen needs no fixing;
 - palette images become RGB, bilevel ones grayscale, CMYK and others RGB; 32-bit grayscale (mode I) whose values fit
@@ -206,9 +206,10 @@ def _from_pil(image: Image.Image) -> GivenImage:
 
 def _deep_gray(image: Image.Image) -> GivenImage:
     """Take a grayscale image whose values have more than 8 bits."""
-    if image.mode == "F":
-        raise InputError("a float image file has no known range: save it as 8-bit or 16-bit")
     _check_side(image.height, image.width)
+    if image.mode == "F":
+        pixels = _checked(torch.from_numpy(np.array(image)))
+        return GivenImage(pixels, lambda fixed: Image.fromarray(fixed.numpy()[..., 0]))
     values = np.array(image)
     if values.min() < 0 or values.max() > 65535:
         raise InputError(f"a grayscale image must be 8-bit or 16-bit, got values from {values.min()} to {values.max()}")

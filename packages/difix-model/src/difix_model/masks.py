@@ -15,6 +15,7 @@ from torch.nn import functional
 from difix_model.errors import InputError
 from difix_model.gate.verdict import FixVerdict
 from difix_model.images import AnyImage, given_image
+from media_files.masks import mask_plane
 
 SHAPE_TOLERANCE = 0.02
 """How far a plane's ratio of width to height may be from its image's."""
@@ -38,8 +39,9 @@ def plane(given: Any, height: int, width: int, what: str) -> Float[Tensor, "h w"
     """Turn a mask or an opacity into values in [0, 1] of an image's size.
 
     Args:
-        given: PIL image, array or tensor: bool, uint8, uint16 or float in [0, 1]. Colours count by their luma; a plane
-            of another size, but of the same shape, is resized.
+        given: PIL image, array or tensor: bool, uint8, uint16 or float in [0, 1]. Images are read as
+            `media_files.masks` says, colors of arrays count by their mean; a plane of another size, but of the same
+            shape, is resized.
         height: Rows of the image.
         width: Columns of the image.
         what: Its name in an error.
@@ -48,7 +50,7 @@ def plane(given: Any, height: int, width: int, what: str) -> Float[Tensor, "h w"
         InputError: If it is of another kind, range or shape.
     """
     if isinstance(given, Image.Image):
-        given = given.convert("L") if given.mode in ("1", "P", "RGBA", "LA", "PA") else given
+        given = mask_plane(given)
     elif isinstance(given, np.ndarray) and given.dtype == bool:
         given = given.astype(np.uint8) * 255
     elif isinstance(given, Tensor) and given.dtype == torch.bool:

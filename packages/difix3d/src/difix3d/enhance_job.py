@@ -22,9 +22,9 @@ from difix3d.errors import InputError
 from difix_model.references.camera_poses import find_poses, read_poses
 from difix_model.references.choice import ReferenceConfig, choose_references
 from difix_model.references.similarity import THUMBNAIL_SIDE
-from difix_model.video.encoder import PictureFormat
-from difix_model.video.frames import TimedFrame
 from difix_model.video.job import VideoJob, plan_video
+from media_files.video_encoder import PictureFormat
+from media_files.videos import TimedFrame
 from splat_recon.drawable import DrawableSplats
 from splat_recon.film import depth_range, digests
 from splat_recon.geometry.camera_paths import CameraPathConfig, camera_path

@@ -10,8 +10,8 @@ from jaxtyping import Float64
 
 from difix3d.errors import InputError
 from difix3d.references import ranked_poses
-from difix_model.jobs.image_files import image_files
 from difix_model.references.camera_poses import find_poses
+from media_files.photos import image_files
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -16,10 +16,10 @@ from difix3d.errors import InputError, as_input_error
 from difix_model.jobs.files import open_image
 from difix_model.opening import FixerConfig, open_pipeline
 from difix_model.video.fix import Fixer, VideoRun
-from difix_model.video.frames import read_frames
 from difix_model.video.job import VideoJob
 from difix_model.video.steady import SteadyConfig
-from splat_recon.io.video import VideoFile
+from media_files.video_writer import VideoWriter
+from media_files.videos import read_frames
 from splat_recon.pages.pictures import beside, labelled
 
 LABELS = ("before", "after")
@@ -114,10 +114,10 @@ class Enhancement:
 
     def _compare(self, path: Path, total: int) -> Iterator[EnhanceProgress]:
         """Read or render the frames once more, and put the results beside them; nothing is held in memory."""
-        with VideoFile(path, float(self.job.rate)) as video, closing(self._results()) as results:
+        with VideoWriter(path, rate=self.job.rate, even=True) as video, closing(self._results()) as results:
             for index, (frame, fixed) in enumerate(zip(self.job.frames(), results, strict=True)):
                 halves = zip((frame.rgb, fixed), LABELS, strict=True)
-                video.add(beside([labelled(np.ascontiguousarray(half), label) for half, label in halves]))
+                video.write(beside([labelled(np.ascontiguousarray(half), label) for half, label in halves]))
                 yield EnhanceProgress(phase="compare", done=index + 1, total=total)
 
     def _results(self) -> Generator[UInt8[np.ndarray, "h w 3"], None, None]:

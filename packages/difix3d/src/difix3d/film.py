@@ -12,7 +12,7 @@ from difix3d.enhance import EnhancedRenderer
 from difix3d.fixers.contract import resident
 from difix3d.pictures import labelled_pair
 from difix3d.targets import path_poses
-from splat_recon.io.video import write_video
+from media_files.video_writer import write_video
 from splat_recon.scene.downscale import limited_size
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def write_film(
     ):
         frames.append(frame)
         yield len(frames), len(cameras)
-    write_video(path, frames, VIDEO_FPS)
+    write_video(path, frames, rate=VIDEO_FPS, even=True)
 
 
 def _side_by_side(

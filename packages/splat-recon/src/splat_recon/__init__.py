@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from splat_recon.io.sfm.reconstruct import reconstruct
     from splat_recon.io.sfm.report import SfmResult
     from splat_recon.io.transforms_json import read_transforms, write_transforms
-    from splat_recon.io.video import write_video
     from splat_recon.metrics import make_lpips
     from splat_recon.pages.report import write_report
     from splat_recon.pages.viewer import SplatViewer, TrainingViewer
@@ -109,7 +108,6 @@ _SUBMODULES = {
     "write_report": "pages.report",
     "write_scene": "io.colmap",
     "write_transforms": "io.transforms_json",
-    "write_video": "io.video",
     "write_videos": "film",
 }
 """Where each public name lives; it is imported when it is first used."""
@@ -194,7 +192,6 @@ __all__ = [
     "write_scene",
     "write_splats",
     "write_transforms",
-    "write_video",
     "write_videos",
 ]
 

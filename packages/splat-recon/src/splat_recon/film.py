@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from splat_recon.errors import InputError
+from media_files.video_writer import VideoWriter
+from splat_recon.errors import InputError, as_input_error
 from splat_recon.io.images import to_u8, write_photo
-from splat_recon.io.video import VideoFile
 from splat_recon.pages.pictures import depth_colors
 from splat_render.cameras import Camera
 from splat_render.files.whole_file import written_whole
@@ -65,11 +65,12 @@ def write_videos(path: Path, film: Film, *, fps: float) -> list[Path]:
     paths = [path, *others]
     limits = _depth_limits(film) if "depth" in film.shown else (1.0, 2.0)
     with ExitStack() as stack:
-        videos = [stack.enter_context(VideoFile(target, fps)) for target in paths]
+        stack.enter_context(as_input_error())
+        videos = [stack.enter_context(VideoWriter(target, rate=fps, even=True)) for target in paths]
         for camera in film.cameras:
             out = film.render(camera)
             for video, kind in zip(videos, film.shown, strict=True):
-                video.add(_pictured(out, kind, limits))
+                video.write(_pictured(out, kind, limits))
             film.on_frame()
     return paths
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from difix_model.errors import InputError, first_problems
-from difix_model.jobs.image_files import IMAGE_SUFFIXES, image_files, image_size, open_image, save_image
 from difix_model.references.choice import (
     CHOICE_NAME,
     ReferenceChoice,
@@ -20,10 +19,10 @@ from difix_model.references.choice import (
     choose_references,
     photos_to_choose_from,
 )
+from media_files.photos import PHOTO_SUFFIXES, WRITABLE_SUFFIXES, image_files, image_size, open_image, save_image
+from media_files.videos import VIDEO_SUFFIXES
 
 __all__ = [
-    "IMAGE_SUFFIXES",
-    "VIDEO_SUFFIXES",
     "FixJob",
     "ReferenceConfig",
     "image_files",
@@ -32,8 +31,6 @@ __all__ = [
     "plan_job",
     "save_image",
 ]
-
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v")
 
 BY_DEFAULT = ReferenceConfig()
 
@@ -153,21 +150,26 @@ def _inputs_and_outputs(source: Path, out: Path) -> tuple[list[Path], list[Path]
     if source.is_dir():
         inputs = image_files(source)
         if not inputs:
-            raise InputError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+            raise InputError(f"{source} holds no images ({', '.join(PHOTO_SUFFIXES)})")
         if out.is_file():
             raise InputError(f"{out} is a file: for a folder of images, --out must be a folder")
-        return inputs, [out / path.name for path in inputs]
+        return inputs, [out / output_name(path) for path in inputs]
     if not source.is_file():
         raise InputError(f"{source} does not exist: give an image, a folder of images, or a video")
     if is_video(source):
         raise InputError(f"{source} is a video: plan it with difix_model.video.job.plan_video")
-    if source.suffix.lower() not in IMAGE_SUFFIXES:
-        raise InputError(f"{source} is neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a video")
-    if out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir():
+    if source.suffix.lower() not in PHOTO_SUFFIXES:
+        raise InputError(f"{source} is neither an image ({', '.join(PHOTO_SUFFIXES)}) nor a video")
+    if out.suffix.lower() in WRITABLE_SUFFIXES and not out.is_dir():
         return [source], [out]
     if out.suffix and not out.is_dir():
-        raise InputError(f"{out} cannot hold the result: use one of {', '.join(IMAGE_SUFFIXES)}, or name a folder")
-    return [source], [out / source.name]
+        raise InputError(f"{out} cannot hold the result: use one of {', '.join(WRITABLE_SUFFIXES)}, or name a folder")
+    return [source], [out / output_name(source)]
+
+
+def output_name(source: Path) -> str:
+    """Name the result of an image: as the image, or as a PNG where its kind is read but not written (HEIC, AVIF)."""
+    return source.name if source.suffix.lower() in WRITABLE_SUFFIXES else f"{source.stem}.png"
 
 
 def _matched(images: Sequence[Path], given: Path | None, what: str) -> dict[Path, Path | None]:

@@ -16,7 +16,7 @@ from jaxtyping import Float32
 from PIL import Image
 
 from difix_model.errors import InputError, first_problems
-from difix_model.jobs.image_files import open_image
+from media_files.photos import open_image
 
 THUMBNAIL_SIDE = 32
 """Pixels along the longer side."""

@@ -11,13 +11,13 @@ import numpy as np
 from PIL import Image
 
 from difix_model.errors import InputError
-from difix_model.jobs.image_files import open_image
 from difix_model.references.choice import write_choice
-from difix_model.video.frames import Frame, TimedFrame
 from difix_model.video.job import VideoJob
 from difix_model.video.join import join_segments
 from difix_model.video.segments import SEGMENT_FRAMES, ImageFolder, SegmentFolder
 from difix_model.video.steady import SteadyConfig, SteadyFilter
+from media_files.photos import open_image
+from media_files.videos import Frame, TimedFrame
 
 PHOTOS_IN_MEMORY = 4
 """References that are kept decoded from frame to frame."""

@@ -14,8 +14,7 @@ import numpy as np
 from PIL import Image
 
 from difix_model.errors import InputError, first_problems
-from difix_model.jobs.files import VIDEO_SUFFIXES, is_video
-from difix_model.jobs.image_files import IMAGE_SUFFIXES, image_files, open_image
+from difix_model.jobs.files import is_video, output_name
 from difix_model.references.choice import (
     CHOICE_NAME,
     ReferenceChoice,
@@ -23,10 +22,12 @@ from difix_model.references.choice import (
     choose_references,
     photos_to_choose_from,
 )
-from difix_model.video.encoder import DEFAULT_RATE, PictureFormat, VideoColours, codec_for, pixel_format
-from difix_model.video.frames import (
+from media_files.photos import PHOTO_SUFFIXES, WRITABLE_SUFFIXES, image_files, open_image
+from media_files.video_encoder import DEFAULT_RATE, PictureFormat, VideoColors, codec_for, pixel_format
+from media_files.videos import (
     BT709,
     RGB_MATRIX,
+    WRITABLE_VIDEO_SUFFIXES,
     TimedFrame,
     VideoInfo,
     coefficients,
@@ -94,7 +95,7 @@ class VideoJob:
         """Where the frame of this index goes, if the result is a sequence."""
         if NUMBER_PATTERN.search(self.out.name):
             return self.out.with_name(self.out.name % (FIRST_NUMBER + index))
-        return self.out / (self.images[index].name if self.images else f"{FIRST_NUMBER + index:06d}.png")
+        return self.out / (output_name(self.images[index]) if self.images else f"{FIRST_NUMBER + index:06d}.png")
 
     def frames(self, skip: int = 0) -> Iterator[TimedFrame]:
         """Read the frames, one at a time.
@@ -119,7 +120,7 @@ class VideoJob:
             width, height = open_image(self.images[0]).size
             return PictureFormat.for_new_video(self.out, width, height, self.rate)
         info = self.info
-        colours = info.colours if info.colours.matrix != RGB_MATRIX else VideoColours.for_new_video()
+        colors = info.colors if info.colors.matrix != RGB_MATRIX else VideoColors.for_new_video()
         return PictureFormat(
             width=info.width,
             height=info.height,
@@ -127,8 +128,8 @@ class VideoJob:
             pix_fmt=pixel_format(info.width, info.height, info.pix_fmt),
             rate=info.rate,
             time_base=info.time_base,
-            colours=colours,
-            matrix=BT709 if info.colours.matrix == RGB_MATRIX else coefficients(colours.matrix, info.stored_height),
+            colors=colors,
+            matrix=BT709 if info.colors.matrix == RGB_MATRIX else coefficients(colors.matrix, info.stored_size),
             aspect=info.aspect,
         )
 
@@ -173,7 +174,7 @@ def plan_video(
     if source.is_dir():
         images = tuple(image_files(source))
         if not images:
-            raise InputError(f"{source} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+            raise InputError(f"{source} holds no images ({', '.join(PHOTO_SUFFIXES)})")
     else:
         info = read_info(source)
         if rate is not None:
@@ -239,12 +240,13 @@ def _choice_output(job: VideoJob) -> Path:
 
 def _check_out(source: Path, out: Path, images: tuple[Path, ...]) -> None:
     numbered = NUMBER_PATTERN.search(out.name)
-    if out.suffix.lower() in IMAGE_SUFFIXES and not numbered and not out.is_dir():
+    if out.suffix.lower() in WRITABLE_SUFFIXES and not numbered and not out.is_dir():
         raise InputError(f"{out} can hold one frame only: put a number into its name, such as %05d{out.suffix}")
-    if out.suffix and out.suffix.lower() not in IMAGE_SUFFIXES + VIDEO_SUFFIXES and not out.is_dir():
-        raise InputError(f"{out} cannot hold the result: use one of {', '.join(VIDEO_SUFFIXES)}, or name a folder")
     if out.suffix.lower() == ".avi" and not out.is_dir():
         raise InputError(f"{out} cannot hold the result, as AVI files have no time stamps: use .mp4 or .mkv")
+    if out.suffix and out.suffix.lower() not in WRITABLE_SUFFIXES + WRITABLE_VIDEO_SUFFIXES and not out.is_dir():
+        suffixes = ", ".join(WRITABLE_VIDEO_SUFFIXES)
+        raise InputError(f"{out} cannot hold the result: use one of {suffixes}, or name a folder")
     if images and not numbered and not is_video(out) and out.is_file():
         raise InputError(f"{out} is a file: for a folder of images, --out must be a folder, a video, or numbered")
     results = {out} if is_video(out) else set()

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from difix_model.errors import InputError
-from difix_model.video.encoder import PictureFormat, av_module
-from difix_model.video.frames import open_video
 from difix_model.video.segments import Segment
+from media_files.video_encoder import PictureFormat, av_module
+from media_files.videos import open_video
 
 MP4_SUFFIXES = (".mp4", ".mov", ".m4v")
 

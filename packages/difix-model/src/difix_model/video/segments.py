@@ -16,7 +16,7 @@ from PIL import Image
 
 from difix_model.errors import InputError
 from difix_model.jobs.files import save_image
-from difix_model.video.encoder import FrameEncoder, PictureFormat, av_module
+from media_files.video_encoder import FrameEncoder, PictureFormat, av_module
 
 SEGMENT_FRAMES = 24
 """Frames per piece: at most this many are lost when a run is killed."""

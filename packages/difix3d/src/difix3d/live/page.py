@@ -16,9 +16,9 @@ from difix3d.errors import InputError, as_input_error
 from difix3d.live.config import GATES, MODES, LiveConfig
 from difix3d.live.fixes import LiveFixes
 from difix3d.live.painter import FixPainter
-from difix_model.jobs.image_files import open_image
 from difix_model.opening import FixerConfig, open_pipeline
 from difix_model.video.fix import PHOTOS_IN_MEMORY, Fixer
+from media_files.photos import open_image
 from splat_recon.drawable import DrawableSplats
 from splat_recon.io.camera_files import read_camera_file
 from splat_recon.pages.view_requests import ViewRequests

@@ -1,15 +1,20 @@
 """Where a scene's photos lie: the folder, smaller copies of it, and files under other endings."""
 
 import logging
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from media_files.photos import PHOTO_SUFFIXES
 from splat_recon.errors import InputError
 from splat_recon.io.images import list_photos, photo_size
 
 IMAGES = "images"
 """The folder of the photos in a scene folder."""
+
+MASK_SUFFIXES = (".png", *sorted(set(PHOTO_SUFFIXES) - {".png"}))
+"""File endings of masks, the most likely first."""
 
 _log = logging.getLogger(__name__)
 
@@ -127,6 +132,9 @@ def _fills(copy: ImageFolder, sizes: Mapping[str, tuple[int, int]], max_size: in
 def find_mask(scene: Path, images: Path, name: str) -> Path | None:
     """A photo's mask: ``masks/a.jpg.png``, ``masks/a.png``, ``masks/a.jpg``; for ``images_N`` first in ``masks_N``.
 
+    Where there is none of these names, other endings of images count as well, and upper and lower case, and the
+    Unicode forms of a letter, are the same.
+
     Args:
         scene: The scene folder.
         images: Folder of the photos.
@@ -138,7 +146,19 @@ def find_mask(scene: Path, images: Path, name: str) -> Path | None:
         for path in (masks / f"{name}.png", (masks / name).with_suffix(".png"), masks / name):
             if path.is_file():
                 return path
+        place = (masks / name).parent
+        if not place.is_dir():
+            continue
+        alike = {_folded(path.name): path for path in sorted(place.iterdir(), reverse=True) if path.is_file()}
+        full = PurePosixPath(name).name
+        for wanted in (f"{own}{suffix}" for own in (full, PurePosixPath(full).stem) for suffix in MASK_SUFFIXES):
+            if found := alike.get(_folded(wanted)):
+                return found
     return None
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def say_masks(scene: Path, num_masks: int, num_photos: int) -> None:

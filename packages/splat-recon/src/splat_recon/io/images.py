@@ -1,31 +1,23 @@
-"""Photos on disk: decoded completely or refused in a sentence."""
+"""Photos and masks as arrays, by the readers of `media_files` and with this library's error."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from splat_recon.errors import InputError
-
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
-"""File endings, in lower case, that count as photos when a folder is listed."""
-
-JPEG_QUALITY = 95
-"""Quality at which JPEG files are written, without chroma subsampling."""
+import media_files.masks
+import media_files.photos
+from splat_recon.errors import InputError, as_input_error
 
 
+@as_input_error()
 def read_photo(
     path: Path, *, upright: bool = False
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"] | None]:
-    """Decode all of a photo.
-
-    Grey, palette and 16-bit images become 8-bit RGB.
+    """Decode all of a photo to 8-bit RGB, by the rules of `media_files.tones`.
 
     Args:
         path: The file.
@@ -37,69 +29,48 @@ def read_photo(
         (alpha of a half or more).
 
     Raises:
-        InputError: The file is missing, is no image, is truncated, or is larger than PIL deems safe.
+        InputError: The file is missing, is no image, is truncated, is larger than PIL deems safe, or nothing says what
+            its numbers stand for.
     """
-    with _opened(path) as photo:
-        photo.load()
-        return _to_rgb_u8(ImageOps.exif_transpose(photo) if upright else photo)
+    _check_there(path)
+    return media_files.photos.read_photo(path, upright=upright)
 
 
+@as_input_error()
 def photo_size(path: Path) -> tuple[int, int]:
     """Width and height as the file's header gives them, without decoding the photo and without its EXIF orientation.
 
     Raises:
         InputError: The file is missing or is no image.
     """
-    with _opened(path) as photo:
-        return photo.size
+    _check_there(path)
+    return media_files.photos.image_size(path, upright=False)
 
 
+@as_input_error()
 def photo_orientation(path: Path) -> int:
     """A photo's EXIF orientation, from 1 (upright) to 8; 5 to 8 turn it by a quarter. A PNG is decoded for it.
 
     Raises:
         InputError: The file is missing or is no image.
     """
-    with _opened(path) as photo:
-        return int(photo.getexif().get(ExifTags.Base.Orientation, 1) or 1)
+    _check_there(path)
+    return media_files.photos.image_orientation(path)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """The opened image; whatever PIL reports while it is read comes out as an InputError that names the file."""
-    try:
-        with Image.open(path) as photo:
-            yield photo
-    except FileNotFoundError:
-        raise InputError(f"photo {path} is missing") from None
-    except UnidentifiedImageError:
-        raise InputError(f"photo {path} is not an image that can be read: replace or remove it") from None
-    except Image.DecompressionBombError as error:
-        raise InputError(f"photo {path} is too large to decode safely ({error}): make it smaller") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        # PIL reports broken files with all of these.
-        raise InputError(f"photo {path} is corrupt ({error}): replace or remove it") from None
+def _check_there(path: Path) -> None:
+    if not path.exists():
+        raise InputError(f"photo {path} is missing")
 
 
-def _to_rgb_u8(photo: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
-    if photo.mode in ("I;16", "I;16B", "I;16L", "I"):
-        grey = np.clip(np.asarray(photo, dtype=np.float64) / 257.0, 0, 255).round().astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2), None
-    if "A" in photo.getbands() or "transparency" in photo.info:
-        rgba = np.array(photo.convert("RGBA"))
-        mask = rgba[..., 3] >= 128
-        return np.ascontiguousarray(rgba[..., :3]), None if mask.all() else mask
-    return np.array(photo.convert("RGB")), None
-
-
+@as_input_error()
 def write_photo(path: Path, rgb_u8: UInt8[np.ndarray, "h w 3"]) -> None:
     """Write an image in the format its name says: PNG loses nothing, JPEG has quality 95.
 
     Raises:
         InputError: The file cannot be written, or its ending names no image format.
     """
-    options = {"quality": JPEG_QUALITY, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
-    _write(path, Image.fromarray(rgb_u8), options)
+    media_files.photos.save_image(path, Image.fromarray(rgb_u8))
 
 
 def to_u8(rgb: Float[Tensor, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
@@ -116,49 +87,47 @@ def write_beside(path: Path, rendered: Float[Tensor, "h w 3"], photo_u8: UInt8[n
     write_photo(path, np.concatenate([to_u8(rendered), photo_u8], axis=1))
 
 
+@as_input_error()
 def read_mask(path: Path, *, upright: bool = False) -> Bool[np.ndarray, "h w"]:
     """Read a mask image: white is valid, black is not, a half and more counts as white.
+
+    Where it has an alpha channel that is neither opaque nor empty everywhere, that counts; where it holds 0 and 1
+    only, 1 is valid.
 
     Args:
         path: The file.
         upright: Turn it as its own EXIF orientation says.
 
     Raises:
-        InputError: The file is missing or corrupt.
+        InputError: The file is missing or corrupt, or has small values only that are neither black nor white.
     """
-    rgb_u8, _ = read_photo(path, upright=upright)
-    return rgb_u8.max(axis=2) >= 128
+    return media_files.masks.read_mask(path, upright=upright)
 
 
+@as_input_error()
 def write_mask(path: Path, mask: Bool[np.ndarray, "h w"]) -> None:
     """Write a mask image: white is valid, black is not.
 
     Raises:
         InputError: The file cannot be written.
     """
-    _write(path, Image.fromarray(mask.astype(np.uint8) * 255), {})
-
-
-def _write(path: Path, image: Image.Image, options: dict[str, Any]) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path, **options)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot write image {path}: {error}") from None
+    media_files.photos.save_image(path, Image.fromarray(mask.astype(np.uint8) * 255))
 
 
 def list_photos(folder: Path) -> list[str]:
-    """Names of all photos in a folder and its subfolders, relative to it with ``/``, sorted.
+    """Names of all photos in a folder and its subfolders, relative to it with ``/``, sorted; hidden ones are left out.
 
     Raises:
         InputError: There is no such folder.
     """
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES and path.is_file())
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+    return sorted(
+        path.relative_to(folder).as_posix() for path in media_files.photos.image_files(folder, recursive=True)
+    )
 
 
+@as_input_error()
 def laid_over(path: Path, background: tuple[int, int, int], *, upright: bool = False) -> UInt8[np.ndarray, "h w 3"]:
     """A photo with an alpha channel as it looks before a background.
 
@@ -167,7 +136,5 @@ def laid_over(path: Path, background: tuple[int, int, int], *, upright: bool = F
         background: RGB as bytes.
         upright: As for `read_photo`.
     """
-    with Image.open(path) as photo:
-        turned = ImageOps.exif_transpose(photo) if upright else photo
-        rgba = turned.convert("RGBA")
+    rgba = media_files.photos.open_image(path, upright=upright).convert("RGBA")
     return np.array(Image.alpha_composite(Image.new("RGBA", rgba.size, (*background, 255)), rgba).convert("RGB"))

@@ -58,16 +58,17 @@ def photo_facts(images: Path, names: Sequence[str], problems: list[str]) -> dict
 
 
 def _lens(path: Path) -> str:
+    base = ExifTags.Base
     try:
         with Image.open(path) as photo:
             exif = photo.getexif()
             details = exif.get_ifd(ExifTags.IFD.Exif)
-    except (OSError, SyntaxError, ValueError):
+            parts = [exif.get(base.Make), exif.get(base.Model), details.get(base.LensModel)]
+            parts += [details.get(base.FocalLength), details.get(base.FocalLengthIn35mmFilm)]
+            return " ".join(str(part).strip("\0 ") for part in parts if part)
+    except Exception:
+        # Damaged EXIF data brings Pillow to raise anything, such as struct.error; the pixels are whole.
         return ""
-    base = ExifTags.Base
-    parts = [exif.get(base.Make), exif.get(base.Model), details.get(base.LensModel)]
-    parts += [details.get(base.FocalLength), details.get(base.FocalLengthIn35mmFilm)]
-    return " ".join(str(part).strip("\0 ") for part in parts if part)
 
 
 def make_plan(facts: Mapping[str, PhotoFacts], config: SfmConfig, *, is_video: bool) -> Plan:

@@ -6,13 +6,16 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from media_files.photos import RAW_SUFFIXES
+from media_files.videos import VIDEO_SUFFIXES
 from splat_recon.errors import InputError
 from splat_recon.io.images import list_photos
 from splat_recon.io.pycolmap_import import pycolmap
+from splat_recon.io.sfm.colmap_photos import photos_for_colmap
 from splat_recon.io.sfm.config import SfmConfig
 from splat_recon.io.sfm.plan import Plan, make_plan, photo_facts
 from splat_recon.io.sfm.report import (
@@ -24,7 +27,7 @@ from splat_recon.io.sfm.report import (
     view_qualities,
     write_report,
 )
-from splat_recon.io.sfm.video_frames import VIDEO_SUFFIXES, extract_frames, measure_motion, pick_frames
+from splat_recon.io.sfm.video_frames import extract_frames, measure_motion, pick_frames
 
 MIN_PHOTOS = 3
 """Fewer photos than this give no model worth training on."""
@@ -38,6 +41,9 @@ its libraries are taken down under it."""
 
 CANCEL_S = 20.0
 """Seconds that a cancelled step is waited for."""
+
+WEAK_PEAK = 0.004
+"""Contrast from which SIFT takes features where those of COLMAP's default (0.0067) lead to no model."""
 
 GOOD_SHARE = 0.5
 """A mapping that registers less than this part of the photos lets `auto` try the other one."""
@@ -80,6 +86,9 @@ def reconstruct(images: Path | str, out: Path | str, config: SfmConfig | None = 
         if is_video:
             images, names = workspace / "frames", _frames(images, workspace, config)
         plan = _plan(images, names, config, is_video=is_video)
+        images, renamed = photos_for_colmap(images, names, workspace / "photos")
+        names = [renamed[name] for name in names]
+        plan = replace(plan, groups=tuple(tuple(renamed[name] for name in group) for group in plan.groups))
         models, used = _models(images, names, workspace, plan, config, device)
         best = models[0]
         _write_undistorted(best, images, workspace, out, config)
@@ -111,10 +120,13 @@ def _check_out(images: Path, out: Path) -> None:
 
 def _listed(images: Path) -> list[str]:
     names = list_photos(images)
+    raw = [path for path in images.rglob("*") if path.suffix.lower() in RAW_SUFFIXES and not path.name.startswith(".")]
+    said = f"its {len(raw)} {raw[0].suffix} files are not read: convert them to JPEG" if raw else ""
     if len(names) < MIN_PHOTOS:
-        raw = [path for path in images.rglob("*") if path.suffix.lower() in (".heic", ".heif", ".dng", ".cr2", ".nef")]
-        hint = f"; its {len(raw)} {raw[0].suffix} files are not read: convert them to JPEG" if raw else ""
+        hint = f"; {said}" if raw else ""
         raise InputError(f"{images} holds {len(names)} photos: at least {MIN_PHOTOS} that overlap are needed{hint}")
+    if raw:
+        _log.warning("%s: %s", images, said)
     return names
 
 
@@ -144,7 +156,7 @@ def _prepare(workspace: Path, images: Path, names: Sequence[str], config: SfmCon
         before = None
     if before == state:
         _log.warning("going on with the interrupted run in %s", workspace)
-        for name in ("models", "model", "undistorted"):
+        for name in ("models", "models_weak", "model", "undistorted"):
             shutil.rmtree(workspace / name, ignore_errors=True)
         return
     shutil.rmtree(workspace, ignore_errors=True)
@@ -188,20 +200,14 @@ def _models(
     images: Path, names: Sequence[str], workspace: Path, plan: Plan, config: SfmConfig, device: pycolmap.Device
 ) -> tuple[list[pycolmap.Reconstruction], str]:
     """The models from large to small, and the mapping that made them."""
-    database = workspace / "database.db"
     pycolmap.set_random_seed(config.seed)
+    database = workspace / "database.db"
     try:
-        _extract(database, images, plan, config, device)
-        _match(database, plan, config, device)
-        models = _mapped(database, images, workspace, plan.mapping, config, device)
-        used = plan.mapping
-        share = models[0].num_reg_images() / len(names) if models else 0.0
-        if config.mapping == "auto" and share < GOOD_SHARE:
-            other = "global" if used == "incremental" else "incremental"
-            _log.warning("%s mapping registers %.0f%% of the photos: trying %s mapping", used, 100 * share, other)
-            others = _mapped(database, images, workspace, other, config, device)
-            if others and (not models or others[0].num_reg_images() > models[0].num_reg_images()):
-                models, used = others, other
+        models, used = _attempt(database, images, names, workspace / "models", plan, config, device, weak=False)
+        if not models:
+            _log.warning("no cameras were found: trying again with weaker features")
+            again = workspace / "weak_features.db"
+            models, used = _attempt(again, images, names, workspace / "models_weak", plan, config, device, weak=True)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"COLMAP cannot reconstruct {images}: {error}") from None
     if not models:
@@ -209,11 +215,41 @@ def _models(
     return models, used
 
 
-def _extract(database: Path, images: Path, plan: Plan, config: SfmConfig, device: pycolmap.Device) -> None:
+def _attempt(
+    database: Path,
+    images: Path,
+    names: Sequence[str],
+    folder: Path,
+    plan: Plan,
+    config: SfmConfig,
+    device: pycolmap.Device,
+    *,
+    weak: bool,
+) -> tuple[list[pycolmap.Reconstruction], str]:
+    """Features, matches and models, with weak features or without."""
+    _extract(database, images, plan, config, device, weak=weak)
+    _match(database, plan, config, device, weak=weak)
+    models = _mapped(database, images, folder, plan.mapping, config, device)
+    used = plan.mapping
+    share = models[0].num_reg_images() / len(names) if models else 0.0
+    if config.mapping == "auto" and share < GOOD_SHARE:
+        other = "global" if used == "incremental" else "incremental"
+        _log.warning("%s mapping registers %.0f%% of the photos: trying %s mapping", used, 100 * share, other)
+        others = _mapped(database, images, folder, other, config, device)
+        if others and (not models or others[0].num_reg_images() > models[0].num_reg_images()):
+            models, used = others, other
+    return models, used
+
+
+def _extract(
+    database: Path, images: Path, plan: Plan, config: SfmConfig, device: pycolmap.Device, *, weak: bool
+) -> None:
     _log.info("extracting features of %d photos", sum(map(len, plan.groups)))
     options = pycolmap.FeatureExtractionOptions()
     options.num_threads, options.use_gpu = config.num_threads, device == pycolmap.Device.cuda
     options.max_image_size, options.sift.max_num_features = config.max_size, config.max_features
+    if weak:
+        options.sift.peak_threshold = WEAK_PEAK
     known: dict[str, int] = {}
     if database.is_file():
         with pycolmap.Database.open(database) as opened:
@@ -242,9 +278,11 @@ def _extract(database: Path, images: Path, plan: Plan, config: SfmConfig, device
         )
 
 
-def _match(database: Path, plan: Plan, config: SfmConfig, device: pycolmap.Device) -> None:
+def _match(database: Path, plan: Plan, config: SfmConfig, device: pycolmap.Device, *, weak: bool) -> None:
     options = pycolmap.FeatureMatchingOptions()
     options.num_threads, options.use_gpu = config.num_threads, device == pycolmap.Device.cuda
+    # Once two photos' geometry is known, weak features that agree with it are matched as well.
+    options.guided_matching = weak
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = config.seed
     _log.info("matching photos, %s", plan.matching)
@@ -258,10 +296,10 @@ def _match(database: Path, plan: Plan, config: SfmConfig, device: pycolmap.Devic
 
 
 def _mapped(
-    database: Path, images: Path, workspace: Path, mapping: str, config: SfmConfig, device: pycolmap.Device
+    database: Path, images: Path, models_folder: Path, mapping: str, config: SfmConfig, device: pycolmap.Device
 ) -> list[pycolmap.Reconstruction]:
     _log.info("reconstructing, %s", mapping)
-    folder = workspace / "models" / mapping
+    folder = models_folder / mapping
     folder.mkdir(parents=True)
     if mapping == "incremental":
         options = pycolmap.IncrementalPipelineOptions()

@@ -1,22 +1,19 @@
 """Frames of a video worth reconstructing from: sharp ones, a fair step of motion apart."""
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
-import av.container
-import av.error
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, UInt8
+from jaxtyping import Bool, Float32, Float64
+from PIL import Image
 
-from splat_recon.errors import InputError
-from splat_recon.io.images import write_photo
-
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".3gp")
-"""File endings, in lower case, that count as videos."""
+from media_files.errors import TruncatedVideoError
+from media_files.photos import save_image
+from media_files.videos import Picture, VideoInfo, read_info, read_pictures
+from splat_recon.errors import InputError, as_input_error
 
 SHARPNESS_SIZE = 640
 """Sharpness is judged on frames of this many pixels on their longer side."""
@@ -104,11 +101,11 @@ def measure_motion(video: Path) -> VideoMotion:
     """
     time_s, sharpness, path = [], [], []
     reference, before, at_reference = None, None, 0.0
-    with _opened(video) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            grey = _grey(frame, SHARPNESS_SIZE)
-            sharpness.append(_sharpness(grey))
-            small = _grey(frame, MOTION_SIZE)
+    with as_input_error():
+        _say_unusual(video, read_info(video))
+        for picture in _readable(video):
+            sharpness.append(_sharpness(picture.gray(SHARPNESS_SIZE).astype(np.float32)))
+            small = picture.gray(MOTION_SIZE).astype(np.float32)
             reference = small if reference is None else reference
             moved = displacement(reference, small)
             if moved > NEW_REFERENCE and before is not None:
@@ -117,12 +114,26 @@ def measure_motion(video: Path) -> VideoMotion:
                 moved = displacement(reference, small)
             path.append(max(path[-1] if path else 0.0, at_reference + moved))
             before = small
-            time_s.append(float(frame.time) if frame.time is not None else index / 30)
+            time_s.append(picture.time_s)
     if not path:
         raise InputError(f"video {video} has no frames")
     if path[-1] < STANDSTILL:
         raise InputError(f"the camera of video {video} hardly moves: film while walking around what is to be seen")
     return VideoMotion(time_s=np.array(time_s), sharpness=np.array(sharpness), path=np.array(path))
+
+
+def _readable(video: Path) -> Generator[Picture, None, None]:
+    """The frames up to where the video ends or is damaged; a warning tells where it does so early."""
+    pictures = read_pictures(video)
+    try:
+        yield from pictures
+    except TruncatedVideoError as error:
+        _log.warning("%s: the frames before are used", error)
+
+
+def _say_unusual(video: Path, info: VideoInfo) -> None:
+    if info.aspect is not None:
+        _log.warning("%s has pixels that are %.4g times as wide as high: frames are made square", video, info.aspect)
 
 
 def _sharpness(grey: Float32[np.ndarray, "h w"]) -> float:
@@ -189,39 +200,17 @@ def extract_frames(video: Path, folder: Path, picked: Sequence[int]) -> list[str
         InputError: The video cannot be decoded or a file not be written.
     """
     wanted, names = set(picked), []
-    with _opened(video) as container:
-        for index, frame in enumerate(container.decode(video=0)):
-            if index in wanted:
-                names.append(f"frame_{index:06d}.jpg")
-                write_photo(folder / names[-1], _rgb_u8(frame))
-            if index >= max(wanted):
-                break
+    with as_input_error():
+        aspect = read_info(video).aspect
+        with closing(_readable(video)) as pictures:
+            for index, picture in enumerate(pictures):
+                if index in wanted:
+                    names.append(f"frame_{index:06d}.jpg")
+                    frame = Image.fromarray(picture.rgb())
+                    if aspect is not None:
+                        # One focal length is to hold for both axes.
+                        frame = frame.resize((round(frame.width * aspect), frame.height), Image.Resampling.LANCZOS)
+                    save_image(folder / names[-1], frame)
+                if index >= max(wanted):
+                    break
     return names
-
-
-def _rgb_u8(frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
-    # Phones film lying on their side and note by how much the picture is to be turned, in steps of 90 degrees.
-    quarters = round(getattr(frame, "rotation", 0) / 90) % 4
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), quarters))
-
-
-def _grey(frame: av.VideoFrame, size: int) -> Float32[np.ndarray, "h w"]:
-    scale = min(1.0, size / max(frame.width, frame.height))
-    width, height = max(4, round(frame.width * scale)), max(4, round(frame.height * scale))
-    return (
-        frame.reformat(width=width, height=height, format="gray", interpolation="AREA").to_ndarray().astype(np.float32)
-    )
-
-
-@contextmanager
-def _opened(video: Path) -> Iterator[av.container.InputContainer]:
-    try:
-        with av.open(str(video)) as container:
-            if not container.streams.video:
-                raise InputError(f"{video} holds no video")
-            container.streams.video[0].thread_type = "AUTO"
-            yield container
-    except FileNotFoundError:
-        raise InputError(f"there is no video {video}") from None
-    except (av.error.FFmpegError, OSError) as error:
-        raise InputError(f"video {video} cannot be decoded ({error}): convert it to H.264 in an mp4 file") from None

@@ -1,4 +1,4 @@
-"""Frames into coded pictures: codec, time stamps and colours of a video that is written."""
+"""Frames into coded pictures: codec, time stamps and colors of a video that is written."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from difix_model.errors import InputError
+from media_files.errors import InputError
 
 H264_OPTIONS = {"crf": "16", "preset": "medium", "bf": "0"}
 """x264's constant rate factor: visually lossless. Without B-frames packets stand in the order of their time stamps, so
@@ -31,14 +31,14 @@ DEFAULT_RATE = Fraction(30)
 BT709, LIMITED, FULL = 1, 1, 2
 
 RED_AND_BLUE = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
-"""Shares of red and blue in the brightness, by colour matrix (ITU-T H.273); others are those of BT.601."""
+"""Shares of red and blue in the brightness, by color matrix (ITU-T H.273); others are those of BT.601."""
 
 BT601_RED_AND_BLUE = (0.299, 0.114)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class VideoColours:
-    """How a video's numbers stand for colours: the tags of ITU-T H.273, kept as they are in the result."""
+class VideoColors:
+    """How a video's numbers stand for colors: the tags of ITU-T H.273, kept as they are in the result."""
 
     matrix: int
     full_range: bool
@@ -47,7 +47,7 @@ class VideoColours:
     transfer: int
 
     @classmethod
-    def for_new_video(cls) -> "VideoColours":
+    def for_new_video(cls) -> "VideoColors":
         """Return BT.709 in the limited range, what players expect."""
         return cls(matrix=BT709, full_range=False, range_tag=LIMITED, primaries=BT709, transfer=BT709)
 
@@ -64,9 +64,9 @@ class PictureFormat:
     """Frames per second, in the mean."""
     time_base: Fraction
     """Seconds per tick."""
-    colours: VideoColours
+    colors: VideoColors
     matrix: int
-    """The matrix to compute with: that of `colours`, or the one its silence stands for."""
+    """The matrix to compute with: that of `colors`, or the one its silence stands for."""
     aspect: Fraction | None = None
 
     @classmethod
@@ -79,7 +79,7 @@ class PictureFormat:
             pix_fmt=pixel_format(width, height),
             rate=rate,
             time_base=1 / rate,
-            colours=VideoColours.for_new_video(),
+            colors=VideoColors.for_new_video(),
             matrix=BT709,
         )
 
@@ -90,7 +90,7 @@ def codec_for(path: Path) -> str:
 
 
 def pixel_format(width: int, height: int, source: str = "yuv420p") -> str:
-    """Return how finely colour is stored: as in the source, and without subsampling where a side is odd."""
+    """Return how finely color is stored: as in the source, and without subsampling where a side is odd."""
     if width % 2 or height % 2 or "444" in source or source.startswith(("gbr", "rgb", "bgr")):
         return "yuv444p"
     return "yuv422p" if "422" in source else "yuv420p"
@@ -112,8 +112,8 @@ class FrameEncoder:
         self._stream.time_base = kind.time_base
         context = self._stream.codec_context
         context.time_base = kind.time_base
-        context.colorspace, context.color_range = kind.colours.matrix or BT709, kind.colours.range_tag
-        context.color_primaries, context.color_trc = kind.colours.primaries, kind.colours.transfer
+        context.colorspace, context.color_range = kind.colors.matrix or BT709, kind.colors.range_tag
+        context.color_primaries, context.color_trc = kind.colors.primaries, kind.colors.transfer
         if kind.aspect is not None:
             context.sample_aspect_ratio = kind.aspect
         context.flags |= av.codec.context.Flags.global_header
@@ -142,9 +142,9 @@ class FrameEncoder:
     def _picture(self, rgb: np.ndarray) -> Any:
         av = av_module()
         flags = av.video.reformatter.Interpolation
-        full = self.kind.colours.full_range
+        full = self.kind.colors.full_range
         if full:
-            # The library rounds colours down in this direction, half a level in the mean; only it may subsample them.
+            # The library rounds colors down in this direction, half a level in the mean; only it may subsample them.
             picture = av.VideoFrame.from_ndarray(
                 _full_range_planes(rgb, self.kind.matrix), format="yuv444p", channel_last=False
             )
@@ -174,12 +174,12 @@ def av_module() -> Any:
     try:
         import av
     except ImportError as error:
-        raise InputError("videos need PyAV: install difix-model[video]") from error
+        raise InputError("videos need PyAV: install media-files[video]") from error
     return av
 
 
 def _full_range_planes(rgb: np.ndarray, matrix: int) -> np.ndarray:
-    """Return brightness and colour differences as bytes of the full range, 3 x h x w."""
+    """Return brightness and color differences as bytes of the full range, 3 x h x w."""
     red, blue = RED_AND_BLUE.get(matrix, BT601_RED_AND_BLUE)
     r, g, b = (rgb[..., channel].astype(np.float32) for channel in range(3))
     y = red * r + (1 - red - blue) * g + blue * b

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difix_model.errors import InputError
+from media_files.errors import InputError, TruncatedVideoError
 
 av = pytest.importorskip("av")
 
-from difix_model.video.frames import VideoWriter, read_frames, read_info, read_timed_frames  # noqa: E402
+from media_files.video_writer import write_video as write  # noqa: E402
+from media_files.videos import read_frames, read_info, read_timed_frames  # noqa: E402
 
 
 def moving_frames(count: int, width: int, height: int) -> list[np.ndarray]:
@@ -25,13 +26,11 @@ def moving_frames(count: int, width: int, height: int) -> list[np.ndarray]:
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], rate: Fraction | int = 24) -> Path:
-    with VideoWriter(path, rate=rate) as writer:
-        for frame in frames:
-            writer.write(frame)
+    write(path, frames, rate=rate)
     return path
 
 
-def colour_patches(width: int = 64, height: int = 48) -> np.ndarray:
+def color_patches(width: int = 64, height: int = 48) -> np.ndarray:
     """Saturated and pale patches, 16 pixels wide."""
     colours = np.random.default_rng(5).integers(20, 236, (height // 16, width // 16, 3), dtype=np.uint8)
     return colours.repeat(16, axis=0).repeat(16, axis=1)
@@ -93,20 +92,34 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("matrix", [1, 5, 6])
 @pytest.mark.parametrize("full_range", [False, True])
 def test_colours_are_read_as_the_file_names_them(tmp_path: Path, matrix: int, full_range: bool) -> None:
-    patches = colour_patches()
+    patches = color_patches()
     path = write_tagged(tmp_path / "a.mkv", patches, matrix=matrix, full_range=full_range)
     info = read_info(path)
-    assert (info.colours.matrix, info.colours.full_range) == (matrix, full_range)
+    assert (info.colors.matrix, info.colors.full_range) == (matrix, full_range)
     difference = next(read_frames(path)).astype(int) - patches
     assert np.abs(difference).mean() < 1.5
     assert np.abs(difference.mean(axis=(0, 1))).max() < 0.6
 
 
-def test_silent_files_are_judged_by_their_height(tmp_path: Path) -> None:
-    for height, matrix in ((48, 5), (720, 1)):
-        patches = colour_patches(64, height)
-        path = write_tagged(tmp_path / f"{height}.mkv", patches, matrix=matrix, full_range=False, tag=False)
+def test_silent_files_are_judged_by_their_size(tmp_path: Path) -> None:
+    # A film in the format of the cinema has the width of high definition without its height.
+    for width, height, matrix in ((64, 48, 5), (64, 720, 1), (1280, 528, 1), (720, 576, 5)):
+        patches = color_patches(width, height)
+        path = write_tagged(tmp_path / f"{width}x{height}.mkv", patches, matrix=matrix, full_range=False, tag=False)
         assert np.abs(next(read_frames(path)).astype(int) - patches).mean() < 1.5
+
+
+@pytest.mark.parametrize(("transfer", "kind"), [(16, "PQ"), (18, "HLG"), (1, None)])
+def test_high_dynamic_range_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture, transfer: int, kind) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.color_trc, stream.codec_context.colorspace = transfer, 9
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(color_patches(32, 32), format="rgb24")))
+        container.mux(stream.encode())
+    assert read_info(tmp_path / "a.mp4").hdr == kind
+    assert ("high dynamic range" in caplog.text) == (kind is not None)
 
 
 def with_orientation(source: Path, path: Path, degrees: float, *, hflip: bool = False) -> Path:
@@ -132,7 +145,7 @@ def with_orientation(source: Path, path: Path, degrees: float, *, hflip: bool = 
     ],
 )
 def test_pictures_are_turned_upright(tmp_path: Path, degrees: float, hflip: bool, upright) -> None:
-    stored = colour_patches(64, 32)
+    stored = color_patches(64, 32)
     stored[:16, :16] = 255
     path = write_tagged(tmp_path / "stored.mp4", stored, matrix=1, full_range=False)
     turned = with_orientation(path, tmp_path / "turned.mp4", degrees, hflip=hflip)
@@ -161,9 +174,9 @@ def test_time_stamps_of_uneven_frames_are_read(tmp_path: Path) -> None:
 def test_files_that_are_no_videos(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"nothing of the kind")
     (tmp_path / "empty.mp4").touch()
-    Image.fromarray(colour_patches()).save(tmp_path / "image.png")
+    Image.fromarray(color_patches()).save(tmp_path / "image.png")
     (tmp_path / "image.png").rename(tmp_path / "image.mp4")
-    Image.fromarray(colour_patches()).save(tmp_path / "photo.jpg")
+    Image.fromarray(color_patches()).save(tmp_path / "photo.jpg")
     (tmp_path / "photo.jpg").rename(tmp_path / "photo.mp4")
     with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
@@ -195,7 +208,7 @@ def test_a_video_without_frames_is_refused(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_file_that_ends_early_says_after_which_frame(tmp_path: Path) -> None:
-    from difix_model.video.encoder import av_module
+    from media_files.video_encoder import av_module
 
     frames = [np.random.default_rng(i).integers(0, 256, (64, 64, 3), dtype=np.uint8) for i in range(30)]
     whole = write_video(tmp_path / "whole.mp4", frames)
@@ -215,3 +228,87 @@ def test_a_file_that_ends_early_says_after_which_frame(tmp_path: Path) -> None:
         seen.extend(read_frames(first))
     assert 5 < len(seen) < 30
     assert str(len(seen)) in str(refusal.value)
+
+
+def write_film(path: Path, count: int = 60, *, cover: bool = False, sound: bool = False, options=None) -> Path:
+    """A film by another way than the package's own, after a picture of its cover and beside sound that lasts longer."""
+    with av.open(str(path), "w", options=options or {}) as container:
+        if cover:
+            still = container.add_stream("mjpeg", rate=1)
+            still.width, still.height, still.pix_fmt = 64, 64, "yuvj420p"
+            still.disposition = av.stream.Disposition.attached_pic
+        stream = container.add_stream("libx264", rate=30, options={"g": "12", "crf": "8"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        tones = container.add_stream("aac", rate=8000, layout="mono") if sound else None
+        if cover:
+            black = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            container.mux([*still.encode(black), *still.encode()])
+        rng = np.random.default_rng(0)
+        for index in range(count):
+            noise = rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+            frame = av.VideoFrame.from_ndarray(noise, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+            if tones is not None:
+                samples = rng.normal(0, 0.1, (1, 1024)).astype(np.float32)
+                piece = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
+                piece.sample_rate = 8000
+                container.mux(tones.encode(piece))
+        container.mux(stream.encode())
+        if tones is not None:
+            container.mux(tones.encode())
+    return path
+
+
+def test_a_cover_is_no_frame(tmp_path: Path) -> None:
+    path = write_film(tmp_path / "a.mkv", cover=True)
+    assert (read_info(path).width, read_info(path).height) == (96, 64)
+    assert len(list(read_frames(path))) == 60
+
+
+@pytest.mark.parametrize("sound", [False, True])
+@pytest.mark.parametrize("name", ["a.mkv", "a.webm", "a.mp4", "a.avi"])
+def test_cut_copies_are_told_and_whole_ones_are_not(tmp_path: Path, name: str, sound: bool) -> None:
+    options = {"movflags": "faststart"} if name == "a.mp4" else {}
+    source = name.replace("webm", "mkv")
+    whole = write_film(tmp_path / source, sound=sound, options=options).rename(tmp_path / name)
+    assert len(list(read_frames(whole))) == 60
+    cut = tmp_path / f"cut{whole.suffix}"
+    content = whole.read_bytes()
+    for part in (0.35, 0.6, 0.9):
+        cut.write_bytes(content[: int(len(content) * part)])
+        seen = []
+        with pytest.raises(TruncatedVideoError, match=r"is (cut off|damaged) after"):
+            seen.extend(read_frames(cut))
+        assert 10 < len(seen) < 60
+
+
+def test_titles_in_other_encodings_do_no_harm(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Gr" + "\u00fc\u00fc" + "n"
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for frame in moving_frames(5, 32, 32):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    content = path.read_bytes()
+    assert content.count("Gr\u00fc\u00fcn".encode()) == 1
+    path.write_bytes(content.replace("Gr\u00fc\u00fcn".encode(), b"Gr\xfc\xfc\xe9\xe9n"))
+    assert len(list(read_frames(path))) == 5
+
+
+def test_a_video_that_changes_its_size_is_said(tmp_path: Path) -> None:
+    """Two films in one transport stream, as screen recorders and stream rippers write them."""
+    parts = []
+    for width in (64, 32):
+        with av.open(str(tmp_path / f"{width}.ts"), "w") as container:
+            stream = container.add_stream("libx264", rate=10)
+            stream.width, stream.height, stream.pix_fmt = width, 32, "yuv420p"
+            for frame in moving_frames(5, width, 32):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+        parts.append((tmp_path / f"{width}.ts").read_bytes())
+    (tmp_path / "both.ts").write_bytes(b"".join(parts))
+    with pytest.raises(InputError, match="changes its size from 64x32 to 32x32"):
+        list(read_frames(tmp_path / "both.ts"))

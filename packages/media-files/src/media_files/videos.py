@@ -1,9 +1,8 @@
-"""Videos as streams of frames, with PyAV: constant memory; size, time stamps and colours as they were."""
+"""Videos as streams of frames, with PyAV: constant memory; size, time stamps and colors as they were."""
 
 import logging
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,22 +10,32 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from difix_model.errors import InputError
-from difix_model.video.encoder import DEFAULT_RATE, FrameEncoder, PictureFormat, VideoColours, av_module
+from media_files.errors import InputError, TruncatedVideoError
+from media_files.video_encoder import DEFAULT_RATE, VideoColors, av_module
 
-HD_SIDE = 720
-"""A video that does not name its colour matrix is taken for BT.709 from this height on, for BT.601 below it."""
+VIDEO_SUFFIXES = (
+    ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".wmv", ".ogv",
+)  # fmt: skip
+"""File endings, in lower case, that count as videos. What a file is, its content decides."""
+
+WRITABLE_VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".m4v")
+"""File endings, in lower case, under which videos are written: their containers keep time stamps and colors."""
+
+HD_WIDTH, HD_HEIGHT = 1280, 720
+"""A video that does not name its color matrix is taken for BT.709 from this size on, for BT.601 below it."""
 
 BT709, BT601, RGB_MATRIX, UNKNOWN = 1, 5, 0, 2
 FULL = 2
-HDR_TRANSFERS = (16, 18)
-"""PQ and HLG."""
+HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 DISPLAY_MATRIX_ONE = 1 << 16
 """The display matrix holds numbers of 16 bits after the point."""
 
 MISSING_FRAMES = 1.5
 """A video that ends this many frames before its announced time is cut off."""
+
+MISSING_FILE_S = 0.25
+"""Where only the file as a whole announces a time, it is cut off if all that it holds ends this much earlier."""
 
 ATTACHED_PICTURE = 0x400
 """FFmpeg's flag of a stream."""
@@ -42,8 +51,8 @@ class VideoInfo:
 
     width: int
     height: int
-    stored_height: int
-    """Of the picture before it is turned upright."""
+    stored_size: tuple[int, int]
+    """Width and height of the picture before it is turned upright."""
     rate: Fraction
     """Mean frames per second."""
     num_frames: int | None
@@ -52,12 +61,17 @@ class VideoInfo:
     """Seconds per tick of the time stamps."""
     duration: Fraction | None
     """Seconds until the last picture ends; None if the file does not tell."""
-    colours: VideoColours
+    colors: VideoColors
     pix_fmt: str
     aspect: Fraction | None
     """Width of a pixel by its height, of the upright picture; None means square."""
     num_sounds: int
     """Number of sound tracks."""
+
+    @property
+    def hdr(self) -> str | None:
+        """PQ or HLG where the video has a high dynamic range, else None."""
+        return HDR_TRANSFERS.get(self.colors.transfer)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,14 +87,39 @@ class TimedFrame:
     """Opacity, of an image that has one; videos have none."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Picture:
+    """A decoded frame whose pixels are converted when they are asked for."""
+
+    pts: int
+    """When it appears, in ticks of the video's time base."""
+    duration: int
+    """For how long, in ticks; 0 if the file does not tell."""
+    time_s: float
+    """When it appears, in seconds."""
+    decoded: Any = field(repr=False)
+    """PyAV's frame."""
+
+    def rgb(self) -> Frame:
+        """Return RGB bytes, turned upright as the file says."""
+        return _upright_rgb(self.decoded)
+
+    def gray(self, size: int) -> UInt8[np.ndarray, "h w"]:
+        """Return the brightness as stored, not turned, shrunk to at most this many pixels on the longer side."""
+        picture = self.decoded
+        scale = min(1.0, size / max(picture.width, picture.height))
+        width, height = max(4, round(picture.width * scale)), max(4, round(picture.height * scale))
+        return picture.reformat(width=width, height=height, format="gray", interpolation="AREA").to_ndarray()
+
+
 def read_info(path: Path) -> VideoInfo:
-    """Read size, frame rate, number of frames and colours; the first frame is decoded.
+    """Read size, frame rate, number of frames and colors; the first frame is decoded.
 
     Raises:
         InputError: If the file is absent, damaged, no video, or has no frames.
     """
     av = av_module()
-    with _opened(path) as container:
+    with open_video(path) as container:
         stream = _video_stream(container, path)
         try:
             first = next(container.decode(stream), None)
@@ -88,19 +127,19 @@ def read_info(path: Path) -> VideoInfo:
             raise InputError(f"{path} is damaged from its first frame on: {error.strerror}") from error
         if first is None:
             raise InputError(f"{path} is a video without frames")
-        turned = _is_turned(_display_matrix(first))
+        turned = _is_turned(_display_matrix(first, say=True))
         width, height = (first.height, first.width) if turned else (first.width, first.height)
         aspect = stream.sample_aspect_ratio or None
         rate = stream.average_rate or stream.guessed_rate
         return VideoInfo(
             width=width,
             height=height,
-            stored_height=first.height,
+            stored_size=(first.width, first.height),
             rate=Fraction(rate) if rate else DEFAULT_RATE,
             num_frames=stream.frames or None,
             time_base=Fraction(stream.time_base),
             duration=stream.duration * stream.time_base if stream.duration else None,
-            colours=_colours(first),
+            colors=_colors(first),
             pix_fmt=first.format.name,
             aspect=None if aspect in (None, 1) else (1 / aspect if turned else aspect),
             num_sounds=len(container.streams.audio),
@@ -111,10 +150,10 @@ def read_frames(path: Path) -> Iterator[Frame]:
     """Yield the frames as upright RGB bytes, one at a time.
 
     Raises:
-        InputError: If the file is absent, damaged, or no video.
+        InputError: As `read_pictures`.
     """
-    for frame in read_timed_frames(path):
-        yield frame.rgb
+    for picture in read_pictures(path):
+        yield picture.rgb()
 
 
 def read_timed_frames(path: Path, *, skip: int = 0) -> Iterator[TimedFrame]:
@@ -125,107 +164,69 @@ def read_timed_frames(path: Path, *, skip: int = 0) -> Iterator[TimedFrame]:
         skip: How many frames to leave out at the start.
 
     Raises:
-        InputError: If the file is absent, damaged, no video, or ends before the time that it announces.
+        InputError: As `read_pictures`.
+    """
+    for picture in read_pictures(path, skip=skip):
+        yield TimedFrame(rgb=picture.rgb(), pts=picture.pts, duration=picture.duration)
+
+
+def read_pictures(path: Path, *, skip: int = 0) -> Iterator[Picture]:
+    """Yield the frames, one at a time, without converting their pixels.
+
+    The moving pictures are those of the file's main video track: covers and thumbnails are no frames.
+
+    Args:
+        path: The video.
+        skip: How many frames to leave out at the start.
+
+    Raises:
+        TruncatedVideoError: After the last good frame, if the file is damaged or ends before the time it announces.
+        InputError: If the file is absent, damaged, no video, or its pictures change their size.
     """
     av = av_module()
-    with _opened(path) as container:
+    with open_video(path) as container:
         stream = _video_stream(container, path)
         step = max(round(1 / ((stream.average_rate or DEFAULT_RATE) * stream.time_base)), 1)
-        number, last, end, corrupt = 0, None, None, False
+        whole = _WholeFile(container, stream)
+        number, last, end, corrupt, size = 0, None, None, False, None
         try:
-            for packet in container.demux(stream):
+            for packet in container.demux(whole.streams):
+                whole.see(packet)
+                if packet.stream.index != stream.index:
+                    continue
                 corrupt = corrupt or packet.is_corrupt
-                for picture in packet.decode():
-                    pts = picture.pts
+                for decoded in packet.decode():
+                    size = size or (decoded.width, decoded.height)
+                    if (decoded.width, decoded.height) != size:
+                        raise InputError(
+                            f"{path} changes its size from {size[0]}x{size[1]} to {decoded.width}x{decoded.height} "
+                            f"after frame {number}: convert it to one size"
+                        )
+                    pts = decoded.pts
                     if pts is None or (last is not None and pts <= last):
                         pts = 0 if last is None else last + (step if pts is None else 1)
-                    duration = picture.duration or 0
+                    duration = decoded.duration or 0
                     last, end = pts, pts + (duration or step)
                     number += 1
                     if number > skip:
-                        yield TimedFrame(rgb=_upright_rgb(picture), pts=pts, duration=duration)
+                        time_s = float(pts * stream.time_base)
+                        yield Picture(pts=pts, duration=duration, time_s=time_s, decoded=decoded)
         except av.FFmpegError as error:
-            raise InputError(f"{path} is damaged after frame {number}: {error.strerror}") from error
-        if number and (corrupt or _ends_early(stream, number, end)):
+            raise TruncatedVideoError(f"{path} is damaged after frame {number}: {error.strerror}") from error
+        if number and (corrupt or whole.ends_early() or _ends_early(stream, number, end)):
             announced = f" of {stream.frames}" if stream.frames else ""
-            raise InputError(f"{path} is cut off after {number}{announced} frames")
-
-
-class VideoWriter:
-    """Writes frames as they come; the file appears at its place when the `with` block ends without an error."""
-
-    def __init__(self, path: Path, *, rate: Fraction | float) -> None:
-        """Prepare for writing; folders are created.
-
-        Args:
-            path: Where to; the suffix decides the container.
-            rate: Frames per second.
-
-        Raises:
-            InputError: If the file cannot be written.
-        """
-        av = av_module()
-        self.path = path
-        self.rate = Fraction(rate).limit_denominator(100_000)
-        self.num_frames = 0
-        self._partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
-        self._encoder: FrameEncoder | None = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = av.open(str(self._partial), "w")
-        except (OSError, ValueError, av.FFmpegError) as error:
-            raise InputError(f"cannot write {path}: {error}") from error
-
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def write(self, frame: Frame) -> None:
-        """Append a frame of RGB bytes. Frames of odd size are stored without colour subsampling.
-
-        Raises:
-            InputError: If its size differs from the first one's, or the file cannot be written.
-        """
-        av = av_module()
-        try:
-            if self._encoder is None:
-                kind = PictureFormat.for_new_video(self.path, frame.shape[1], frame.shape[0], self.rate)
-                self._encoder = FrameEncoder(self._container, kind)
-            self._encoder.write(frame, self.num_frames, 1)
-        except (OSError, av.FFmpegError) as error:
-            raise InputError(f"cannot write {self.path}: {error}") from error
-        self.num_frames += 1
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        av = av_module()
-        try:
-            if kind is None and self._encoder is None:
-                raise InputError(f"there are no frames to write to {self.path}")
-            if self._encoder is not None:
-                self._encoder.flush()
-            self._container.close()
-            if kind is None:
-                self._partial.replace(self.path)
-        except (OSError, av.FFmpegError) as failure:
-            if kind is None:
-                raise InputError(f"cannot write {self.path}: {failure}") from failure
-        finally:
-            self._container.close()
-            self._partial.unlink(missing_ok=True)
+            raise TruncatedVideoError(f"{path} is cut off after {number}{announced} frames")
 
 
 def open_video(path: Path) -> Any:
-    """Open a video for reading, as a PyAV container.
+    """Open a video for reading, as a PyAV container; titles in other encodings than UTF-8 lose letters.
 
     Raises:
         InputError: If the file is absent or damaged.
     """
-    return _opened(path)
-
-
-def _opened(path: Path) -> Any:
     av = av_module()
     if not path.is_file():
-        raise InputError(f"{path} does not exist")
+        raise InputError(f"there is no video: {path} does not exist")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is an empty file")
     try:
@@ -236,12 +237,34 @@ def _opened(path: Path) -> Any:
         raise InputError(f"{path} cannot be read as a video, it may be damaged or of another kind") from error
 
 
+class _WholeFile:
+    """Watches how far a file reaches whose video track does not announce its time (Matroska that was cut off)."""
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        told = stream.duration or _matroska_duration(stream)
+        self._announced = None if told or not container.duration else Fraction(container.duration, 1_000_000)
+        self._end = Fraction(0)
+        # Sound may last longer than the pictures: all tracks are looked at where the file speaks for all of them.
+        self.streams = [stream, *(container.streams.audio if self._announced is not None else ())]
+
+    def see(self, packet: Any) -> None:
+        if self._announced is not None and packet.pts is not None:
+            end = (packet.pts + (packet.duration or 0)) * packet.time_base
+            self._end = max(self._end, Fraction(end))
+
+    def ends_early(self) -> bool:
+        # The announced time may count from zero or from the first picture: the later end is not asked for.
+        return self._announced is not None and self._announced - self._end > MISSING_FILE_S
+
+
 def _video_stream(container: Any, path: Path) -> Any:
     streams = [stream for stream in container.streams.video if not _is_cover(stream)]
     if not streams:
         sound = ", only sound" if container.streams.audio else ""
         raise InputError(f"{path} is a video without frames: it holds no moving pictures{sound}")
-    stream = streams[0]
+    # Cameras add a track of thumbnails: FFmpeg's own choice is the track that plays.
+    best = container.streams.best("video")
+    stream = next((one for one in streams if best is not None and one.index == best.index), streams[0])
     if container.format.name.endswith("_pipe") or container.format.name == "image2":
         raise InputError(f"{path} is an image, whatever its name says: give it the suffix of its kind")
     if not stream.codec_context:
@@ -276,17 +299,21 @@ def _matroska_duration(stream: Any) -> int | None:
     return int(total / stream.time_base) - (stream.start_time or 0)
 
 
-def _colours(picture: Any) -> VideoColours:
-    colours = VideoColours(
+def _colors(picture: Any) -> VideoColors:
+    colors = VideoColors(
         matrix=int(picture.colorspace),
         full_range=int(picture.color_range) == FULL or picture.format.name.startswith("yuvj"),
         range_tag=int(picture.color_range),
         primaries=int(picture.color_primaries),
         transfer=int(picture.color_trc),
     )
-    if colours.transfer in HDR_TRANSFERS:
-        logger.warning("this video has a high dynamic range: it is fixed and written with 8 bits per colour")
-    return colours
+    if kind := HDR_TRANSFERS.get(colors.transfer):
+        logger.warning(
+            "this video has a high dynamic range (%s): its tones are taken as they are, with 8 bits per color and "
+            "without tone mapping, so that its pictures look paler than in a player",
+            kind,
+        )
+    return colors
 
 
 def _upright_rgb(picture: Any) -> Frame:
@@ -294,7 +321,7 @@ def _upright_rgb(picture: Any) -> Frame:
     flags = av_module().video.reformatter.Interpolation
     rgb = picture.reformat(
         format="rgb24",
-        src_colorspace=coefficients(int(picture.colorspace), picture.height),
+        src_colorspace=coefficients(int(picture.colorspace), (picture.width, picture.height)),
         dst_color_range=FULL,
         interpolation=flags.BICUBIC | flags.ACCURATE_RND | flags.FULL_CHR_H_INT | flags.FULL_CHR_H_INP,
         threads=1,
@@ -302,26 +329,29 @@ def _upright_rgb(picture: Any) -> Frame:
     return np.ascontiguousarray(_turned(rgb, _display_matrix(picture)))
 
 
-def coefficients(matrix: int, height: int) -> int:
-    """Return the colour matrix to compute with, where a file may name none.
+def coefficients(matrix: int, stored_size: tuple[int, int]) -> int:
+    """Return the color matrix to compute with, where a file may name none.
 
     Args:
         matrix: The file's tag (ITU-T H.273).
-        height: Of the stored picture, by which silent files are judged.
+        stored_size: Width and height of the stored picture, by which silent files are judged. Wide films have the
+            width of high definition without its height.
     """
     if matrix in (RGB_MATRIX, UNKNOWN):
-        return BT709 if height >= HD_SIDE else BT601
+        width, height = stored_size
+        return BT709 if width >= HD_WIDTH or height >= HD_HEIGHT else BT601
     return matrix
 
 
-def _display_matrix(picture: Any) -> tuple[int, int, int, int] | None:
+def _display_matrix(picture: Any, *, say: bool = False) -> tuple[int, int, int, int] | None:
     """Return a, b, c, d of (x', y') = (a x + c y, b x + d y), as -1, 0 or 1; None if the picture stands upright."""
     for data in list(picture.side_data):
         if data.type.name == "DISPLAYMATRIX":
             a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5] / DISPLAY_MATRIX_ONE
             rounded = tuple(round(float(value)) for value in (a, b, c, d))
             if sorted(abs(value) for value in rounded) != [0, 0, 1, 1] or abs(rounded[0]) != abs(rounded[3]):
-                logger.warning("this video is turned by an angle that is no quarter turn: it is left as stored")
+                if say:
+                    logger.warning("this video is turned by an angle that is no quarter turn: it is left as stored")
                 return None
             return None if rounded == (1, 0, 0, 1) else rounded  # type: ignore[return-value]
     return None

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
-from difix_model.errors import InputError
-from difix_model.jobs.files import open_image, plan_job, save_image
-from difix_model.jobs.image_files import image_size
+from media_files.errors import InputError
+from media_files.photos import image_files, image_size, open_image, save_image
 
 FORMATS = {
     "png": {},
@@ -27,6 +26,7 @@ FORMATS = {
     "tif": {"compression": "tiff_lzw"},
     "tiff": {"compression": "jpeg"},
     "bmp": {},
+    "avif": {"quality": 90},
 }
 NUM_MUTATIONS = 60
 
@@ -34,6 +34,8 @@ NUM_MUTATIONS = 60
 def encoded(suffix: str, mode: str = "RGB", size: tuple[int, int] = (40, 24)) -> bytes:
     pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
     name = {"jpg": "JPEG", "tif": "TIFF", "tiff": "TIFF"}.get(suffix, suffix.upper())
     Image.fromarray(pixels).convert(mode).save(buffer, name, **FORMATS[suffix])
     return buffer.getvalue()
@@ -130,12 +132,10 @@ def test_every_way_to_cut_a_file_is_told_or_harmless(suffix: str, tmp_path: Path
     ],
 )
 def test_files_that_claim_what_they_do_not_hold(content: bytes, said: str, tmp_path: Path) -> None:
-    path = tmp_path / "in" / "a.png"
-    path.parent.mkdir()
+    path = tmp_path / "a.png"
     path.write_bytes(content)
-    for read in (open_image, lambda given: plan_job(given.parent, tmp_path / "out")):
-        with pytest.raises(InputError, match=said):
-            read(path)
+    with pytest.raises(InputError, match=said):
+        open_image(path)
 
 
 def test_large_images_are_read_without_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,8 +152,7 @@ def test_large_images_are_read_without_a_warning(tmp_path: Path, monkeypatch: py
 def test_folders_links_and_forbidden_files_are_told(tmp_path: Path) -> None:
     (tmp_path / "in" / "folder.png").mkdir(parents=True)
     (tmp_path / "in" / "loose.png").symlink_to(tmp_path / "absent.png")
-    with pytest.raises(InputError, match="no images"):
-        plan_job(tmp_path / "in", tmp_path / "out")
+    assert not image_files(tmp_path / "in")
     with pytest.raises(InputError, match="cannot be read"):
         open_image(tmp_path / "in" / "folder.png")
     path = tmp_path / "secret.png"
