@@ -30,11 +30,12 @@ from PIL import Image
 from difix_model.config import PROMPT
 from difix_model.network import DifixNetwork
 from difix_model.pairs import PairRecord, write_pairs
-from difix_train import DataConfig, DifixTrainer, LossConfig, PairDataset, TrainConfig, preset, start_from_preset
+from difix_train import DataConfig, DifixTask, LossConfig, PairDataset, TrainConfig, preset, start_from_preset
 from difix_train.config import Trainable
 from difix_train.losses.objective import Objective
 from difix_train.losses.vgg import VggFeatures
 from difix_train.trainable import freeze_all_but, trainable_parameters
+from train_runs import Loop, Processes
 
 NUM_IMAGES = 8
 BACKBONE = "LPIPS and Gram"
@@ -52,7 +53,7 @@ class Row:
     trainable: Trainable = "released"
     unet_lora_rank: int = 0
     num_workers: int = 1
-    loss_views: Literal["all", "target"] = "all"
+    loss_views: Literal["all", "rendered"] = "all"
 
 
 CPU_ROWS = (
@@ -75,7 +76,7 @@ LORA = {
     "checkpointing": True,
     "trainable": "lora",
     "unet_lora_rank": 16,
-    "loss_views": "target",
+    "loss_views": "rendered",
 }
 CUDA_ROWS = (
     Row(height=576, width=1024, precision="bfloat16", num_workers=4),
@@ -104,10 +105,12 @@ def measure(row: Row, device: str, steps: int, folder: Path) -> dict[str, float]
     if row.unet_lora_rank:
         start.network.add_unet_lora(row.unet_lora_rank, alpha=float(row.unet_lora_rank))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    trainer = DifixTrainer(start.network, start.text_embeddings, dataset, config, device=device)
-    trainer.train_until(2)
-    waited, begun, worked = trainer.seconds_waiting_for_data, time.perf_counter(), time.process_time()
-    trainer.train_until(2 + steps)
+    processes = Processes(device)
+    task = DifixTask(start.network, start.text_embeddings, dataset, config, processes=processes)
+    loop = Loop(task, None, config, processes=processes)
+    loop.train_until(2)
+    waited, begun, worked = loop.seconds_waiting, time.perf_counter(), time.process_time()
+    loop.train_until(2 + steps)
     seconds, worked = time.perf_counter() - begun, time.process_time() - worked
     if device == "cuda":
         peak = torch.cuda.max_memory_allocated() / 1e9
@@ -117,7 +120,7 @@ def measure(row: Row, device: str, steps: int, folder: Path) -> dict[str, float]
         "steps_per_second": steps / seconds,
         "processor_seconds_per_step": worked / steps,
         "peak_gb": peak,
-        "share_waiting": (trainer.seconds_waiting_for_data - waited) / seconds,
+        "waiting_fraction": (loop.seconds_waiting - waited) / seconds,
     }
 
 
@@ -148,7 +151,7 @@ def estimated_gb(row: Row) -> dict[str, float]:
     def run() -> float:
         kept.sizes.clear()
         with torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor):
-            network(x, text_embedding=text, clamp=False, decode="target" if row.loss_views == "target" else "all")
+            network(x, text_embedding=text, clamp=False, decode="target" if row.loss_views == "rendered" else "all")
         return kept.total
 
     attention = torch.nn.functional.scaled_dot_product_attention
@@ -177,7 +180,7 @@ def _backbone_gb(row: Row) -> float:
     with torch.device("meta"):
         vgg = VggFeatures()
     objective = Objective(LossConfig(l2_weight=0, gram_warmup_steps=0), vgg=vgg).to("meta")
-    num_views = 1 if row.loss_views == "target" else 2
+    num_views = 1 if row.loss_views == "rendered" else 2
     x_pred = torch.empty(row.batch, num_views, 3, row.height, row.width, device="meta", requires_grad=True)
     kept = _Kept(vgg)
     with torch.autograd.graph.saved_tensors_hooks(kept.note, lambda tensor: tensor):
@@ -261,7 +264,7 @@ def table(results: list[dict]) -> str:
             f"| {row.width}x{row.height} | {row.batch} | {row.precision} | {trained} | "
             f"{'yes' if row.checkpointing else 'no'} | {row.num_workers} | {result['steps_per_second']:.3f} | "
             f"{result['processor_seconds_per_step']:.2f} | "
-            f"{result['peak_gb']:.2f} | {result['share_waiting']:.1%} |"
+            f"{result['peak_gb']:.2f} | {result['waiting_fraction']:.1%} |"
         )
     return "\n".join(lines)
 

@@ -37,7 +37,7 @@ def test_run_stops_resumes_and_is_measured(pairs: Path, tmp_path: Path, capsys: 
     assert main([*run, "--stop-at", "2"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(out / "checkpoints" / "step_000002")
     assert main(run) == 2
-    assert "--resume" in capsys.readouterr().err
+    assert "already holds a run: set resume" in capsys.readouterr().err
     assert main([*run, "--learning-rate", "1", "--resume"]) == 2
     assert "optimizer.learning_rate was 2e-05, now 1.0" in capsys.readouterr().err
     assert main([*run, "--resume"]) == 0

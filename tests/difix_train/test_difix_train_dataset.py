@@ -25,7 +25,7 @@ def pairs_with_values(num_references: list[int]) -> list[Pair]:
         Pair(
             id=f"pair_{index}",
             image=image_with(10 * index),
-            target=image_with(10 * index + 1),
+            clean=image_with(10 * index + 1),
             references=tuple(image_with(10 * index + 2 + r) for r in range(count)),
             prompt=PROMPT,
         )
@@ -46,19 +46,19 @@ def test_items_equal_those_of_the_released_dataset(reference_data: Path) -> None
         dataset = PairDataset.from_file(reference_data / "dataset" / "data.json", split, config)
         for index, pair in enumerate(dataset.pairs):
             for _ in range(2):  # The second time from the cache.
-                x, x_target = dataset.sample(Draw(index=index, reference_index=index if pair.references else None))
+                x, x_clean = dataset.sample(Draw(index=index, reference_index=index if pair.references else None))
                 key = f"{split}.{pair.id}"
                 torch.testing.assert_close(x, expected[f"{key}.conditioning_pixel_values"], atol=1e-5, rtol=0)
-                torch.testing.assert_close(x_target, expected[f"{key}.output_pixel_values"], atol=1e-5, rtol=0)
+                torch.testing.assert_close(x_clean, expected[f"{key}.output_pixel_values"], atol=1e-5, rtol=0)
 
 
 def test_grayscale_and_alpha_files_become_rgb(tmp_path: Path) -> None:
     Image.new("L", (16, 8), 100).save(tmp_path / "gray.png")
     Image.new("RGBA", (16, 8), (1, 2, 3, 128)).save(tmp_path / "alpha.png")
-    pair = Pair(id="a", image=tmp_path / "gray.png", target=tmp_path / "alpha.png", references=(), prompt=PROMPT)
-    x, x_target = PairDataset([pair], DataConfig(height=8, width=16)).sample(Draw(index=0, reference_index=None))
+    pair = Pair(id="a", image=tmp_path / "gray.png", clean=tmp_path / "alpha.png", references=(), prompt=PROMPT)
+    x, x_clean = PairDataset([pair], DataConfig(height=8, width=16)).sample(Draw(index=0, reference_index=None))
     assert bytes_of(x[0]) == 100
-    assert bytes_of(x_target[0]) == 1
+    assert bytes_of(x_clean[0]) == 1
 
 
 def test_all_missing_files_are_listed_at_once(tmp_path: Path) -> None:
@@ -83,21 +83,21 @@ def test_a_split_without_pairs_is_refused(tmp_path: Path) -> None:
 def test_crops_show_the_same_window_in_every_view() -> None:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (40, 48, 3), dtype=np.uint8)
-    pair = Pair(id="a", image=image, target=image, references=(image,), prompt=PROMPT)
+    pair = Pair(id="a", image=image, clean=image, references=(image,), prompt=PROMPT)
     dataset = PairDataset([pair], DataConfig(height=16, width=24, framing="crop"))
     for top, left in ((0.0, 0.0), (1.0, 1.0), (0.3, 0.7)):
-        x, x_target = dataset.sample(Draw(index=0, reference_index=0, top=top, left=left, flip_horizontal=True))
+        x, x_clean = dataset.sample(Draw(index=0, reference_index=0, top=top, left=left, flip_horizontal=True))
         row, column = round(top * 24), round(left * 24)
         window = image[row : row + 16, column : column + 24][:, ::-1]
         expected = torch.from_numpy(window.copy()).permute(2, 0, 1).float() / 127.5 - 1
-        for view in (*x, *x_target):
+        for view in (*x, *x_clean):
             torch.testing.assert_close(view, expected)
 
 
 def test_images_that_cannot_be_cropped_are_all_listed() -> None:
     pairs = [
-        Pair(id="small", image=image_with(0), target=image_with(0), references=(), prompt=PROMPT),
-        Pair(id="uneven", image=image_with(0, 40, 40), target=image_with(0, 40, 48), references=(), prompt=PROMPT),
+        Pair(id="small", image=image_with(0), clean=image_with(0), references=(), prompt=PROMPT),
+        Pair(id="uneven", image=image_with(0, 40, 40), clean=image_with(0, 40, 48), references=(), prompt=PROMPT),
     ]
     with pytest.raises(InputError) as error:
         PairDataset(pairs, DataConfig(height=32, width=32, framing="crop"))
@@ -109,14 +109,14 @@ def test_validation_sees_whole_frames_of_odd_size() -> None:
     pair = Pair(
         id="a",
         image=image_with(1, 21, 30),
-        target=image_with(2, 21, 30),
+        clean=image_with(2, 21, 30),
         references=(image_with(3, 50, 60),),
         prompt="",
     )
     dataset = PairDataset([pair], DataConfig(height=8, width=8, framing="crop"))
-    x, x_target = dataset.whole_sample(Draw(index=0, reference_index=0))
-    assert x.shape == x_target.shape == (2, 3, 16, 24)
-    assert [bytes_of(view) for view in (*x, *x_target)] == [1, 3, 2, 3]
+    x, x_clean = dataset.whole_sample(Draw(index=0, reference_index=0))
+    assert x.shape == x_clean.shape == (2, 3, 16, 24)
+    assert [bytes_of(view) for view in (*x, *x_clean)] == [1, 3, 2, 3]
 
 
 def test_mixed_numbers_of_views_form_pure_batches_and_lose_nothing() -> None:
@@ -125,13 +125,13 @@ def test_mixed_numbers_of_views_form_pure_batches_and_lose_nothing() -> None:
     seen: Counter[str] = Counter()
     for _ in range(60):
         batch = dataset.batch(sampler.next_batch())
-        assert batch.x.shape == batch.x_target.shape
+        assert batch.x.shape == batch.x_clean.shape
         seen.update(batch.ids)
-        for pair_id, x, x_target in zip(batch.ids, batch.x, batch.x_target, strict=True):
+        for pair_id, x, x_clean in zip(batch.ids, batch.x, batch.x_clean, strict=True):
             index = int(pair_id.removeprefix("pair_"))
             assert len(x) == dataset.pairs[index].num_views
             assert [bytes_of(view) for view in x] == [10 * index, *(10 * index + 2 + r for r in range(len(x) - 1))]
-            assert [bytes_of(view) for view in x_target[:1]] == [10 * index + 1]
+            assert [bytes_of(view) for view in x_clean[:1]] == [10 * index + 1]
     waiting = Counter(f"pair_{draw['index']}" for draw in sampler.state()["waiting"])
     left = Counter(f"pair_{index}" for index in sampler.state()["order"])
     assert len(set((seen + waiting + left).values())) == 1
@@ -161,11 +161,11 @@ def test_references_are_dropped_and_swapped_as_often_as_asked(dropped: float, wr
 def test_a_wrong_reference_is_never_the_own_one() -> None:
     shared = image_with(9)
     pairs = [
-        Pair(id=str(i), image=image_with(0), target=image_with(0), references=(shared,), prompt="") for i in range(3)
+        Pair(id=str(i), image=image_with(0), clean=image_with(0), references=(shared,), prompt="") for i in range(3)
     ]
     dataset = PairDataset(pairs, DataConfig(height=16, width=24))
     assert wrong_reference_index(dataset, 1, 0.5) == 1  # All the same: there is no wrong one.
-    other = Pair(id="3", image=image_with(0), target=image_with(0), references=(image_with(8),), prompt="")
+    other = Pair(id="3", image=image_with(0), clean=image_with(0), references=(image_with(8),), prompt="")
     dataset = PairDataset([*pairs, other], DataConfig(height=16, width=24))
     assert {wrong_reference_index(dataset, 1, position / 10) for position in range(10)} == {3}
 

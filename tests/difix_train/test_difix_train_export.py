@@ -9,7 +9,7 @@ import torch
 from difix_model import DifixPipeline
 from difix_train import (
     DataConfig,
-    DifixTrainer,
+    DifixTask,
     InputError,
     LossConfig,
     OptimizerConfig,
@@ -21,6 +21,7 @@ from difix_train import (
     trained_model,
 )
 from difix_train.export import ExportForm
+from train_runs import Loop
 
 SIDE = 64
 
@@ -35,7 +36,7 @@ def run(reference_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8) for _ in range(2)]
     prompt = next(iter(start.text_embeddings))
-    pair = Pair(id="one", image=images[0], target=images[1], references=(), prompt=prompt)
+    pair = Pair(id="one", image=images[0], clean=images[1], references=(), prompt=prompt)
     config = TrainConfig(
         trainable="lora",
         loss=LossConfig(lpips_weight=0, gram_weight=0),
@@ -43,10 +44,11 @@ def run(reference_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         data=DataConfig(height=SIDE, width=SIDE),
     )
     dataset = PairDataset([pair], config.data)
-    trainer = DifixTrainer(start.network, start.text_embeddings, dataset, config, metadata=start.metadata)
-    trainer.train_until(2)
+    task = DifixTask(start.network, start.text_embeddings, dataset, config, metadata=start.metadata)
     folder = tmp_path_factory.mktemp("run")
-    trainer.save(folder / "checkpoints" / "step_000002")
+    loop = Loop(task, folder, config)
+    loop.train_until(2)
+    loop.save()
     return folder
 
 

@@ -23,8 +23,8 @@ NARROW = (4, 4, None, 8, 8, None, 16, 16, 16, None, 16, 16, 16, None, 16, 16, 16
 class MeanAbsoluteDifference(nn.Module):
     """Stands for LPIPS in the reference data."""
 
-    def forward(self, x_pred: Tensor, x_target: Tensor) -> Tensor:
-        return (x_pred - x_target).abs().mean(dim=(1, 2, 3))
+    def forward(self, x_pred: Tensor, x_clean: Tensor) -> Tensor:
+        return (x_pred - x_clean).abs().mean(dim=(1, 2, 3))
 
 
 def narrow_vgg(reference_data: Path) -> VggFeatures:
@@ -53,13 +53,13 @@ def test_gram_loss_and_its_gradient(reference_data: Path) -> None:
     vgg = narrow_vgg(reference_data)
     for case in sorted({key.split(".")[0] for key in expected}):
         x_pred = expected[f"{case}.style"].requires_grad_()
-        x_target = expected[f"{case}.target"]
+        x_clean = expected[f"{case}.target"]
         # The images of this file are normalized already.
-        loss = gram_loss(vgg(x_pred), vgg(x_target), across_batch=True)
+        loss = gram_loss(vgg(x_pred), vgg(x_clean), across_batch=True)
         loss.backward()
         torch.testing.assert_close(loss.detach(), expected[f"{case}.loss"], rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(x_pred.grad, expected[f"{case}.grad_style"], rtol=1e-3, atol=1e-5)
-        features = vgg(x_target)
+        features = vgg(x_clean)
         for layer in LAYER_INDICES:
             gram = gram_matrices(features[layer], across_batch=True)[0]
             torch.testing.assert_close(gram, expected[f"{case}.gram_target.{layer}"], rtol=1e-4, atol=1e-4)
@@ -75,15 +75,15 @@ def test_the_whole_loss_of_the_released_trainer(reference_data: Path, monkeypatc
         if not isinstance(case, dict):
             continue
         height, width = case["hw"]
-        x_pred, x_target = (_full(tensors[f"{name}.{side}_u8_small"], height, width) for side in ("pred", "tgt"))
+        x_pred, x_clean = (_full(tensors[f"{name}.{side}_u8_small"], height, width) for side in ("pred", "tgt"))
         top, left = case["crop_top_left"]
         window = (slice(top, top + config.gram_crop), slice(left, left + config.gram_crop))
         monkeypatch.setattr("difix_train.losses.objective.random_window", lambda *_, window=window: window)
-        terms = objective(x_pred, x_target, step=case["global_step"], generator=torch.Generator())
-        assert float(terms.total) == pytest.approx(case["loss"], rel=1e-4)
-        assert float(terms.weighted["l2"]) == pytest.approx(case["loss_l2"], rel=1e-4)
-        assert float(terms.weighted["lpips"]) == pytest.approx(case["loss_lpips_stub"], rel=1e-4)
-        assert float(terms.weighted.get("gram", torch.zeros(()))) == pytest.approx(case["loss_gram"], rel=1e-4)
+        terms = objective(x_pred, x_clean, step=case["global_step"], generator=torch.Generator())
+        assert float(sum(terms.values())) == pytest.approx(case["loss"], rel=1e-4)
+        assert float(terms["l2"]) == pytest.approx(case["loss_l2"], rel=1e-4)
+        assert float(terms["lpips"]) == pytest.approx(case["loss_lpips_stub"], rel=1e-4)
+        assert float(terms.get("gram", torch.zeros(()))) == pytest.approx(case["loss_gram"], rel=1e-4)
 
 
 def _full(small_u8: Tensor, height: int, width: int) -> Tensor:
@@ -179,7 +179,7 @@ def test_missing_backbone_is_skipped_on_request(tmp_path: Path, caplog: pytest.L
         objective = Objective(config)
     assert "without LPIPS and Gram" in caplog.text
     terms = objective(images(0)[None], images(1)[None], step=9999, generator=torch.Generator())
-    assert list(terms.weighted) == ["l2"]
+    assert list(terms) == ["l2"]
     only_perceptual = LossConfig(vgg16=tmp_path / "vgg.pth", missing_backbone="skip", l2_weight=0.0)
     with pytest.raises(InputError, match="no loss term is left"):
         Objective(only_perceptual)
@@ -189,6 +189,7 @@ def test_clamping_is_what_kills_the_gradient_outside() -> None:
     for clamp, expected in ((True, 0.0), (False, 1.0)):
         config = LossConfig(lpips_weight=0.0, gram_weight=0.0, clamp_before_loss=clamp)
         x_pred = torch.full((1, 1, 3, 8, 8), 1.5, requires_grad=True)
-        Objective(config)(x_pred, torch.ones(1, 1, 3, 8, 8), step=0, generator=torch.Generator()).total.backward()
+        terms = Objective(config)(x_pred, torch.ones(1, 1, 3, 8, 8), step=0, generator=torch.Generator())
+        terms["l2"].backward()
         assert x_pred.grad is not None
         assert float(x_pred.grad.sum()) == pytest.approx(expected)

@@ -50,8 +50,8 @@ def test_a_run_from_sd_turbo(
     config = load_checkpoint(tmp_path / "model").network.config
     assert config.reference_attention == attends
     assert config.vae.lora_rank == (rank or 4)
-    assert run.trainer.metadata["uses_reference"] == attends
-    assert any("lora" in name for name in run.trainer.trained)
+    assert run.task.metadata["uses_reference"] == attends
+    assert any("lora" in name for name in run.task.trained)
     fixed = DifixPipeline.from_pretrained(tmp_path / "model")(np.zeros((SIDE, SIDE, 3), dtype=np.float32))
     assert np.isfinite(fixed).all()
 
@@ -67,7 +67,7 @@ def test_published_weights_without_references_learn_to_use_them_when_asked(
     index["unet"] = ["diffusers", "UNet2DConditionModel"]
     (layout / "model_index.json").write_text(json.dumps(index))
     settings = RunSettings(pairs=pairs, out=tmp_path / "plain", model=str(layout), config=QUICK)
-    assert not open_run(settings).trainer.network.config.reference_attention
+    assert not open_run(settings).task.network.config.reference_attention
     assert "--reference-attention True" in caplog.text
     caplog.clear()
     _finished(dataclasses.replace(settings, out=tmp_path / "asked", reference_attention=True))
@@ -85,13 +85,13 @@ def test_a_run_from_a_checkpoint_of_ours_goes_on_from_its_weights(pairs: Path, t
     run = open_run(second)
     before = load_checkpoint(first.out / "model")
     expected = before.network.state_dict()
-    assert all(torch.equal(value, expected[name]) for name, value in run.trainer.network.state_dict().items())
-    assert run.trainer.step == 0
+    assert all(torch.equal(value, expected[name]) for name, value in run.task.network.state_dict().items())
+    assert run.step == 0
     run.advance()
     after = load_checkpoint(second.out / "model")
     assert torch.equal(after.text_embedding, before.text_embedding)
     moved = [name for name, value in after.network.state_dict().items() if not torch.equal(value, expected[name])]
-    assert set(moved) == set(run.trainer.trained)
+    assert set(moved) == set(run.task.trained)
     with pytest.raises(InputError, match="says itself whether views attend"):
         open_run(dataclasses.replace(second, out=tmp_path / "third", reference_attention=True))
     with pytest.raises(InputError, match="says itself whether views attend"):

@@ -11,8 +11,9 @@ from difix_model.config import tiny_config
 from difix_model.formats.released import load_released
 from difix_model.network import DifixNetwork
 from difix_train import LossConfig, Objective, OptimizerConfig
-from difix_train.optim import learning_rate_at, make_optimizer
 from difix_train.trainable import freeze_all_but, trainable_parameters
+from train_runs import ParameterGroup
+from train_runs.optim import Optimizers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -39,7 +40,7 @@ def test_two_steps_equal_the_released_trainers(reference_data: Path) -> None:
         eps=hyper["adam_epsilon"],
         max_grad_norm=hyper["max_grad_norm"],
     )
-    optimizer = make_optimizer(trained, config)
+    optimizers = Optimizers([ParameterGroup(parameters=trained, config=config)], max_steps=1)
     loss_config = LossConfig(lpips_weight=0.0, l1_weight=1.0, gram_weight=0.0, clamp_before_loss=True)
     objective = Objective(loss_config)
     duplicates = info["duplicated_in_original_optimizer"]
@@ -55,9 +56,10 @@ def test_two_steps_equal_the_released_trainers(reference_data: Path) -> None:
             x_pred.detach().clamp(-1, 1), expected[f"step{step}.pred"], atol=pred_tolerance, rtol=0
         )
         terms = objective(x_pred, expected[f"step{step}.target"], step=step, generator=torch.Generator())
-        assert float(terms.total.detach()) == pytest.approx(log["loss"], rel=1e-3)
-        optimizer.zero_grad()
-        terms.total.backward()
+        loss = torch.stack(list(terms.values())).sum()
+        assert float(loss.detach()) == pytest.approx(log["loss"], rel=1e-3)
+        optimizers.zero_grad()
+        loss.backward()
         gradients = {name: parameter.grad for name, parameter in trained.items() if parameter.grad is not None}
         # The released code counts duplicated parameters as often as they are listed.
         squares = {name: float(gradient.square().sum()) for name, gradient in gradients.items()}
@@ -69,10 +71,11 @@ def test_two_steps_equal_the_released_trainers(reference_data: Path) -> None:
         if step == 0:
             recorded = {key.removeprefix("grad."): value for key, value in expected.items() if key.startswith("grad.")}
             for name, value in recorded.items():
+                largest = float(value.abs().max())
                 torch.testing.assert_close(
-                    gradients[name], value, atol=1e-5, rtol=1e-3, msg=lambda m, n=name: f"{n}: {m}"
+                    gradients[name], value, atol=5e-4 * largest, rtol=0, msg=lambda m, n=name: f"{n}: {m}"
                 )
-        optimizer.step()
+        optimizers.step()
     after = {key.removeprefix("after2."): value for key, value in expected.items() if key.startswith("after2.")}
     for name, value in after.items():
         if name not in duplicates:
@@ -103,15 +106,3 @@ def test_sets_nest_as_their_names_say() -> None:
     assert sets["lora"] < sets["decoder"]
     freeze_all_but(net, trainable_parameters(net, "lora"))
     assert {name for name, p in net.named_parameters() if p.requires_grad} == sets["lora"]
-
-
-def test_learning_rate_rises_then_falls() -> None:
-    config = OptimizerConfig(learning_rate=1.0, schedule="cosine", warmup_steps=4, final_lr_fraction=0.1)
-    rates = [learning_rate_at(step, 24, config) for step in range(25)]
-    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
-    assert rates[4] == 1.0
-    assert rates[14] == pytest.approx(0.55)
-    assert rates[24] == pytest.approx(0.1)
-    assert rates[4:] == sorted(rates[4:], reverse=True)
-    constant = OptimizerConfig(learning_rate=0.3)
-    assert {learning_rate_at(step, 24, constant) for step in range(25)} == {0.3}

@@ -23,7 +23,7 @@ if __name__ == "__main__":
     )
     resume = (out / "checkpoints").is_dir() and any((out / "checkpoints").glob("step_*"))
     run = open_run(RunSettings(pairs=pairs, out=out, preset="tiny", config=config, resume=resume))
-    sys.stdout.write(f"{run.trainer.step}\n")
+    sys.stdout.write(f"{run.step}\n")
     sys.stdout.flush()
     while not run.done:
         run.advance()

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from difix_model.config import tiny_config
-from difix_train import DataConfig, DifixTrainer, LossConfig, OptimizerConfig, Pair, PairDataset, Preset, TrainConfig
-from difix_train.processes import Processes
+from difix_train import DataConfig, DifixTask, LossConfig, OptimizerConfig, Pair, PairDataset, Preset, TrainConfig
+from difix_train.evaluate import evaluate_pairs
 from difix_train.start import start_from_preset
+from train_runs import Loop, Processes
 
 PROMPT = "remove degradation"
 SIDE = 32
@@ -25,11 +26,11 @@ def pairs() -> list[Pair]:
     def image() -> np.ndarray:
         return rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
 
-    return [Pair(id=f"{i}", image=image(), target=image(), references=(image(),), prompt=PROMPT) for i in range(7)]
+    return [Pair(id=f"{i}", image=image(), clean=image(), references=(image(),), prompt=PROMPT) for i in range(7)]
 
 
 def config(batch_size: int) -> TrainConfig:
-    """Everything on that depends on how samples are shared out: accumulation, noise, moving average, clipping."""
+    """Everything on that depends on how samples are divided: accumulation, noise, moving average, clipping."""
     return TrainConfig(
         batch_size=batch_size,
         gradient_accumulation=2,
@@ -49,16 +50,20 @@ def train(folder: Path, batch_size: int, stops: list[int], processes: Processes 
     settings = config(batch_size)
     dataset = PairDataset(pairs(), settings.data)
     start = start_from_preset(Preset(network=tiny_config, description="tiny"), prompts=[PROMPT], seed=3)
-    trainer = DifixTrainer(start.network, start.text_embeddings, dataset, settings, processes=processes)
+    task = DifixTask(start.network, start.text_embeddings, dataset, settings, processes=processes)
+    loop = Loop(task, None, settings, processes=processes)
     losses = []
     for number, stop in enumerate(stops):
         if number:
-            trainer = DifixTrainer.load(folder / f"{stops[number - 1]}", dataset, settings, processes=processes)
-        trainer.train_until(stop)
-        losses += [record.loss for record in trainer.history]
-        trainer.save(folder / f"{stop}")
-    evaluation = trainer.validate(dataset, max_samples=2)
-    assert evaluation.num_samples == 2
+            saved = folder / f"{stops[number - 1]}"
+            task = DifixTask.from_checkpoint(saved, dataset, settings, processes=processes)
+            loop = Loop(task, None, settings, processes=processes, checkpoint=saved)
+        loop.train_until(stop)
+        losses += [record.loss for record in loop.history]
+        loop.write_checkpoint(folder / f"{stop}")
+    with loop.averaged():
+        if processes is None or processes.is_main or processes.sharded:
+            assert evaluate_pairs(task.fix, dataset, max_samples=2).num_samples == 2
     return losses
 
 

@@ -61,6 +61,10 @@ from train_runs import Loop, LoopConfig, RunFolder
 torch.set_num_threads(1)
 folder = RunFolder(Path(sys.argv[1]))
 config = LoopConfig(max_steps=10**6, ema_decay=0.9, log_every=1, checkpoint_every=1)
+# What an optimizer's first step imports, each child would import again.
+weight = torch.nn.Parameter(torch.zeros(1))
+weight.grad = torch.zeros(1)
+torch.optim.AdamW([weight]).step()
 on_disk = 0
 for kill in range(4):
     child = os.fork()

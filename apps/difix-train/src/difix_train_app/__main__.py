@@ -72,14 +72,14 @@ def _train_checked(settings: RunSettings) -> int:
     run = open_run(settings)
     with _signals() as received, closing(run):
         _show(run, received)
-        stopped_by = run.stop_wanted(received)
+        stopped_by = run.stop_requested(received)
         if stopped_by:
             run.save()
     if run.latest_evaluation is not None:
         _print_table(run.latest_evaluation)
-    step = run.trainer.step
-    if run.seconds:
-        print(f"{run.share_waiting_for_data:.1%} of the training time went into waiting for images.")
+    step = run.step
+    if run.loop.seconds:
+        print(f"{run.loop.waiting_fraction:.1%} of the training time went into waiting for images.")
     if stopped_by:
         print(f"Stopped and saved at step {step}. Go on with the same command and --resume.")
         print(run.folder.checkpoint(step))
@@ -134,11 +134,11 @@ def _show(run: "TrainingRun", received: list[int]) -> None:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns) as bars:
-        task = bars.add_task("training", total=run.end, completed=run.trainer.step, note="")
-        while not run.done and not run.stop_wanted(received):
+        task = bars.add_task("training", total=run.end, completed=run.step, note="")
+        while not run.done and not run.stop_requested(received):
             run.advance(STEPS_BETWEEN_UPDATES)
-            history = run.trainer.history
-            bars.update(task, completed=run.trainer.step, note=f"loss {history[-1].loss:.4g}" if history else "")
+            history = run.loop.history
+            bars.update(task, completed=run.step, note=f"loss {history[-1].loss:.4g}" if history else "")
 
 
 def _print_table(evaluation: "PairEvaluation") -> None:

@@ -16,12 +16,10 @@ if TYPE_CHECKING:
     from difix_train.export import export_run, trained_model
     from difix_train.losses.objective import Objective
     from difix_train.presets import PRESETS, Preset, preset
-    from difix_train.records import StepRecord
     from difix_train.run import TrainingRun, evaluate_model, open_run
-    from difix_train.run_folder import RunFolder
     from difix_train.settings import EvalSettings, ExportSettings, RunSettings
     from difix_train.start import StartingPoint, start_from_model, start_from_preset
-    from difix_train.trainer import DifixTrainer
+    from difix_train.task import DifixTask
 
 _SUBMODULES = {
     "DataConfig": "config",
@@ -45,22 +43,20 @@ _SUBMODULES = {
     "TrainingRun": "run",
     "evaluate_model": "run",
     "open_run": "run",
-    "RunFolder": "run_folder",
     "EvalSettings": "settings",
     "ExportSettings": "settings",
     "RunSettings": "settings",
     "StartingPoint": "start",
     "start_from_model": "start",
     "start_from_preset": "start",
-    "DifixTrainer": "trainer",
-    "StepRecord": "records",
+    "DifixTask": "task",
 }
 
 __all__ = [
     "PRESETS",
     "Batch",
     "DataConfig",
-    "DifixTrainer",
+    "DifixTask",
     "Draw",
     "EvalSettings",
     "ExportSettings",
@@ -73,10 +69,8 @@ __all__ = [
     "PairDataset",
     "PairEvaluation",
     "Preset",
-    "RunFolder",
     "RunSettings",
     "StartingPoint",
-    "StepRecord",
     "TrainConfig",
     "TrainingRun",
     "evaluate_model",

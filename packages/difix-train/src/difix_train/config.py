@@ -1,10 +1,13 @@
-"""Configuration of training: pairs, losses, optimizer, precision, checkpoints. No torch import."""
+"""Configuration of training: pairs, losses, precision, validation; the loop's own is inherited. No torch import."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
+
+from train_runs.config import LoopConfig
+from train_runs.config import OptimizerConfig as OptimizerConfig
 
 SIZE_MULTIPLE = 8
 """Training images have sides that are multiples of this, the autoencoder's reduction."""
@@ -28,6 +31,9 @@ def _check_not_negative(name: str, value: int | float) -> None:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:
     """How a pair of image files becomes tensors of one size."""
+
+    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("num_workers", "cache")
+    """Fields that may differ when a run is continued."""
 
     height: int = 576
     """Height of the training images in pixels, a multiple of 8. Released code: 576."""
@@ -72,7 +78,10 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossConfig:
-    """Which differences between network output and target count, and how much."""
+    """Which differences between network output and clean image count, and how much."""
+
+    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("vgg16",)
+    """Fields that may differ when a run is continued."""
 
     l2_weight: float = 1.0
     """Weight of the mean squared error in [-1, 1]. Released code: 1."""
@@ -99,9 +108,9 @@ class LossConfig:
     """Compute one Gram matrix over all images of a batch, as the released code does, so that unrelated images are
     correlated with each other; otherwise one Gram matrix for each image."""
 
-    views: Literal["all", "target"] = "all"
+    views: Literal["all", "rendered"] = "all"
     """Which output views count: `all`, where a reference is to be reproduced as it is (as released), or only the
-    `target`."""
+    `rendered` one."""
 
     clamp_before_loss: bool = False
     """Clamp the output to [-1, 1] before the losses, as the released code does; out-of-range pixels then get no
@@ -123,70 +132,28 @@ class LossConfig:
             raise ValueError(f"at least one of {', '.join(names)} must be positive")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class OptimizerConfig:
-    """AdamW and its learning-rate schedule."""
-
-    learning_rate: float = 2e-5
-    """Peak learning rate. Released README: 2e-5 (its code's default: 5e-6)."""
-
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate after the warm-up: `constant` (as released) or `cosine` decay to `final_lr_fraction`."""
-
-    warmup_steps: int = 0
-    """Optimizer steps over which the learning rate rises linearly from 0. Released code: none with its constant
-    schedule."""
-
-    final_lr_fraction: float = 0.0
-    """Learning rate at the last step of the cosine schedule, as a fraction of the peak."""
-
-    beta1: float = 0.9
-    """Decay of AdamW's first moment. Released code: 0.9."""
-
-    beta2: float = 0.999
-    """Decay of AdamW's second moment. Released code: 0.999."""
-
-    weight_decay: float = 1e-2
-    """AdamW's decoupled weight decay. Released code: 0.01."""
-
-    eps: float = 1e-8
-    """AdamW's epsilon. Released code: 1e-8."""
-
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this total norm. Released code: 1."""
-
-    def __post_init__(self) -> None:
-        for name in ("learning_rate", "eps", "max_grad_norm"):
-            _check_positive(name, getattr(self, name))
-        for name in ("warmup_steps", "weight_decay"):
-            _check_not_negative(name, getattr(self, name))
-        for name in ("beta1", "beta2", "final_lr_fraction"):
-            _check_range(name, getattr(self, name), 0, 1)
-
-
 Trainable = Literal["released", "all", "unet", "lora", "decoder", "latent"]
 """Names of the sets of parameters that can be trained; see :mod:`difix_train.trainable`."""
 
 
-TrackerName = Literal["tensorboard", "wandb"]
-"""Where curves can go besides metrics.jsonl."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrainConfig:
-    """Everything that decides the result of a training run besides pairs and starting weights."""
+class TrainConfig(LoopConfig):
+    """Everything that decides the result of a training run besides pairs and starting weights.
 
-    max_steps: int = 10_000
-    """Optimizer steps of the whole run. Released code: 10000 (there only the schedule's length)."""
+    Released code: 10000 steps (there only the schedule's length), no accumulation, no moving average, a checkpoint
+    every 500 steps.
+    """
+
+    MAY_CHANGE: ClassVar[tuple[str, ...]] = (
+        *LoopConfig.MAY_CHANGE,
+        "validate_every",
+        "validation_samples",
+        "grid_samples",
+    )
+    """Fields that may differ when a run is continued."""
 
     batch_size: int = 1
     """Samples in one forward pass of each process. Released README: 1 (its code's default: 4)."""
-
-    gradient_accumulation: int = 1
-    """Forward passes whose gradients are averaged into one optimizer step. Released code: 1."""
-
-    seed: int = 0
-    """Seed of sampling, augmentation, posterior noise and crops."""
 
     timestep: int = 199
     """Diffusion timestep at which the network denoises in one step, in [0, 999]. Released code: 199."""
@@ -207,19 +174,6 @@ class TrainConfig:
     posterior_noise: bool = True
     """Draw the latent from the encoder's posterior (as released); otherwise take its mode."""
 
-    ema_decay: float = 0.0
-    """Decay of an exponential moving average of the trained parameters, which then is what checkpoints hold for use; 0
-    keeps none. Released code: none."""
-
-    log_every: int = 10
-    """Steps between two lines of metrics.jsonl."""
-
-    checkpoint_every: int = 500
-    """Steps between checkpoints; the last step is always saved. Released code: 500."""
-
-    keep_checkpoints: int = 2
-    """Number of latest checkpoints kept in the run folder."""
-
     validate_every: int = 500
     """Steps between validations on the test split; 0 for none. The last step is validated too. Released code: 100."""
 
@@ -236,15 +190,14 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     """Loss terms."""
 
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """AdamW and learning rate."""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OptimizerConfig(learning_rate=2e-5))
+    """Optimizer and learning rate. Released README: AdamW at a constant 2e-5 (its code's default: 5e-6), moments 0.9
+    and 0.999, weight decay 0.01, epsilon 1e-8, gradient norm 1, no warm-up with its constant schedule."""
 
     def __post_init__(self) -> None:
-        positive = ("max_steps", "batch_size", "gradient_accumulation", "log_every", "checkpoint_every")
-        for name in (*positive, "keep_checkpoints", "validation_samples"):
+        LoopConfig.__post_init__(self)
+        for name in ("batch_size", "validation_samples"):
             _check_positive(name, getattr(self, name))
-        for name in ("seed", "validate_every", "grid_samples"):
+        for name in ("validate_every", "grid_samples"):
             _check_not_negative(name, getattr(self, name))
         _check_range("timestep", self.timestep, 0, 999)
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")

@@ -21,11 +21,11 @@ RgbU8 = UInt8[np.ndarray, "_h _w 3"]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Pair:
-    """A degraded image, what it should be, and references; each a file or an array of bytes."""
+    """A degraded image, the clean one, and references; each a file or an array of bytes."""
 
     id: str
     image: Path | RgbU8
-    target: Path | RgbU8
+    clean: Path | RgbU8
     references: tuple[Path | RgbU8, ...]
     prompt: str
 
@@ -37,7 +37,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draw:
-    """One sample with every random decision about it: the dataset turns a Draw into tensors without chance."""
+    """One sample with every random decision about it: the dataset turns a Draw into tensors deterministically."""
 
     index: int
     """Which pair."""
@@ -46,10 +46,10 @@ class Draw:
     """Whose references are shown: normally ``index``; another pair's for a wrong reference; None for none."""
 
     top: float = 0.5
-    """Vertical place of the crop window, 0 at the top and 1 at the bottom."""
+    """Vertical position of the crop window, 0 at the top and 1 at the bottom."""
 
     left: float = 0.5
-    """Horizontal place of the crop window, 0 at the left and 1 at the right."""
+    """Horizontal position of the crop window, 0 at the left and 1 at the right."""
 
     flip_horizontal: bool = False
     flip_vertical: bool = False
@@ -62,8 +62,8 @@ class Batch:
     x: Float[Tensor, "b v c=3 h w"]
     """Network input in [-1, 1]."""
 
-    x_target: Float[Tensor, "b v c=3 h w"]
-    """Wanted output in [-1, 1]: the target, then the references as they are."""
+    x_clean: Float[Tensor, "b v c=3 h w"]
+    """Desired output in [-1, 1]: the clean image, then the references as they are."""
 
     ids: tuple[str, ...]
     prompts: tuple[str, ...]
@@ -120,11 +120,11 @@ class PairDataset:
         return 1 if draw.reference_index is None else self.pairs[draw.reference_index].num_views
 
     def sample(self, draw: Draw) -> tuple[Float[Tensor, "v c=3 h w"], Float[Tensor, "v c=3 h w"]]:
-        """Input and target of a draw at training size, both in [-1, 1]."""
+        """Input and clean views of a draw at training size, both in [-1, 1]."""
         return self._stacked(draw, lambda rgb_u8: self._framed(rgb_u8, draw))
 
     def whole_sample(self, draw: Draw) -> tuple[Float[Tensor, "v c=3 h w"], Float[Tensor, "v c=3 h w"]]:
-        """Input and target as validation sees them: resized like in training, or whole frames at native size.
+        """Input and clean views as validation sees them: resized like in training, or whole frames at native size.
 
         A native frame loses at most 7 pixels at its right and lower border; a reference of another size is resized.
         """
@@ -147,7 +147,7 @@ class PairDataset:
         pairs = [self.pairs[draw.index] for draw in draws]
         return Batch(
             x=torch.stack([x for x, _ in samples]),
-            x_target=torch.stack([x_target for _, x_target in samples]),
+            x_clean=torch.stack([x_clean for _, x_clean in samples]),
             ids=tuple(pair.id for pair in pairs),
             prompts=tuple(pair.prompt for pair in pairs),
         )
@@ -156,8 +156,8 @@ class PairDataset:
         pair = self.pairs[draw.index]
         shown = () if draw.reference_index is None else self.pairs[draw.reference_index].references
         references = [frame(self._rgb_u8(reference)) for reference in shown]
-        image, target = frame(self._rgb_u8(pair.image)), frame(self._rgb_u8(pair.target))
-        return torch.stack([image, *references]), torch.stack([target, *references])
+        image, clean = frame(self._rgb_u8(pair.image)), frame(self._rgb_u8(pair.clean))
+        return torch.stack([image, *references]), torch.stack([clean, *references])
 
     def _framed(self, rgb_u8: RgbU8, draw: Draw) -> Float[Tensor, "c=3 h w"]:
         if self.config.framing == "crop":
@@ -187,7 +187,7 @@ class PairDataset:
         problems = []
         smallest = (self.config.height, self.config.width)
         for pair in self.pairs:
-            sizes = [image_size(source) for source in (pair.image, pair.target, *pair.references)]
+            sizes = [image_size(source) for source in (pair.image, pair.clean, *pair.references)]
             if sizes[0] != sizes[1]:
                 problems.append(f"{pair.id}: image is {_shown(sizes[0])} but target_image is {_shown(sizes[1])}")
             problems += [
@@ -208,7 +208,7 @@ def pair_of(record: PairRecord) -> Pair:
     return Pair(
         id=record.id,
         image=Path(record.image),
-        target=Path(record.target_image),
+        clean=Path(record.target_image),
         references=references,
         prompt=record.prompt,
     )

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import train_runs.errors
 from difix_model.errors import InputError as InputError
 from difix_model.errors import first_problems as first_problems
+from train_runs.errors import NonFiniteLossError as NonFiniteLossError
 
-__all__ = ["InputError", "NonFiniteLossError", "first_problems"]
+__all__ = ["InputError", "NonFiniteLossError", "as_input_error", "first_problems"]
 
 
-class NonFiniteLossError(RuntimeError):
-    """The loss or its gradient became NaN or infinite; raised before the optimizer step, so the weights are sound.
+@contextmanager
+def as_input_error() -> Iterator[None]:
+    """Turn what train_runs raises for bad input into the error of this library.
 
-    Args:
-        message: What happened, for people.
-        step: The step that was not made.
-        ids: The samples it would have been made of.
+    Raises:
+        InputError: Something inside the block found bad input.
     """
-
-    def __init__(self, message: str, *, step: int, ids: tuple[str, ...]) -> None:
-        super().__init__(message)
-        self.step = step
-        self.ids = ids
+    try:
+        yield
+    except train_runs.errors.InputError as error:
+        raise InputError(str(error)) from error

@@ -26,7 +26,7 @@ PerceptualDistance = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scores:
-    """Mean quality of images against their targets."""
+    """Mean quality of images against the clean ones."""
 
     psnr: float
     ssim: float
@@ -74,14 +74,14 @@ def evaluate_pairs(
     lpips: PerceptualDistance | None = None,
     device: torch.device | str = "cpu",
 ) -> PairEvaluation:
-    """Fix up to ``max_samples`` pairs, evenly spread over the dataset, and compare the rendered view with its target.
+    """Fix up to ``max_samples`` pairs, evenly spread over the dataset, and compare rendered views with clean ones.
 
     Args:
         fix: What is evaluated.
         dataset: Held-out pairs; augmentation is not applied.
         max_samples: Limit; None for all.
         modes: Reference modes to try, out of REFERENCE_MODES.
-        lpips: Perceptual distance of images in [-1, 1], if it is at hand.
+        lpips: Perceptual distance of images in [-1, 1], if it is available.
         device: Where ``fix`` computes.
     """
     scores: dict[str, list[tuple[float, ...]]] = {"before": []}
@@ -93,13 +93,13 @@ def evaluate_pairs(
             draw = _draw(dataset, index, mode)
             if draw is None:
                 continue
-            x, x_target = (views[None].to(device) for views in dataset.whole_sample(draw))
-            target = x_target[:, RENDERED_VIEW]
+            x, x_clean = (views[None].to(device) for views in dataset.whole_sample(draw))
+            clean = x_clean[:, RENDERED_VIEW]
             if "before" not in record:
-                scores["before"].append(_compared(x[:, RENDERED_VIEW], target, lpips))
+                scores["before"].append(_compared(x[:, RENDERED_VIEW], clean, lpips))
                 record["before"] = scores["before"][-1][0]
             fixed = fix(x, dataset.pairs[index].prompt)[:, RENDERED_VIEW].float().clamp(-1, 1)
-            compared = _compared(fixed, target, lpips)
+            compared = _compared(fixed, clean, lpips)
             harmed = float(compared[0] < record["before"])
             scores.setdefault(mode, []).append((*compared[:2], harmed, *compared[2:]))
             record[mode] = compared[0]
@@ -132,11 +132,11 @@ def _draw(dataset: PairDataset, index: int, mode: str) -> Draw | None:
     return None if other == index else Draw(index=index, reference_index=other)
 
 
-def _compared(x: Tensor, x_target: Tensor, lpips: PerceptualDistance | None) -> tuple[float, ...]:
-    rgb, rgb_target = x * 0.5 + 0.5, x_target * 0.5 + 0.5
-    values = [float(psnr(rgb, rgb_target)), float(ssim(rgb, rgb_target))]
+def _compared(x: Tensor, x_clean: Tensor, lpips: PerceptualDistance | None) -> tuple[float, ...]:
+    rgb, rgb_clean = x * 0.5 + 0.5, x_clean * 0.5 + 0.5
+    values = [float(psnr(rgb, rgb_clean)), float(ssim(rgb, rgb_clean))]
     if lpips is not None:
-        values.append(float(lpips(x, x_target)))
+        values.append(float(lpips(x, x_clean)))
     return tuple(values)
 
 

@@ -1,4 +1,4 @@
-"""Held-out pairs to look at: render, fixed, target and reference side by side."""
+"""Held-out pairs to look at: render, fixed, clean image and reference side by side."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Example:
     id: str
     rendered: UInt8[np.ndarray, "h w 3"]
     fixed: UInt8[np.ndarray, "h w 3"]
-    target: UInt8[np.ndarray, "h w 3"]
+    clean: UInt8[np.ndarray, "h w 3"]
     reference: UInt8[np.ndarray, "h w 3"] | None
     """The first one shown; None without references."""
 
@@ -44,21 +44,21 @@ def fixed_example(fix: Fix, dataset: PairDataset, index: int, device: torch.devi
         device: Where ``fix`` computes.
     """
     pair = dataset.pairs[index]
-    x, x_target = dataset.whole_sample(Draw(index=index, reference_index=index if pair.references else None))
+    x, x_clean = dataset.whole_sample(Draw(index=index, reference_index=index if pair.references else None))
     fixed = fix(x[None].to(device), pair.prompt)[0, RENDERED_VIEW]
     return Example(
         id=pair.id,
         rendered=_bytes(x[RENDERED_VIEW]),
         fixed=_bytes(fixed),
-        target=_bytes(x_target[RENDERED_VIEW]),
+        clean=_bytes(x_clean[RENDERED_VIEW]),
         reference=_bytes(x[FIRST_REFERENCE_VIEW]) if len(x) > FIRST_REFERENCE_VIEW else None,
     )
 
 
 def grid(examples: Sequence[Example]) -> UInt8[np.ndarray, "h w 3"]:
-    """One row for each example: render, fixed, target, and the reference where there is one."""
+    """One row for each example: render, fixed, clean image, and the reference where there is one."""
     rows = [
-        [_cell(picture) for picture in (e.rendered, e.fixed, e.target, e.reference) if picture is not None]
+        [_cell(picture) for picture in (e.rendered, e.fixed, e.clean, e.reference) if picture is not None]
         for e in examples
     ]
     heights = [max(cell.shape[0] for cell in row) for row in rows]

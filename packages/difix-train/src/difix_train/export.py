@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 from difix_train.errors import InputError
-from difix_train.run_folder import RunFolder
+from train_runs.run_folder import RunFolder
 
 ExportForm = Literal["ours", "diffusers", "pkl"]
 
 
 def trained_model(run: Path) -> Path:
-    """The newest network of a run: the finished one, or that of the latest whole checkpoint.
+    """The newest network of a run: the finished one, or that of the latest valid checkpoint.
 
     Args:
         run: A run folder, or a folder with a network itself.
@@ -25,13 +25,12 @@ def trained_model(run: Path) -> Path:
         return run
     if folder.model.is_dir():
         return folder.model
-    steps = folder.checkpoint_steps() if run.is_dir() else []
-    if not steps:
+    from train_runs.checkpoints import latest_valid
+
+    checkpoint = latest_valid(folder.checkpoints)
+    if checkpoint is None:
         raise InputError(f"{run} holds no trained network: name a run folder of difix-train, or its model folder")
-
-    from difix_train.state import MODEL_FOLDER, newest_whole
-
-    return newest_whole([folder.checkpoint(step) for step in steps]) / MODEL_FOLDER
+    return checkpoint / "model"
 
 
 def export_run(run: Path, out: Path, *, to: ExportForm, base: str | None = None) -> Path:

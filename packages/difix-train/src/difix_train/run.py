@@ -1,13 +1,10 @@
-"""A training run in a folder: trains to the next thing to do, logs, validates, saves, and returns."""
+"""A training run in a folder: trains to the next thing to do, validates, and returns."""
 
 from __future__ import annotations
 
 import logging
-import platform
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,187 +14,187 @@ from torch import Tensor, nn
 
 from difix_model.config import TIMESTEP
 from difix_model.device import chosen_device
-from difix_train.config import SIZE_MULTIPLE, DataConfig
+from difix_train.config import SIZE_MULTIPLE, DataConfig, TrainConfig
 from difix_train.dataset import PairDataset
-from difix_train.errors import InputError, NonFiniteLossError
-from difix_train.evaluate import PairEvaluation, evaluate_pairs, spread
-from difix_train.examples import grid
+from difix_train.errors import InputError, as_input_error
+from difix_train.evaluate import REFERENCE_MODES, PairEvaluation, evaluate_pairs, spread
+from difix_train.examples import Example, fixed_example, grid
 from difix_train.losses.lpips import Lpips
 from difix_train.losses.objective import Objective
 from difix_train.losses.vgg import load_vgg16
 from difix_train.presets import preset
-from difix_train.processes import Processes
-from difix_train.records import StepRecord
-from difix_train.run_folder import CONFIG, RunFolder
 from difix_train.settings import DECODER_LORA_RANK, EvalSettings, RunSettings
 from difix_train.start import StartingPoint, start_from_base, start_from_model, start_from_preset
-from difix_train.state import config_values, newest_whole
-from difix_train.trackers import Tracker, open_trackers
-from difix_train.trainer import DifixTrainer
+from difix_train.task import DifixTask
+from train_runs import Loop, Processes, RunFolder, Tracker, newest_checkpoint, open_trackers
+from train_runs.config import config_values
 
 logger = logging.getLogger(__name__)
 
+VERSIONED = ("difix-train", "difix-model", "diffusers")
+"""Distributions whose versions a run writes down, besides those of train-runs."""
+
 
 class TrainingRun:
-    """Drives a :class:`DifixTrainer` and keeps its run folder.
+    """A :class:`train_runs.Loop` over a :class:`DifixTask`, with validations on the way.
 
     Args:
-        trainer: New or loaded.
-        folder: Opened by :meth:`RunFolder.open`.
+        task: What is trained.
+        folder: The run folder; a run that it holds goes on.
         validation: Held-out pairs, if there are any.
         stop_at: Stop (with a checkpoint) after this step, before ``max_steps``.
         trackers: Where numbers and pictures go besides the folder.
+        lpips: Perceptual distance for validations; the loss's by default, if it has one.
+
+    Raises:
+        InputError: The folder cannot be written, or holds another run.
     """
 
     def __init__(
         self,
-        trainer: DifixTrainer,
+        task: DifixTask,
         folder: RunFolder,
         *,
         validation: PairDataset | None = None,
         stop_at: int | None = None,
         trackers: Sequence[Tracker] = (),
+        lpips: nn.Module | None = None,
     ) -> None:
-        self.trainer = trainer
+        self.task = task
         self.folder = folder
         self.validation = validation
-        self.end = min(trainer.config.max_steps, stop_at or trainer.config.max_steps)
-        self.latest_evaluation: PairEvaluation | None = None
         self.trackers = tuple(trackers)
-        self.seconds = 0.0
-        """Time spent in steps."""
-        self._is_main = trainer.processes.is_main
-        self._num_logged = len(trainer.history)
-        self._seconds_logged = self._seconds_waited_logged = 0.0
-        # What was loaded from here is not written again: a kill in the middle of that could cost the checkpoint.
-        stands_there = trainer.processes.from_main(folder.checkpoint(trainer.step).is_dir())
-        self._saved_step: int | None = trainer.step if stands_there else None
-        if self._is_main:
-            folder.forget_metrics_after(trainer.step)
+        self.lpips = task.objective.lpips if lpips is None else lpips.to(task.device)
+        self.latest_evaluation: PairEvaluation | None = None
+        with as_input_error():
+            self.loop = Loop(task, folder, task.config, processes=task.processes, trackers=trackers)
+        self.end = min(self.config.max_steps, stop_at or self.config.max_steps)
+        validated = [line["step"] for line in folder.read_metrics() if line["kind"] == "test"]
+        self._validated_step = max(task.processes.broadcast(validated), default=0)
+        self._validate_if_due()  # A kill between a checkpoint and its validation left this to do.
+
+    @property
+    def config(self) -> TrainConfig:
+        """What decides the result."""
+        return self.task.config
+
+    @property
+    def step(self) -> int:
+        """Finished optimizer steps."""
+        return self.loop.step
 
     @property
     def done(self) -> bool:
         """Whether :attr:`end` is reached."""
-        return self.trainer.step >= self.end
+        return self.step >= self.end
 
     def advance(self, num_steps: int | None = None) -> None:
-        """Train to the next log line, checkpoint or validation, whichever comes first, and do it.
+        """Train to the next validation or the end, whichever comes first, and validate.
 
         Args:
             num_steps: At most this many steps.
+
+        Raises:
+            NonFiniteLossError: Loss or gradient is NaN or infinite; names the samples, which the folder notes too.
+            InputError: The folder cannot be written.
         """
-        config, step = self.trainer.config, self.trainer.step
-        intervals = [config.log_every, config.checkpoint_every, config.validate_every]
-        stops = [self.end, *(step + every - step % every for every in intervals if every)]
-        if num_steps:
-            stops.append(step + num_steps)
-        if step == 0 and config.validate_every:
-            stops.append(1)
-        self._train_until(min(stops))
-        self._log(self.trainer.history[self._num_logged :])
-        self._num_logged = len(self.trainer.history)
-        finished = self.trainer.step >= config.max_steps
-        if config.validate_every and (self._is_due(config.validate_every) or self.trainer.step == 1 or finished):
-            self._validate()
-        if self._is_due(config.checkpoint_every) or self.done:
+        stops = [self.end] if num_steps is None else [self.end, self.step + num_steps]
+        every = self.config.validate_every
+        if every:
+            stops += [self.step - self.step % every + every] if self.step else [1]
+        with as_input_error():
+            self.loop.train_until(min(stops))
+        self._validate_if_due()
+        if self.done:
             self.save()
-        if finished:
-            self.trainer.save_model(self.folder.model)
 
-    def finish(self) -> None:
-        """Write the model of a run that has ended, if it was interrupted between its last checkpoint and the model."""
-        lacks_model = self.trainer.processes.from_main(self.folder.model_step != self.trainer.step)
-        if self.trainer.step >= self.trainer.config.max_steps and lacks_model:
-            self.trainer.save_model(self.folder.model)
+    def save(self) -> None:
+        """Write a checkpoint of the present step, unless it is there."""
+        with as_input_error():
+            self.loop.save()
 
-    def stop_wanted(self, received: Sequence[int]) -> int:
+    def validate(
+        self, dataset: PairDataset, *, max_samples: int | None = None, modes: tuple[str, ...] = REFERENCE_MODES
+    ) -> PairEvaluation:
+        """Evaluate the weights for use on other pairs; consumes no random numbers.
+
+        Of several processes every one must call; all get the result.
+        """
+        evaluation = None
+        with self.loop.averaged():
+            if self._takes_part:
+                evaluation = evaluate_pairs(
+                    self.task.fix,
+                    dataset,
+                    max_samples=self.config.validation_samples if max_samples is None else max_samples,
+                    modes=modes,
+                    lpips=self.lpips,
+                    device=self.task.device,
+                )
+        return self.task.processes.broadcast(evaluation)
+
+    def examples(self, dataset: PairDataset, indices: list[int]) -> list[Example]:
+        """Fix some held-out pairs to look at: what the model for use would give, each with its own reference.
+
+        Args:
+            dataset: Held-out pairs.
+            indices: Which of them.
+        """
+        if not self._takes_part:
+            return []
+        with self.loop.averaged():
+            return [fixed_example(self.task.fix, dataset, index, self.task.device) for index in indices]
+
+    def stop_requested(self, received: Sequence[int]) -> int:
         """The number of a signal that any process has received, 0 for none; every process must ask."""
-        return self.trainer.processes.largest(max(received, default=0))
+        return self.task.processes.all_reduce_max(max(received, default=0))
 
-    @property
-    def share_waiting_for_data(self) -> float:
-        """Share of the steps' time in which training waited for images, in [0, 1]."""
-        return self.trainer.seconds_waiting_for_data / self.seconds if self.seconds else 0.0
+    def metrics(self) -> dict[str, Any]:
+        """Summary of the run so far: the last training record and the last evaluation."""
+        history, evaluation = self.loop.history, self.latest_evaluation
+        return {
+            "step": self.step,
+            "train": asdict(history[-1]) if history else None,
+            "test": evaluation.to_dict() if evaluation else None,
+            "uses_reference": evaluation.uses_reference if evaluation else None,
+        }
 
     def close(self) -> None:
         """Finish what trackers have begun to write."""
         for tracker in self.trackers:
             tracker.close()
 
-    def _train_until(self, step: int) -> None:
-        begun = time.perf_counter()
-        try:
-            self.trainer.train_until(step)
-        except NonFiniteLossError as error:
-            if self._is_main:
-                values = {"step": error.step, "ids": list(error.ids), "message": str(error)}
-                path = self.folder.write_json(f"nonfinite_{error.step:06d}.json", values)
-                logger.error("The samples stand in %s", path)
-            raise
-        finally:
-            self.seconds += time.perf_counter() - begun
+    @property
+    def _takes_part(self) -> bool:
+        """Whether this process fixes held-out pairs: a network in shards needs every process for every image."""
+        return self.task.processes.is_main or self.task.processes.sharded
 
-    def _log(self, records: Sequence[StepRecord]) -> None:
-        if not (self._is_main and records):
+    def _validate_if_due(self) -> None:
+        every, step = self.config.validate_every, self.step
+        due = every > 0 and step > 0 and (step % every == 0 or step == 1 or self.loop.done)
+        if self.validation is None or not due or step == self._validated_step:
             return
-        seconds = self.seconds - self._seconds_logged
-        waited = self.trainer.seconds_waiting_for_data - self._seconds_waited_logged
-        waiting = {"share_waiting_for_data": round(waited / seconds, 4) if seconds else 0.0}
-        self._seconds_logged += seconds
-        self._seconds_waited_logged += waited
-        for record in records:
-            self.folder.append_metrics({"kind": "train", **asdict(record), **waiting})
-            values = {"loss": record.loss, "grad_norm": record.grad_norm, "learning_rate": record.learning_rate}
-            values |= waiting | {f"loss_{name}": value for name, value in record.terms.items()}
-            for tracker in self.trackers:
-                tracker.numbers({f"train/{name}": value for name, value in values.items()}, record.step)
+        self.latest_evaluation = evaluation = self.validate(self.validation)
+        examples = self.examples(self.validation, spread(len(self.validation), self.config.grid_samples))
+        self._validated_step = step
+        if self.task.processes.is_main:
+            self._record(evaluation, examples)
 
-    def metrics(self) -> dict[str, Any]:
-        """Summary of the run so far: the last training record and the last evaluation."""
-        history, evaluation = self.trainer.history, self.latest_evaluation
-        return {
-            "step": self.trainer.step,
-            "train": asdict(history[-1]) if history else None,
-            "test": evaluation.to_dict() if evaluation else None,
-            "uses_reference": evaluation.uses_reference if evaluation else None,
-        }
-
-    def _is_due(self, every: int) -> bool:
-        return every > 0 and self.trainer.step % every == 0
-
-    def _validate(self) -> None:
-        if self.validation is None:
-            return
-        trainer = self.trainer
-        self.latest_evaluation = evaluation = trainer.validate(self.validation)
-        examples = trainer.examples(self.validation, spread(len(self.validation), trainer.config.grid_samples))
-        if not self._is_main:
-            return
+    def _record(self, evaluation: PairEvaluation, examples: Sequence[Example]) -> None:
+        step = self.step
         if examples:
             picture = grid(examples)
-            self.folder.write_image(f"step_{trainer.step:06d}.png", picture)
+            self.folder.write_image(f"step_{step:06d}.png", picture)
             for tracker in self.trackers:
-                tracker.picture("test/examples", picture, trainer.step)
+                tracker.picture("test/examples", picture, step)
         for tracker in self.trackers:
-            tracker.numbers(_flat_scores(evaluation), trainer.step)
+            tracker.numbers(_flat_scores(evaluation), step)
         values = evaluation.to_dict()
         values.pop("per_sample")
-        self.folder.append_metrics({"kind": "test", "step": self.trainer.step, **values})
+        self.folder.append_metrics({"kind": "test", "step": step, **values})
         self.folder.write_json("metrics.json", self.metrics())
         shown = ", ".join(f"{name} {scores.psnr:.2f} dB" for name, scores in evaluation.table())
-        logger.info("Step %d, %d test pairs: %s", self.trainer.step, evaluation.num_samples, shown)
-
-    def save(self) -> None:
-        """Write a checkpoint of the present step."""
-        step = self.trainer.step
-        if step == self._saved_step:
-            return
-        folder = self.folder.checkpoint(step)
-        self.trainer.save(folder)
-        self._saved_step = step
-        if self._is_main:
-            self.folder.keep_latest(self.trainer.config.keep_checkpoints)
-            logger.info("Saved %s", folder)
+        logger.info("Step %d, %d test pairs: %s", step, evaluation.num_samples, shown)
 
 
 def _flat_scores(evaluation: PairEvaluation) -> dict[str, float]:
@@ -213,28 +210,27 @@ def open_run(settings: RunSettings) -> TrainingRun:
     Raises:
         InputError: Anything the user gave is wrong.
     """
-    records, checkpoint = settings.check()
+    records = settings.check()
     config, folder = settings.config, RunFolder(settings.out)
     dataset = PairDataset.from_records(records, "train", config.data)
     validation = None
     if any(record.split == "test" for record in records):
         validation = PairDataset.from_records(records, "test", validation_data(config.data))
     processes = Processes(chosen_device(settings.device))
-    trackers = []
-    if processes.is_main:
-        trackers = open_trackers(
-            settings.trackers, settings.out, project=settings.project, settings=config_values(settings)
-        )
     objective = Objective(config.loss)  # Before the weights: a missing backbone should show at once.
     lpips = validation_lpips(objective) if validation is not None and config.validate_every else None
-    if checkpoint is not None:
-        checkpoint = newest_whole([folder.checkpoint(step) for step in folder.checkpoint_steps()])
-        trainer = DifixTrainer.load(checkpoint, dataset, config, objective=objective, processes=processes, lpips=lpips)
+    with as_input_error():
+        trackers = []
         if processes.is_main:
-            folder.set_aside_after(trainer.step)
+            trackers = open_trackers(
+                settings.trackers, settings.out, project=settings.project, settings=config_values(settings)
+            )
+        checkpoint = newest_checkpoint(folder, processes) if settings.resume else None
+    if checkpoint is not None:
+        task = DifixTask.from_checkpoint(checkpoint, dataset, config, objective=objective, processes=processes)
     else:
         start = starting_point(settings, dataset.prompts)
-        trainer = DifixTrainer(
+        task = DifixTask(
             start.network,
             start.text_embeddings,
             dataset,
@@ -242,12 +238,11 @@ def open_run(settings: RunSettings) -> TrainingRun:
             objective=objective,
             metadata=start.metadata,
             processes=processes,
-            lpips=lpips,
         )
-    run = TrainingRun(trainer, folder, validation=validation, stop_at=settings.stop_at, trackers=trackers)
+    run = TrainingRun(task, folder, validation=validation, stop_at=settings.stop_at, trackers=trackers, lpips=lpips)
     if processes.is_main:
-        folder.write_json(CONFIG, {"settings": config_values(settings), "versions": versions()})
-    run.finish()
+        with as_input_error():
+            folder.write_config(config_values(settings), distributions=VERSIONED)
     return run
 
 
@@ -287,7 +282,7 @@ def validation_data(data: DataConfig) -> DataConfig:
 
 
 def validation_lpips(objective: Objective) -> nn.Module | None:
-    """What validations measure LPIPS with, also where the loss has none: None where its backbone is not at hand."""
+    """What validations measure LPIPS with, also where the loss has none: None where its backbone is not available."""
     if objective.lpips is not None:
         return objective.lpips
     try:
@@ -334,9 +329,3 @@ def _lpips_or_none(vgg16: Path | None) -> Lpips | None:
             raise
         logger.info("No LPIPS: %s", error)
         return None
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    names = ("difix-train", "difix-model", "torch", "diffusers", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -8,10 +8,12 @@ from typing import Literal
 
 from difix_model.errors import first_problems
 from difix_model.pairs import PairRecord, read_pairs
-from difix_train.config import SIZE_MULTIPLE, DataConfig, LossConfig, OptimizerConfig, TrackerName, TrainConfig
-from difix_train.errors import InputError
+from difix_train.config import SIZE_MULTIPLE, DataConfig, LossConfig, OptimizerConfig, TrainConfig
+from difix_train.errors import InputError, as_input_error
 from difix_train.presets import preset
-from difix_train.run_folder import RunFolder, check_writable
+from train_runs.files import check_writable
+from train_runs.run_folder import RunFolder
+from train_runs.trackers import TrackerName
 
 END_MARKS = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
 """What a whole image file has near its end."""
@@ -72,11 +74,11 @@ class RunSettings:
     config: TrainConfig = field(default_factory=TrainConfig)
     """What decides the result."""
 
-    def check(self) -> tuple[list[PairRecord], Path | None]:
+    def check(self) -> list[PairRecord]:
         """Check all that can be checked without torch.
 
         Returns:
-            The pairs, and the checkpoint to continue from, if any.
+            The pairs.
 
         Raises:
             InputError: Anything is wrong; nothing heavy was done.
@@ -89,7 +91,9 @@ class RunSettings:
         _check_whole(records)
         if self.stop_at is not None and self.stop_at < 1:
             raise InputError(f"stop_at must be at least 1, got {self.stop_at}")
-        return records, RunFolder(self.out).open(resume=self.resume)
+        with as_input_error():
+            RunFolder(self.out).open(resume=self.resume)
+        return records
 
     def _check_adapters(self) -> None:
         if self.unet_lora_rank < 0:
@@ -128,7 +132,7 @@ def lora_config() -> TrainConfig:
         gradient_checkpointing=True,
         gradient_accumulation=4,
         data=DataConfig(num_workers=2),
-        loss=LossConfig(views="target"),
+        loss=LossConfig(views="rendered"),
         optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=100),
     )
 
@@ -199,7 +203,8 @@ class EvalSettings:
         if self.out is not None:
             if self.out.is_dir():
                 raise InputError(f"{self.out} is a folder: name a JSON file in it")
-            check_writable(self.out.parent)
+            with as_input_error():
+                check_writable(self.out.parent)
         return records
 
     @property
@@ -215,7 +220,7 @@ class ExportSettings:
     """A trained network in a form that others open."""
 
     run: Path
-    """Run folder, whose finished network or latest whole checkpoint is taken, or a model folder."""
+    """Run folder, whose finished network or latest valid checkpoint is taken, or a model folder."""
 
     to: Literal["ours", "diffusers", "pkl"]
     """Form: our checkpoint folder, the published (diffusers) layout, or the released trainer's file."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from train_runs.config import LoopConfig, OptimizerConfig
     from train_runs.ema import WARMUPS, Ema
     from train_runs.errors import InputError, NonFiniteLossError
-    from train_runs.loop import Loop
+    from train_runs.loop import Loop, newest_checkpoint
     from train_runs.processes import Processes, full_tensor, reshard_like
     from train_runs.records import StepRecord
     from train_runs.run_folder import RunFolder
@@ -46,6 +46,7 @@ _SUBMODULES = {
     "Tracker": "trackers",
     "full_tensor": "processes",
     "latest_valid": "checkpoints",
+    "newest_checkpoint": "loop",
     "open_trackers": "trackers",
     "read_checkpoint": "checkpoints",
     "recover": "checkpoints",
@@ -75,6 +76,7 @@ __all__ = [
     "Tracker",
     "full_tensor",
     "latest_valid",
+    "newest_checkpoint",
     "open_trackers",
     "read_checkpoint",
     "recover",

@@ -96,7 +96,7 @@ class Loop:
         if checkpoint is not None:
             self.restore(checkpoint)
         elif self.folder is not None:
-            newest = self._opened(self.folder)
+            newest = newest_checkpoint(self.folder, self.processes)
             if newest is not None:
                 self.restore(newest, checked=True)
         if self.folder is not None and self.processes.is_main:
@@ -240,6 +240,8 @@ class Loop:
         # What was read from the run folder is not written again: a kill in the middle of that could cost it.
         in_place = self.folder is not None and path == self.folder.checkpoint(self.step)
         self._saved_step = self.step if in_place else None
+        if in_place and self.processes.is_main:
+            remove_older(path, self.config.keep_checkpoints)  # A killed writer had no time for it.
 
     @torch.no_grad()
     def _load(self, checkpoint: Checkpoint) -> None:
@@ -334,22 +336,6 @@ class Loop:
         for tracker in self.trackers:
             tracker.numbers({f"train/{name}": value for name, value in numbers.items()}, record.step)
 
-    def _opened(self, folder: RunFolder) -> Path | None:
-        """Put a run folder in order; its newest valid checkpoint."""
-        newest: Path | None = None
-        problem: str | None = None
-        if self.processes.is_main:
-            try:
-                newest = put_in_order(folder)
-                if newest is not None:
-                    remove_older(newest, self.config.keep_checkpoints)  # A killed writer had no time for it.
-            except InputError as error:
-                problem = str(error)
-        newest, problem = self.processes.broadcast((newest, problem))
-        if problem is not None:
-            raise InputError(problem)
-        return newest
-
     def _write_finished_model(self) -> None:
         """Write the model into the run folder, unless the one of this step is there."""
         if self.folder is None or not isinstance(self.task, ModelTask):
@@ -387,6 +373,25 @@ class Loop:
     def _new_ema(self) -> Ema | None:
         config = self.config
         return Ema(self.parameters, config.ema_decay, WARMUPS[config.ema_warmup]) if config.ema_decay else None
+
+
+def newest_checkpoint(folder: RunFolder, processes: Processes) -> Path | None:
+    """Put a run folder in order after a kill, and find the checkpoint to continue from; every process must call.
+
+    Raises:
+        InputError: The folder cannot be written, or there are checkpoints and none is valid.
+    """
+    found: Path | None = None
+    problem: str | None = None
+    if processes.is_main:
+        try:
+            found = put_in_order(folder)
+        except InputError as error:
+            problem = str(error)  # The others must hear of it, or they would wait.
+    found, problem = processes.broadcast((found, problem))
+    if problem is not None:
+        raise InputError(problem)
+    return found
 
 
 def model_step(folder: RunFolder) -> int | None:

@@ -78,9 +78,9 @@ class RunFolder:
         # A run that ended before its first checkpoint has nothing to lose and nothing to continue from.
         has_checkpoint = bool(checkpoint_candidates(self.checkpoints))
         if (has_checkpoint or self.model.exists()) and not resume:
-            raise InputError(f"{self.path} already holds a run: resume it, or choose another folder")
+            raise InputError(f"{self.path} already holds a run: set resume to continue it, or choose another folder")
         if resume and not has_checkpoint:
-            raise InputError(f"{self.path} holds no checkpoint to continue from: begin without resuming")
+            raise InputError(f"{self.path} holds no checkpoint to continue from: leave resume out")
         check_writable(self.path)
 
     def write_config(self, settings: Mapping[str, Any], *, distributions: Sequence[str] = ()) -> None:

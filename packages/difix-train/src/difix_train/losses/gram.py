@@ -28,20 +28,20 @@ def gram_matrices(features: Float[Tensor, "n c h w"], *, across_batch: bool) -> 
     return rows @ rows.transpose(1, 2)
 
 
-def gram_loss(features_pred: Features, features_target: Features, *, across_batch: bool = False) -> Float[Tensor, ""]:
+def gram_loss(features_pred: Features, features_clean: Features, *, across_batch: bool = False) -> Float[Tensor, ""]:
     """Weighted sum over layers of the mean squared difference of Gram matrices, divided by C * H * W of the layer.
 
     Args:
         features_pred: VGG16's features of the output.
-        features_target: VGG16's features of the target.
+        features_clean: VGG16's features of the clean image.
         across_batch: One matrix over the whole batch, as the released code has it.
     """
     total = torch.zeros((), device=next(iter(features_pred.values())).device)
     for name, weight in LAYER_WEIGHTS.items():
-        pred, target = features_pred[name], features_target[name]
+        pred, clean = features_pred[name], features_clean[name]
         gram_pred = gram_matrices(pred, across_batch=across_batch)
-        gram_target = gram_matrices(target, across_batch=across_batch)
-        total = total + weight * (gram_target - gram_pred).square().mean() / pred[0].numel()
+        gram_clean = gram_matrices(clean, across_batch=across_batch)
+        total = total + weight * (gram_clean - gram_pred).square().mean() / pred[0].numel()
     return total
 
 
@@ -58,7 +58,7 @@ def random_window(height: int, width: int, crop: int, generator: torch.Generator
 def image_gram_loss(
     vgg: VggFeatures,
     x_pred: Float[Tensor, "n 3 h w"],
-    x_target: Float[Tensor, "n 3 h w"],
+    x_clean: Float[Tensor, "n 3 h w"],
     window: tuple[slice, slice] = (slice(None), slice(None)),
     *,
     across_batch: bool = False,
@@ -67,5 +67,5 @@ def image_gram_loss(
     rows, columns = window
     features_pred = vgg(imagenet_normalized(x_pred[..., rows, columns]))
     with torch.no_grad():
-        features_target = vgg(imagenet_normalized(x_target[..., rows, columns]))
-    return gram_loss(features_pred, features_target, across_batch=across_batch)
+        features_clean = vgg(imagenet_normalized(x_clean[..., rows, columns]))
+    return gram_loss(features_pred, features_clean, across_batch=across_batch)

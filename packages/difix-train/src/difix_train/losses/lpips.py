@@ -57,14 +57,14 @@ class Lpips(nn.Module):
         state = torch.load(path or default_heads_path(), map_location="cpu", weights_only=True)
         return cls(vgg, [state[f"lin{index}.model.1.weight"].flatten() for index in range(len(LAYER_INDICES))])
 
-    def forward(self, x_pred: Float[Tensor, "n 3 h w"], x_target: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
-        """Distance of each image from its target, 0 or more."""
+    def forward(self, x_pred: Float[Tensor, "n 3 h w"], x_clean: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
+        """Distance of each image from the clean one, 0 or more."""
         features_pred = self.vgg((x_pred - self.shift) / self.scale)
         with torch.no_grad():
-            features_target = self.vgg((x_target - self.shift) / self.scale)
+            features_clean = self.vgg((x_clean - self.shift) / self.scale)
         total = torch.zeros(len(x_pred), device=x_pred.device)
         for name in LAYER_INDICES:
-            difference = (_unit_length(features_pred[name]) - _unit_length(features_target[name])).square()
+            difference = (_unit_length(features_pred[name]) - _unit_length(features_clean[name])).square()
             head = self.get_buffer(f"head_{name}")
             total = total + (difference * head[:, None, None]).sum(dim=1).mean(dim=(1, 2))
         return total

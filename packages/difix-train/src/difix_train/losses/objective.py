@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -17,17 +16,6 @@ from difix_train.losses.reconstruction import l1_loss, l2_loss, log_mse_loss
 from difix_train.losses.vgg import VggFeatures, load_vgg16
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LossTerms:
-    """What a step's loss is made of."""
-
-    total: Float[Tensor, ""]
-    """Weighted sum; carries the gradient."""
-
-    weighted: dict[str, Float[Tensor, ""]]
-    """Each active term times its weight, detached."""
 
 
 class Objective(nn.Module):
@@ -71,21 +59,21 @@ class Objective(nn.Module):
     def forward(
         self,
         x_pred: Float[Tensor, "b v c=3 h w"],
-        x_target: Float[Tensor, "b v c=3 h w"],
+        x_clean: Float[Tensor, "b v c=3 h w"],
         *,
         step: int,
         generator: torch.Generator,
-    ) -> LossTerms:
-        """Loss of an output in float32.
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The active loss terms of an output, in float32, each times its weight; their sum is the loss.
 
         Args:
             x_pred: The views that count, in [-1, 1] or a little outside.
-            x_target: What they should be.
+            x_clean: What they should be.
             step: Optimizer steps already made; decides whether Gram has begun.
             generator: CPU generator of the Gram window.
         """
         config = self.config
-        pred, target = x_pred.float().flatten(0, 1), x_target.float().flatten(0, 1)
+        pred, clean = x_pred.float().flatten(0, 1), x_clean.float().flatten(0, 1)
         if config.clamp_before_loss:
             pred = pred.clamp(-1, 1)
         terms: dict[str, Tensor] = {}
@@ -95,12 +83,11 @@ class Objective(nn.Module):
             ("log_mse", config.log_mse_weight, log_mse_loss),
         ):
             if weight > 0:
-                terms[name] = weight * loss(pred, target)
+                terms[name] = weight * loss(pred, clean)
         if self.lpips_weight > 0 and self.lpips is not None:
-            terms["lpips"] = self.lpips_weight * self.lpips(pred, target).mean()
+            terms["lpips"] = self.lpips_weight * self.lpips(pred, clean).mean()
         if self.gram_weight > 0 and self.vgg is not None and step > config.gram_warmup_steps:
             window = random_window(pred.shape[-2], pred.shape[-1], config.gram_crop, generator)
-            gram = image_gram_loss(self.vgg, pred, target, window, across_batch=config.gram_across_batch)
+            gram = image_gram_loss(self.vgg, pred, clean, window, across_batch=config.gram_across_batch)
             terms["gram"] = self.gram_weight * gram
-        total = torch.stack(list(terms.values())).sum()
-        return LossTerms(total=total, weighted={name: term.detach() for name, term in terms.items()})
+        return terms
