@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 PHASES = {
     "prepare": "Preparing",
-    "train": "Training both",
+    "stereo": "Matching photos",
+    "train": "Training",
     "compare": "Comparing",
     "film": "Filming",
     "report": "Reporting",

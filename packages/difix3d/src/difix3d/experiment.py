@@ -9,15 +9,16 @@ round or the first check that undoes something.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from difix3d.curves import Curves
+from difix3d.distillation import Distillation
 from difix3d.enhance import EnhancedRenderer
 from difix3d.errors import InputError, as_input_error
 from difix3d.evaluate import VariantResult, evaluate_variant, final_fix_changes_nothing, rgb_renderer
@@ -34,8 +35,17 @@ from difix3d.report import RunFacts, write_report
 from difix3d.run_folder import RunFolder
 from difix3d.run_scene import load_scene
 from difix3d.schedule import rounds
-from difix3d.settings import RunSettings, fixer_config, for_photos, progressive_config, resolved, start_config
+from difix3d.settings import (
+    RunSettings,
+    distillation_config,
+    fixer_config,
+    for_photos,
+    progressive_config,
+    resolved,
+    start_config,
+)
 from difix3d.start import start_gaussians
+from difix3d.stereo_start import keep_stereo, kept_stereo, stereo_matching
 from difix3d.target_config import FileTargets
 from difix3d.targets import target_poses
 from difix3d.track import begun, forked
@@ -49,6 +59,7 @@ from splat_render.files.ply import write_ply
 from splat_render.transform import transformed
 
 if TYPE_CHECKING:
+    from splat_recon.stereo.start import StereoStart
     from splat_render.gaussians import Gaussians
 
 PIECE = 10
@@ -103,7 +114,8 @@ class Experiment:
         self.time = FixingTime()
         self._curves = Curves()
         self._plain: SplatTrainer | None = None
-        self._loop: ProgressiveTrainer | None = None
+        self._loop: ProgressiveTrainer | Distillation | None = None
+        self.stereo: StereoStart | None = None
         self._last_measured = -1
 
     def run(self, *, stop_at: int | None = None) -> Iterator[Progress]:
@@ -142,15 +154,21 @@ class Experiment:
 
     @property
     def step(self) -> int:
-        """Steps that both trainings have done."""
+        """Steps that both trainings have done; with distillation those of all its trainings."""
         if self._plain is None:
             return 0
+        if isinstance(self._loop, Distillation):
+            return self._plain.step + self._loop.step
         return self._plain.step if self._loop is None else min(self._plain.step, self._loop.step)
 
     @property
     def max_steps(self) -> int:
-        """Steps of each training."""
-        return self.config.train.max_steps
+        """Steps of each training; with distillation those of plain training and of all its own together."""
+        return self.config.train.max_steps + (sum(self.distillation.num_steps) if self._distills else 0)
+
+    @property
+    def _distills(self) -> bool:
+        return self.settings.loop == "distillation"
 
     def _prepare(self) -> Iterator[Progress]:
         phase = "prepare"
@@ -175,12 +193,19 @@ class Experiment:
             generator=np.random.default_rng(self.config.seed),
             scene=self.scene,
         )
+        yield from self._match_stereo()
+        self.distillation = distillation_config(self.settings, self.config)
         num_targets = len(self.T_world_target)
         needed = picture_bytes(self.config, self.captured, num_targets=num_targets, num_held_out=len(self.held_out))
         check_image_memory(needed, self.settings.image_memory)
         yield Progress(phase=phase, done=2, total=3, note="splat")
         if not self.resume:
-            self.folder.write_config(self.asked.to_dict(), self.settings.to_dict() | {"config": asdict(self.config)})
+            config = {"config": asdict(self.config)}
+            if self._distills:
+                config["distillation"] = asdict(self.distillation)
+            self.folder.write_config(self.asked.to_dict(), self.settings.to_dict() | config)
+        if self.stereo is not None and not self.folder.stereo.is_file():
+            keep_stereo(self.folder, self.stereo)
         if not (self.resume and self._load()):
             self._plain = begun(
                 self.scene, self.captured, self.config.train, device=device, gaussians=self._start_gaussians()
@@ -188,6 +213,24 @@ class Experiment:
         if self._loop is None and self._watched:
             self._loop = self._new_loop()
         yield Progress(phase=phase, done=3, total=3)
+
+    def _match_stereo(self) -> Iterator[Progress]:
+        """Depths of the photos, or what an earlier part of the run kept of them.
+
+        Plain training and rounds start from them; distillation has splats with and without.
+        """
+        matching = stereo_matching(self.settings, self.scene, self.captured)
+        if matching is None:
+            return
+        self.stereo = kept_stereo(self.folder) if self.resume else None
+        if self.stereo is None:
+            while not matching.done:
+                matching.advance()
+                yield Progress(phase="stereo", done=matching.num_rounds_done, total=matching.num_rounds)
+            self.stereo = matching.start()
+        if not self._distills:
+            self.scene = self.stereo.scene(self.scene)
+            self.config = replace(self.config, train=self.stereo.train_config(self.config.train))
 
     def _start_gaussians(self) -> Gaussians | None:
         config = start_config(self.settings)
@@ -206,7 +249,7 @@ class Experiment:
                     checkpoint / "plain", self.scene, ViewSet.from_views(self.captured), device=self.device
                 )
                 if (checkpoint / "loop").is_dir():
-                    self._loop = self._new_loop()
+                    self._loop = self._new_loop(self._plain if self._distills else None)
                     self._loop.load(checkpoint / "loop", device=self.device)
             except ValueError as error:
                 logger.warning("checkpoint %s is skipped: %s", checkpoint, error)
@@ -223,7 +266,19 @@ class Experiment:
             self._last_measured = max(self._last_measured, values["step"])
         return self._plain is not None
 
-    def _new_loop(self, trainer: SplatTrainer | None = None) -> ProgressiveTrainer:
+    def _new_loop(self, trainer: SplatTrainer | None = None) -> ProgressiveTrainer | Distillation:
+        if self._distills and trainer is not None:
+            fixer = self.fixer if self._has_fixer else None
+            return Distillation(
+                self.scene,
+                self.captured,
+                self.T_world_target,
+                trainer,
+                self.distillation,
+                stereo=self.stereo,
+                fixer=fixer,
+                device=self.device,
+            )
         return ProgressiveTrainer(
             self.scene,
             self.captured,
@@ -240,8 +295,8 @@ class Experiment:
     def _train(self, stop_at: int | None) -> Iterator[Progress]:
         stop = self.max_steps if stop_at is None else min(stop_at, self.max_steps)
         plan = rounds(self.config.rounds, max_steps=self.max_steps, min_remaining=self.config.min_remaining)
-        fork = plan[0].start_step if plan else self.max_steps
-        marked = [mark.step for mark in self._loop.marks] if self._loop is not None else [fork]
+        fork = plan[0].start_step if plan else self.config.train.max_steps
+        marked = [mark.step for mark in self._loop.marks] if isinstance(self._loop, ProgressiveTrainer) else [fork]
         measure_every = max(1, self.max_steps // MEASUREMENTS)
         save_every = self.settings.checkpoint_every or self.max_steps
         while self.step < stop:
@@ -262,16 +317,18 @@ class Experiment:
 
     def _work(self, step: int, fork: int) -> int:
         """Steps of all trainings together; what the loop has in common with plain training is done once."""
-        return step + max(0, step - fork) + (step if self._watched else 0)
+        return step + (0 if self._distills else max(0, step - fork)) + (step if self._watched else 0)
 
     def _advance(self, step: int, fork: int) -> None:
         plain = self._plain_trainer()
-        plain.train_until(step)
-        if self._loop is None and step == fork and not self._watched:
+        plain.train_until(min(step, self.config.train.max_steps))
+        if self._loop is None and self._distills and step > fork:
+            self._loop = self._new_loop(plain)
+        elif self._loop is None and not self._distills and step == fork and not self._watched:
             self._loop = self._new_loop(forked(plain, self.captured, device=self.device))
         if self._loop is not None:
             rounds_before = self._loop.num_rounds_done
-            self._loop.train_until(step)
+            self._loop.train_until(step - fork if self._distills else step)
             if self._loop.num_rounds_done > rounds_before and self._loop.novel is not None:
                 logger.info("step %d: round %d of novel views", step, self._loop.num_rounds_done)
                 write_novel_views(self.folder.images, self._loop.novel, self.captured)
@@ -284,6 +341,8 @@ class Experiment:
     def _note(self) -> str:
         latest = self._curves.latest("loop") or self._curves.latest("plain")
         measured = f", {latest['psnr']:.1f} dB" if latest else ""
+        if isinstance(self._loop, Distillation):
+            return f"{self._loop.stage}{measured}"
         rounds_done = self._loop.num_rounds_done if self._loop else 0
         return f"step {self.step}, round {rounds_done}{measured}"
 
@@ -292,6 +351,8 @@ class Experiment:
             return
         self._last_measured = self.step
         trainers = {"plain": self._plain_trainer()}
+        if isinstance(self._loop, Distillation):
+            trainers = {}
         if self._loop is not None and not self._loop.same_as_plain:
             trainers["loop"] = self._loop.trainer
         for name, trainer in trainers.items():
@@ -353,7 +414,7 @@ class Experiment:
             )
             for done, total in shown:
                 yield Progress(phase="film", done=done, total=total)
-            facts = self._facts()
+            facts = self._facts(results)
             metrics = facts.metrics(results)
             self.verdict = metrics["verdict"]
             self.folder.write_json("metrics.json", metrics)
@@ -376,7 +437,23 @@ class Experiment:
     def _has_fixer(self) -> bool:
         return not isinstance(self.fixer.fixer, IdentityFixer)
 
-    def _facts(self) -> RunFacts:
+    def _parts(self, results: Sequence[VariantResult]) -> dict[str, float]:
+        """PSNR on held-out photos of what distillation is made of, in its order; empty without it."""
+        loop = self._loop
+        if not isinstance(loop, Distillation):
+            return {}
+        by_name = {result.name: result.evaluation.psnr for result in results}
+        parts = {"one splat, from the points": by_name["plain"]}
+        stereo = [member for index, member in enumerate(loop.members) if self.distillation.starts_with_stereo(index)]
+        if stereo and self.stereo is not None and self.stereo.helps:
+            parts["one splat, with stereo"] = evaluate(rgb_renderer(stereo[0]), self.held_out).psnr
+        together = evaluate(lambda camera: loop.together(camera).rgb, self.held_out).psnr
+        return parts | {
+            f"{len(loop.members)} splats together": together,
+            "the splat that learned from them": by_name["loop"],
+        }
+
+    def _facts(self, results: Sequence[VariantResult]) -> RunFacts:
         loop = self._loop
         return RunFacts(
             scene_name=self.scene.name,
@@ -388,10 +465,12 @@ class Experiment:
             watch=loop.watch if loop else None,
             held_back=tuple(view.name for view in loop.held_back) if loop else (),
             file_has_test_poses=isinstance(self.config.targets, FileTargets) and self._targets_are_test_poses(),
-            progress=loop.main.progress if loop else 0.0,
-            kept_step=loop.trainer.step if loop else self.step,
+            progress=loop.progress if loop else 0.0,
+            kept_step=self.step if self._distills or not loop else loop.trainer.step,
             novel=loop.novel if loop else None,
             fixed=self._has_fixer,
+            stereo=None if self.stereo is None else self.stereo.summary(),
+            parts=self._parts(results),
             step=self.step,
         )
 

@@ -141,6 +141,11 @@ class ProgressiveTrainer:
         return self.main.pool[-1] if self.main.pool else None
 
     @property
+    def progress(self) -> float:
+        """How far novel views have come to their targets, in [0, 1]."""
+        return self.main.progress
+
+    @property
     def T_world_novel(self) -> Float64[np.ndarray, "n 4 4"]:
         """Where novel views have come to; the captured poses before the first round."""
         return self.main.T_world_novel

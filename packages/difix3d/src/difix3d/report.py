@@ -3,7 +3,7 @@
 import base64
 import html
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from difix3d.target_config import HeldOutTargets
 from difix3d.variants import VARIANTS
 from difix3d.watch import Watch
 from difix_model.gate.verdict import verdict_summary
-from splat_recon.io.images import to_u8
+from splat_recon.io.images import read_photo, to_u8
 from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread
 from splat_recon.scene.scene import View
 from splat_recon.scene.splits import Split
@@ -27,6 +27,9 @@ MAX_PICTURES = 5
 
 MAX_NOVEL = 4
 """Novel views that the page shows."""
+
+MAX_STEREO_PX = 1200
+"""Longer side of the picture of depth and confidence, which has six photos of its own."""
 
 MAX_EMBEDDED_VIDEO = 16_000_000
 """Bytes up to which the video goes into the page; a larger one is linked."""
@@ -39,6 +42,7 @@ WHERE = {
     "spiral": "on a spiral in front of the scene",
     "perturbed": "beside the captured views",
     "coverage": "to where the splat shows what few captured views saw",
+    "spread": "between neighboring captured views and around them",
     "test": "toward the poses of the held-out photos",
 }
 """Where novel views go, in words."""
@@ -89,6 +93,12 @@ class RunFacts:
     file_has_test_poses: bool = False
     """Whether the targets are those of a file in which poses of held-out photos are."""
 
+    stereo: str | None = None
+    """What came of stereo, in a sentence; None where there was none."""
+
+    parts: dict[str, float] = field(default_factory=dict)
+    """With distillation, PSNR on held-out photos of what it is made of."""
+
     progress: float = 0.0
     """How far the splat's novel views came to their targets, in [0, 1]."""
 
@@ -138,6 +148,7 @@ class RunFacts:
             "saw_test_poses": self.saw_test_poses,
             "targets": self.settings.targets,
             "progress_to_targets": self.progress,
+            "parts": self.parts,
             "rounds": {"made": self.num_rounds, "undone": self.watch.num_rounds_undone if self.watch else 0},
             "held_back": self._held_back(),
             "fixes": self._fixes(results),
@@ -179,6 +190,8 @@ def write_report(
         "notes": "".join(f"<li>{html.escape(note)}</li>" for note in (*_notes(facts), *_fix_notes(facts, results))),
         "cards": _cards(results),
         "pictures": _pictures(results, held_out),
+        "stereo": _stereo(folder),
+        "curves_note": html.escape(_curves_note(facts)),
         "curves": curves.svg(facts.round_steps),
         "table": _table(results),
         "novel": _novel(facts.novel, captured),
@@ -197,7 +210,11 @@ def _notes(facts: RunFacts) -> list[str]:
         f"{'A generated scene' if facts.generated else 'Scene'} {facts.scene_name}: {train} photos to learn from, "
         f"{test} held out ({facts.split.policy})."
     ]
-    if facts.num_rounds:
+    if facts.stereo is not None:
+        notes.append(facts.stereo)
+    if facts.settings.loop == "distillation":
+        notes.append(_distillation_note(facts))
+    elif facts.num_rounds:
         where = WHERE.get(facts.settings.targets or "", f"toward the cameras of {facts.settings.targets}")
         made = f"{facts.num_rounds} rounds of {facts.num_novel or 'no kept'} novel views"
         if facts.watch is not None:
@@ -228,6 +245,41 @@ def _fix_notes(facts: RunFacts, results: Sequence[VariantResult]) -> list[str]:
     if final:
         notes.append(f"The final fix: {verdict_summary(final, 'held-out view')}.")
     return notes
+
+
+def _distillation_note(facts: RunFacts) -> str:
+    """What distillation did, and what each part of it was worth."""
+    where = WHERE.get(facts.settings.targets or "", f"at the cameras of {facts.settings.targets}")
+    known = "" if facts.saw_test_poses else "; no held-out pose was used"
+    worth = ", ".join(f"{name} {psnr:.2f} dB" for name, psnr in facts.parts.items())
+    return (
+        f"Several splats taught one more what they show together at {facts.num_novel} novel views, {where}{known}. "
+        f"On the held-out photos: {worth}."
+    )
+
+
+def _curves_note(facts: RunFacts) -> str:
+    if facts.settings.loop == "distillation":
+        return (
+            "Plain training comes first; the other splats that teach are not shown; then comes the one that learns "
+            "from all of them."
+        )
+    return (
+        "Up to the first round (first dotted line) both trainings are the same; at each dotted line the loop gets new "
+        "fixed views."
+    )
+
+
+def _stereo(folder: Path) -> str:
+    """The section on the stereo start; nothing where there was none."""
+    path = folder / "stereo.png"
+    if not path.is_file():
+        return ""
+    picture = embedded_image(read_photo(path)[0], "stereo", MAX_STEREO_PX)
+    return (
+        "<section><h2>The start by stereo</h2><p>Photo, believed depths from near, bright, to far, dark, and how sure "
+        f"each of them is.</p>{picture}</section>"
+    )
 
 
 def _watch_note(facts: RunFacts, watch: Watch) -> str:

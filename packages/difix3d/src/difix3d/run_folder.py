@@ -6,6 +6,7 @@ metrics.jsonl      one line per measurement during training
 metrics.json       the comparison at the end
 images/            held-out photos and renders, novel views of every round
 plain.ply loop.ply the splats, in the frame of the COLMAP folder
+stereo.npz .png    depths that trainings started from, where they did
 path.mp4 report.html log.txt
 states/            what a running training goes back to; no part of the result
 """
@@ -67,6 +68,8 @@ class RunFolder:
         self.images = path / "images"
         self.checkpoints = path / "checkpoints"
         self.states = path / "states"
+        self.stereo = path / "stereo.npz"
+        self.stereo_picture = path / "stereo.png"
 
     def check_free(self) -> None:
         """Make sure that the folder can be made.

@@ -19,6 +19,7 @@ from difix3d.config import (
     released_config,
     released_train_config,
 )
+from difix3d.distillation_config import DistillationConfig
 from difix3d.errors import InputError
 from difix3d.target_config import (
     AroundTargets,
@@ -29,6 +30,7 @@ from difix3d.target_config import (
     PathTargets,
     PerturbedTargets,
     SpiralTargets,
+    SpreadTargets,
     Targets,
 )
 from difix_model.gate.config import GateName
@@ -43,6 +45,7 @@ TARGETS: dict[str, type] = {
     "spiral": SpiralTargets,
     "perturbed": PerturbedTargets,
     "coverage": CoverageTargets,
+    "spread": SpreadTargets,
     "test": HeldOutTargets,
 }
 """Names of targets; `around` is an older name of `photos-between`."""
@@ -58,6 +61,27 @@ DEFAULT_STEPS = {"cpu": 3000, "cuda": 30_000}
 DEFAULT_SIZE = {"cpu": 384, "cuda": 1600}
 DEFAULT_GAUSSIANS = {"cpu": 30_000, "cuda": 1_000_000}
 """What a run on each kind of device can afford."""
+
+MIN_PHOTOS_TO_DISTILL = 2
+"""With one photo there is no place between photos, and no stereo."""
+
+ROUNDS_DEFAULTS: dict[str, Any] = {
+    "fixer": "default",
+    "targets": "photos-between",
+    "num_rounds": 5,
+    "num_novel": 16,
+    "novel_prob": 0.3,
+    "novel_weight": 0.2,
+}
+DISTILLATION_DEFAULTS: dict[str, Any] = {
+    "fixer": "none",
+    "targets": "spread",
+    "num_rounds": 0,
+    "num_novel": 60,
+    "novel_prob": 0.6,
+    "novel_weight": 1.0,
+}
+"""What settings that are None stand for, by the kind of loop."""
 
 SHORT_RUN = 10_000
 """Runs of fewer steps never reset opacities: they would not recover (on a generated scene with 6 photos and some
@@ -77,16 +101,29 @@ class RunSettings:
     scene: str | None = None
     """Folder of a scene in COLMAP layout (images/ and sparse/0/). None: the generated demo scene."""
 
-    fixer: str = "default"
-    """Which fixer: default (the weights that come with the project), none (renders are fed back unfixed: the control),
-    or a checkpoint's folder, file or hub name."""
+    fixer: str | None = None
+    """Which fixer: default (the weights that come with the project), none (nothing is fixed), or a checkpoint's folder,
+    file or hub name. With distillation it works on what the splats show together. None: none with distillation, else
+    default."""
+
+    loop: Literal["auto", "distillation", "rounds"] = "auto"
+    """What the loop is. distillation, for few photos: several splats are trained, and one more learns from what they
+    show together at many novel views. rounds: one splat, whose renders are fixed and fed back in rounds. auto:
+    distillation with two to twelve training photos, unless another preset, a finished splat, num_rounds or hold_back is
+    asked for."""
+
+    stereo: Literal["auto", "on", "off"] = "auto"
+    """Start from points of stereo between the training photos too: with distillation half of its splats and the one
+    that learns from them, else both trainings. auto: with up to twelve training photos; on: with any number. Where
+    nothing is believed, and for finished splats and other presets, trainings start as without."""
 
     targets: str | None = None
     """Where novel views go: photos-between (between neighbouring training photos), path (along a path through them),
     orbit (a circle around the scene), spiral (in front of it), perturbed (beside the training photos), coverage (where
     the splat shows what few photos saw), test (to the poses of the held-out photos, as in the released code; the
-    report says so), or a file or folder with cameras (camera path, transforms.json, COLMAP model). None:
-    photos-between, and test for the presets released and paper."""
+    report says so), spread (between the training photos and around them), or a file or folder with cameras (camera
+    path, transforms.json, COLMAP model). None: photos-between, spread with distillation, and test for the presets
+    released and paper."""
 
     preset: Literal["short", "released", "paper"] = "short"
     """short: rounds spread over a run of any length. released: the released code's rounds, weights, step length,
@@ -125,11 +162,12 @@ class RunSettings:
     of little opacity (splat-recon's regularized_for). None: with up to twelve training photos; not for finished splats,
     nor for other presets."""
 
-    num_rounds: int = 5
-    """How often novel views are rendered and fixed (preset short); 0 is plain training."""
+    num_rounds: int | None = None
+    """How often novel views are rendered and fixed (preset short); 0 is plain training. None: 5; with distillation
+    there are no rounds."""
 
-    num_novel: int = 16
-    """How many novel views per round; with targets test, one per held-out photo."""
+    num_novel: int | None = None
+    """How many novel views per round; with targets test, one per held-out photo. None: 16, and 60 with distillation."""
 
     step_distance: float = 0.25
     """How far novel views move per round, as a fraction of the scene's extent (preset short)."""
@@ -137,11 +175,11 @@ class RunSettings:
     max_turn_degrees: float | None = None
     """How far novel views turn per round at most (preset short). None: as far as their way asks for."""
 
-    novel_prob: float = 0.3
-    """Probability that a step trains on a fixed view, in [0, 1]."""
+    novel_prob: float | None = None
+    """Probability that a step trains on a fixed view, in [0, 1]. None: 0.3, and 0.6 with distillation."""
 
-    novel_weight: float = 0.2
-    """Loss weight of a fixed view beside 1 for a captured one (preset short)."""
+    novel_weight: float | None = None
+    """Loss weight of a fixed view beside 1 for a captured one (preset short). None: 0.2, and 1 with distillation."""
 
     num_references: int = 1
     """How many nearest photos a novel view is fixed with, all in one call (preset short)."""
@@ -227,6 +265,10 @@ class RunSettings:
             raise ValueError(f"num_probe_views must be at least 0, got {self.num_probe_views}")
         if self.seed > MAX_SEED:
             raise ValueError(f"seed must be at most {MAX_SEED}, got {self.seed}")
+        if self.loop == "distillation" and (self.preset != "short" or start_config(self) is not None):
+            raise ValueError(
+                "loop distillation trains its splats from the photos: leave preset, from_checkpoint, from_ply"
+            )
         # The nested configs know the ranges of the others.
         SteppingConfig(step_distance=self.step_distance, max_turn_degrees=self.max_turn_degrees)
         _mixture_config(self)
@@ -260,6 +302,7 @@ def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettin
     finished = settings.from_checkpoint is not None or settings.from_ply is not None
     default_steps = {"short": DEFAULT_STEPS[device], "released": RELEASED_STEPS, "paper": PAPER_STEPS}[settings.preset]
     max_steps = settings.max_steps or (DEMO_STEPS if demo and not of_others else default_steps)
+    asks_for_rounds = of_others or finished or settings.num_rounds is not None or settings.hold_back is not None
     hold_back = settings.hold_back
     if hold_back is None:
         hold_back = 0.0 if of_others or finished else HoldBackConfig().share
@@ -270,7 +313,8 @@ def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettin
         "max_gaussians": settings.max_gaussians or (DEMO_GAUSSIANS if demo else DEFAULT_GAUSSIANS[device]),
         "sparse": settings.sparse or (DEMO_SPARSE if demo else None),
         "split": settings.split or (DEMO_SPLIT if demo else "auto"),
-        "targets": settings.targets or ("test" if of_others else "photos-between"),
+        "targets": settings.targets or ("test" if of_others else None),
+        "loop": "rounds" if settings.loop == "auto" and asks_for_rounds else settings.loop,
         "hold_back": hold_back,
         "gate": settings.gate or ("checkpoint" if of_others else "auto"),
         "checkpoint_every": settings.checkpoint_every or max(1, max_steps // 4),
@@ -280,10 +324,17 @@ def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettin
 
 def for_photos(settings: RunSettings, num_photos: int) -> RunSettings:
     """Resolved settings with what depends on the number of training photos filled in."""
-    if settings.regularized is not None:
-        return settings
+    loop = settings.loop
+    if loop == "auto":
+        loop = "distillation" if MIN_PHOTOS_TO_DISTILL <= num_photos <= FEW_PHOTOS else "rounds"
     own = settings.preset == "short" and start_config(settings) is None
-    return replace(settings, regularized=own and num_photos <= FEW_PHOTOS)
+    defaults = DISTILLATION_DEFAULTS if loop == "distillation" else ROUNDS_DEFAULTS
+    given = {name: value for name in defaults if (value := getattr(settings, name)) is not None}
+    regularized = own and num_photos <= FEW_PHOTOS if settings.regularized is None else settings.regularized
+    values = {**defaults, **given, "loop": loop, "regularized": regularized}
+    if loop == "distillation":
+        values["hold_back"] = 0.0
+    return replace(settings, **values)
 
 
 def progressive_config(settings: RunSettings) -> ProgressiveConfig:
@@ -301,7 +352,7 @@ def progressive_config(settings: RunSettings) -> ProgressiveConfig:
         return replace(config, targets=_targets(settings), hold_back=hold_back, seed=settings.seed)
     return ProgressiveConfig(
         train=train,
-        rounds=EvenRounds(num_rounds=settings.num_rounds),
+        rounds=EvenRounds(num_rounds=_value(settings, "num_rounds")),
         targets=_targets(settings),
         stepping=SteppingConfig(step_distance=settings.step_distance, max_turn_degrees=settings.max_turn_degrees),
         mixture=_mixture_config(settings),
@@ -311,6 +362,26 @@ def progressive_config(settings: RunSettings) -> ProgressiveConfig:
         hold_back=hold_back,
         seed=settings.seed,
     )
+
+
+def distillation_config(settings: RunSettings, config: ProgressiveConfig) -> DistillationConfig:
+    """The constants of distillation for resolved settings, whose novel views and plain training `config` has."""
+    mixture = replace(
+        DistillationConfig().mixture, **{name: _value(settings, name) for name in ("novel_prob", "novel_weight")}
+    )
+    return DistillationConfig(
+        train=config.train,
+        targets=config.targets,
+        mixture=mixture,
+        num_references=settings.num_references,
+        seed=settings.seed,
+    )
+
+
+def _value(settings: RunSettings, name: str) -> Any:
+    """A setting, or where it is None what it stands for in rounds."""
+    value = getattr(settings, name)
+    return ROUNDS_DEFAULTS[name] if value is None else value
 
 
 def _hold_back_config(settings: RunSettings) -> HoldBackConfig:
@@ -324,8 +395,8 @@ def _hold_back_config(settings: RunSettings) -> HoldBackConfig:
 
 def _mixture_config(settings: RunSettings) -> MixtureConfig:
     return MixtureConfig(
-        novel_prob=settings.novel_prob,
-        novel_weight=settings.novel_weight,
+        novel_prob=_value(settings, "novel_prob"),
+        novel_weight=_value(settings, "novel_weight"),
         agreement=settings.agreement,
         unseen_weight=settings.unseen_weight,
         reference_agreement=settings.reference_agreement,
@@ -335,7 +406,7 @@ def _mixture_config(settings: RunSettings) -> MixtureConfig:
 def fixer_config(settings: RunSettings) -> FixerConfig:
     """The fixer of resolved settings."""
     return FixerConfig(
-        source=settings.fixer,
+        source=_value(settings, "fixer"),
         base=settings.base,
         precision=settings.fixer_precision,
         gate=settings.gate or "auto",
@@ -370,13 +441,13 @@ def _train_config(settings: RunSettings) -> TrainConfig:
 
 
 def _targets(settings: RunSettings) -> Targets:
-    name = settings.targets or ""
+    name = _value(settings, "targets")
     kind = TARGETS.get(name)
     if kind is None:
         return FileTargets(path=name)
     if kind is HeldOutTargets:
         return HeldOutTargets()
-    num_views = settings.num_novel
+    num_views = _value(settings, "num_novel")
     if kind is CoverageTargets:
         return CoverageTargets(num_views=num_views, num_candidates=max(48, 3 * num_views))
     return kind(num_views=num_views)

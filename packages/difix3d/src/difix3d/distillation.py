@@ -1,0 +1,254 @@
+"""Few photos: several splats teach one, by what they show together at places where no photo was taken.
+
+The members learn from the photos alone, from two seeds and two starts. Then every novel view becomes the median of
+their renders, and on request a fixer's work on that; pixels on which the members differ count less. The student begins
+anew, from the denser start, and learns from photos and novel views in one training. Without any fixer it is closer to
+held-out photos than any member (docs/benchmarks.md): splats of few photos err at random, and the median does not.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from difix3d import checkpoint
+from difix3d.ensemble import EnsembleView, ensemble_view
+from difix3d.errors import InputError
+from difix3d.fixers.batches import RenderedView, fixed_views
+from difix3d.fixers.contract import resident
+from difix3d.fixers.ensemble import EnsembleFixer
+from difix3d.novel_views import NovelView, NovelViews
+from difix3d.references import ranked_poses
+from splat_recon.trainer import SplatTrainer
+from splat_recon.views.mixture import ViewMixture
+from splat_recon.views.view_set import ViewSet
+
+if TYPE_CHECKING:
+    from jaxtyping import Float64
+
+    from difix3d.distillation_config import DistillationConfig
+    from difix3d.fixers.contract import ViewFixer
+    from splat_recon.config import TrainConfig
+    from splat_recon.scene.scene import Scene, View
+    from splat_recon.stereo.start import StereoStart
+    from splat_render.cameras import Camera
+
+STAGES = "distillation.json"
+"""Where a checkpoint keeps how far the stages are."""
+
+logger = logging.getLogger(__name__)
+
+
+class Distillation:
+    """Trains members, then the student; returns after any step and goes on when called again.
+
+    Steps are counted over all trainings one after the other, the first member's not included: it is given, trained.
+
+    Args:
+        scene: The scene, with the points of structure from motion.
+        captured: The views to train on and to take references from.
+        T_world_novel: Where the novel views are.
+        first: The first member, whose training is over before the others begin.
+        config: The method's constants.
+        stereo: What stereo adds to the points; None: nothing.
+        fixer: Works on what the members show together; None: nothing does.
+        device: Where the splats live.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        captured: Sequence[View],
+        T_world_novel: Float64[np.ndarray, "n 4 4"],
+        first: SplatTrainer,
+        config: DistillationConfig,
+        *,
+        stereo: StereoStart | None = None,
+        fixer: ViewFixer | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.scene = scene
+        self.dense = scene if stereo is None else stereo.scene(scene)
+        self.captured = tuple(captured)
+        self.T_world_novel = T_world_novel
+        self.config = config
+        self.stereo = stereo
+        self.fixer = fixer
+        self.device = device
+        self.members = [first]
+        self.student: SplatTrainer | None = None
+        self.novel: NovelViews | None = None
+
+    watch = None
+    """Nothing is held back, so nothing is watched."""
+
+    held_back: tuple[View, ...] = ()
+    """No photo is."""
+
+    newest_round_step: int | None = None
+    """There are no rounds to be saved after."""
+
+    progress = 1.0
+    """Novel views are where they should be from the start."""
+
+    @property
+    def num_rounds_done(self) -> int:
+        """1 once novel views are made."""
+        return 0 if self.novel is None else 1
+
+    @property
+    def same_as_plain(self) -> bool:
+        """Whether there is no student yet that could be scored."""
+        return self.student is None
+
+    @property
+    def max_steps(self) -> int:
+        """Steps in all."""
+        return sum(self.config.num_steps)
+
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        return sum(member.step for member in self.members[1:]) + (self.student.step if self.student else 0)
+
+    @property
+    def stage(self) -> str:
+        """What is being trained, in words."""
+        if self.step >= self.max_steps - self.config.num_steps[-1]:
+            return "the splat that learns from all"
+        return (
+            f"splat {min(len(self.members) + self._at_boundary, self.config.num_members)} of {self.config.num_members}"
+        )
+
+    @property
+    def _at_boundary(self) -> bool:
+        return self.members[-1].step == self.members[-1].config.max_steps
+
+    @property
+    def trainer(self) -> SplatTrainer:
+        """The student; before there is one, the newest member."""
+        return self.student or self.members[-1]
+
+    def train_until(self, step: int) -> None:
+        """Go on until so many steps are done; novel views are made when the student begins.
+
+        Raises:
+            ValueError: The first member's training is not over.
+        """
+        first = self.members[0]
+        if first.step < first.config.max_steps:
+            raise ValueError(f"the first member is at step {first.step} of {first.config.max_steps}: train it first")
+        while self.step < min(step, self.max_steps):
+            trainer = self._current()
+            before = self.step
+            trainer.train_until(min(trainer.config.max_steps, trainer.step + step - before))
+
+    def _current(self) -> SplatTrainer:
+        """The training that goes on, begun if need be."""
+        if self.student is not None:
+            return self.student
+        if not self._at_boundary:
+            return self.members[-1]
+        if len(self.members) < self.config.num_members:
+            index = len(self.members)
+            stereo = self.config.starts_with_stereo(index)
+            self.members.append(self._begun(self.config.member_config(index), self._photos(), stereo=stereo))
+            return self.members[-1]
+        if self.novel is None:
+            self.novel = self._novel_views()
+        self.student = self._begun(self.config.student_config(), self._mixture(self.novel), stereo=True)
+        return self.student
+
+    def _begun(self, config: TrainConfig, views: ViewSet | ViewMixture, *, stereo: bool) -> SplatTrainer:
+        if stereo and self.stereo is not None:
+            return SplatTrainer(self.dense, views, self.stereo.train_config(config), device=self.device)
+        return SplatTrainer(self.scene, views, config, device=self.device)
+
+    def _photos(self) -> ViewSet:
+        return ViewSet.from_views(self.captured)
+
+    def _mixture(self, novel: NovelViews) -> ViewSet | ViewMixture:
+        mixture = self.config.mixture
+        views = novel.training_views(mixture)
+        if not views:
+            return self._photos()
+        photos = ViewSet.from_views(self.captured, weight=mixture.captured_weight)
+        return photos.mixed_with(ViewSet(views), mixture.novel_prob)
+
+    def _novel_views(self) -> NovelViews:
+        """What the members show together, and the fixer makes of it."""
+        extent = self.scene.extent or 1.0
+        poses = np.stack([view.camera.T_world_cam for view in self.captured])
+        ranked = ranked_poses(self.T_world_novel, poses, self.config.num_references, extent=extent)
+        renderer = self.members[-1]
+        rendered = []
+        for T, row in zip(self.T_world_novel, ranked, strict=True):
+            camera = self.captured[row[0]].camera.with_pose(T)
+            references = [self.captured[index] for index in row[: self.config.num_references]]
+            rendered.append(RenderedView.of(camera, renderer.render(camera), references))
+        teacher = EnsembleFixer(
+            [member.render for member in self.members],
+            combine=self.config.combine,
+            disagreement=self.config.disagreement,
+            fixer=self.fixer,
+        )
+        with resident(teacher):
+            fixed = list(fixed_views(teacher, rendered, batch_size=self.config.fix_batch_size))
+        views = tuple(
+            NovelView(
+                camera=view.camera,
+                reference_name=view.references[0].name,
+                rendered=view.rgb,
+                fixed=better.rgb.to(view.rgb),
+                alpha=better.rgb.new_ones((*view.rgb.shape[:2], 1)) if view.alpha is None else view.alpha[..., None],
+                verdict=better.verdict,
+                confidence=better.confidence,
+            )
+            for view, better in zip(rendered, fixed, strict=True)
+        )
+        novel = NovelViews(round_index=0, views=views)
+        logger.info("%d novel views from %d splats: %s", len(views), len(self.members), novel.summary())
+        return novel
+
+    def together(self, camera: Camera) -> EnsembleView:
+        """What the members show together."""
+        return ensemble_view([member.render(camera) for member in self.members], self.config.combine)
+
+    def save(self, folder: Path) -> None:
+        """Write everything that `load` needs to go on as if nothing had happened; the first member is the caller's."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for index, member in enumerate(self.members[1:], start=1):
+            member.save(folder / f"member_{index}")
+        if self.student is not None and self.novel is not None:
+            checkpoint.save_progress(folder / "student", self.student, (self.novel,), num_rounds_done=1, progress=1.0)
+        state = {"members": len(self.members), "student": self.student is not None}
+        (folder / STAGES).write_text(json.dumps(state) + "\n", encoding="utf-8")
+
+    def load(self, folder: Path, *, device: str | None = None) -> None:
+        """Go on from a folder that `save` wrote; everything given must be as it was.
+
+        Raises:
+            InputError: The folder is incomplete, or of another run.
+        """
+        self.device = device or self.device
+        try:
+            state = json.loads((folder / STAGES).read_text(encoding="utf-8"))
+            num_members, has_student = int(state["members"]), bool(state["student"])
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
+        members = [self.members[0]]
+        for index in range(1, num_members):
+            scene = self.dense if self.config.starts_with_stereo(index) else self.scene
+            part = folder / f"member_{index}"
+            members.append(SplatTrainer.load(part, scene, self._photos(), device=self.device))
+        self.members = members
+        if has_student:
+            pool, _, _ = checkpoint.load_pool(folder / "student")
+            self.novel = pool[0]
+            views = self._mixture(self.novel)
+            self.student = checkpoint.load_splat(folder / "student", self.dense, views, device=self.device)

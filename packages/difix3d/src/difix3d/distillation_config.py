@@ -1,0 +1,98 @@
+"""How several splats teach one: the settings of `distillation`; no torch here, so that command lines answer at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+from difix3d.config import MixtureConfig
+from difix3d.target_config import SpreadTargets, Targets
+from splat_recon.config import TrainConfig
+
+SEED_STRIDE = 1000
+"""Seeds of the splats of one run are this far apart, so that runs of neighboring seeds share none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillationConfig:
+    """An ensemble of splats, and one more that learns from what they show together at novel views."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Training of a splat from the points of structure from motion alone; the first member's, as it is."""
+
+    num_sparse_members: int = 2
+    """Members that start from those points alone, the first one included."""
+
+    num_stereo_members: int = 2
+    """Members that start with stereo points too; where stereo believes nothing they start from those alone."""
+
+    member_length: float = 0.6
+    """Length of the other members' trainings, relative to the first one's."""
+
+    student_length: float = 2.0
+    """Length of the training of the splat that learns from them, relative to the first member's."""
+
+    combine: Literal["median", "mean"] = "median"
+    """How the members' renders become one."""
+
+    disagreement: float = 0.1
+    """Standard deviation of the members' colors, in [0, 1], at which a pixel counts exp(-1)."""
+
+    targets: Targets = field(default_factory=SpreadTargets)
+    """Where the novel views are: many, and far from the photos."""
+
+    mixture: MixtureConfig = field(
+        default_factory=lambda: MixtureConfig(novel_prob=0.6, novel_weight=1.0, alpha_threshold=0.0)
+    )
+    """How often a step takes a novel view, and how much it counts. Opacity is not asked: where few photos leave holes,
+    the members agree on the background or they do not."""
+
+    fix_batch_size: int = 4
+    """How many novel views a fixer on top of the ensemble gets at a time."""
+
+    num_references: int = 1
+    """How many captured views, the nearest first, it gets with each."""
+
+    seed: int = 42
+    """Of the novel views, and of the members but the first."""
+
+    def __post_init__(self) -> None:
+        if self.num_sparse_members < 1 or self.num_stereo_members < 0:
+            raise ValueError(
+                f"num_sparse_members must be at least 1 and num_stereo_members 0, got {self.num_sparse_members} and "
+                f"{self.num_stereo_members}"
+            )
+        for name in ("member_length", "student_length", "disagreement"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("fix_batch_size", "num_references"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def num_members(self) -> int:
+        """Splats that teach."""
+        return self.num_sparse_members + self.num_stereo_members
+
+    @property
+    def num_steps(self) -> tuple[int, ...]:
+        """Steps of the members after the first, and of the student."""
+        members = [self.member_config(index).max_steps for index in range(1, self.num_members)]
+        return (*members, self.student_config().max_steps)
+
+    def starts_with_stereo(self, member: int) -> bool:
+        """Whether a member, counted from 0, starts with stereo points."""
+        return member >= self.num_sparse_members
+
+    def member_config(self, member: int) -> TrainConfig:
+        """The training of a member, counted from 0, before stereo changes it."""
+        if member == 0:
+            return self.train
+        config = dataclasses.replace(self.train, seed=self.train.seed + SEED_STRIDE * member)
+        return config.scaled_to(max(1, round(self.member_length * self.train.max_steps)))
+
+    def student_config(self) -> TrainConfig:
+        """The training of the splat that learns from the members, before stereo changes it."""
+        config = dataclasses.replace(self.train, seed=self.train.seed + SEED_STRIDE * self.num_members)
+        return config.scaled_to(max(1, round(self.student_length * self.train.max_steps)))

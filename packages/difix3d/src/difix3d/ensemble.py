@@ -1,0 +1,90 @@
+"""What several splats of the same photos show together, and how far they agree.
+
+Splats of few photos err at random: trained from another seed or another start, they put their fog and floaters
+elsewhere. Their median is closer to the truth than any of them (docs/benchmarks.md), and where they differ none is to
+be relied on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from splat_render.output import RenderOutput
+
+Combine = Literal["median", "mean"]
+"""How several renders become one; the median of an even number is the mean of the middle two."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class EnsembleView:
+    """One view as several splats show it."""
+
+    rgb: Float[Tensor, "h w c=3"]
+    """Their median or mean, sRGB in [0, 1]."""
+
+    alpha: Float[Tensor, "h w"]
+    """The mean of their opacities, in [0, 1]."""
+
+    deviation: Float[Tensor, "h w"]
+    """Standard deviation of their colors, mean over red, green and blue; 0 where there is one splat."""
+
+
+def ensemble_view(outputs: Sequence[RenderOutput], combine: Combine) -> EnsembleView:
+    """Combine the renders of one camera.
+
+    Raises:
+        ValueError: There is no render.
+    """
+    if not outputs:
+        raise ValueError("expected at least one render")
+    rgb = torch.stack([output.rgb.clamp(0, 1) for output in outputs])
+    alpha = torch.stack([output.alpha[..., 0].clamp(0, 1) for output in outputs])
+    if combine == "mean":
+        combined = rgb.mean(dim=0)
+    else:
+        ordered, middle = rgb.sort(dim=0).values, len(outputs) // 2
+        combined = ordered[middle] if len(outputs) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    deviation = rgb.std(dim=0).mean(dim=-1) if len(outputs) > 1 else torch.zeros_like(alpha[0])
+    return EnsembleView(rgb=combined, alpha=alpha.mean(dim=0), deviation=deviation)
+
+
+def agreement(deviation: Float[Tensor, "*size"], scale: float) -> Float[Tensor, "*size"]:
+    """Confidence in [0, 1] for a deviation of colors: exp(-(deviation / scale)^2)."""
+    return torch.exp(-((deviation / scale) ** 2))
+
+
+def confidence_of_fix(
+    combined: Float[Tensor, "h w c=3"],
+    fixed: Float[Tensor, "h w c=3"],
+    deviation: Float[Tensor, "h w"],
+    scale: float,
+) -> Float[Tensor, "h w"]:
+    """Confidence in a fix of an ensemble's view, in [0, 1].
+
+    Where the splats differ, a fixer that changes the view decides between them and is relied on as far as it does;
+    where it leaves the view as it is, nothing is decided, and the splats' agreement counts. A change beyond what the
+    splats differ by contradicts all of them, as a tint does, and counts less the farther it goes.
+
+    Args:
+        combined: What the splats show together.
+        fixed: What the fixer made of it.
+        deviation: How far the splats differ.
+        scale: Deviation or contradiction at which a pixel counts exp(-1).
+    """
+    change = (fixed - combined).abs().mean(dim=-1)
+    decided = (change / (deviation + 1 / 255)).clamp(0, 1)
+    undecided = agreement(deviation, scale)
+    contradiction = (change - NUM_DEVIATIONS * deviation).clamp_min(0)
+    return (decided + (1 - decided) * undecided) * agreement(contradiction, scale)
+
+
+NUM_DEVIATIONS = 2.0
+"""A fix may go this many standard deviations from the splats' view without contradicting them."""

@@ -1,0 +1,234 @@
+"""Several splats teach one: what they show together, how far it is relied on, and the stages on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from difix3d.distillation import Distillation
+from difix3d.distillation_config import DistillationConfig
+from difix3d.ensemble import agreement, confidence_of_fix, ensemble_view
+from difix3d.errors import InputError
+from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
+from difix3d.fixers.ensemble import EnsembleFixer
+from difix3d.target_config import SpreadTargets
+from difix3d.targets import neighboring_pairs, target_poses
+from splat_recon.config import TrainConfig
+from splat_recon.scene.normalize import normalized
+from splat_recon.scene.scene import Scene
+from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon.stereo.config import StereoConfig
+from splat_recon.stereo.start import StereoMatching, StereoStart
+from splat_recon.trainer import SplatTrainer
+from splat_recon.views.view_set import ViewSet
+from splat_render.cameras import Camera
+from splat_render.output import RenderOutput, RenderStats
+
+STEPS = 10
+
+
+class Flat:
+    """A splat that shows one gray everywhere."""
+
+    def __init__(self, gray: float, alpha: float = 1.0) -> None:
+        self.gray, self.alpha = gray, alpha
+
+    def __call__(self, camera: Camera) -> RenderOutput:
+        size = (camera.height, camera.width)
+        return RenderOutput(
+            rgb=torch.full((*size, 3), self.gray),
+            alpha=torch.full((*size, 1), self.alpha),
+            depth=torch.ones((*size, 1)),
+            stats=RenderStats(means2d=torch.zeros((0, 2)), radii_px=torch.zeros(0), width=size[1], height=size[0]),
+        )
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    config = SyntheticConfig(layout="shelf", num_views=4, width=48, height=36, num_points=60)
+    return normalized(generate_scene(12, config))
+
+
+@pytest.fixture(scope="module")
+def stereo(scene: Scene) -> StereoStart:
+    config = StereoConfig(sizes=(48,), num_sweeps=(3,), num_geometric_rounds=(1,), num_points=80, min_component=20)
+    matching = StereoMatching(scene, scene.views, config)
+    while not matching.done:
+        matching.advance()
+    start = matching.start()
+    assert start.helps
+    return start
+
+
+def config_of(**changes: object) -> DistillationConfig:
+    train = TrainConfig(seed=3).scaled_to(STEPS)
+    return dataclasses.replace(DistillationConfig(train=train, seed=3), **changes)
+
+
+def poses_of(scene: Scene, number: int = 5) -> np.ndarray:
+    poses = np.stack([view.camera.T_world_cam for view in scene.views])
+    rng = np.random.default_rng(0)
+    return target_poses(SpreadTargets(num_views=number), poses, poses[:0], extent=scene.extent, generator=rng)
+
+
+def first_member(scene: Scene) -> SplatTrainer:
+    trainer = SplatTrainer(scene, ViewSet.from_views(scene.views), config_of().train)
+    trainer.train_until(STEPS)
+    return trainer
+
+
+def distillation(scene: Scene, stereo: StereoStart | None, fixer: ViewFixer | None = None) -> Distillation:
+    first = first_member(scene)
+    return Distillation(scene, scene.views, poses_of(scene), first, config_of(), stereo=stereo, fixer=fixer)
+
+
+def request_of(scene: Scene) -> FixRequest:
+    cameras = tuple(view.camera for view in scene.views[:2])
+    return FixRequest(rgb=torch.zeros((2, 36, 48, 3)), alpha=None, cameras=cameras, references=((), ()))
+
+
+def test_the_median_leaves_out_a_splat_of_fog_and_the_mean_does_not(scene: Scene):
+    camera = scene.views[0].camera
+    outputs = [Flat(gray)(camera) for gray in (0.2, 0.22, 0.24, 1.0)]
+    assert ensemble_view(outputs, "median").rgb[0, 0, 0].item() == pytest.approx(0.23)
+    assert ensemble_view(outputs[:3], "median").rgb[0, 0, 0].item() == pytest.approx(0.22)
+    assert ensemble_view(outputs, "mean").rgb[0, 0, 0].item() == pytest.approx(0.415)
+    with pytest.raises(ValueError, match="at least one"):
+        ensemble_view([], "mean")
+
+
+def test_confidence_falls_as_the_splats_differ(scene: Scene):
+    same = EnsembleFixer([Flat(0.5), Flat(0.5)])(request_of(scene))
+    differ = EnsembleFixer([Flat(0.4), Flat(0.4 + 0.1 * 2**0.5)])(request_of(scene))
+    assert same.confidence is not None
+    assert differ.confidence is not None
+    assert torch.all(same.confidence == 1)
+    assert torch.allclose(differ.confidence, torch.tensor(np.exp(-1), dtype=torch.float32))
+    assert same.rgb[0, 0, 0, 0] == 0.5
+    assert same.verdicts[0].applied_change == pytest.approx(0.5)
+    alone = EnsembleFixer([Flat(0.5)])(request_of(scene))
+    assert alone.confidence is not None
+    assert torch.all(alone.confidence == 1)
+
+
+def test_another_fixer_gets_what_the_splats_show_together(scene: Scene):
+    asked = []
+
+    def brighter(request: FixRequest) -> FixResult:
+        asked.append(request)
+        return FixResult.of(request, request.rgb + 0.01)
+
+    result = EnsembleFixer([Flat(0.2, 0.5), Flat(0.4, 1.0)], combine="mean", fixer=brighter)(request_of(scene))
+    assert asked[0].rgb[0, 0, 0, 0].item() == pytest.approx(0.3)
+    assert asked[0].alpha[0, 0, 0].item() == pytest.approx(0.75)
+    assert asked[0].cameras == request_of(scene).cameras or len(asked[0].cameras) == 2
+    assert result.rgb[0, 0, 0, 0].item() == pytest.approx(0.31)
+
+
+def test_a_fix_is_relied_on_where_it_decides_and_less_where_it_contradicts_all():
+    combined = torch.full((1, 1, 3), 0.5)
+
+    def relied(change: float, deviation: float) -> float:
+        return float(confidence_of_fix(combined, combined + change, torch.full((1, 1), deviation), 0.1))
+
+    assert relied(0.0, 0.0) == pytest.approx(1)
+    assert relied(0.0, 0.2) == pytest.approx(float(agreement(torch.tensor(0.2), 0.1)))
+    assert relied(0.25, 0.2) > 0.95
+    assert relied(0.2, 0.0) < 0.05
+    assert relied(0.2, 0.05) > relied(0.2, 0.02)
+
+
+def test_novel_views_lie_between_and_around_photos_that_look_the_same_way(scene: Scene):
+    poses = np.stack([view.camera.T_world_cam for view in scene.views])
+    away = poses[:1].copy()
+    away[0, :3, :3] = away[0, :3, :3] @ np.diag([-1.0, 1.0, -1.0])
+    config = SpreadTargets(num_views=30)
+    pairs = neighboring_pairs(np.concatenate([poses, away]), config, extent=scene.extent)
+    assert pairs
+    assert all(len(poses) not in pair for pair in pairs)
+    exact = dataclasses.replace(config, shift=0.0, turn_degrees=0.0)
+    rng = np.random.default_rng(1)
+    targets = target_poses(exact, poses, poses[:0], extent=scene.extent, generator=rng)
+    distances = np.linalg.norm(targets[:, None, :3, 3] - poses[None, :, :3, 3], axis=-1).min(axis=1)
+    on_photos = distances < 1e-9
+    assert on_photos[::3].all()
+    assert not on_photos[1::3].any()
+    far = target_poses(config, poses, poses[:0], extent=scene.extent, generator=np.random.default_rng(1))
+    moved = np.linalg.norm(far[:, :3, 3] - targets[:, :3, 3], axis=1)
+    assert 0.05 * scene.extent < np.median(moved) < 0.5 * scene.extent
+
+
+def test_stages_follow_each_other_in_as_many_steps_as_they_say(scene: Scene, stereo: StereoStart):
+    run = distillation(scene, stereo)
+    assert run.config.num_steps == (6, 6, 6, 20)
+    assert run.stage == "splat 2 of 4"
+    run.train_until(7)
+    assert [member.step for member in run.members] == [STEPS, 6, 1]
+    assert run.step == 7
+    assert len({member.config.seed for member in run.members}) == 3
+    assert len(run.members[2].gaussians) > len(run.members[1].gaussians)
+    run.train_until(18)
+    assert run.student is None
+    assert run.stage == "the splat that learns from all"
+    run.train_until(100)
+    assert run.step == run.max_steps == 38
+    assert run.student is not None
+    assert run.novel is not None
+    assert len(run.novel.views) == 5
+    assert run.trainer is run.student
+    confidences = [view.confidence for view in run.novel.views]
+    assert all(one is not None and 0 < float(one.mean()) < 1 for one in confidences)
+
+
+def test_any_number_of_stops_changes_no_bit(scene: Scene, stereo: StereoStart, tmp_path: Path):
+    whole = distillation(scene, stereo)
+    whole.train_until(whole.max_steps)
+    part = distillation(scene, stereo)
+    for number, step in enumerate((4, 6, 13, 18, 19, 30)):
+        part.train_until(step)
+        part.save(tmp_path / str(number))
+        part = distillation(scene, stereo)
+        part.load(tmp_path / str(number))
+        assert part.step == step
+    part.train_until(part.max_steps)
+    for name, values in whole.trainer.gaussians.parameters().items():
+        assert torch.equal(values, part.trainer.gaussians.parameters()[name]), name
+
+
+def test_a_torn_checkpoint_is_refused(scene: Scene, stereo: StereoStart, tmp_path: Path):
+    run = distillation(scene, stereo)
+    with pytest.raises(InputError, match="cannot be read"):
+        run.load(tmp_path)
+    run.train_until(8)
+    run.save(tmp_path)
+    (tmp_path / "member_2" / "state.json").unlink()
+    with pytest.raises(ValueError, match="not a whole checkpoint"):
+        distillation(scene, stereo).load(tmp_path)
+
+
+def test_without_stereo_all_start_from_the_points(scene: Scene):
+    run = distillation(scene, None)
+    run.train_until(run.max_steps)
+    starts = [len(member.gaussians) for member in run.members]
+    assert max(starts) < 80
+
+
+def test_a_fixer_on_top_teaches_the_student(scene: Scene, stereo: StereoStart):
+    def dark(request: FixRequest) -> FixResult:
+        return FixResult.of(request, torch.zeros_like(request.rgb), torch.ones(request.rgb.shape[:3]))
+
+    run = distillation(scene, stereo, dark)
+    run.train_until(19)
+    assert run.novel is not None
+    assert all(float(view.fixed.max()) == 0 for view in run.novel.views)
+    assert all(float(view.confidence.mean()) < 0.5 for view in run.novel.views if view.confidence is not None)
+
+
+def test_the_first_member_must_be_trained(scene: Scene):
+    untrained = SplatTrainer(scene, ViewSet.from_views(scene.views), config_of().train)
+    with pytest.raises(ValueError, match="train it first"):
+        Distillation(scene, scene.views, poses_of(scene), untrained, config_of()).train_until(1)

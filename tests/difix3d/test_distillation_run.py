@@ -1,0 +1,130 @@
+"""A whole run from few photos: which loop it is, its report, and that stops change nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from difix3d.experiment import Experiment
+from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
+from difix3d.run_folder import RunFolder
+from difix3d.settings import RunSettings, distillation_config, for_photos, progressive_config, resolved
+from difix3d.target_config import AroundTargets, SpreadTargets
+from splat_recon.io.colmap import write_scene
+from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> RunSettings:
+    folder = tmp_path_factory.mktemp("scene") / "shelf"
+    config = SyntheticConfig(layout="shelf", num_views=6, width=56, height=42, num_points=80)
+    write_scene(folder, generate_scene(12, config))
+    return RunSettings(
+        scene=str(folder), max_steps=10, max_gaussians=400, split="every:3", num_novel=4, checkpoint_every=7
+    )
+
+
+def run(
+    settings: RunSettings,
+    folder: Path,
+    *,
+    stop_at: int | None = None,
+    resume: bool = False,
+    fixer: ViewFixer | None = None,
+) -> Experiment:
+    experiment = Experiment(settings, RunFolder(folder), resume=resume, fixer=fixer)
+    phases = [progress.phase for progress in experiment.run(stop_at=stop_at)]
+    assert phases[0] == "prepare"
+    return experiment
+
+
+@pytest.fixture(scope="module")
+def whole(settings: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert run(settings, folder).finished
+    return folder
+
+
+def test_few_photos_are_distilled_unless_rounds_are_asked_for():
+    few = for_photos(resolved(RunSettings(), "cpu"), 6)
+    assert (few.loop, few.fixer, few.num_novel, few.novel_prob, few.novel_weight) == (
+        "distillation",
+        "none",
+        60,
+        0.6,
+        1,
+    )
+    config = progressive_config(few)
+    assert isinstance(config.targets, SpreadTargets)
+    teaching = distillation_config(few, config)
+    assert teaching.num_steps == (960, 960, 960, 3200)
+    assert teaching.mixture.novel_prob == 0.6
+    many = for_photos(resolved(RunSettings(), "cpu"), 13)
+    assert (many.loop, many.fixer, many.num_rounds) == ("rounds", "default", 5)
+    assert isinstance(progressive_config(many).targets, AroundTargets)
+    for asked in (RunSettings(num_rounds=2), RunSettings(hold_back=0.1), RunSettings(from_ply="a.ply")):
+        assert for_photos(resolved(asked, "cpu"), 6).loop == "rounds"
+    assert for_photos(resolved(RunSettings(preset="released"), "cpu"), 6).loop == "rounds"
+    own = for_photos(resolved(RunSettings(fixer="default", num_novel=7, targets="path"), "cpu"), 6)
+    assert (own.loop, own.fixer, own.num_novel, own.targets) == ("distillation", "default", 7, "path")
+    with pytest.raises(ValueError, match="trains its splats from the photos"):
+        RunSettings(loop="distillation", preset="paper")
+
+
+def test_a_run_leaves_figures_of_every_part(whole: Path):
+    metrics = json.loads((whole / "metrics.json").read_text())
+    parts = metrics["parts"]
+    assert list(parts) == [
+        "one splat, from the points",
+        "one splat, with stereo",
+        "4 splats together",
+        "the splat that learned from them",
+    ]
+    assert parts["the splat that learned from them"] == metrics["variants"]["loop"]["psnr"]
+    assert parts["one splat, from the points"] == metrics["variants"]["plain"]["psnr"]
+    assert metrics["variants"]["loop"]["step"] == 10 + 6 + 6 + 6 + 20
+    report = (whole / "report.html").read_text()
+    assert "Several splats taught one more" in report
+    assert "The start by stereo" in report
+    assert (whole / "stereo.png").is_file()
+    assert len(list((whole / "images" / "round_00").glob("*.png"))) == 4
+    assert json.loads((whole / "config.json").read_text())["resolved"]["distillation"]["num_stereo_members"] == 2
+
+
+def test_stops_in_every_stage_change_nothing(settings: RunSettings, whole: Path, tmp_path: Path):
+    folder = tmp_path / "parts"
+    for number, stop_at in enumerate((6, 12, 20, 28, 35, None)):
+        experiment = run(settings, folder, stop_at=stop_at, resume=number > 0)
+        assert experiment.step == (stop_at or 48)
+    assert (folder / "metrics.json").read_text() == (whole / "metrics.json").read_text()
+    assert (folder / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+    assert (folder / "loop.ply").read_bytes() == (whole / "loop.ply").read_bytes()
+    assert (folder / "plain.ply").read_bytes() == (whole / "plain.ply").read_bytes()
+
+
+def test_without_stereo_there_are_no_splats_that_start_with_it(settings: RunSettings, tmp_path: Path):
+    run(dataclasses.replace(settings, stereo="off"), tmp_path / "run")
+    assert "one splat, with stereo" not in json.loads((tmp_path / "run" / "metrics.json").read_text())["parts"]
+    assert not (tmp_path / "run" / "stereo.npz").exists()
+
+
+def test_a_fixer_works_on_what_the_splats_show_together(settings: RunSettings, tmp_path: Path):
+    asked = []
+
+    def fixer(request: FixRequest) -> FixResult:
+        asked.append(len(request))
+        return FixResult.of(request, request.rgb)
+
+    run(settings, tmp_path / "run", stop_at=29, fixer=fixer)
+    assert sum(asked) == 4
+
+
+def test_rounds_start_with_stereo_in_both_trainings(settings: RunSettings, tmp_path: Path):
+    asked = dataclasses.replace(settings, num_rounds=1, fixer="none", num_novel=2)
+    experiment = run(asked, tmp_path / "run", stop_at=3)
+    assert experiment.stereo is not None
+    assert len(experiment.scene.points) > 200
+    assert experiment.config.train.strategy.grow_grad2d == 4e-4
