@@ -60,7 +60,14 @@ def _short_film(monkeypatch):
 @pytest.fixture(scope="module")
 def settings(scene_folder, weights):
     return RunSettings(
-        scene=str(scene_folder), fixer=str(weights), targets="test", max_steps=24, num_rounds=2, split="every:3", seed=1
+        scene=str(scene_folder),
+        fixer=str(weights),
+        targets="test",
+        stereo="off",
+        max_steps=24,
+        num_rounds=2,
+        split="every:3",
+        seed=1,
     )
 
 

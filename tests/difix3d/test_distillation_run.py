@@ -13,6 +13,7 @@ from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
 from difix3d.run_folder import RunFolder
 from difix3d.settings import RunSettings, distillation_config, for_photos, progressive_config, resolved
 from difix3d.target_config import AroundTargets, SpreadTargets
+from splat_recon.config import AdcConfig
 from splat_recon.io.colmap import write_scene
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 
@@ -127,4 +128,6 @@ def test_rounds_start_with_stereo_in_both_trainings(settings: RunSettings, tmp_p
     experiment = run(asked, tmp_path / "run", stop_at=3)
     assert experiment.stereo is not None
     assert len(experiment.scene.points) > 200
-    assert experiment.config.train.strategy.grow_grad2d == 4e-4
+    strategy = experiment.config.train.strategy
+    assert isinstance(strategy, AdcConfig)
+    assert strategy.grow_grad2d == 4e-4

@@ -180,17 +180,22 @@ class Distillation:
         photos = ViewSet.from_views(self.captured, weight=mixture.captured_weight)
         return photos.mixed_with(ViewSet(views), mixture.novel_prob)
 
-    def _novel_views(self) -> NovelViews:
-        """What the members show together, and the fixer makes of it."""
+    def novel_cameras(self) -> list[tuple[Camera, list[View]]]:
+        """The novel views' cameras, with the lens of the nearest captured view, and the nearest captured views."""
         extent = self.scene.extent or 1.0
         poses = np.stack([view.camera.T_world_cam for view in self.captured])
         ranked = ranked_poses(self.T_world_novel, poses, self.config.num_references, extent=extent)
+        return [
+            (self.captured[row[0]].camera.with_pose(T), [self.captured[index] for index in row])
+            for T, row in zip(self.T_world_novel, ranked, strict=True)
+        ]
+
+    def _novel_views(self) -> NovelViews:
+        """What the members show together, and the fixer makes of it."""
         renderer = self.members[-1]
-        rendered = []
-        for T, row in zip(self.T_world_novel, ranked, strict=True):
-            camera = self.captured[row[0]].camera.with_pose(T)
-            references = [self.captured[index] for index in row[: self.config.num_references]]
-            rendered.append(RenderedView.of(camera, renderer.render(camera), references))
+        rendered = [
+            RenderedView.of(camera, renderer.render(camera), references) for camera, references in self.novel_cameras()
+        ]
         teacher = EnsembleFixer(
             [member.render for member in self.members],
             combine=self.config.combine,

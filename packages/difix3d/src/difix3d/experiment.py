@@ -193,12 +193,12 @@ class Experiment:
             generator=np.random.default_rng(self.config.seed),
             scene=self.scene,
         )
-        yield from self._match_stereo()
-        self.distillation = distillation_config(self.settings, self.config)
         num_targets = len(self.T_world_target)
         needed = picture_bytes(self.config, self.captured, num_targets=num_targets, num_held_out=len(self.held_out))
         check_image_memory(needed, self.settings.image_memory)
         yield Progress(phase=phase, done=2, total=3, note="splat")
+        yield from self._match_stereo()
+        self.distillation = distillation_config(self.settings, self.config)
         if not self.resume:
             config = {"config": asdict(self.config)}
             if self._distills:
