@@ -20,9 +20,10 @@ from splat_recon.scene.normalize import normalized, principal_axes, similarity_f
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
+from splat_render.files.formats import SplatFile, write_splats
 from splat_render.files.ply import write_ply
 from splat_render.gaussians import Gaussians
-from splat_render.poses import transform_points
+from splat_render.poses import inverse, similarity, transform_points
 from splat_render.transform import transformed
 
 
@@ -76,6 +77,16 @@ def test_a_ply_in_colmaps_frame_gives_the_same_picture(scene, trained, tmp_path)
     write_ply(path, transformed(trained.gaussians, np.linalg.inv(scene.T_scene_colmap)))
     assert not np.allclose(scene.T_scene_colmap, np.eye(4), atol=0.1)
     _assert_same_picture(scene, trained, start_gaussians(StartConfig(path=str(path), kind="ply"), scene))
+
+
+def test_a_file_with_a_world_offset_is_that_much_farther_away(scene, trained, tmp_path):
+    offset = (500_000.0, 4_000_000.0, 100.0)
+    T_far_colmap = similarity(1.0, np.eye(3), np.array(offset))
+    far = dataclasses.replace(scene, T_scene_colmap=scene.T_scene_colmap @ inverse(T_far_colmap))
+    raw = transformed(trained.gaussians, np.linalg.inv(scene.T_scene_colmap))
+    write_splats(tmp_path / "a.ply", SplatFile(gaussians=raw, offset=offset))
+    started = start_gaussians(StartConfig(path=str(tmp_path / "a.ply"), kind="ply"), far)
+    torch.testing.assert_close(started.means, trained.gaussians.means, atol=1e-5, rtol=0)
 
 
 def _gsplats_frame(scene_in_colmap):

@@ -80,6 +80,8 @@ def _opened(args: cli.Render, given: CameraFile | None) -> tuple[DrawableSplats,
     colmap_unit = 1.0
     if args.splats is not None:
         splats = DrawableSplats.of_file(args.splats, device=chosen_device(args.device))
+        cameras = [splats.near(camera) for camera in cameras]
+        splats = splats.without_offset()
     else:
         from splat_recon.trained import TrainedSplats
 

@@ -56,4 +56,5 @@ def _opened(args: cli.View) -> tuple[DrawableSplats, dict[str, Camera]]:
 
         file = read_camera_file(args.cameras)
         cameras = dict(zip(file.names, file.cameras, strict=True))
-    return DrawableSplats.of_file(args.splats or Path(), device=chosen_device(args.device)), cameras
+    splats = DrawableSplats.of_file(args.splats or Path(), device=chosen_device(args.device))
+    return splats.without_offset(), {name: splats.near(camera) for name, camera in cameras.items()}

@@ -128,8 +128,10 @@ def _film(config: EnhanceConfig, given: CameraFile, splats: DrawableSplats) -> l
         return given.cameras
     if len(given.cameras) < 2:
         raise InputError(f"a path needs two cameras, got {len(given.cameras)}: use --path given, or name other cameras")
-    near, far = depth_range(splats.gaussians, given.cameras)
-    return camera_path(given.cameras, CameraPathConfig(kind=config.path, num_frames=config.frames), near=near, far=far)
+    cameras = [splats.near(camera) for camera in given.cameras]
+    near, far = depth_range(splats.gaussians, cameras)
+    path = camera_path(cameras, CameraPathConfig(kind=config.path, num_frames=config.frames), near=near, far=far)
+    return [splats.in_world(camera) for camera in path]
 
 
 def _sized(camera: Camera, max_size: int | None) -> Camera:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,12 @@ class PosedPhotos:
         centres = T_world_photo[:, :3, 3]
         extent = float(np.linalg.norm(centres - centres.mean(axis=0), axis=1).max()) or 1.0
         return cls(paths=tuple(path for path, _ in posed), T_world_photo=T_world_photo, extent=extent)
+
+    def less(self, offset: tuple[float, float, float]) -> PosedPhotos:
+        """The same in a world whose origin lies at `offset`."""
+        T_near_photo = self.T_world_photo.copy()
+        T_near_photo[:, :3, 3] -= offset
+        return replace(self, T_world_photo=T_near_photo)
 
     def nearest(self, T_world_cam: Float64[np.ndarray, "n 4 4"], num: int) -> tuple[tuple[Path, ...], ...]:
         """For every pose so many photos (all, if there are fewer), the nearest first."""

@@ -52,11 +52,10 @@ from difix3d.track import begun, forked
 from splat_recon.errors import DivergedError
 from splat_recon.evaluate import evaluate
 from splat_recon.metrics import make_lpips
+from splat_recon.trained import export_ply
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
 from splat_render.device import chosen_device
-from splat_render.files.ply import write_ply
-from splat_render.transform import transformed
 
 if TYPE_CHECKING:
     from splat_recon.stereo.start import StereoStart
@@ -397,10 +396,9 @@ class Experiment:
                     evaluate_variant(name, render, self.held_out, num_gaussians=len(trainer.gaussians), lpips=lpips)
                 )
             yield Progress(phase="compare", done=len(results), total=4)
-        T_colmap_scene = np.linalg.inv(self.scene.T_scene_colmap)
         with as_input_error():
             for name, trainer in (("plain", plain), ("loop", loop)):
-                write_ply(self.folder.path / f"{name}.ply", transformed(trainer.gaussians, T_colmap_scene))
+                export_ply(self.folder.path / f"{name}.ply", trainer.gaussians, self.scene.T_scene_colmap)
             write_comparison(self.folder.images, self.held_out, results)
             fixes_film = self._has_fixer and not final_fix_changes_nothing(results)
             shown = write_film(

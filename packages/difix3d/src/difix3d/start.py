@@ -19,7 +19,7 @@ from splat_recon.scene.normalize import gsplat_frame
 from splat_recon.scene.scene import Scene
 from splat_render.files.formats import read_splats
 from splat_render.gaussians import Gaussians
-from splat_render.poses import inverse
+from splat_render.poses import inverse, rigid
 from splat_render.transform import transformed
 
 SAFE_TORCH = (2, 10)
@@ -48,7 +48,9 @@ def start_gaussians(config: StartConfig, scene: Scene) -> Gaussians:
     path = Path(config.path)
     with as_input_error():
         if config.kind == "ply":
-            return transformed(read_splats(path).gaussians, scene.T_scene_colmap)
+            content = read_splats(path)
+            T_colmap_file = rigid(np.eye(3), np.array(content.offset))
+            return transformed(content.gaussians, scene.T_scene_colmap @ T_colmap_file)
         if path.suffix == ".pt":
             gaussians = _of_gsplat(path)
             T_scene_file = scene.T_scene_colmap if config.frame == "colmap" else inverse(gsplat_frame(scene))

@@ -3,15 +3,20 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from splat_recon.errors import InputError
 from splat_recon.trained import TrainedSplats
 from splat_render.cameras import Camera
-from splat_render.files.formats import SplatFile, read_splats
+from splat_render.files.formats import SplatFile, near_zero, read_splats
+from splat_render.files.world_offset import ZERO, Offset
 from splat_render.gaussians import Gaussians
 from splat_render.output import RenderOutput
 from splat_render.rasterizer import RenderConfig, make_rasterizer
+
+DRAWN_FAR = 10.0
+"""So many of its own sizes from zero a splat is moved to be drawn: rasterizers compute in float32."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -19,7 +24,7 @@ class DrawableSplats:
     """Gaussians with what it takes to render them as they were meant."""
 
     gaussians: Gaussians
-    """In the frame of the cameras that will look at them, on `device`."""
+    """In the frame of the cameras that will look at them, but for `offset`; on `device`."""
 
     sh_degree: int
     """Degree of the view-dependent colours that are shown."""
@@ -32,6 +37,9 @@ class DrawableSplats:
 
     device: str
     """Where they render."""
+
+    offset: Offset = ZERO
+    """What to add to the Gaussians' positions for the cameras' frame; zero unless its origin is far away."""
 
     @classmethod
     def of_run(cls, splats: TrainedSplats) -> "DrawableSplats":
@@ -53,7 +61,7 @@ class DrawableSplats:
         Raises:
             InputError: The file is no splat file that can be read, or holds nothing to look at.
         """
-        content: SplatFile = read_splats(path)
+        content: SplatFile = near_zero(read_splats(path), far=DRAWN_FAR)
         if not len(content.gaussians):
             raise InputError(f"{path} holds no Gaussians: there is nothing to show")
         return cls(
@@ -62,7 +70,27 @@ class DrawableSplats:
             config=RenderConfig(antialiased=content.antialiased),
             background=background,
             device=device,
+            offset=content.offset,
         )
+
+    def near(self, camera: Camera) -> Camera:
+        """A camera of the world in the frame of the Gaussians' own positions, which are near its origin."""
+        return self._moved(camera, -1.0)
+
+    def in_world(self, camera: Camera) -> Camera:
+        """The way back from `near`."""
+        return self._moved(camera, 1.0)
+
+    def without_offset(self) -> "DrawableSplats":
+        """The same for cameras that `near` has moved already."""
+        return replace(self, offset=ZERO)
+
+    def _moved(self, camera: Camera, sign: float) -> Camera:
+        if self.offset == ZERO:
+            return camera
+        T_world_cam = camera.T_world_cam.copy()
+        T_world_cam[:3, 3] += sign * np.array(self.offset)
+        return camera.with_pose(T_world_cam)
 
     def over(self, background: tuple[float, float, float]) -> "DrawableSplats":
         """The same before another background."""
@@ -73,4 +101,4 @@ class DrawableSplats:
         rasterize = make_rasterizer(self.device, self.config)
         background = torch.tensor(self.background, dtype=torch.float32, device=self.device)
         with torch.no_grad():
-            return rasterize(self.gaussians, camera, sh_degree=self.sh_degree, background=background)
+            return rasterize(self.gaussians, self.near(camera), sh_degree=self.sh_degree, background=background)

@@ -12,8 +12,10 @@ from splat_recon.errors import InputError
 from splat_render.cameras import Camera
 from splat_render.files.formats import SplatFile, write_splats
 from splat_render.files.ply import write_ply
+from splat_render.files.world_offset import comments_of, offset_for
 from splat_render.gaussians import Gaussians
 from splat_render.output import RenderOutput
+from splat_render.poses import decompose_similarity, inverse
 from splat_render.rasterizer import RenderConfig, make_rasterizer
 from splat_render.transform import transformed
 
@@ -83,11 +85,15 @@ def export_ply(path: Path, gaussians: Gaussians, T_scene_colmap: np.ndarray) -> 
     Raises:
         InputError: The file cannot be written.
     """
-    write_ply(path, in_colmap_frame(gaussians, T_scene_colmap))
+    content = _in_world(gaussians, T_scene_colmap, antialiased=False)
+    write_ply(path, content.gaussians, comments=comments_of(content.offset))
 
 
 def export_splats(path: Path, gaussians: Gaussians, T_scene_colmap: np.ndarray, *, antialiased: bool = False) -> None:
     """Write Gaussians in COLMAP's frame, where the photos' own cameras are, in the format that the name asks for.
+
+    Where that frame's origin is far from the scene, positions are written less an offset that the file names
+    (`splat_render.files.world_offset`): float32 would round them.
 
     Args:
         path: The file; .ply, .compressed.ply, .spz or .splat.
@@ -98,10 +104,20 @@ def export_splats(path: Path, gaussians: Gaussians, T_scene_colmap: np.ndarray, 
     Raises:
         InputError: The file cannot be written, or its ending is another.
     """
-    content = SplatFile(gaussians=in_colmap_frame(gaussians, T_scene_colmap), antialiased=antialiased)
-    write_splats(path, content)
+    write_splats(path, _in_world(gaussians, T_scene_colmap, antialiased=antialiased))
 
 
 def in_colmap_frame(gaussians: Gaussians, T_scene_colmap: np.ndarray) -> Gaussians:
     """Gaussians of the scene's frame, on any device, in COLMAP's, on the CPU."""
     return transformed(gaussians.detach().to("cpu"), np.linalg.inv(T_scene_colmap))
+
+
+def _in_world(gaussians: Gaussians, T_scene_colmap: np.ndarray, *, antialiased: bool) -> SplatFile:
+    """In COLMAP's frame, less an offset where its origin is far away."""
+    T_colmap_scene = inverse(T_scene_colmap)
+    # The scene's own unit is the distance of its cameras from what they look at.
+    unit = decompose_similarity(T_colmap_scene)[0]
+    offset = offset_for(T_colmap_scene[:3, 3], unit)
+    T_colmap_scene[:3, 3] -= offset
+    near = transformed(gaussians.detach().to("cpu"), T_colmap_scene)
+    return SplatFile(gaussians=near, antialiased=antialiased, offset=offset)

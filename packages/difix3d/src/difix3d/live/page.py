@@ -81,7 +81,11 @@ class LivePage:
             self._pipeline = pipeline or open_pipeline(
                 FixerConfig(source=config.model, base=config.base, gate=config.gate), device=config.device
             )
+            # On the page everything lies near the splat's own origin: browsers compute in float32.
+            cameras = {name: self.splats.near(camera) for name, camera in cameras.items()}
             photos = _photos(config, self._pipeline)
+            photos = None if photos is None else photos.less(self.splats.offset)
+            self.splats = self.splats.without_offset()
             fixer = PhotoFixer(self._pipeline, photos, num_references=config.num_references, strength=config.strength)
             self._fixes = LiveFixes(fixer)
             painter = FixPainter(self._fixes, mode=config.fix)

@@ -1,11 +1,24 @@
 """Splat files by their endings: one place that knows which format a name asks for."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from splat_render.errors import InputError
 from splat_render.files import compressed_ply, ply, splat, spz
+from splat_render.files.world_offset import (
+    FAR,
+    ZERO,
+    Offset,
+    added,
+    comments_of,
+    offset_in,
+    offset_of,
+    read_sidecar,
+    write_sidecar,
+)
 from splat_render.gaussians import Gaussians
 
 ENDINGS = (".compressed.ply", ".ply", ".spz", ".splat")
@@ -24,6 +37,9 @@ class SplatFile:
 
     antialiased: bool = False
     """Whether the file says that they are made for antialiased rendering."""
+
+    offset: Offset = ZERO
+    """What to add to their positions for the world's coordinates; zero unless the world's origin is far away."""
 
 
 def ending_of(path: Path | str) -> str:
@@ -52,10 +68,15 @@ def write_splats(path: Path | str, content: SplatFile, *, comments: Sequence[str
     """
     ending = ending_of(path)
     lines = [*comments, MIP_COMMENT] if content.antialiased else list(comments)
+    lines += comments_of(content.offset)
     if ending == ".spz":
+        # Fixed-point positions: what is far from zero would be rounded to whole units.
+        content = near_zero(content)
         spz.write_spz(path, content.gaussians, antialiased=content.antialiased)
+        write_sidecar(Path(path), content.offset)
     elif ending == ".splat":
         splat.write_splat(path, content.gaussians)
+        write_sidecar(Path(path), content.offset)
     elif ending == ".compressed.ply":
         compressed_ply.write_compressed_ply(path, content.gaussians, comments=lines)
     else:
@@ -71,9 +92,33 @@ def read_splats(path: Path | str) -> SplatFile:
     ending = ending_of(path)
     if ending == ".spz":
         gaussians, antialiased = spz.read_spz(path)
-        return SplatFile(gaussians=gaussians, antialiased=antialiased)
+        return SplatFile(gaussians=gaussians, antialiased=antialiased, offset=read_sidecar(Path(path)))
     if ending == ".splat":
-        return SplatFile(gaussians=splat.read_splat(path))
+        return SplatFile(gaussians=splat.read_splat(path), offset=read_sidecar(Path(path)))
     data = ply.opened_ply(Path(path))
     antialiased = any(line.strip() == MIP_COMMENT for line in data.comments)
-    return SplatFile(gaussians=ply.gaussians_of(data, Path(path)), antialiased=antialiased)
+    taken_off = ply.double_offset(data)
+    return SplatFile(
+        gaussians=ply.gaussians_of(data, Path(path), taken_off=taken_off),
+        antialiased=antialiased,
+        offset=added(offset_in(data.comments, Path(path)), taken_off),
+    )
+
+
+def near_zero(content: SplatFile, *, far: float = FAR) -> SplatFile:
+    """The same splat with positions near zero: what is taken off goes into the offset.
+
+    Args:
+        content: A splat anywhere.
+        far: So many of its own sizes from zero it is left where it is.
+    """
+    means = content.gaussians.means
+    offset = offset_of(means.detach().cpu().double().numpy(), far=far)
+    if offset == ZERO:
+        return content
+    near = (means.double() - torch.tensor(offset, dtype=torch.float64, device=means.device)).to(means.dtype)
+    return SplatFile(
+        gaussians=replace(content.gaussians, means=near),
+        antialiased=content.antialiased,
+        offset=added(content.offset, offset),
+    )

@@ -15,6 +15,7 @@ from plyfile import PlyData, PlyElement, PlyParseError
 from splat_render.errors import InputError
 from splat_render.files import compressed_ply
 from splat_render.files.whole_file import written_whole
+from splat_render.files.world_offset import ZERO, Offset, offset_of
 from splat_render.gaussians import Gaussians
 from splat_render.spherical_harmonics import C0
 
@@ -114,8 +115,16 @@ def opened_ply(path: Path) -> PlyData:
         raise InputError(f"{path} is not a PLY file that can be read ({error})") from None
 
 
-def gaussians_of(data: PlyData, path: Path) -> Gaussians:
-    """The Gaussians of an opened PLY file; `path` is for messages.
+def double_offset(data: PlyData) -> Offset:
+    """What to take off positions in double precision that single precision would round; zero for all others."""
+    present = {prop.name: prop for prop in data["vertex"].properties} if "vertex" in data else {}
+    if not all(axis in present and present[axis].val_dtype == "f8" for axis in "xyz"):
+        return ZERO
+    return offset_of(np.stack([np.asarray(data["vertex"][axis]) for axis in "xyz"], axis=1))
+
+
+def gaussians_of(data: PlyData, path: Path, *, taken_off: Offset = ZERO) -> Gaussians:
+    """The Gaussians of an opened PLY file; `path` is for messages, `taken_off` for positions (`double_offset`).
 
     Raises:
         InputError: It is no splat file, or holds values that are not finite.
@@ -135,8 +144,9 @@ def gaussians_of(data: PlyData, path: Path) -> Gaussians:
     if missing:
         raise InputError(f"{path} is not a splat file: it lacks the properties {', '.join(missing[:10])}")
 
-    def columns(*names: str) -> torch.Tensor:
-        values = np.stack([np.asarray(vertices[name], dtype=np.float32) for name in names], axis=1)
+    def columns(*names: str, less: Offset = ZERO) -> torch.Tensor:
+        values = np.stack([np.asarray(vertices[name], dtype=np.float64) for name in names], axis=1)
+        values = (values - (less if less != ZERO else 0.0)).astype(np.float32)
         if names == ("opacity",):
             # Converters write infinite logits for opacities of exactly 0 and 1.
             values = np.where(np.isinf(values), np.sign(values) * INFINITE_LOGIT, values).astype(np.float32)
@@ -145,7 +155,7 @@ def gaussians_of(data: PlyData, path: Path) -> Gaussians:
         return torch.from_numpy(values)
 
     return Gaussians(
-        means=columns("x", "y", "z"),
+        means=columns("x", "y", "z", less=taken_off),
         log_scales=columns(*(f"scale_{index}" for index in range(3))),
         quats_wxyz=columns(*(f"rot_{index}" for index in range(4))),
         logit_opacities=columns("opacity")[:, 0].clone(),
