@@ -25,7 +25,7 @@ from difix_model.network import DifixNetwork
 from difix_model.opening import FixerConfig
 from splat_recon.evaluate import Evaluation, ViewScore
 from splat_recon.io.colmap import write_scene
-from splat_recon.pages.pictures import beside, file_name
+from splat_recon.pages.pictures import beside
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from splat_render.files.ply import read_ply
 from support.fix_requests import request
@@ -252,4 +252,3 @@ def test_pictures_stand_side_by_side():
     assert row[10, -5].tolist() == [200] * 3
     pair = labelled_pair(torch.zeros(21, 31, 3), torch.ones(21, 31, 3), ("a", "b"))
     assert pair.shape == (20, 66, 3)
-    assert file_name("left/0001.jpg") == "left_0001.png"

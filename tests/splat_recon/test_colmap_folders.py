@@ -359,9 +359,6 @@ def test_all_problems_come_in_one_error_and_ten_are_shown(tmp_path):
 
 def test_scenes_that_colmap_cannot_hold_are_not_written(tmp_path):
     scene = orbit_scene(2)
-    outside = replace(scene, views=(replace(scene.views[0], name="../a.png"),))
-    with pytest.raises(InputError, match="leads out"):
-        write_scene(tmp_path / "a", outside)
     skewed = scene.views[0].camera.K.copy()
     skewed[0, 1] = 1
     camera = replace(scene.views[0].camera, K=skewed)

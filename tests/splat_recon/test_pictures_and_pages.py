@@ -10,7 +10,7 @@ from splat_recon.errors import InputError
 from splat_recon.evaluate import Evaluation, ViewScore, evaluate
 from splat_recon.pages.contact_sheet import contact_sheet
 from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread
-from splat_recon.pages.pictures import beside, depth_colors, error_map, file_name, labelled
+from splat_recon.pages.pictures import beside, depth_colors, error_map, labelled
 from splat_recon.pages.svg_plot import Line, Plot, svg
 from splat_recon.pages.tensorboard import TensorBoardLog
 from splat_recon.scene.scene import View
@@ -46,7 +46,6 @@ def test_pictures_of_different_heights_stand_side_by_side():
     row = beside([grey(0), grey(200, 60, 40)])
     assert row.shape == (30, 40 + 4 + 20, 3)
     assert (labelled(grey(0, 60, 80), "a label")[30:] > 100).any()
-    assert file_name("a b/c.d.jpg") == "a_b_c.d.png"
 
 
 def test_a_contact_sheet_has_the_worst_view_on_top():

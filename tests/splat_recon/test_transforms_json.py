@@ -272,8 +272,6 @@ def test_files_that_are_no_json_and_folders_without_photos_are_refused(folder, t
     with pytest.raises(InputError, match="cannot be read"):
         read_scene(folder)
     scene = orbit_scene(2)
-    with pytest.raises(InputError, match="leads out"):
-        write_transforms(tmp_path / "a", replace(scene, views=(replace(scene.views[0], name="../a.png"),)))
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(InputError, match="cannot write"):
         write_transforms(tmp_path / "file", scene)

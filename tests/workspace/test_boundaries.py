@@ -19,21 +19,22 @@ FIRST_PARTY = {path.name for path in REPOSITORY.glob("packages/*/src/*") if (pat
 """The libraries: packages that are imported."""
 
 ALLOWED_FIRST_PARTY = {
-    "train_runs": set(),
-    "splat_render": set(),
+    "output_files": set(),
     "media_files": set(),
+    "train_runs": {"output_files"},
+    "splat_render": {"output_files"},
     "difix_model": {"media_files"},
-    "splat_recon": {"media_files", "splat_render"},
+    "splat_recon": {"media_files", "splat_render", "output_files"},
     "synthetic_objects": set(),
-    "difix_train": {"difix_model", "train_runs"},
-    "difix3d": {"media_files", "difix_model", "splat_recon", "splat_render"},
+    "difix_train": {"difix_model", "train_runs", "output_files"},
+    "difix3d": {"media_files", "difix_model", "splat_recon", "splat_render", "output_files"},
     "difix_fix": {"difix_model"},
-    "difix_train_app": {"difix_train"},
-    "splat_recon_app": {"splat_recon", "splat_render"},
+    "difix_train_app": {"difix_train", "output_files"},
+    "splat_recon_app": {"splat_recon", "splat_render", "output_files"},
     "difix3d_train_app": {"difix3d"},
     "difix3d_pairs_app": {"difix3d"},
     "difix3d_enhance_app": {"difix3d"},
-    "difix3d_eval_app": {"difix3d"},
+    "difix3d_eval_app": {"difix3d", "output_files"},
 }
 
 FORBIDDEN_THIRD_PARTY = {

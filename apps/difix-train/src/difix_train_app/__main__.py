@@ -18,6 +18,7 @@ import tyro
 from difix_train.errors import InputError, NonFiniteLossError
 from difix_train.settings import EvalSettings, ExportSettings, RunSettings
 from difix_train_app.cli import Command
+from output_files import unshared, write_text_whole
 
 if TYPE_CHECKING:
     from difix_train.evaluate import PairEvaluation
@@ -101,7 +102,7 @@ def _evaluate(settings: EvalSettings) -> int:
     evaluation = evaluate_model(settings)
     _print_table(evaluation)
     if settings.out is not None:
-        settings.out.write_text(json.dumps(evaluation.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_text_whole(settings.out, json.dumps(evaluation.to_dict(), indent=2) + "\n")
         print(settings.out)
     return 0
 
@@ -163,7 +164,7 @@ def _print_table(evaluation: "PairEvaluation") -> None:
 @contextmanager
 def _log_to(path: Path) -> Iterator[None]:
     """Log to a file, and warnings to the screen too."""
-    to_file = logging.FileHandler(path, encoding="utf-8")
+    to_file = logging.FileHandler(unshared(path), encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     to_screen = logging.StreamHandler()
     to_screen.setLevel(logging.WARNING)

@@ -11,6 +11,7 @@ import tyro
 
 from difix3d.errors import InputError
 from difix3d_eval_app.cli import Ablation, Command, Compare, Score
+from output_files import write_text_whole
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -124,10 +125,7 @@ def _ablation_notes(content: dict[str, Any]) -> list[str]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_text_whole(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 if __name__ == "__main__":

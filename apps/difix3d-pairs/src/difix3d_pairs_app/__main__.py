@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _make(command: PairsCommand) -> int:
     from difix3d.pairs.card import publish
-    from difix3d.pairs.make import open_pairs_folder
+    from difix3d.pairs.make import check_places, open_pairs_folder
     from difix3d.pairs.run import locked
     from difix3d.pairs.sources import colmap_sources, generated_sources
     from difix3d.pairs.split import check_test_scenes
@@ -47,6 +47,7 @@ def _make(command: PairsCommand) -> int:
     sources = colmap_sources(command.scenes, command.config)
     sources += generated_sources(command.generated, command.first_seed, command.config)
     check_test_scenes([source.name for source in sources], command.config)
+    check_places(sources, command.out)
     with locked(command.out):
         open_pairs_folder(command.out, command.config)
         before = _interrupt_on_termination()

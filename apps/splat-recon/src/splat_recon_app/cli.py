@@ -42,7 +42,7 @@ class Train(TrainingFlags, SceneFlags):
     """COLMAP scene folder."""
 
     out: Path
-    """Run folder to write; only undistorted photos are kept elsewhere, in --photo-cache."""
+    """Run folder to write; nothing is written elsewhere, unless a cache of undistorted photos is asked for."""
 
     max_steps: int | None = None
     """Length of the run; the schedule is scaled to it. Left out: 3000 on a CPU, 30000 on CUDA."""

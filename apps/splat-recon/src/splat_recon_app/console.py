@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from output_files import unshared
 from splat_recon.errors import InputError
 
 console = Console(stderr=True)
@@ -25,7 +26,7 @@ def logging_to(path: Path | None) -> Iterator[None]:
     handlers: list[logging.Handler] = [screen]
     if path is not None:
         try:
-            file = logging.FileHandler(path, encoding="utf-8")
+            file = logging.FileHandler(unshared(path), encoding="utf-8")
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror or error}") from error
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

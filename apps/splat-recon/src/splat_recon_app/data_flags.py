@@ -27,10 +27,10 @@ class SceneFlags:
     """Gigabytes of decoded photos to hold; others are decoded again when their turn comes. Changes no result."""
 
     photo_cache: Path | None = None
-    """Where undistorted photos are kept, for scenes with lens distortion. Left out: the user's cache folder."""
+    """Folder to keep undistorted photos in for the next time, of scenes with lens distortion. Left out: none."""
 
-    keep_undistorted: bool = True
-    """Keep undistorted photos there for the next time; without, nothing is written beside --out."""
+    keep_undistorted: bool = False
+    """Keep them in splat-recon/photos in the user's cache folder, where --photo-cache names no other."""
 
     def __post_init__(self) -> None:
         if not self.photo_memory >= MIN_PHOTO_MEMORY:

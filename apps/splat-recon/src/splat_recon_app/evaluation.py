@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ def score(
     views: Sequence[View],
     run: RunFolder,
     *,
+    names: Sequence[str],
     device: str,
     step: int | None,
     num_gaussians: int,
@@ -37,6 +38,7 @@ def score(
         render: From a camera to RGB.
         views: The photos.
         run: Where to write.
+        names: Names of all views of the scene, of which those of the pictures are made.
         device: Where LPIPS is computed.
         step: Steps of the training; None for splats from elsewhere.
         num_gaussians: How many are rendered.
@@ -44,23 +46,27 @@ def score(
         color_corrected: Whether to add scores of renders whose colours were first aligned to each photo. They say how
             good the shapes are where exposures differ, and stand beside the plain scores.
     """
-    scores = _scored(render, views, run, device, split)
+    files = run_folder.picture_names(names)
+    scores = _scored(render, views, run, files, device, split)
     perceptual = "" if scores.lpips is None else f"  LPIPS {scores.lpips:.3f}"
     console.print(f"{len(views)} views: PSNR {scores.psnr:.2f} dB  SSIM {scores.ssim:.3f}{perceptual}")
     content = scores.to_dict(step=step, split=split, num_gaussians=num_gaussians)
+    content["pictures"] = {view.name: files[view.name] for view in views}
     if color_corrected:
         content["color_corrected"] = _color_corrected(render, views)
     run_folder.write_json(run.metrics(split), content)
 
 
-def _scored(render: Render, views: Sequence[View], run: RunFolder, device: str, split: str) -> Evaluation:
+def _scored(
+    render: Render, views: Sequence[View], run: RunFolder, files: Mapping[str, str], device: str, split: str
+) -> Evaluation:
     from splat_recon.evaluate import evaluate
     from splat_recon.io.images import read_photo, write_beside, write_photo
     from splat_recon.metrics import make_lpips
     from splat_recon.pages.contact_sheet import contact_sheet
 
     def file(view: View) -> Path:
-        return (run.images / view.name).with_suffix(".png")
+        return run.images / files[view.name]
 
     def write(view: View, rendered) -> None:
         write_beside(file(view), rendered, view.rgb_u8)
@@ -96,7 +102,7 @@ def evaluate(args: cli.Eval) -> int:
 def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
     run = RunFolder(folder)
     settings = run_folder.read_settings(run)
-    run_folder.check_writable(run.path)
+    run_folder.check_own(run.path)
     scene_folder = args.scene or Path(settings["scene"])
     if not scene_folder.is_dir():
         raise InputError(f"the run's scene folder {scene_folder} is not there: name it with --scene")
@@ -111,10 +117,12 @@ def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
         )
         run_folder.check_same_scene(run, scene.name, scene.names, scene.T_scene_colmap)
         run_folder.check_same_split(run, split.train)
+        run_folder.check_outputs(run, scene)
         score(
             lambda camera: splats.render(camera).rgb,
             _views(scene, split, args.split),
             run,
+            names=scene.names,
             device=splats.device,
             step=splats.step,
             num_gaussians=len(splats.gaussians),
@@ -135,6 +143,7 @@ def _score_file(args: cli.Eval) -> RunFolder:
         raise InputError(f"{folder} holds a run, whose scores would be lost: choose another --out")
     if not scene_folder.is_dir():
         raise InputError(f"there is no scene folder {scene_folder}")
+    run_folder.check_apart(run, scene_folder)
     from splat_recon.drawable import DrawableSplats
     from splat_recon.scene.splits import make_split
     from splat_render.device import chosen_device
@@ -144,11 +153,13 @@ def _score_file(args: cli.Eval) -> RunFolder:
         # Splat files are in COLMAP's frame, so the scene stays there.
         scene = scene_of(scene_folder, args.max_size, SceneFlags())
         split = None if args.split == "all" else make_split(scene.names, args.held_out, scene_folder=scene_folder)
-        run_folder.check_writable(run.path)
+        run_folder.check_outputs(run, scene)
+        run_folder.check_own(run.path)
         score(
             lambda camera: splats.render(camera).rgb,
             _views(scene, split, args.split),
             run,
+            names=scene.names,
             device=splats.device,
             step=None,
             num_gaussians=len(splats.gaussians),

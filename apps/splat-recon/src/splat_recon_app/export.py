@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from output_files import check_inputs_kept
 from splat_recon import run_folder
 from splat_recon.errors import InputError
 from splat_recon.run_folder import RunFolder
@@ -20,6 +21,7 @@ def export(args: cli.Export) -> int:
         raise InputError(f"--out {args.out} is a folder: name a file in it")
     if args.run is not None:
         run_folder.read_settings(RunFolder(args.run))
+    check_inputs_kept([args.out], [] if args.splats is None else [args.splats])
     run_folder.check_writable(args.out.parent)
     with logging_to(None):
         if args.splats is not None:

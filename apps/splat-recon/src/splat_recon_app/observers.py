@@ -105,7 +105,6 @@ class Measurements:
     def _measure(self, trainer: SplatTrainer, *, keep_pictures: bool) -> None:
         from splat_recon.evaluate import evaluate
         from splat_recon.io.images import to_u8, write_photo
-        from splat_recon.pages.pictures import file_name
 
         pictures = {}
 
@@ -126,8 +125,9 @@ class Measurements:
         )
         run_folder.write_evaluations(self._run, self._done)
         if keep_pictures:
+            files = run_folder.picture_names(trainer.scene.names)
             for name, picture_u8 in pictures.items():
-                write_photo(self._run.first_images / file_name(name), picture_u8)
+                write_photo(self._run.first_images / files[name], picture_u8)
         if self._board is not None:
             self._board.add_scores(trainer.step, scores, pictures)
 

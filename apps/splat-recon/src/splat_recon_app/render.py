@@ -32,7 +32,7 @@ def render(args: cli.Render) -> int:
         given = _given(args)
         splats, cameras, colmap_unit = _opened(args, given)
         path = _path(args, splats, cameras)
-        run_folder.check_writable(args.out.parent if is_video else args.out)
+        run_folder.check_writable(args.out.parent) if is_video else run_folder.check_own(args.out)
         with progress_bar() as bar:
             task = bar.add_task("rendering", total=len(path), note="frames")
             film = Film(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from output_files import check_inputs_kept
 from splat_recon import run_folder
 from splat_recon.errors import InputError
 from splat_recon_app.console import console, logging_to
@@ -20,7 +21,7 @@ def scene_of(folder: Path, max_size: int | None, flags: SceneFlags) -> Scene:
     from splat_recon.io.colmap import read_scene
     from splat_recon.io.undistort import default_cache_folder
 
-    cache = (flags.photo_cache or default_cache_folder()) if flags.keep_undistorted else None
+    cache = flags.photo_cache or (default_cache_folder() if flags.keep_undistorted else None)
     return read_scene(
         folder,
         max_size=max_size,
@@ -53,6 +54,7 @@ def convert(args: Convert) -> int:
         from splat_recon.io.transforms_json import write_transforms
 
         scene = scene_of(args.scene, args.max_size or None, args)
+        check_inputs_kept([args.out / "scene"], scene.sources)
         write = write_scene if args.to == "colmap" else write_transforms
         write(args.out, scene)
     print(args.out)

@@ -36,7 +36,8 @@ def train(args: cli.Train) -> int:
         raise InputError(f"there is no scene folder {args.scene}: expected images/ and sparse/0/ in it")
     if is_shared():
         return train_shared(args)
-    run = run_folder.check_start(args.out, resume=args.resume)
+    run = run_folder.check_start(args.out, resume=args.resume, scene=args.scene)
+    had_log = run.log.exists()
     with logging_to(run.log):
         try:
             return _train(args, run)
@@ -45,7 +46,7 @@ def train(args: cli.Train) -> int:
             raise InputError(f"{error}, or with other photos") from error
         except InputError as error:
             logger.info("error: %s", error)
-            if not args.resume and not run.config.exists():
+            if not args.resume and not run.config.exists() and not had_log:
                 _remove_traces(run)
             raise
         except KeyboardInterrupt as interrupt:
@@ -69,6 +70,7 @@ def _train(args: cli.Train, run: RunFolder) -> int:
     from splat_recon.checkpoint import checkpoint_name
 
     scene, split = _read(args, presets.max_size(args, where))
+    run_folder.check_outputs(run, scene)
     stereo = stereo_start(args, scene, split, run, presets.max_size(args, where))
     scene, config = presets.with_stereo(scene, presets.train_config(args, where, num_photos=len(split.train)), stereo)
     settings = presets.run_settings(args, config, where, stereo)
@@ -165,6 +167,7 @@ def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
         lambda camera: trainer.render(camera).rgb,
         trainer.scene.select(split.test),
         run,
+        names=trainer.scene.names,
         device=trainer.device,
         step=trainer.step,
         num_gaussians=len(trainer.gaussians),

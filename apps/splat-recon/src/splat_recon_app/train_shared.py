@@ -42,7 +42,7 @@ def train_with(args: cli.Train, world: World, *, device: str, backend: str) -> i
     run = RunFolder(args.out)
     first = world.rank == 0
     if first:
-        run_folder.check_start(args.out, resume=args.resume)
+        run_folder.check_start(args.out, resume=args.resume, scene=args.scene)
     with world.joined(backend), logging_to(run.log) if first else nullcontext():
         try:
             return _train(args, run, world, device)
@@ -58,6 +58,7 @@ def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
     kind = device.split(":")[0]
     first = world.rank == 0
     scene, split = read_scene_and_split(args.scene, args.split, args.sparse, presets.max_size(args, kind), args)
+    run_folder.check_outputs(run, scene)
     # Every process matches for itself, with the same result.
     stereo = stereo_start(args, scene, split, run, presets.max_size(args, kind))
     scene, config = presets.with_stereo(scene, presets.train_config(args, kind, num_photos=len(split.train)), stereo)
@@ -134,6 +135,7 @@ def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
         lambda camera: splats.render(camera).rgb,
         scene.select(split.test),
         run,
+        names=scene.names,
         device=trainer.device,
         step=trainer.step,
         num_gaussians=len(gaussians),

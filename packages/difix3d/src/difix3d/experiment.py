@@ -126,7 +126,9 @@ class Experiment:
         Raises:
             InputError: Scene, split, fixer or folder are not usable; before any heavy work.
         """
-        if not self.resume:
+        if self.resume:
+            self.folder.check_links()
+        else:
             self.folder.create()
         with self.folder.logging_to_file():
             try:
@@ -399,7 +401,7 @@ class Experiment:
         with as_input_error():
             for name, trainer in (("plain", plain), ("loop", loop)):
                 export_ply(self.folder.path / f"{name}.ply", trainer.gaussians, self.scene.T_scene_colmap)
-            write_comparison(self.folder.images, self.held_out, results)
+            write_comparison(self.folder.images, self.held_out, results, self.scene.names)
             fixes_film = self._has_fixer and not final_fix_changes_nothing(results)
             shown = write_film(
                 self.folder.path / "path.mp4",

@@ -5,22 +5,32 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
 from torch import Tensor
 
 from difix3d.evaluate import VariantResult
 from difix3d.novel_views import NovelViews
-from splat_recon.io.images import to_u8
-from splat_recon.pages.pictures import beside, file_name, labelled
+from output_files import output_names
+from splat_recon.io.images import to_u8, write_photo
+from splat_recon.pages.pictures import beside, labelled
 from splat_recon.scene.scene import View
 
 
-def write_comparison(folder: Path, held_out: Sequence[View], results: Sequence[VariantResult]) -> None:
-    """Write held-out photos and every variant's renders as PNG, one folder each."""
+def write_comparison(
+    folder: Path, held_out: Sequence[View], results: Sequence[VariantResult], names: Sequence[str]
+) -> None:
+    """Write held-out photos and every variant's renders as PNG, one folder each.
+
+    Args:
+        folder: Folder of the folders.
+        held_out: The photos.
+        results: The renders.
+        names: Names of all views of the scene, of which those of the files are made.
+    """
+    files = output_names(names, flat=True)
     for view in held_out:
-        _write(folder / "photo" / file_name(view.name), view.rgb_u8)
+        write_photo(folder / "photo" / files[view.name], view.rgb_u8)
         for result in results:
-            _write(folder / result.name / file_name(view.name), result.renders_u8[view.name])
+            write_photo(folder / result.name / files[view.name], result.renders_u8[view.name])
 
 
 def write_novel_views(folder: Path, novel: NovelViews, captured: Sequence[View]) -> None:
@@ -28,7 +38,7 @@ def write_novel_views(folder: Path, novel: NovelViews, captured: Sequence[View])
     photos = {view.name: view.rgb_u8 for view in captured}
     for index, view in enumerate(novel.views):
         row = beside([to_u8(view.rendered), to_u8(view.fixed), photos[view.reference_name]])
-        _write(folder / f"round_{novel.round_index:02d}" / f"{index:03d}.png", row)
+        write_photo(folder / f"round_{novel.round_index:02d}" / f"{index:03d}.png", row)
 
 
 def labelled_pair(
@@ -37,8 +47,3 @@ def labelled_pair(
     """Two pictures side by side, each with its name in the lower left corner; sides are even, as video wants them."""
     row = beside([labelled(to_u8(picture), label) for picture, label in zip((left, right), labels, strict=True)])
     return row[: row.shape[0] // 2 * 2, : row.shape[1] // 2 * 2]
-
-
-def _write(path: Path, picture_u8: UInt8[np.ndarray, "h w 3"]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture_u8).save(path)

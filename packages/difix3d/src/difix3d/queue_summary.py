@@ -12,6 +12,7 @@ from difix3d.errors import as_input_error
 from difix3d.fixing_time import TIME_FILE
 from difix3d.scene_task import RunOutcome, SceneTask
 from difix3d.variants import VARIANTS
+from output_files import write_text_whole
 from splat_recon.pages.html_page import filled, settings_table
 
 SUMMARY = "summary.json"
@@ -46,15 +47,9 @@ def write_summary(out: Path, tasks: Sequence[SceneTask], outcomes: Mapping[str, 
         "scenes": rows,
     }
     with as_input_error():
-        _write(out / SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
-        _write(out / PAGE, _page(content, tasks))
+        write_text_whole(out / SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        write_text_whole(out / PAGE, _page(content, tasks))
     return content
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
 
 
 def _row(task: SceneTask, outcome: RunOutcome | None) -> dict[str, Any]:

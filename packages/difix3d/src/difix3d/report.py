@@ -17,6 +17,7 @@ from difix3d.target_config import HeldOutTargets
 from difix3d.variants import VARIANTS
 from difix3d.watch import Watch
 from difix_model.gate.verdict import verdict_summary
+from output_files import write_text_whole
 from splat_recon.io.images import read_photo, to_u8
 from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread
 from splat_recon.scene.scene import View
@@ -200,7 +201,7 @@ def write_report(
         "settings": settings_table(facts.settings.to_dict()),
     }
     path = folder / "report.html"
-    path.write_text(filled(_PAGE, parts), encoding="utf-8")
+    write_text_whole(path, filled(_PAGE, parts))
     return path
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from difix3d.errors import InputError, as_input_error
+from output_files import check_links, unshared, write_text_whole
 
 KEPT_CHECKPOINTS = 2
 """A damaged newest checkpoint leaves one to go back to."""
@@ -87,6 +88,15 @@ class RunFolder:
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise InputError(f"{self.path} cannot be made, {parent} is not a writable folder: name another --out")
 
+    def check_links(self) -> None:
+        """Make sure that no folder in this one is a link that leads out of it.
+
+        Raises:
+            InputError: One is.
+        """
+        with as_input_error():
+            check_links(self.path)
+
     def create(self) -> None:
         """Make the folder.
 
@@ -129,13 +139,11 @@ class RunFolder:
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Write one JSON file, whole or not at all."""
-        part = self.path / (name + ".part")
-        part.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        part.replace(self.path / name)
+        write_text_whole(self.path / name, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
     def append_measurement(self, values: dict[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with unshared(self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(values, allow_nan=False) + "\n")
 
     def read_measurements(self, *, until_step: int) -> list[dict[str, Any]]:
@@ -151,7 +159,7 @@ class RunFolder:
                 continue
             if values["step"] <= until_step:
                 kept.append(values)
-        path.write_text("".join(json.dumps(values) + "\n" for values in kept), encoding="utf-8")
+        write_text_whole(path, "".join(json.dumps(values) + "\n" for values in kept))
         return kept
 
     def write_checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
@@ -175,7 +183,7 @@ class RunFolder:
     @contextmanager
     def logging_to_file(self) -> Iterator[None]:
         """Send what the libraries log to log.txt as long as the block lasts."""
-        handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        handler = logging.FileHandler(unshared(self.path / "log.txt"), encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         loggers = [logging.getLogger(name) for name in ("difix3d", "splat_recon", "difix_model")]
         for each in loggers:

@@ -19,6 +19,7 @@ from difix3d.queue_summary import write_summary
 from difix3d.run_folder import RunFolder
 from difix3d.scene_task import RunOutcome, SceneTask
 from difix3d.settings import RunSettings
+from output_files import write_text_whole
 from splat_recon.io.layouts import layout_of
 
 FAILURES = "failed"
@@ -165,8 +166,7 @@ def run_task(task: SceneTask, on_progress: Callable[[Any], None] | None = None) 
         raise
     # Whatever is wrong with one scene must not cost the others; it is reported at the end.
     except Exception as error:
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(traceback.format_exc(), encoding="utf-8")
+        write_text_whole(report, traceback.format_exc())
         sentence = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         return RunOutcome(name=task.name, error=sentence)
     report.unlink(missing_ok=True)

@@ -154,10 +154,7 @@ def _write_frame(files: dict[str, Path], film: Film, out: RenderOutput, limits: 
                 np.save(file, depth, allow_pickle=False)
         else:
             picture = _pictured(out, "depth" if kind == "depth_color" else kind, limits)
-            # PIL takes the format from the ending, which a temporary name keeps.
-            partial = path.with_name(f".{path.name}.partial.png")
-            write_photo(partial, picture)
-            partial.replace(path)
+            write_photo(path, picture)
 
 
 def _pictured(out: RenderOutput, kind: str, limits: tuple[float, float]) -> UInt8[np.ndarray, "h w 3"]:

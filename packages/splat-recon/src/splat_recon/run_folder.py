@@ -4,6 +4,8 @@
 `metrics.jsonl` (history), `metrics.json` (scores), `images/` (render beside photo), `log.txt`, `point_cloud.ply`.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import platform
@@ -12,14 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from output_files import OutputError, check_inputs_kept, check_links, output_names, write_text_whole
 from splat_recon.config import TrainConfig
 from splat_recon.errors import InputError
 from splat_recon.io import cameras_json
 from splat_render.cameras import Camera
+
+if TYPE_CHECKING:
+    from splat_recon.scene.scene import Scene
 
 VERSIONED = ("splat-recon", "torch", "numpy", "numba", "gsplat", "pycolmap")
 """Distributions whose versions `config.json` records."""
@@ -72,8 +78,8 @@ class RunFolder:
 
     @property
     def first_images(self) -> Path:
-        """Renders of some held-out views before the first step, for the report."""
-        return self.path / "images" / "first"
+        """Renders of some held-out views before the first step, for the report. No view's picture begins with a dot."""
+        return self.images / ".first"
 
     @property
     def evaluations(self) -> Path:
@@ -114,20 +120,78 @@ class RunFolder:
         return self.path / ("metrics.json" if split == "test" else f"metrics_{split}.json")
 
 
-def check_start(path: Path, *, resume: bool) -> RunFolder:
+def picture_names(names: Sequence[str]) -> dict[str, str]:
+    """The names of views' pictures in a folder of them, such as `images`, by the names of the views.
+
+    Args:
+        names: Of all views of the scene: which names clash must not depend on the views that are written.
+    """
+    return output_names(names, ending=".png")
+
+
+def check_start(path: Path, *, resume: bool, scene: Path | None = None) -> RunFolder:
     """The run folder at `path`, before anything is read or computed; the folder is made if it is not there.
 
+    Args:
+        path: The folder.
+        resume: Whether to go on with a run that is there.
+        scene: Folder of the scene that is going to be read.
+
     Raises:
-        InputError: There is a run already and `resume` is false, there is none and it is true, or the folder cannot
-            be written.
+        InputError: There is a run already and `resume` is false, there is none and it is true, the folder is the
+            scene's, a link in it leads elsewhere, or it cannot be written.
     """
     run = RunFolder(Path(path))
+    if scene is not None:
+        check_apart(run, scene)
     if resume and not run.config.is_file():
         raise InputError(f"there is no run in {path} to resume: leave --resume out to start one, or name its folder")
     if not resume and (run.config.exists() or run.checkpoints.exists()):
         raise InputError(f"{path} holds a run already: add --resume to go on with it, or choose another --out")
-    check_writable(run.path)
+    check_own(run.path)
     return run
+
+
+def check_apart(run: RunFolder, scene: Path) -> None:
+    """Refuse to write a run into the folder of its scene, whose photos its pictures would replace.
+
+    Raises:
+        InputError: They are one folder.
+    """
+    if run.path.exists() and scene.exists() and run.path.samefile(scene):
+        raise InputError(f"{run.path} is the scene itself, whose photos would be replaced: choose another --out")
+
+
+def check_outputs(run: RunFolder, scene: Scene) -> None:
+    """Refuse to write pictures and scores of a scene where they would replace what it is read from.
+
+    Raises:
+        InputError: They would; nothing is written.
+    """
+    fixed = (
+        *(run.config, run.cameras, run.history, run.evaluations, run.report, run.log, run.point_cloud),
+        *(each for split in ("test", "train", "all") for each in (run.contact_sheet(split), run.metrics(split))),
+    )
+    pictures = [
+        folder / name for name in picture_names(scene.names).values() for folder in (run.images, run.first_images)
+    ]
+    try:
+        check_inputs_kept([*fixed, *pictures], scene.sources)
+    except OutputError as error:
+        raise InputError(str(error)) from None
+
+
+def check_own(folder: Path) -> None:
+    """`check_writable` for a folder that is wholly ours: no folder in it may be a link that leads out of it.
+
+    Raises:
+        InputError: One is, or the folder cannot be made or written.
+    """
+    try:
+        check_links(folder)
+    except OutputError as error:
+        raise InputError(str(error)) from None
+    check_writable(folder)
 
 
 def check_writable(folder: Path) -> None:
@@ -139,7 +203,8 @@ def check_writable(folder: Path) -> None:
     probe = folder / f".{os.getpid()}.probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
+        probe.unlink(missing_ok=True)
+        probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
@@ -147,16 +212,16 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def writable(folder: Path) -> Iterator[None]:
-    """`check_writable`; a folder that it made is removed again where bad input leaves it empty.
+    """`check_own`; a folder that it made is removed again where bad input leaves it empty.
 
     Raises:
         InputError: It cannot be made or written, or the block raises it.
     """
     existed = folder.exists()
-    check_writable(folder)
+    check_own(folder)
     try:
         yield
-    except InputError:
+    except (InputError, OSError):
         if not existed and not any(folder.iterdir()):
             folder.rmdir()
         raise
@@ -321,10 +386,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_text_whole(path, text)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 

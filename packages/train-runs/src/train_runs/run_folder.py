@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from output_files import OutputError, check_links, unshared
 from train_runs.errors import InputError
 from train_runs.files import check_writable, flush, write_json, written_file
 
@@ -72,7 +73,7 @@ class RunFolder:
         """Make the folder ready for a run that begins, or for one that goes on.
 
         Raises:
-            InputError: The folder cannot be written; it holds a run and ``resume`` is not set; or ``resume`` is set
+            InputError: The folder cannot be written; a link in it leads out of it; it holds a run and ``resume`` is not set; or ``resume`` is set
                 and it holds no checkpoint.
         """
         # A run that ended before its first checkpoint has nothing to lose and nothing to continue from.
@@ -81,6 +82,10 @@ class RunFolder:
             raise InputError(f"{self.path} already holds a run: set resume to continue it, or choose another folder")
         if resume and not has_checkpoint:
             raise InputError(f"{self.path} holds no checkpoint to continue from: leave resume out")
+        try:
+            check_links(self.path)
+        except OutputError as error:
+            raise InputError(str(error)) from None
         check_writable(self.path)
 
     def write_config(self, settings: Mapping[str, Any], *, distributions: Sequence[str] = ()) -> None:
@@ -104,7 +109,7 @@ class RunFolder:
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl."""
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with unshared(self.metrics).open("a", encoding="utf-8") as file:
             file.write(json.dumps(dict(values)) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from difix3d.errors import as_input_error
+from output_files import write_text_whole
 from splat_recon.pages.html_page import filled, settings_table
 
 _TEMPLATE = Path(__file__).with_name("scores.html")
@@ -60,9 +61,8 @@ def write_pages(
     }
     written = [out / f"{name}.md", out / f"{name}.html"]
     with as_input_error():
-        out.mkdir(parents=True, exist_ok=True)
         for path, text in zip(written, (markdown, filled(_TEMPLATE, parts)), strict=True):
-            path.write_text(text, encoding="utf-8")
+            write_text_whole(path, text)
     return written
 
 

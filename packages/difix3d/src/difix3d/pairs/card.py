@@ -16,6 +16,7 @@ from difix3d.pairs.histogram import draw_histogram, psnr_bins
 from difix3d.pairs.make import PAIRS_FILE, finished_scenes, read_scene_facts, write_all_pairs
 from difix3d.pairs.split import RULE
 from difix_model.pairs import SPLITS, PairRecord, read_pairs
+from output_files import write_text_whole, written_whole
 
 CARD_FILE = "card.json"
 TEXT_FILE = "CARD.md"
@@ -124,10 +125,10 @@ def write_card(out: Path, card: Card) -> None:
         InputError: A file cannot be written.
     """
     with as_input_error():
-        out.mkdir(parents=True, exist_ok=True)
-        (out / TEXT_FILE).write_text(card_text(card, HISTOGRAM_FILE), encoding="utf-8")
-        draw_histogram(out / HISTOGRAM_FILE, {name: entry["psnr_bins"] for name, entry in card["strategies"].items()})
-        (out / CARD_FILE).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        write_text_whole(out / TEXT_FILE, card_text(card, HISTOGRAM_FILE))
+        with written_whole(out / HISTOGRAM_FILE) as partial:
+            draw_histogram(partial, {name: entry["psnr_bins"] for name, entry in card["strategies"].items()})
+        write_text_whole(out / CARD_FILE, json.dumps(card, indent=1) + "\n")
 
 
 def scene_of(record: PairRecord) -> str:

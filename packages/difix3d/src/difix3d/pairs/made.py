@@ -28,11 +28,6 @@ class MadePair:
     """Names of the photos that the splat has seen; empty where there was no splat."""
 
 
-def file_stem(photo: str) -> str:
-    """A photo's name as part of a file's name."""
-    return photo.rsplit(".", 1)[0].replace("/", "_")
-
-
 def ranked_references(scene: Scene, target: str, candidates: list[str]) -> list[str]:
     """Other photos by distance of their pose from the target's, nearest first; the target itself is left out.
 

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,13 @@ from difix3d.pairs.cycle import cycle_pairs
 from difix3d.pairs.filters import PairFilter, psnr_u8
 from difix3d.pairs.made import MadePair
 from difix3d.pairs.painted import painted_pairs
-from difix3d.pairs.sources import SceneSource, colmap_sources, generated_sources
+from difix3d.pairs.sources import CapturedSource, SceneSource, colmap_sources, generated_sources
 from difix3d.pairs.sparse import sparse_pairs
 from difix3d.pairs.split import name_digest, scene_split
 from difix3d.pairs.underfit import underfit_pairs
 from difix_model.formats.durable import flush
 from difix_model.pairs import PairRecord, read_pairs, write_pairs
+from output_files import check_inputs_kept, check_links, output_names, write_text_whole
 from splat_recon.scene.scene import Scene
 
 __all__ = [
@@ -76,9 +77,7 @@ def open_pairs_folder(out: Path, config: PairsConfig) -> None:
             _check_settings(path, settings)
         else:
             out.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}{PARTIAL}{os.getpid()}")
-            partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-            partial.replace(path)
+            write_text_whole(path, json.dumps(settings, indent=2) + "\n")
         remove_leftovers(out)
 
 
@@ -133,6 +132,7 @@ def make_scene_pairs(source: SceneSource, out: Path, config: PairsConfig) -> lis
         InputError: The scene cannot be read or the folder cannot be written.
     """
     folder = out / source.name
+    check_places([source], out)
     with as_input_error(), _one_torch_thread():
         if not is_finished(out, source.name):
             partial = out / f".{source.name}{PARTIAL}{socket.gethostname()}-{os.getpid()}"
@@ -142,6 +142,30 @@ def make_scene_pairs(source: SceneSource, out: Path, config: PairsConfig) -> lis
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
         return read_pairs(folder / PAIRS_FILE) if read_scene_facts(out, source.name)["pairs"] else []
+
+
+def check_places(sources: Sequence[SceneSource], out: Path) -> None:
+    """Refuse a folder for pairs in which something of the user's would be replaced or mixed with pairs.
+
+    Args:
+        sources: The scenes.
+        out: Folder of the whole set.
+
+    Raises:
+        InputError: `out` is a scene's own folder or lies in its photos, one in it has the name of a scene and is no
+            folder of pairs, or a folder in it is a link that leads out of it.
+    """
+    with as_input_error():
+        check_links(out)
+        for source in sources:
+            _check_ours(out / source.name)
+            scene = source.folder if isinstance(source, CapturedSource) else None
+            if scene is None:
+                continue
+            if out.exists() and scene.exists() and out.samefile(scene):
+                raise InputError(f"{out} is a scene that pairs are made of: choose another --out")
+            photos = [path for pattern in ("images*", "masks*", "sparse") for path in scene.glob(pattern)]
+            check_inputs_kept([out / source.name / PAIRS_FILE], photos)
 
 
 def write_all_pairs(out: Path, records: list[PairRecord]) -> Path:
@@ -219,12 +243,26 @@ def _write_scene(source: SceneSource, folder: Path, config: PairsConfig) -> None
 
 def _write_photos(scene: Scene, folder: Path) -> dict[str, Path]:
     photos = {}
+    files = output_names(scene.names)
     for view in scene.views:
-        path = folder / f"{view.name.rsplit('.', 1)[0]}.png"
+        path = folder / files[view.name]
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(view.rgb_u8).save(path, compress_level=1)
         photos[view.name] = path
     return photos
+
+
+def _check_ours(folder: Path) -> None:
+    """Refuse to make pairs in the place of a folder that holds something else, such as the scene itself.
+
+    Raises:
+        InputError: It does.
+    """
+    if folder.exists() and not (folder / SCENE_FILE).is_file():
+        foreign = sorted({path.name for path in folder.iterdir()} - {"photos", "degraded", PAIRS_FILE})
+        if foreign or folder.is_symlink():
+            what = f"holds {foreign[0]}" if foreign else "is a link"
+            raise InputError(f"{folder} {what}, and is no folder of pairs: choose another --out")
 
 
 def _move(partial: Path, folder: Path) -> None:
@@ -235,6 +273,7 @@ def _move(partial: Path, folder: Path) -> None:
     if (folder / SCENE_FILE).is_file():
         return  # Another process was faster, and has made the same.
     if folder.is_dir():
+        _check_ours(folder)
         shutil.rmtree(folder)
     partial.replace(folder)
     flush(folder.parent)

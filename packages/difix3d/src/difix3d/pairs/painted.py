@@ -7,7 +7,8 @@ from jaxtyping import Float
 from PIL import Image, ImageFilter
 
 from difix3d.pairs.config import PairsConfig
-from difix3d.pairs.made import MadePair, file_stem, ranked_references
+from difix3d.pairs.made import MadePair, ranked_references
+from output_files import output_names
 from splat_recon.scene.scene import Scene
 
 CLEAN_PROB = 0.06
@@ -23,12 +24,13 @@ Mask = Float[np.ndarray, "h w"]
 def painted_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> Iterator[MadePair]:
     """Paint over every photo of a scene, `painted_per_view` times."""
     names = list(scene.names)
+    stems = output_names(names, ending="", flat=True)
     for name in names:
         nearest = ranked_references(scene, name, names)[:REFERENCE_CHOICES]
         for number in range(config.painted_per_view):
             degraded = paint_over(scene.view(name).rgb_u8.astype(np.float32) / 255, rng)
             yield MadePair(
-                name=f"painted_{file_stem(name)}_{number}",
+                name=f"painted_{stems[name]}_{number}",
                 label="painted",
                 degraded_u8=(np.clip(degraded, 0, 1) * 255 + 0.5).astype(np.uint8),
                 target=name,

@@ -18,6 +18,7 @@ from difix3d.errors import InputError, as_input_error
 from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.make import is_finished, make_scene_pairs, remove_leftovers
 from difix3d.pairs.sources import SceneSource
+from output_files import write_text_whole
 
 LOCK_FILE = ".lock"
 FAILURES = "failed"
@@ -92,8 +93,7 @@ def make_outcome(source: SceneSource, out: Path, config: PairsConfig) -> SceneOu
         num_pairs = len(make_scene_pairs(source, out, config))
     # Whatever is wrong with one scene must not cost the others; it is reported at the end.
     except Exception as error:
-        report.parent.mkdir(exist_ok=True)
-        report.write_text(traceback.format_exc(), encoding="utf-8")
+        write_text_whole(report, traceback.format_exc())
         sentence = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         return SceneOutcome(name=source.name, error=sentence)
     if report.exists():

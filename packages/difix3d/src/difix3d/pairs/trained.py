@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from difix3d.pairs.config import PairsConfig
-from difix3d.pairs.made import MadePair, file_stem, ranked_references
+from difix3d.pairs.made import MadePair, ranked_references
+from output_files import output_names
 from splat_recon.config import MIN_GAUSSIANS, AdcConfig, TrainConfig, mcmc_config, regularized_for
 from splat_recon.scene.scene import Scene, View
 from splat_recon.trainer import SplatTrainer
@@ -60,6 +61,7 @@ def pairs_on_the_way(
         rng: Draws the targets.
     """
     scene = trainer.scene
+    stems = output_names(scene.names, ending="", flat=True)
     for share in sorted(shares):
         trainer.train_until(max(1, round(share * config.max_steps)))
         chosen = rng.permutation(len(target_names))[: config.targets_per_render]
@@ -67,7 +69,7 @@ def pairs_on_the_way(
             target = target_names[i]
             output = trainer.render(scene.view(target).camera)
             yield MadePair(
-                name=f"{label}_{round(100 * share):03d}_{file_stem(target)}",
+                name=f"{label}_{round(100 * share):03d}_{stems[target]}",
                 label=label,
                 degraded_u8=as_bytes(output),
                 target=target,

@@ -10,10 +10,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from jaxtyping import Int64
 
+from media_files.photos import WRITABLE_SUFFIXES
+from output_files import check_links, output_names
 from splat_recon.errors import InputError
 from splat_recon.io.colmap_binary import check_binary_model
 from splat_recon.io.colmap_models import find_model
@@ -21,7 +24,7 @@ from splat_recon.io.frames_of_layouts import frames_of, photos_are_elsewhere, tr
 from splat_recon.io.image_folders import IMAGES, choose_images
 from splat_recon.io.images import write_mask, write_photo
 from splat_recon.io.layouts import Layout, layout_of, scene_layout
-from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, points_in_sight, read_views
+from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, points_in_sight, read_views, sources_of
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.transforms_json import read_frames
 from splat_recon.io.undistort import UndistortedCache
@@ -85,7 +88,8 @@ def read_scene(
         _log.info("%s: transparent photos are read over black, which is what training has behind the splat", folder)
     if layout is not Layout.COLMAP:
         return read_frames(frames_of(folder, layout), images=images, options=options)
-    reconstruction = _read_model(find_model(folder, model), folder)
+    place = find_model(folder, model)
+    reconstruction = _read_model(place, folder)
     problems = [
         f"camera {camera_id}: {problem}"
         for camera_id, camera in sorted(reconstruction.cameras.items())
@@ -103,7 +107,13 @@ def read_scene(
         raise InputError.from_problems(f"scene {folder}", problems)
     if points is None:
         points = points_in_sight(photos, f"the model of {folder} has no 3D points")
-    return Scene(views=tuple(views), points=points, T_scene_colmap=np.eye(4), name=folder.resolve().name)
+    return Scene(
+        views=tuple(views),
+        points=points,
+        T_scene_colmap=np.eye(4),
+        name=folder.resolve().name,
+        sources=(place, *sources_of(photos, folder, where)),
+    )
 
 
 def _scene_of_output(output: Path) -> Path:
@@ -184,15 +194,17 @@ def _seen_in(
 def write_scene(folder: Path | str, scene: Scene) -> None:
     """Write a COLMAP folder (PINHOLE cameras, binary model, masks where there are any) that `read_scene` reads back.
 
-    A normalized scene goes back to COLMAP's frame. Photos are written under the names of the views: PNG loses
-    nothing, JPEG does. The model holds points without tracks.
+    A normalized scene goes back to COLMAP's frame. Photos are written under the names of the views, as far as those
+    are names of files (`output_files.output_names`): PNG loses nothing, JPEG does. The model holds points without
+    tracks.
 
     Raises:
-        InputError: The folder cannot be written, a view's name leaves it, or a camera has skew, which COLMAP's PINHOLE
+        InputError: The folder cannot be written, or a camera has skew, which COLMAP's PINHOLE
             cannot express.
     """
     folder = Path(folder)
     _check_writable(scene)
+    names = output_names(scene.names, ending=".png", kept=WRITABLE_SUFFIXES)
     T_colmap_scene = inverse(scene.T_scene_colmap)
     reconstruction = pycolmap.Reconstruction()
     camera_ids: dict[tuple[float, ...], int] = {}
@@ -208,28 +220,30 @@ def write_scene(folder: Path | str, scene: Scene) -> None:
                 )
             )
         T_cam_colmap = transform_camera(T_colmap_scene, view.camera).T_cam_world
-        image = pycolmap.Image(name=view.name, camera_id=camera_ids[key], image_id=image_id)
+        image = pycolmap.Image(name=names[view.name], camera_id=camera_ids[key], image_id=image_id)
         reconstruction.add_image_with_trivial_frame(image, pycolmap.Rigid3d(T_cam_colmap[:3]))
     p_colmap = transform_points(T_colmap_scene, scene.points.p_world)
     for p, rgb_u8 in zip(p_colmap, scene.points.rgb_u8, strict=True):
         reconstruction.add_point3D(p, pycolmap.Track(), rgb_u8)
     model = folder / "sparse" / "0"
     try:
+        check_links(folder)
         model.mkdir(parents=True, exist_ok=True)
-        reconstruction.write(model)
+        with TemporaryDirectory(dir=folder, prefix=".model-") as partial:
+            reconstruction.write(partial)
+            for path in sorted(Path(partial).iterdir()):
+                path.replace(model / path.name)
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"cannot write the model to {model}: {error}") from None
     for view in scene.views:
-        write_photo(folder / "images" / view.name, view.rgb_u8)
+        write_photo(folder / IMAGES / names[view.name], view.rgb_u8)
         if view.mask is not None:
-            write_mask(folder / "masks" / f"{view.name}.png", view.mask)
+            write_mask(folder / "masks" / f"{names[view.name]}.png", view.mask)
 
 
 def _check_writable(scene: Scene) -> None:
     problems = []
     for view in scene.views:
-        if Path(view.name).is_absolute() or ".." in Path(view.name).parts:
-            problems.append(f"view {view.name}: its name leads out of the folder")
         if view.camera.K[0, 1] != 0:
             problems.append(f"view {view.name}: its K has skew, which COLMAP's PINHOLE model cannot express")
     if problems:

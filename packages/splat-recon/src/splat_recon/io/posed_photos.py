@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64
 
 from splat_recon.errors import InputError
 from splat_recon.io.field_of_view import say_what_is_cut_away
-from splat_recon.io.image_folders import ImageFolder, find_mask, say_masks
+from splat_recon.io.image_folders import IMAGES, ImageFolder, find_mask, say_masks
 from splat_recon.io.images import laid_over, photo_orientation, photo_size, read_mask, read_photo
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.undistort import UndistortedCache, is_pinhole, pinhole_of, undistorted
@@ -122,6 +122,20 @@ def read_views(
         with ThreadPoolExecutor(max_workers=NUM_PHOTO_THREADS) as pool:
             problems += [problem for problem in pool.map(_decoding_problem, views) if problem]
     return views
+
+
+def sources_of(photos: Sequence[PosedPhoto], scene: Path, images: ImageFolder) -> list[Path]:
+    """The files and folders that photos and their masks are read from, for `Scene.sources`.
+
+    Args:
+        photos: The photos.
+        scene: The scene folder; it does not count as a whole, for results may well lie in a folder inside it.
+        images: Where the photos lie.
+    """
+    folders = [*scene.glob(f"{IMAGES}*"), *scene.glob("masks*"), images.path]
+    files = [path for photo in photos for path in (images.file(photo.name), photo.mask_path) if path is not None]
+    found = [path for path in folders if path.is_dir() and path.resolve() != scene.resolve()]
+    return [*dict.fromkeys([*found, *files])]
 
 
 def points_in_sight(photos: Sequence[PosedPhoto], why: str) -> Points:

@@ -15,16 +15,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from media_files.photos import WRITABLE_SUFFIXES
+from output_files import OutputError, check_links, output_names
 from splat_recon.errors import InputError
 from splat_recon.io.drawn_cameras import drawn_camera, say_fisheyes
 from splat_recon.io.image_folders import IMAGES, ImageFolder, choose_images, listed
 from splat_recon.io.images import photo_size, write_mask, write_photo
 from splat_recon.io.layouts import TRANSFORMS_FILE
 from splat_recon.io.point_files import read_points_ply, write_points_ply
-from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, points_in_sight, read_views
+from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, points_in_sight, read_views, sources_of
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.scene.scene import Points, Scene
 from splat_render.cameras import Camera
+from splat_render.files.whole_file import write_text_whole
 from splat_render.poses import inverse, transform_camera, transform_points
 
 POINTS_FILE = "sparse_pc.ply"
@@ -125,7 +128,8 @@ def read_frames(file: FramesFile, *, images: str = "auto", options: ReadOptions 
     if problems:
         raise InputError.from_problems(where, problems)
     name = file.folder.resolve().name
-    return Scene(views=tuple(views), points=points, T_scene_colmap=file.T_file_colmap, name=name)
+    sources = (file.path, *sources_of(photos, file.folder, folder))
+    return Scene(views=tuple(views), points=points, T_scene_colmap=file.T_file_colmap, name=name, sources=sources)
 
 
 def read_transforms_cameras(path: Path | str) -> dict[str, Camera]:
@@ -333,36 +337,36 @@ def write_transforms(folder: Path | str, scene: Scene) -> None:
     A normalized scene goes back to COLMAP's frame. Cameras are pinholes, each frame with its own intrinsics.
 
     Raises:
-        InputError: The folder cannot be written, a view's name leaves it, or a camera has skew.
+        InputError: The folder cannot be written, or a camera has skew.
     """
     folder = Path(folder)
+    names = output_names(scene.names, ending=".png", kept=WRITABLE_SUFFIXES)
     T_colmap_scene = inverse(scene.T_scene_colmap)
     problems, frames = [], []
     for view in scene.views:
-        if Path(view.name).is_absolute() or ".." in Path(view.name).parts:
-            problems.append(f"view {view.name}: its name leads out of the folder")
         camera = transform_camera(T_colmap_scene, view.camera)
         if camera.K[0, 1] != 0:
             problems.append(f"view {view.name}: its K has skew, which transforms.json cannot express")
-        frame: dict[str, Any] = {"file_path": f"{IMAGES}/{view.name}"}
+        frame: dict[str, Any] = {"file_path": f"{IMAGES}/{names[view.name]}"}
         if view.mask is not None:
-            frame["mask_path"] = f"masks/{view.name}.png"
+            frame["mask_path"] = f"masks/{names[view.name]}.png"
         frame |= {"fl_x": camera.K[0, 0], "fl_y": camera.K[1, 1], "cx": camera.K[0, 2], "cy": camera.K[1, 2]}
         frame |= {"w": camera.width, "h": camera.height}
         frame["transform_matrix"] = (camera.T_world_cam @ T_OPENGL_OPENCV).tolist()
         frames.append(frame)
     if problems:
         raise InputError.from_problems(f"scene {scene.name} cannot be written as transforms.json", problems)
+    try:
+        check_links(folder)
+    except OutputError as error:
+        raise InputError(str(error)) from None
     content: dict[str, Any] = {"camera_model": "OPENCV", "frames": frames}
     if len(scene.points):
         content["ply_file_path"] = POINTS_FILE
         p_colmap = transform_points(T_colmap_scene, scene.points.p_world)
         write_points_ply(folder / POINTS_FILE, Points(p_world=p_colmap, rgb_u8=scene.points.rgb_u8))
     for view in scene.views:
-        write_photo(folder / IMAGES / view.name, view.rgb_u8)
+        write_photo(folder / IMAGES / names[view.name], view.rgb_u8)
         if view.mask is not None:
-            write_mask(folder / "masks" / f"{view.name}.png", view.mask)
-    try:
-        (folder / TRANSFORMS_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {folder / TRANSFORMS_FILE}: {error.strerror or error}") from None
+            write_mask(folder / "masks" / f"{names[view.name]}.png", view.mask)
+    write_text_whole(folder / TRANSFORMS_FILE, json.dumps(content, indent=2) + "\n")

@@ -1,8 +1,6 @@
 """Pictures for people: side by side, labelled, errors and depths as colours."""
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -80,8 +78,3 @@ def _colored(t: np.ndarray, colors: np.ndarray) -> np.ndarray:
     """Values in [0, 1] (others are clamped) as colours between the given ones."""
     stops = np.linspace(0, 1, len(colors))
     return np.stack([np.interp(t, stops, channel) for channel in colors.T], axis=-1).round().astype(np.uint8)
-
-
-def file_name(view_name: str) -> str:
-    """A PNG's name for a view, whose own name may have folders and any ending."""
-    return re.sub(r"[^\w.-]", "_", str(Path(view_name).with_suffix(""))) + ".png"

@@ -13,9 +13,9 @@ from splat_recon import run_folder
 from splat_recon.errors import InputError
 from splat_recon.io.images import read_photo
 from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread
-from splat_recon.pages.pictures import file_name
 from splat_recon.pages.svg_plot import Line, Plot, svg
 from splat_recon.run_folder import RunFolder
+from splat_render.files.whole_file import write_text_whole
 
 MAX_PICTURES = 4
 """Held-out photos that the page shows."""
@@ -64,10 +64,7 @@ def write_report(run: RunFolder) -> Path:
         "times": _times(evaluations),
         "settings": settings_table({**_flat(config.get("settings", {})), **_flat(config.get("versions", {}))}),
     }
-    try:
-        run.report.write_text(filled(_PAGE, parts), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {run.report}: {error.strerror or error}") from error
+    write_text_whole(run.report, filled(_PAGE, parts))
     return run.report
 
 
@@ -121,16 +118,18 @@ def _duration(seconds: float) -> tuple[str, str]:
 def _pictures(run: RunFolder, scores: Mapping[str, Any]) -> str:
     """Photo, first and last render of some views; those whose first render was kept come first."""
     names = sorted(scores["per_view"])
-    kept = [name for name in names if (run.first_images / file_name(name)).is_file()] or names
+    # Runs of earlier versions do not say under which names their pictures are.
+    files = scores.get("pictures") or run_folder.picture_names(names)
+    kept = [name for name in names if (run.first_images / files[name]).is_file()] or names
     rows = []
     for index in spread(len(kept), MAX_PICTURES):
         name = kept[index]
-        both = _picture((run.images / name).with_suffix(".png"))
+        both = _picture(run.images / files[name])
         if both is None:
             continue
         # The evaluation writes the render beside the photo.
         width = both.shape[1] // 2
-        first = _picture(run.first_images / file_name(name))
+        first = _picture(run.first_images / files[name])
         figures = f"{scores['per_view'][name]['psnr']:.2f} dB, SSIM {scores['per_view'][name]['ssim']:.3f}"
         before = "<p>not kept</p>" if first is None else embedded_image(first, f"before {name}", PICTURE_PX)
         photo = embedded_image(np.ascontiguousarray(both[:, width:]), f"photo {name}", PICTURE_PX)

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64, UInt8
@@ -97,6 +98,9 @@ class Scene:
 
     name: str = "scene"
     """What to call it in reports."""
+
+    sources: tuple[Path, ...] = ()
+    """Files and folders that it was read from, which nothing may be written to."""
 
     def __post_init__(self) -> None:
         if not self.views:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import output_files
 from splat_render.errors import InputError
 
 
@@ -14,16 +15,21 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         InputError: The file cannot be written.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with output_files.written_whole(path) as partial:
             yield partial
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error}") from None
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Write a text as UTF-8, whole or not at all.
+
+    Raises:
+        InputError: The file cannot be written.
+    """
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def read_bytes(path: Path) -> bytes:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from splat_recon.errors import InputError
 from splat_recon.io.pycolmap_import import pycolmap
+from splat_render.files.whole_file import write_text_whole
 
 REPORT_FILE = "sfm_report.json"
 """Name of the report in the scene folder."""
@@ -199,10 +199,7 @@ def write_report(path: Path, result: SfmResult) -> None:
     Raises:
         InputError: The file cannot be written.
     """
-    try:
-        path.write_text(json.dumps(result.to_dict(), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+    write_text_whole(path, json.dumps(result.to_dict(), indent=2) + "\n")
 
 
 def summary(result: SfmResult) -> list[str]:

@@ -1,0 +1,61 @@
+"""Files that are there whole or not at all, and that nobody else has a name for."""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a path to write to, and rename it to `path` when the block ends without an error.
+
+    What `path` was before, a link or one of several names of a file, is replaced and not written through. The
+    temporary file is hidden, stands beside it and has the same ending.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A link may lie in wait under this name, too.
+    partial.unlink(missing_ok=True)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def write_text_whole(path: Path, text: str) -> None:
+    """Write a text as UTF-8, whole or not at all.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with written_whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def unshared(path: Path) -> Path:
+    """Prepare a file to be appended to: where it is a link, or a file with several names, it becomes a copy of its own.
+
+    Returns:
+        The same path, which may not be there yet.
+
+    Raises:
+        OSError: It cannot be copied.
+    """
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return path
+    if stat.S_ISLNK(status.st_mode) and not path.exists():
+        path.unlink()
+    elif not path.is_dir() and (stat.S_ISLNK(status.st_mode) or status.st_nlink > 1):
+        with written_whole(path) as partial:
+            shutil.copyfile(path, partial)
+    return path
