@@ -73,8 +73,8 @@ class RunFolder:
         """Make the folder ready for a run that begins, or for one that goes on.
 
         Raises:
-            InputError: The folder cannot be written; a link in it leads out of it; it holds a run and ``resume`` is not set; or ``resume`` is set
-                and it holds no checkpoint.
+            InputError: The folder cannot be written; a link in it leads out of it; it holds a run and ``resume`` is not
+                set; or ``resume`` is set and it holds no checkpoint.
         """
         # A run that ended before its first checkpoint has nothing to lose and nothing to continue from.
         has_checkpoint = bool(checkpoint_candidates(self.checkpoints))
