@@ -15,7 +15,7 @@ from difix3d_pairs_app.__main__ import main as pairs
 from splat_recon_app.__main__ import main as splats
 from support.hostile_names import HOSTILE, files_outside
 
-QUICK = ["--device", "cpu", "--max-steps", "4", "--max-size", "32"]
+QUICK = ["--device", "cpu", "--max-steps", "4", "--max-size", "32", "--stereo", "off"]
 PAINTED = ["--max-size", "32", "--max-steps", "10", "--strategies", "painted"]
 
 

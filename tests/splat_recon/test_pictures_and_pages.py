@@ -46,6 +46,8 @@ def test_pictures_of_different_heights_stand_side_by_side():
     row = beside([grey(0), grey(200, 60, 40)])
     assert row.shape == (30, 40 + 4 + 20, 3)
     assert (labelled(grey(0, 60, 80), "a label")[30:] > 100).any()
+    # A photo's name may hold a line break, and surrogates where its bytes are no text.
+    assert (labelled(grey(0, 60, 80), "two\nlines \udcff")[30:] > 100).any()
 
 
 def test_a_contact_sheet_has_the_worst_view_on_top():

@@ -8,6 +8,7 @@ from plyfile import PlyData, PlyElement, PlyParseError
 
 from splat_recon.errors import InputError
 from splat_recon.scene.scene import Points
+from splat_render.files.whole_file import written_whole
 
 MAX_ROUNDING = 1e-6
 """Rounding of coordinates that does not show, as a fraction of the points' extent."""
@@ -52,11 +53,8 @@ def write_points_ply(path: Path, points: Points) -> None:
         vertices[axis] = points.p_world[:, index]
     for index, colour in enumerate(("red", "green", "blue")):
         vertices[colour] = points.rgb_u8[:, index]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<").write(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from None
+    with written_whole(path) as partial:
+        PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<").write(partial)
 
 
 def _precision(p_world: Float64[np.ndarray, "n 3"]) -> str:

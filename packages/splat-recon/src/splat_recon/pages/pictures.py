@@ -31,18 +31,24 @@ def beside(pictures_u8: Sequence[UInt8[np.ndarray, "_h _w 3"]]) -> UInt8[np.ndar
 
 
 def labelled(picture_u8: UInt8[np.ndarray, "h w 3"], label: str) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture with its name in the lower left corner."""
+    """A picture with its name in the lower left corner, in one line."""
     picture = Image.fromarray(picture_u8)
     corner = (6, picture.height - 6)
-    ImageDraw.Draw(picture).text(corner, label, fill="white", anchor="lb", stroke_width=2, stroke_fill="black")
+    ImageDraw.Draw(picture).text(
+        corner, _one_line(label), fill="white", anchor="lb", stroke_width=2, stroke_fill="black"
+    )
     return np.array(picture)
 
 
 def headline(text: str, width: int) -> UInt8[np.ndarray, "h w 3"]:
     """A strip of white with a line of text, cut off where it does not fit."""
     picture = Image.new("RGB", (width, 22), "white")
-    ImageDraw.Draw(picture).text((4, 11), text, fill="#1c2530", anchor="lm", font=ImageFont.load_default(13))
+    ImageDraw.Draw(picture).text((4, 11), _one_line(text), fill="#1c2530", anchor="lm", font=ImageFont.load_default(13))
     return np.array(picture)
+
+
+def _one_line(text: str) -> str:
+    return "".join(character if character.isprintable() else "_" for character in text)
 
 
 def error_map(
