@@ -26,7 +26,7 @@ ALLOWED_FIRST_PARTY = {
     "difix_model": {"media_files"},
     "splat_recon": {"media_files", "splat_render", "output_files"},
     "synthetic_objects": set(),
-    "difix_train": {"difix_model", "train_runs", "output_files"},
+    "difix_train": {"difix_model", "train_runs"},
     "difix3d": {"media_files", "difix_model", "splat_recon", "splat_render", "output_files"},
     "difix_fix": {"difix_model"},
     "difix_train_app": {"difix_train", "output_files"},

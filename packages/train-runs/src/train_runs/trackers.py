@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from output_files import write_text_whole
 from train_runs.errors import InputError
 
 TrackerName = Literal["tensorboard", "wandb"]
@@ -105,5 +106,5 @@ def _wandb_id(folder: Path) -> str:
     if path.is_file():
         return path.read_text(encoding="utf-8").strip()
     name = uuid.uuid4().hex[:8]
-    path.write_text(name + "\n", encoding="utf-8")
+    write_text_whole(path, name + "\n")
     return name
