@@ -131,3 +131,13 @@ def test_rounds_start_with_stereo_in_both_trainings(settings: RunSettings, tmp_p
     strategy = experiment.config.train.strategy
     assert isinstance(strategy, AdcConfig)
     assert strategy.grow_grad2d == 4e-4
+
+
+def test_a_run_from_before_there_was_distillation_goes_on_in_rounds(tmp_path: Path):
+    folder = RunFolder(tmp_path)
+    settings = {name: value for name, value in RunSettings().to_dict().items() if name not in ("loop", "stereo")}
+    folder.write_config(settings, {})
+    old = RunSettings.from_dict(folder.read_settings())
+    assert (old.loop, old.stereo) == ("rounds", "off")
+    folder.write_config(RunSettings().to_dict(), {})
+    assert RunSettings.from_dict(folder.read_settings()) == RunSettings()

@@ -32,6 +32,9 @@ KEPT_CHECKPOINTS = 2
 VERSIONED = ("difix3d", "difix-model", "splat-recon", "torch", "numpy", "diffusers", "gsplat", "numba")
 """Packages whose versions a run records."""
 
+UNRECORDED = {"loop": "rounds", "stereo": "off"}
+"""What runs did that were started before these settings were there."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -135,7 +138,7 @@ class RunFolder:
             raise InputError(f"{self.path / 'config.json'} is not the configuration of a run: name another") from error
         if not isinstance(settings, dict):
             raise InputError(f"{self.path / 'config.json'} is not the configuration of a run: name another")
-        return settings
+        return UNRECORDED | settings
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Write one JSON file, whole or not at all."""

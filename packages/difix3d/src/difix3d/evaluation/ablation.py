@@ -66,6 +66,8 @@ def ablation(
     Raises:
         InputError: The scene cannot be used, a seed stands twice, or `out` holds other runs.
     """
+    # The rows are about rounds, also with so few photos that a run would distill.
+    settings = replace(settings, loop="rounds")
     if len(set(seeds)) < len(seeds):
         raise InputError(f"every seed counts once: got {', '.join(map(str, seeds))}")
     folders = {seed: out / f"seed_{seed}" for seed in seeds} or {settings.seed: out}
@@ -166,7 +168,7 @@ class _Films:
 
     def __init__(self, out: Path, resolved: dict[str, Any], frames: int) -> None:
         self.out = out
-        settings = RunSettings.from_dict({key: value for key, value in resolved.items() if key != "config"})
+        settings = RunSettings.from_dict({key: value for key, value in resolved.items() if key not in ("config", "distillation")})
         scene, split = load_scene(settings)
         self.device = settings.device if settings.device != "auto" else "cpu"
         self.fixer = open_fixer(fixer_config(settings), device=self.device)
