@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from difix3d.config import ProgressiveConfig, released_config
+    from difix3d.distillation import Distillation
+    from difix3d.distillation_config import DistillationConfig
     from difix3d.enhance import EnhancedRenderer, nearest_views
     from difix3d.errors import InputError
     from difix3d.experiment import Experiment, Progress
     from difix3d.fixers.batches import RenderedView, fixed_views
     from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
     from difix3d.fixers.difix import DifixFixer
+    from difix3d.fixers.ensemble import EnsembleFixer
     from difix3d.fixers.identity import IdentityFixer
     from difix3d.fixers.opening import open_fixer
     from difix3d.novel_views import NovelView, NovelViews
@@ -24,7 +27,10 @@ if TYPE_CHECKING:
 
 _SUBMODULES = {
     "DifixFixer": "fixers.difix",
+    "Distillation": "distillation",
+    "DistillationConfig": "distillation_config",
     "EnhancedRenderer": "enhance",
+    "EnsembleFixer": "fixers.ensemble",
     "Experiment": "experiment",
     "FixRequest": "fixers.contract",
     "FixResult": "fixers.contract",
@@ -49,7 +55,10 @@ _SUBMODULES = {
 
 __all__ = [
     "DifixFixer",
+    "Distillation",
+    "DistillationConfig",
     "EnhancedRenderer",
+    "EnsembleFixer",
     "Experiment",
     "FixRequest",
     "FixResult",

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from splat_recon.scene.scene import Points, Scene, View
     from splat_recon.scene.splits import Split, make_split
     from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+    from splat_recon.stereo.config import StereoConfig
+    from splat_recon.stereo.start import StereoMatching, StereoStart
     from splat_recon.trained import TrainedSplats, export_ply, export_splats
     from splat_recon.trainer import SplatTrainer
     from splat_recon.views.mixture import ViewMixture
@@ -80,6 +82,9 @@ _SUBMODULES = {
     "Split": "scene.splits",
     "SyntheticConfig": "scene.synthetic",
     "TrainConfig": "config",
+    "StereoConfig": "stereo.config",
+    "StereoMatching": "stereo.start",
+    "StereoStart": "stereo.start",
     "TrainedSplats": "trained",
     "TrainingView": "views.view_set",
     "TrainingViewer": "pages.viewer",
@@ -156,6 +161,9 @@ __all__ = [
     "SplatTrainer",
     "SplatViewer",
     "Split",
+    "StereoConfig",
+    "StereoMatching",
+    "StereoStart",
     "SyntheticConfig",
     "TrainConfig",
     "TrainedSplats",

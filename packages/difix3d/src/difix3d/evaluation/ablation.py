@@ -168,7 +168,9 @@ class _Films:
 
     def __init__(self, out: Path, resolved: dict[str, Any], frames: int) -> None:
         self.out = out
-        settings = RunSettings.from_dict({key: value for key, value in resolved.items() if key not in ("config", "distillation")})
+        settings = RunSettings.from_dict(
+            {key: value for key, value in resolved.items() if key not in ("config", "distillation")}
+        )
         scene, split = load_scene(settings)
         self.device = settings.device if settings.device != "auto" else "cpu"
         self.fixer = open_fixer(fixer_config(settings), device=self.device)
