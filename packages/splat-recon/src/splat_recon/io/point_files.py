@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
-from plyfile import PlyData, PlyElement, PlyParseError
+from plyfile import PlyData, PlyElement
 
 from splat_recon.errors import InputError
 from splat_recon.scene.scene import Points
+from splat_render.files.ply_tables import colors_of, read_ply_tables
 from splat_render.files.whole_file import written_whole
 
 MAX_ROUNDING = 1e-6
@@ -18,25 +19,22 @@ GREY = 128
 
 
 def read_points_ply(path: Path) -> Points:
-    """Read the vertices x, y, z of a PLY file, with red, green and blue as bytes where it has them.
+    """Read the vertices x, y, z of a PLY file, with their colors under any of the usual names and types.
 
     Raises:
         InputError: The file is missing, is no PLY file, or has no such vertices.
     """
-    try:
-        vertices = PlyData.read(path)["vertex"].data
-        p_world = np.stack([vertices[axis] for axis in "xyz"], axis=1).astype(np.float64)
-    except (OSError, KeyError, ValueError, PlyParseError) as error:
-        raise InputError(f"points {path} cannot be read: {error}") from None
+    data = read_ply_tables(path, ("vertex",))
+    vertices = data["vertex"] if "vertex" in data else np.zeros(0, [])
+    if not set("xyz") <= set(vertices.dtype.names or ()):
+        raise InputError(f"points {path} cannot be read: the file has no vertices with x, y and z")
+    p_world = np.stack([vertices[axis] for axis in "xyz"], axis=1).astype(np.float64)
     if not np.isfinite(p_world).all():
         raise InputError(f"points {path}: {int((~np.isfinite(p_world).all(axis=1)).sum())} are not finite")
-    colours = ("red", "green", "blue")
-    if not set(colours) <= set(vertices.dtype.names):
+    rgb = colors_of(vertices)
+    if rgb is None:
         return Points(p_world=p_world, rgb_u8=np.full(p_world.shape, GREY, np.uint8))
-    rgb = np.stack([vertices[colour] for colour in colours], axis=1)
-    # Colours are bytes, or fractions of one.
-    rgb_u8 = np.round(np.clip(rgb, 0, 1) * 255) if np.issubdtype(rgb.dtype, np.floating) else np.clip(rgb, 0, 255)
-    return Points(p_world=p_world, rgb_u8=rgb_u8.astype(np.uint8))
+    return Points(p_world=p_world, rgb_u8=np.rint(np.nan_to_num(rgb).clip(0, 1) * 255).astype(np.uint8))
 
 
 def write_points_ply(path: Path, points: Points) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from plyfile import PlyData, PlyElement
 
 from splat_render.errors import InputError
+from splat_render.files.ply_tables import PlyTables
 from splat_render.files.quantized import MAX_SMALLER, SplatArrays, from_unorm, unorm, with_largest, without_largest
 from splat_render.files.whole_file import written_whole
 from splat_render.gaussians import Gaussians
@@ -36,9 +37,9 @@ _BOUNDS = [
 _PACKED = ["packed_position", "packed_rotation", "packed_scale", "packed_color"]
 
 
-def is_compressed(data: PlyData) -> bool:
+def is_compressed(data: PlyTables) -> bool:
     """Whether a PLY file is of this form."""
-    return "chunk" in data and "vertex" in data and "packed_position" in {p.name for p in data["vertex"].properties}
+    return "chunk" in data and "vertex" in data and "packed_position" in (data["vertex"].dtype.names or ())
 
 
 def write_compressed_ply(path: Path | str, gaussians: Gaussians, *, comments: Sequence[str] = ()) -> None:
@@ -110,22 +111,22 @@ def _11_10_11(values: np.ndarray) -> np.ndarray:
     return unorm(values[:, 0], 11) << 21 | unorm(values[:, 1], 10) << 11 | unorm(values[:, 2], 11)
 
 
-def unpacked(data: PlyData, path: Path) -> Gaussians:
+def unpacked(data: PlyTables, path: Path) -> Gaussians:
     """The Gaussians of an opened file of this form.
 
     Raises:
         InputError: An element or property is missing, or the elements' lengths do not fit.
     """
-    chunks, vertices = data["chunk"].data, data["vertex"].data
+    chunks, vertices = data["chunk"], data["vertex"]
     n = len(vertices)
-    missing = [name for name in _BOUNDS[:12] if name not in chunks.dtype.names]
-    missing += [name for name in _PACKED if name not in vertices.dtype.names]
+    missing = [name for name in _BOUNDS[:12] if name not in (chunks.dtype.names or ())]
+    missing += [name for name in _PACKED if name not in (vertices.dtype.names or ())]
     if missing:
         raise InputError(f"{path} is not a compressed splat file: it lacks {', '.join(missing[:10])}")
     if len(chunks) != -(-n // CHUNK):
         raise InputError(f"{path} has {len(chunks)} chunks for {n} Gaussians: expected {-(-n // CHUNK)}")
     chunk = np.arange(n) // CHUNK
-    bounds = {name: chunks[name].astype(np.float64)[chunk] for name in _BOUNDS if name in chunks.dtype.names}
+    bounds = {name: chunks[name].astype(np.float64)[chunk] for name in _BOUNDS if name in (chunks.dtype.names or ())}
     # Files of the first version have no colour bounds: their colours lie in [0, 1].
     bounds = {f"min_{c}": np.zeros(n) for c in "rgb"} | {f"max_{c}": np.ones(n) for c in "rgb"} | bounds
 
@@ -145,15 +146,13 @@ def unpacked(data: PlyData, path: Path) -> Gaussians:
         sh0=((rgb - 0.5) / C0).astype(np.float32),
         sh_rest=_harmonics(data, n, path),
     )
-    if not all(np.isfinite(values).all() for values in (arrays.means, arrays.log_scales, arrays.sh0)):
-        raise InputError(f"{path} holds bounds that are not finite")
     return arrays.gaussians()
 
 
-def _harmonics(data: PlyData, n: int, path: Path) -> np.ndarray:
+def _harmonics(data: PlyTables, n: int, path: Path) -> np.ndarray:
     if "sh" not in data:
         return np.zeros((n, 0, 3), dtype=np.float32)
-    table = data["sh"].data
+    table = data["sh"]
     names = table.dtype.names or ()
     if len(table) != n or len(names) not in (9, 24, 45) or set(names) != {f"f_rest_{i}" for i in range(len(names))}:
         raise InputError(f"{path}: its element sh does not hold 9, 24 or 45 coefficients of {n} Gaussians")

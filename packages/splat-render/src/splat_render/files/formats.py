@@ -96,7 +96,7 @@ def read_splats(path: Path | str) -> SplatFile:
     if ending == ".splat":
         return SplatFile(gaussians=splat.read_splat(path), offset=read_sidecar(Path(path)))
     data = ply.opened_ply(Path(path))
-    antialiased = any(line.strip() == MIP_COMMENT for line in data.comments)
+    antialiased = any(line.strip() == MIP_COMMENT for line in data.comments) or bool(ply.mip_filters(data))
     taken_off = ply.double_offset(data)
     return SplatFile(
         gaussians=ply.gaussians_of(data, Path(path), taken_off=taken_off),

@@ -5,15 +5,18 @@ raw parameters (logarithms of scales, logits of opacities, quaternions w x y z).
 then of green, then of blue.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from plyfile import PlyData, PlyElement, PlyParseError
+from plyfile import PlyData, PlyElement
 
 from splat_render.errors import InputError
 from splat_render.files import compressed_ply
+from splat_render.files.finite import drawable
+from splat_render.files.ply_tables import PlyTables, colors_of, read_ply_tables
 from splat_render.files.whole_file import written_whole
 from splat_render.files.world_offset import ZERO, Offset, offset_of
 from splat_render.gaussians import Gaussians
@@ -25,8 +28,19 @@ MAX_NUM_REST = 15
 RGB_BYTES = ("red", "green", "blue")
 """Names under which point clouds keep colors as bytes."""
 
+MIP_FILTER = "filter_3d"
+"""Property, in lower case, of Mip-Splatting's files: standard deviation of the filter of each Gaussian."""
+
+THINNEST = 1e-3
+"""Thickness of what has none, in parts of its width."""
+
+SMALLEST_SCALE = 1e-30
+"""Scale of what has none at all."""
+
 INFINITE_LOGIT = 7.0
 """What an infinite logit of an opacity is read as: within 1/1000 of opaque or of transparent, and still trainable."""
+
+_log = logging.getLogger(__name__)
 
 
 def write_ply(
@@ -91,89 +105,130 @@ def _property_names(num_rest: int) -> list[str]:
 def read_ply(path: Path | str) -> Gaussians:
     """Read a splat file of this layout, or of the compressed one.
 
-    Properties may stand in any order, as text or binary; normals and properties of other programs are left out of
-    account, and so are coefficients of degree 4. A file with red, green and blue in place of f_dc_* has these colours.
+    Properties may stand in any order and of any type, as text or binary; normals and properties of other programs are
+    left out of account, and so are coefficients of degree 4. What else is read:
+
+    - colors red, green, blue in place of f_dc_*, as floats, bytes or 16 bits (`ply_tables.colors_of`);
+    - Mip-Splatting's own files: their filter is applied (`filter_3D`);
+    - 2D Gaussians (scale_0 and scale_1 only) and flat ones (a scale of zero): as thin as `THINNEST` of their width;
+    - Gaussians that are not finite are left out, with a warning.
 
     Raises:
-        InputError: The file is missing, is no PLY file, lacks a property, or holds values that are not finite.
+        InputError: The file is missing, is no PLY file, lacks a property, or holds no finite Gaussian.
     """
     path = Path(path)
     return gaussians_of(opened_ply(path), path)
 
 
-def opened_ply(path: Path) -> PlyData:
-    """A PLY file's header and elements.
+def opened_ply(path: Path) -> PlyTables:
+    """A PLY file's header and those of its elements that splats are in.
 
     Raises:
         InputError: The file is missing or is no PLY file.
     """
-    try:
-        return PlyData.read(str(path))
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}") from None
-    except (OSError, PlyParseError, ValueError, UnicodeDecodeError, MemoryError) as error:
-        raise InputError(f"{path} is not a PLY file that can be read ({error})") from None
+    return read_ply_tables(path, ("vertex", "chunk", "sh"))
 
 
-def double_offset(data: PlyData) -> Offset:
+def double_offset(data: PlyTables) -> Offset:
     """What to take off positions in double precision that single precision would round; zero for all others."""
-    present = {prop.name: prop for prop in data["vertex"].properties} if "vertex" in data else {}
-    if not all(axis in present and present[axis].val_dtype == "f8" for axis in "xyz"):
+    rows = data["vertex"] if "vertex" in data else np.zeros(0, [])
+    if not all(axis in (rows.dtype.names or ()) and rows.dtype[axis].itemsize == 8 for axis in "xyz"):
         return ZERO
-    return offset_of(np.stack([np.asarray(data["vertex"][axis]) for axis in "xyz"], axis=1))
+    positions = np.stack([rows[axis].astype(np.float64) for axis in "xyz"], axis=1)
+    return offset_of(positions[np.isfinite(positions).all(axis=1)])
 
 
-def gaussians_of(data: PlyData, path: Path, *, taken_off: Offset = ZERO) -> Gaussians:
+def gaussians_of(data: PlyTables, path: Path, *, taken_off: Offset = ZERO) -> Gaussians:
     """The Gaussians of an opened PLY file; `path` is for messages, `taken_off` for positions (`double_offset`).
 
     Raises:
-        InputError: It is no splat file, or holds values that are not finite.
+        InputError: It is no splat file, or holds no finite Gaussian.
     """
     if "vertex" not in data:
         raise InputError(f"{path} has no vertices: it is not a splat file")
     if compressed_ply.is_compressed(data):
-        return compressed_ply.unpacked(data, path)
-    vertices = data["vertex"]
-    present = {prop.name for prop in vertices.properties}
+        return drawable(compressed_ply.unpacked(data, path), path)
+    rows = data["vertex"]
+    present = set(rows.dtype.names or ())
     num_stored = sum(name.startswith("f_rest_") for name in present)
     if num_stored not in (0, 9, 24, 45, 72):
         raise InputError(f"{path} has {num_stored} properties f_rest_*: expected 0, 9, 24, 45 or 72 (degrees 0 to 4)")
-    only_rgb = "f_dc_0" not in present and present >= set(RGB_BYTES)
-    ignored = ("nx", "ny", "nz", *(("f_dc_0", "f_dc_1", "f_dc_2") if only_rgb else ()))
+    rgb = None if "f_dc_0" in present else colors_of(rows)
+    is_2d = present >= {"scale_0", "scale_1"} and "scale_2" not in present
+    ignored = {"nx", "ny", "nz", *(("f_dc_0", "f_dc_1", "f_dc_2") if rgb is not None else ())}
+    ignored |= {"scale_2"} if is_2d else set()
     missing = [name for name in _property_names(num_stored // 3) if name not in present and name not in ignored]
     if missing:
-        raise InputError(f"{path} is not a splat file: it lacks the properties {', '.join(missing[:10])}")
+        kind = "; it is a point cloud or a mesh" if not present & {"opacity", "scale_0", "rot_0"} else ""
+        raise InputError(f"{path} is not a splat file: it lacks the properties {', '.join(missing[:10])}{kind}")
+    if is_2d:
+        _log.warning("%s holds 2D Gaussians: they are read as flat ones", path)
 
-    def columns(*names: str, less: Offset = ZERO) -> torch.Tensor:
-        values = np.stack([np.asarray(vertices[name], dtype=np.float64) for name in names], axis=1)
-        values = (values - (less if less != ZERO else 0.0)).astype(np.float32)
-        if names == ("opacity",):
-            # Converters write infinite logits for opacities of exactly 0 and 1.
-            values = np.where(np.isinf(values), np.sign(values) * INFINITE_LOGIT, values).astype(np.float32)
-        if not np.isfinite(values).all():
-            raise InputError(f"{path} holds values that are not finite in {names[0]}..{names[-1]}")
-        return torch.from_numpy(values)
+    def columns(*names: str, less: Offset = ZERO) -> np.ndarray:
+        # Double precision beyond single's range becomes infinite, and is left out as such.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if less == ZERO:
+                return np.stack([rows[name].astype(np.float32) for name in names], axis=1)
+            return (np.stack([rows[name].astype(np.float64) for name in names], axis=1) - less).astype(np.float32)
 
-    return Gaussians(
-        means=columns("x", "y", "z", less=taken_off),
-        log_scales=columns(*(f"scale_{index}" for index in range(3))),
-        quats_wxyz=columns(*(f"rot_{index}" for index in range(4))),
-        logit_opacities=columns("opacity")[:, 0].clone(),
-        sh0=_degree_0(columns, only_rgb)[:, None, :],
-        sh_rest=_higher_degrees(columns, len(vertices.data), num_stored // 3),
+    log_scales = columns(*(f"scale_{index}" for index in range(2 if is_2d else 3)))
+    # Converters write infinite logits for opacities of exactly 0 and 1.
+    logits = columns("opacity")[:, 0]
+    logits = np.where(np.isinf(logits), np.sign(logits) * INFINITE_LOGIT, logits).astype(np.float32)
+    log_scales = _flattened(log_scales)
+    if filters := mip_filters(data):
+        log_scales, logits = _filtered(log_scales, logits, columns(filters[0])[:, 0])
+        _log.warning("%s holds Mip-Splatting's %s: it is applied to scales and opacities", path, filters[0])
+    sh0 = columns("f_dc_0", "f_dc_1", "f_dc_2") if rgb is None else ((rgb - 0.5) / C0).astype(np.float32)
+    gaussians = Gaussians(
+        means=torch.from_numpy(columns("x", "y", "z", less=taken_off)),
+        log_scales=torch.from_numpy(log_scales),
+        quats_wxyz=torch.from_numpy(columns(*(f"rot_{index}" for index in range(4)))),
+        logit_opacities=torch.from_numpy(logits),
+        sh0=torch.from_numpy(sh0)[:, None, :],
+        sh_rest=_higher_degrees(columns, len(rows), num_stored // 3),
     )
+    return drawable(gaussians, path)
 
 
-def _degree_0(columns: Callable[..., torch.Tensor], only_rgb: bool) -> torch.Tensor:
-    if only_rgb:
-        return (columns("red", "green", "blue") / 255 - 0.5) / C0
-    return columns("f_dc_0", "f_dc_1", "f_dc_2")
+def mip_filters(data: PlyTables) -> list[str]:
+    """Names of the properties that hold Mip-Splatting's filter: none or one."""
+    return [name for name in data["vertex"].dtype.names or () if name.lower() == MIP_FILTER] if "vertex" in data else []
 
 
-def _higher_degrees(columns: Callable[..., torch.Tensor], n: int, num_stored: int) -> torch.Tensor:
+def _flattened(log_scales: np.ndarray) -> np.ndarray:
+    """[n 3] logarithms of which those that are lacking, or of zero, are those of thin discs and needles."""
+    if log_scales.shape[1] == 2:
+        log_scales = np.concatenate([log_scales, np.full((len(log_scales), 1), -np.inf, np.float32)], axis=1)
+    flat = np.isneginf(log_scales)
+    if not flat.any():
+        return log_scales
+    widest = np.where(flat, -np.inf, log_scales).max(axis=1, keepdims=True)
+    # Nothing says how small a Gaussian without any size was: it is kept, where nobody can see it.
+    thin = np.where(np.isneginf(widest), np.log(SMALLEST_SCALE), widest + np.log(THINNEST))
+    return np.where(flat, thin, log_scales).astype(np.float32)
+
+
+def _filtered(log_scales: np.ndarray, logits: np.ndarray, width: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scales and opacities after a convolution with a Gaussian of a standard deviation of their own each.
+
+    Mip-Splatting (Yu et al., CVPR 2024), equation 9: variances grow by the filter's, opacities fall by the ratio of the
+    volumes before and after.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        variances = np.exp(2 * log_scales.astype(np.float64))
+        grown = variances + width.astype(np.float64)[:, None] ** 2
+        log_ratio = 0.5 * (np.log(variances) - np.log(grown)).sum(axis=1)
+        # log(a r / (1 - a r)) for the opacity a = sigmoid(logit), without loss where it is small.
+        log_opacity = -np.logaddexp(0, -logits.astype(np.float64)) + log_ratio
+        changed = log_opacity - np.log(-np.expm1(np.minimum(log_opacity, -1e-12)))
+    return (0.5 * np.log(grown)).astype(np.float32), changed.astype(np.float32)
+
+
+def _higher_degrees(columns: Callable[..., np.ndarray], n: int, num_stored: int) -> torch.Tensor:
     """[n k 3] of the stored coefficients, at most the 15 up to degree 3."""
     num_rest = min(num_stored, MAX_NUM_REST)
     if not num_rest:
         return torch.zeros((n, 0, 3))
     names = [f"f_rest_{channel * num_stored + index}" for channel in range(3) for index in range(num_rest)]
-    return columns(*names).reshape(n, 3, num_rest).transpose(1, 2).contiguous()
+    return torch.from_numpy(columns(*names)).reshape(n, 3, num_rest).transpose(1, 2).contiguous()

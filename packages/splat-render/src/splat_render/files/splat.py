@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from splat_render.errors import InputError
+from splat_render.files.finite import drawable
 from splat_render.files.quantized import SplatArrays, to_u8
 from splat_render.files.whole_file import read_bytes, written_whole
 from splat_render.gaussians import Gaussians
@@ -44,21 +45,18 @@ def read_splat(path: Path | str) -> Gaussians:
     """Read Gaussians of SH degree 0.
 
     Raises:
-        InputError: The file is missing, its size is not a multiple of 32 bytes, or it holds values that are not
-            finite.
+        InputError: The file is missing, its size is not a multiple of 32 bytes, or it holds no finite Gaussian.
     """
     path = Path(path)
     content = read_bytes(path)
     if len(content) % _RECORD.itemsize:
         raise InputError(f"{path} is no .splat file: its {len(content)} bytes are not a multiple of {_RECORD.itemsize}")
     records = np.frombuffer(content, dtype=_RECORD)
-    if not (np.isfinite(records["mean"]).all() and np.isfinite(records["scale"]).all()):
-        raise InputError(f"{path} is no .splat file: it holds positions or scales that are not finite")
     rgba = records["rgba"] / 255.0
     quats = (records["quat"].astype(np.float64) - 128) / 128
     length = np.linalg.norm(quats, axis=1, keepdims=True)
     quats = np.where(length > 0, quats / np.where(length > 0, length, 1), [1.0, 0, 0, 0])
-    return SplatArrays(
+    gaussians = SplatArrays(
         means=records["mean"].astype(np.float32),
         log_scales=np.log(np.maximum(records["scale"], SMALLEST_SCALE)).astype(np.float32),
         quats_wxyz=quats.astype(np.float32),
@@ -66,3 +64,4 @@ def read_splat(path: Path | str) -> Gaussians:
         sh0=((rgba[:, :3] - 0.5) / C0).astype(np.float32),
         sh_rest=np.zeros((len(records), 0, 3), dtype=np.float32),
     ).gaussians()
+    return drawable(gaussians, path)

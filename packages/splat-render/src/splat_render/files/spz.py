@@ -28,6 +28,15 @@ HEADER = struct.Struct("<IIIBBBB")
 FLAG_ANTIALIASED = 1
 """The splats are made for rendering with compensation for the screen-space blur."""
 
+FLAG_EXTENDED = 2
+"""More follows after the Gaussians, which is left out of account."""
+
+MOST_SWOLLEN = 60
+"""Splats are noise to gzip, which makes them two to five times smaller; what claims to be packed beyond this lies."""
+
+CREDIBLE_BYTES = 64 << 20
+"""So much may be claimed by any file."""
+
 COLOR_SCALE = 0.15
 """Coefficients of degree 0 are stored times this, so that colours somewhat out of range survive."""
 
@@ -111,7 +120,8 @@ def read_spz(path: Path | str) -> tuple[Gaussians, bool]:
     Coefficients of degree 4 are left out.
 
     Raises:
-        InputError: The file is missing, is no SPZ of version 2 or 3, or is truncated.
+        InputError: The file is missing, is no SPZ of version 2 or 3, is truncated, or holds more or far less than its
+            header claims.
     """
     path = Path(path)
     stream = _GzipStream(path)
@@ -122,7 +132,10 @@ def read_spz(path: Path | str) -> tuple[Gaussians, bool]:
         raise InputError(f"{path} is SPZ version {version} with SH degree {degree}: versions 2 and 3 up to 4 are read")
     num_rest = NUM_RESTS[degree]
     widths = (9, 1, 3, 3, 4 if version == 3 else 3, 3 * num_rest)
+    stream.check_claim(n, n * sum(widths))
     parts = [np.frombuffer(stream.read(n * width), np.uint8).reshape(n, width) for width in widths]
+    if not flags & FLAG_EXTENDED and stream.has_more():
+        raise InputError(f"{path} is no SPZ file that can be read: it holds more than the {n} Gaussians of its header")
     positions, alphas, colors, scales, rotations, harmonics = parts
     kept = min(num_rest, NUM_RESTS[3])
     sh_rest = (harmonics.reshape(n, num_rest, 3)[:, :kept].astype(np.float64) - 128) / 128
@@ -143,9 +156,25 @@ class _GzipStream:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._packed = read_bytes(path)
+        self._num_packed = len(self._packed)
         self._unzip = zlib.decompressobj(wbits=31)
         if self._packed[:4] == MAGIC.to_bytes(4, "little"):
             raise InputError(f"{path} is SPZ version 4 or newer: write version 3 (gzip), which is read here")
+
+    def check_claim(self, n: int, num_bytes: int) -> None:
+        """Refuse what no file of this size can hold, before memory is taken for it."""
+        if num_bytes > max(CREDIBLE_BYTES, MOST_SWOLLEN * self._num_packed):
+            raise InputError(
+                f"{self._path} is no SPZ file that can be read: {n} Gaussians are {num_bytes >> 20} MiB, which its "
+                f"{self._num_packed >> 10} KiB cannot hold"
+            )
+
+    def has_more(self) -> bool:
+        """Whether there is content beyond what was read."""
+        try:
+            return bool(self._unzip.decompress(self._packed, 1))
+        except zlib.error:
+            return False
 
     def read(self, count: int) -> bytes:
         """Exactly so many bytes."""
