@@ -57,6 +57,7 @@ def _render_one(scene_folder: Path, folder: Path, num_views: int | None, max_siz
     from splat_recon.config import AdcConfig, TrainConfig
     from splat_recon.io.colmap import read_scene
     from splat_recon.scene.splits import make_split
+    from splat_recon.scene.training_points import with_training_points
     from splat_recon.trainer import SplatTrainer
     from splat_recon.views.view_set import ViewSet
 
@@ -67,6 +68,7 @@ def _render_one(scene_folder: Path, folder: Path, num_views: int | None, max_siz
         split = make_split(names, "auto", sparse=num_views, scene_folder=scene_folder)
         train, rendered = list(split.train), list(split.test)
     config = TrainConfig(strategy=AdcConfig(cap_max=30_000)).scaled_to(max_steps)
+    scene, _ = with_training_points(scene, train)
     trainer = SplatTrainer(scene, ViewSet.from_views(scene.select(train)), dataclasses.replace(config, sh_degree=1))
     trainer.train_until(max_steps)
     for part in ("renders", "alphas", "photos", "references"):

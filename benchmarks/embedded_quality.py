@@ -40,6 +40,7 @@ def make_renders(scenes: Path, out: Path, num_views: int, max_size: int, max_ste
     from splat_recon.config import AdcConfig, TrainConfig
     from splat_recon.io.colmap import read_scene
     from splat_recon.scene.splits import make_split
+    from splat_recon.scene.training_points import with_training_points
     from splat_recon.trainer import SplatTrainer
     from splat_recon.views.view_set import ViewSet
 
@@ -55,6 +56,7 @@ def make_renders(scenes: Path, out: Path, num_views: int, max_size: int, max_ste
             train, shown = split.train, split.test
         config = TrainConfig(strategy=AdcConfig(cap_max=20_000)).scaled_to(max_steps)
         config = dataclasses.replace(config, sh_degree=1)
+        scene, _ = with_training_points(scene, train)
         trainer = SplatTrainer(scene, ViewSet.from_views(scene.select(train)), config)
         trainer.train_until(max_steps)
         folder = out / name

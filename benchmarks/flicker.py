@@ -137,10 +137,12 @@ def clip_frames(video: Path, max_frames: int, max_size: int) -> Frames:
 def rendered_path(scene: Any, train: Sequence[str], max_frames: int, max_steps: int) -> tuple[Frames, Vectors, Any]:
     from splat_recon.config import AdcConfig, TrainConfig
     from splat_recon.geometry.trajectories import interpolated
+    from splat_recon.scene.training_points import with_training_points
     from splat_recon.trainer import SplatTrainer
     from splat_recon.views.view_set import ViewSet
 
     config = dataclasses.replace(TrainConfig(strategy=AdcConfig(cap_max=20_000)).scaled_to(max_steps), sh_degree=1)
+    scene, _ = with_training_points(scene, train)
     trainer = SplatTrainer(scene, ViewSet.from_views(scene.select(train)), config)
     trainer.train_until(max_steps)
     views = scene.select(train)

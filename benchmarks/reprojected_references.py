@@ -77,10 +77,12 @@ def scene_samples(scene: Scene, train: list[str], shown: list[str], max_steps: i
     from difix3d.pairs.made import ranked_references
     from difix_train.coarse.pairs import coarse_images
     from splat_recon.config import AdcConfig, TrainConfig
+    from splat_recon.scene.training_points import with_training_points
     from splat_recon.trainer import SplatTrainer
     from splat_recon.views.view_set import ViewSet
 
     config = TrainConfig(strategy=AdcConfig(cap_max=20_000)).scaled_to(max_steps)
+    scene, _ = with_training_points(scene, train)
     trainer = SplatTrainer(scene, ViewSet.from_views(scene.select(train)), dataclasses.replace(config, sh_degree=1))
     trainer.train_until(max_steps)
     rows: dict[str, list[torch.Tensor]] = {name: [] for name in (*NAMES, "fine_mse")}

@@ -22,6 +22,7 @@ from splat_recon.evaluate import evaluate
 from splat_recon.io.colmap import read_scene
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.splits import make_split
+from splat_recon.scene.training_points import with_training_points
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
 
@@ -45,6 +46,7 @@ def measure(folder: Path, sparse: int | None, preset: str, arguments: argparse.N
     scene = normalized(read_scene(folder, max_size=arguments.max_size))
     split = make_split([view.name for view in scene.views], sparse=sparse, scene_folder=folder)
     config = training_config(preset, arguments.max_steps, arguments.max_gaussians)
+    scene, _ = with_training_points(scene, split.train)
     trainer = SplatTrainer(scene, ViewSet.from_views(scene.select(split.train)), config)
     held_out = scene.select(split.test)
     begun = time.perf_counter()

@@ -29,6 +29,7 @@ from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.scene import View
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon.scene.training_points import with_training_points
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
@@ -38,6 +39,11 @@ from support.fix_requests import flat_render, rendered_views
 TRAIN = TrainConfig(
     max_steps=24, sh_degree_every=6, strategy=AdcConfig(refine_start=4, refine_every=5, refine_stop=20, reset_every=0)
 )
+
+
+def plain_trainer(scene, captured):
+    scene, _ = with_training_points(scene, [view.name for view in captured])
+    return SplatTrainer(scene, ViewSet.from_views(captured), TRAIN)
 
 
 class WhiteningFixer:
@@ -88,7 +94,7 @@ def _assert_same_splats(one, other):
 
 
 def test_without_rounds_it_is_plain_training_bit_for_bit(scene, captured, new_loop):
-    plain = SplatTrainer(scene, ViewSet.from_views(captured), TRAIN)
+    plain = plain_trainer(scene, captured)
     plain.train_until(24)
     loop = new_loop(IdentityFixer(), rounds=EvenRounds(num_rounds=0))
     loop.train_until(24)
@@ -97,7 +103,7 @@ def test_without_rounds_it_is_plain_training_bit_for_bit(scene, captured, new_lo
 
 
 def test_rounds_that_are_never_drawn_from_change_nothing(scene, captured, new_loop):
-    plain = SplatTrainer(scene, ViewSet.from_views(captured), TRAIN)
+    plain = plain_trainer(scene, captured)
     plain.train_until(24)
     loop = new_loop(mixture=MixtureConfig(novel_prob=0.0))
     loop.train_until(24)
@@ -106,7 +112,7 @@ def test_rounds_that_are_never_drawn_from_change_nothing(scene, captured, new_lo
 
 
 def test_fixed_views_are_learned_from_only_after_the_first_round(scene, captured, new_loop):
-    plain = SplatTrainer(scene, ViewSet.from_views(captured), TRAIN)
+    plain = plain_trainer(scene, captured)
     loop = new_loop()
     first = loop.rounds[0].start_step
     for trainer in (plain, loop):
@@ -134,7 +140,7 @@ def test_stopping_and_resuming_around_a_round_is_bitwise_the_same(tmp_path, new_
 
 
 def test_a_fork_goes_on_like_its_original(scene, captured):
-    plain = SplatTrainer(scene, ViewSet.from_views(captured), TRAIN)
+    plain = plain_trainer(scene, captured)
     plain.train_until(7)
     copy = forked(plain, captured)
     for trainer in (plain, copy):

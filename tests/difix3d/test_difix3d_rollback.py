@@ -23,6 +23,7 @@ from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.io.colmap import write_scene
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon.scene.training_points import with_training_points
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
@@ -32,6 +33,11 @@ TRAIN = TrainConfig(
     max_steps=STEPS, sh_degree_every=6, strategy=AdcConfig(refine_start=4, refine_every=5, reset_every=0)
 )
 WATCHING = HoldBackConfig(share=0.2, min_views=2, margin=0.05, check_every=0.2, first_check=0.0)
+
+
+def plain_trainer(scene, captured, config):
+    scene, _ = with_training_points(scene, [view.name for view in captured])
+    return SplatTrainer(scene, ViewSet.from_views(captured), config)
 
 
 class Blinding:
@@ -88,7 +94,7 @@ def test_harmful_rounds_are_undone_and_leave_plain_training(harmed, scene):
     assert harmed.novel is None
     assert harmed.step == STEPS
     assert harmed.trainer.step == STEPS - harmed.num_undone_steps < STEPS
-    plain = SplatTrainer(scene, ViewSet.from_views(harmed.captured), TRAIN)
+    plain = plain_trainer(scene, harmed.captured, TRAIN)
     plain.train_until(harmed.trainer.step)
     _assert_same(harmed.trainer, plain)
 
@@ -109,7 +115,7 @@ def test_stopping_and_resuming_around_what_is_undone_is_bitwise_the_same(harmed,
 
 
 def test_a_followed_training_saves_time_and_changes_nothing(harmed, new_loop, scene):
-    plain = SplatTrainer(scene, ViewSet.from_views(harmed.captured), TRAIN)
+    plain = plain_trainer(scene, harmed.captured, TRAIN)
     loop = new_loop(Blinding(), follows=plain)
     for step in range(1, STEPS + 1):
         plain.train_until(step)
@@ -181,7 +187,7 @@ def spoiled(judged_loop):
 
 @pytest.fixture(scope="module")
 def plain_of_six(six_photos, judged_loop):
-    plain = SplatTrainer(six_photos, ViewSet.from_views(six_photos.views[:6]), judged_loop(Blinding()).config.train)
+    plain = plain_trainer(six_photos, six_photos.views[:6], judged_loop(Blinding()).config.train)
     plain.train_until(200)
     return plain
 
@@ -270,7 +276,7 @@ def test_stopping_around_undone_rounds_with_six_photos_changes_nothing(spoiled, 
 
 
 def test_a_followed_training_and_a_control_save_time_and_change_nothing(spoiled, judged_loop, six_photos):
-    plain = SplatTrainer(six_photos, ViewSet.from_views(six_photos.views[:6]), spoiled.config.train)
+    plain = plain_trainer(six_photos, six_photos.views[:6], spoiled.config.train)
     loop = judged_loop(Blinding(), follows=plain)
     for step in range(1, 201):
         plain.train_until(step)

@@ -288,7 +288,7 @@ def test_decoded_photos_keep_to_their_half(scene: Scene, tmp_path: Path) -> None
     write_scene(folder, scene)
     two_photos = 2.5 * WIDTH * HEIGHT * 3 / 2**30
     settings = resolved(RunSettings(scene=str(folder), split="every:3", image_memory=2 * two_photos), "cpu")
-    loaded, _ = load_scene(settings)
+    loaded = load_scene(settings).scene
     for _ in range(2):
         for view in loaded.views:
             assert view.rgb_u8.shape == (HEIGHT, WIDTH, 3)

@@ -43,6 +43,20 @@ def read_scene_and_split(
     return scene, make_split(scene.names, split, sparse=sparse, scene_folder=scene_folder)
 
 
+def read_training_scene(
+    scene_folder: Path, split: str, sparse: int | None, max_size: int | None, flags: SceneFlags = AS_FOUND
+) -> tuple[Scene, Split]:
+    """The same, with the points that two of the training photos see, and a word on how many these are."""
+    from splat_recon.scene.training_points import with_training_points
+
+    scene, chosen = read_scene_and_split(scene_folder, split, sparse, max_size, flags)
+    scene, points = with_training_points(scene, chosen.train)
+    points.log()
+    if not points.may_leak:  # Warnings are on the screen already.
+        console.print(points.sentence())
+    return scene, chosen
+
+
 def convert(args: Convert) -> int:
     """Write a scene in another form."""
     if not args.scene.is_dir():

@@ -14,7 +14,7 @@ from splat_recon_app.console import console, logging_to, progress_bar
 from splat_recon_app.evaluation import score
 from splat_recon_app.observers import Observer, watching
 from splat_recon_app.refined_cameras import write_refined_cameras
-from splat_recon_app.scenes import read_scene_and_split
+from splat_recon_app.scenes import read_training_scene
 from splat_recon_app.stereo import keep_stereo, stereo_start
 from splat_recon_app.train_shared import is_shared, train_shared
 
@@ -99,7 +99,7 @@ def _train(args: cli.Train, run: RunFolder) -> int:
 
 def _read(args: cli.Train, max_size: int | None) -> tuple[Scene, Split]:
     with console.status("reading the scene"):
-        return read_scene_and_split(args.scene, args.split, args.sparse, max_size, args)
+        return read_training_scene(args.scene, args.split, args.sparse, max_size, args)
 
 
 def _trainer(

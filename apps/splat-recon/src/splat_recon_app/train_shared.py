@@ -15,7 +15,7 @@ from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli, presets, signals
 from splat_recon_app.console import console, logging_to
 from splat_recon_app.evaluation import score
-from splat_recon_app.scenes import read_scene_and_split
+from splat_recon_app.scenes import read_training_scene
 from splat_recon_app.stereo import keep_stereo, stereo_start
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
 
     kind = device.split(":")[0]
     first = world.rank == 0
-    scene, split = read_scene_and_split(args.scene, args.split, args.sparse, presets.max_size(args, kind), args)
+    scene, split = read_training_scene(args.scene, args.split, args.sparse, presets.max_size(args, kind), args)
     run_folder.check_outputs(run, scene)
     # Every process matches for itself, with the same result.
     stereo = stereo_start(args, scene, split, run, presets.max_size(args, kind))

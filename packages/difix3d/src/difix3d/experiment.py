@@ -177,7 +177,8 @@ class Experiment:
         yield Progress(phase=phase, done=0, total=3, note="scene")
         device = chosen_device(self.settings.device)
         self.settings = resolved(self.settings, device)
-        self.scene, self.split = load_scene(self.settings)
+        loaded = load_scene(self.settings)
+        self.scene, self.split, self.points = loaded.scene, loaded.split, loaded.points
         self.settings = for_photos(self.settings, len(self.split.train))
         self.config = progressive_config(self.settings)
         yield Progress(phase=phase, done=1, total=3, note="fixer")
@@ -461,6 +462,7 @@ class Experiment:
             settings=self.settings,
             config=self.config,
             split=self.split,
+            points=self.points if start_config(self.settings) is None else None,
             num_rounds=loop.num_rounds_done if loop else 0,
             watch=loop.watch if loop else None,
             held_back=tuple(view.name for view in loop.held_back) if loop else (),

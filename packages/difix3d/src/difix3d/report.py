@@ -22,6 +22,7 @@ from splat_recon.io.images import read_photo, to_u8
 from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread
 from splat_recon.scene.scene import View
 from splat_recon.scene.splits import Split
+from splat_recon.scene.training_points import TrainingPoints
 
 MAX_PICTURES = 5
 """Held-out views that the page shows, evenly spread over all of them."""
@@ -72,6 +73,9 @@ class RunFacts:
 
     split: Split
     """Which views were trained on and which were held out."""
+
+    points: TrainingPoints | None
+    """Which of the scene's points the trainings began with; None where they began with a finished splat."""
 
     num_rounds: int
     """Rounds that were done."""
@@ -148,6 +152,7 @@ class RunFacts:
             "verdict": verdict(results, fixed=self.fixed),
             "saw_test_poses": self.saw_test_poses,
             "targets": self.settings.targets,
+            "start_points": None if self.points is None else asdict(self.points),
             "progress_to_targets": self.progress,
             "parts": self.parts,
             "rounds": {"made": self.num_rounds, "undone": self.watch.num_rounds_undone if self.watch else 0},
@@ -211,6 +216,8 @@ def _notes(facts: RunFacts) -> list[str]:
         f"{'A generated scene' if facts.generated else 'Scene'} {facts.scene_name}: {train} photos to learn from, "
         f"{test} held out ({facts.split.policy})."
     ]
+    if facts.points is not None:
+        notes.append(facts.points.sentence())
     if facts.stereo is not None:
         notes.append(facts.stereo)
     if facts.settings.loop == "distillation":

@@ -20,6 +20,7 @@ from difix3d.references import nearest_distances, ranked_poses
 from difix3d.stepping import progress_to_targets, stepped_poses
 from difix3d.target_config import CoverageTargets
 from difix3d.trust import NUM_REPROJECTED, TrustJudge
+from splat_recon.scene.training_points import with_training_points
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
@@ -40,7 +41,8 @@ class Track:
     """A splat, the captured views that it learns from, and its pool of novel views.
 
     Args:
-        scene: The scene; its extent is the unit of the steps.
+        scene: The scene; its extent is the unit of the steps. A new splat begins with the points that two of the
+            captured views see (`with_training_points`).
         captured: The views to train on and to take references from.
         config: The method's constants.
         device: Where the splat lives.
@@ -58,15 +60,16 @@ class Track:
         trainer: SplatTrainer | None = None,
         gaussians: Gaussians | None = None,
     ) -> None:
-        self.scene = scene
         self.captured = tuple(captured)
+        self.scene, points = with_training_points(scene, [view.name for view in self.captured])
+        logger.info("%s", points.sentence())
         self.config = config
         self.device = device
         self.pool: Pool = ()
         self.T_world_novel = self._captured_poses()
         self.progress = 0.0
         """How far novel views have come to their targets, in [0, 1]."""
-        self.trainer = trainer or begun(scene, self.captured, config.train, device=device, gaussians=gaussians)
+        self.trainer = trainer or begun(self.scene, self.captured, config.train, device=device, gaussians=gaussians)
 
     def _captured_poses(self) -> Float64[np.ndarray, "n 4 4"]:
         return np.stack([view.camera.T_world_cam for view in self.captured])

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from splat_recon.scene.scene import Points, Scene, View
     from splat_recon.scene.splits import Split, make_split
     from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+    from splat_recon.scene.training_points import TrainingPoints, with_training_points
     from splat_recon.stereo.config import StereoConfig
     from splat_recon.stereo.start import StereoMatching, StereoStart
     from splat_recon.trained import TrainedSplats, export_ply, export_splats
@@ -103,6 +104,8 @@ _SUBMODULES = {
     "interpolated": "geometry.trajectories",
     "make_lpips": "metrics",
     "make_split": "scene.splits",
+    "TrainingPoints": "scene.training_points",
+    "with_training_points": "scene.training_points",
     "mcmc_config": "config",
     "normalized": "scene.normalize",
     "read_camera_file": "io.camera_files",
@@ -185,6 +188,8 @@ __all__ = [
     "make_lpips",
     "make_rasterizer",
     "make_split",
+    "TrainingPoints",
+    "with_training_points",
     "mcmc_config",
     "normalized",
     "read_camera_file",

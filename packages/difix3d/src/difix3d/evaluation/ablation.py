@@ -171,12 +171,12 @@ class _Films:
         settings = RunSettings.from_dict(
             {key: value for key, value in resolved.items() if key not in ("config", "distillation")}
         )
-        scene, split = load_scene(settings)
+        loaded = load_scene(settings)
         self.device = settings.device if settings.device != "auto" else "cpu"
         self.fixer = open_fixer(fixer_config(settings), device=self.device)
-        self.captured = scene.select(split.train)
-        self.extent = scene.extent or 1.0
-        self.T_scene_colmap = scene.T_scene_colmap
+        self.captured = loaded.scene.select(loaded.split.train)
+        self.extent = loaded.scene.extent or 1.0
+        self.T_scene_colmap = loaded.scene.T_scene_colmap
         poses = path_poses(np.stack([view.camera.T_world_cam for view in self.captured]), frames, extent=self.extent)
         self.cameras = [self.captured[0].camera.with_pose(pose) for pose in poses]
 

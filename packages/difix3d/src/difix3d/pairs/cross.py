@@ -8,6 +8,7 @@ from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.made import MadePair, distances_to
 from difix3d.pairs.trained import new_trainer, pairs_on_the_way
 from splat_recon.scene.scene import Scene
+from splat_recon.scene.training_points import with_training_points
 
 MIN_GROUP = 2
 """A camera counts as one if it took at least this many photos."""
@@ -26,6 +27,7 @@ def cross_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> 
     target_names = [name for name in others if distances_to(scene, name, train_names).min() <= reach]
     if not target_names:
         return
+    scene, _ = with_training_points(scene, train_names)
     trainer = new_trainer(scene, scene.select(train_names), config, rng)
     yield from pairs_on_the_way(trainer, train_names, target_names, config.cross_at, "cross", config, rng)
 

@@ -8,6 +8,7 @@ from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.made import MadePair
 from difix3d.pairs.trained import new_trainer, pairs_on_the_way
 from splat_recon.scene.scene import Scene
+from splat_recon.scene.training_points import with_training_points
 
 
 def sparse_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> Iterator[MadePair]:
@@ -17,6 +18,7 @@ def sparse_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) ->
     train_names = [names[i] for i in kept]
     target_names = [name for name in names if name not in train_names]
     label = f"sparse_{len(kept):02d}"
+    scene, _ = with_training_points(scene, train_names)
     trainer = new_trainer(scene, scene.select(train_names), config, rng)
     yield from pairs_on_the_way(trainer, train_names, target_names, config.sparse_at, label, config, rng)
 

@@ -8,6 +8,7 @@ from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.made import MadePair
 from difix3d.pairs.trained import new_trainer, pairs_on_the_way
 from splat_recon.scene.scene import Scene
+from splat_recon.scene.training_points import with_training_points
 
 HELD_OUT_EVERY = 4
 """Every so many photos are held out of the training."""
@@ -19,5 +20,6 @@ def underfit_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) 
     first = int(rng.integers(min(HELD_OUT_EVERY, len(names) - 1)))
     target_names = names[first::HELD_OUT_EVERY]
     train_names = [name for name in names if name not in target_names]
+    scene, _ = with_training_points(scene, train_names)
     trainer = new_trainer(scene, scene.select(train_names), config, rng)
     yield from pairs_on_the_way(trainer, train_names, target_names, config.underfit_at, "underfit", config, rng)

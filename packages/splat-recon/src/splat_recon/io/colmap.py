@@ -13,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from media_files.photos import WRITABLE_SUFFIXES
 from output_files import check_links, output_names
@@ -29,7 +29,7 @@ from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.transforms_json import read_frames
 from splat_recon.io.undistort import UndistortedCache
 from splat_recon.scene.photo_store import DEFAULT_PHOTO_BYTES, PhotoStore
-from splat_recon.scene.scene import Points, Scene
+from splat_recon.scene.scene import Points, Scene, View
 from splat_render.poses import inverse, rigid, transform_camera, transform_points
 
 BLENDER_BACKGROUND = (0, 0, 0)
@@ -195,8 +195,8 @@ def write_scene(folder: Path | str, scene: Scene) -> None:
     """Write a COLMAP folder (PINHOLE cameras, binary model, masks where there are any) that `read_scene` reads back.
 
     A normalized scene goes back to COLMAP's frame. Photos are written under the names of the views, as far as those
-    are names of files (`output_files.output_names`): PNG loses nothing, JPEG does. The model holds points without
-    tracks.
+    are names of files (`output_files.output_names`): PNG loses nothing, JPEG does. The model holds the points with the
+    tracks that `Points.seen_in` gives them.
 
     Raises:
         InputError: The folder cannot be written, or a camera has skew, which COLMAP's PINHOLE
@@ -208,6 +208,7 @@ def write_scene(folder: Path | str, scene: Scene) -> None:
     T_colmap_scene = inverse(scene.T_scene_colmap)
     reconstruction = pycolmap.Reconstruction()
     camera_ids: dict[tuple[float, ...], int] = {}
+    tracks = [pycolmap.Track() for _ in range(len(scene.points))]
     for image_id, view in enumerate(scene.views, start=1):
         K, width, height = view.camera.K, view.camera.width, view.camera.height
         params = [float(K[0, 0]), float(K[1, 1]), float(K[0, 2]), float(K[1, 2])]
@@ -221,10 +222,15 @@ def write_scene(folder: Path | str, scene: Scene) -> None:
             )
         T_cam_colmap = transform_camera(T_colmap_scene, view.camera).T_cam_world
         image = pycolmap.Image(name=names[view.name], camera_id=camera_ids[key], image_id=image_id)
+        seen_idx = scene.points.seen_in.get(view.name, np.zeros(0, np.int64))
+        pixels = _pixels(view, scene.points.p_world[seen_idx])
+        image.points2D = pycolmap.Point2DList([pycolmap.Point2D(xy) for xy in pixels])
+        for point2d_idx, index in enumerate(seen_idx):
+            tracks[index].add_element(image_id, point2d_idx)
         reconstruction.add_image_with_trivial_frame(image, pycolmap.Rigid3d(T_cam_colmap[:3]))
     p_colmap = transform_points(T_colmap_scene, scene.points.p_world)
-    for p, rgb_u8 in zip(p_colmap, scene.points.rgb_u8, strict=True):
-        reconstruction.add_point3D(p, pycolmap.Track(), rgb_u8)
+    for p, track, rgb_u8 in zip(p_colmap, tracks, scene.points.rgb_u8, strict=True):
+        reconstruction.add_point3D(p, track, rgb_u8)
     model = folder / "sparse" / "0"
     try:
         check_links(folder)
@@ -239,6 +245,12 @@ def write_scene(folder: Path | str, scene: Scene) -> None:
         write_photo(folder / IMAGES / names[view.name], view.rgb_u8)
         if view.mask is not None:
             write_mask(folder / "masks" / f"{names[view.name]}.png", view.mask)
+
+
+def _pixels(view: View, p_world: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 2"]:
+    """Where a view shows points, as COLMAP keeps it with their tracks."""
+    p_image = transform_points(view.camera.T_cam_world, p_world) @ view.camera.K.T
+    return p_image[:, :2] / np.maximum(p_image[:, 2:], 1e-6)
 
 
 def _check_writable(scene: Scene) -> None:

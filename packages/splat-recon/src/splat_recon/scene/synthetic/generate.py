@@ -32,10 +32,11 @@ def generate_scene(seed: int, config: SyntheticConfig | None = None) -> Scene:
         photo = cast_image(world, camera, config.samples_per_axis) * np.exp(rng.normal(0, config.exposure_spread))
         photo = photo + rng.normal(0, 1, photo.shape) * config.sensor_noise
         photos_u8.append((np.clip(photo, 0, 1) * 255 + 0.5).astype(np.uint8))
-    points: Points = sample_points(rng, world, cameras, photos_u8, config)
+    names = [f"{i:04d}.png" for i in range(len(cameras))]
+    points: Points = sample_points(rng, world, cameras, photos_u8, names, config)
     views = tuple(
-        View(name=f"{i:04d}.png", camera=camera, rgb_u8=photo)
-        for i, (camera, photo) in enumerate(zip(cameras, photos_u8, strict=True))
+        View(name=name, camera=camera, rgb_u8=photo)
+        for name, camera, photo in zip(names, cameras, photos_u8, strict=True)
     )
     return Scene(views=views, points=points, T_scene_colmap=np.eye(4), name=f"generated_{seed:05d}_{layout}")
 

@@ -23,12 +23,16 @@ def sample_points(
     world: World,
     cameras: tuple[Camera, ...],
     photos_u8: list[UInt8[np.ndarray, "h w 3"]],
+    names: list[str],
     config: SyntheticConfig,
 ) -> Points:
-    """Pick textured pixels, cast their rays, keep what a second photo sees too, add noise and outliers."""
+    """Pick textured pixels, cast their rays, keep what a second photo sees too, add noise and outliers.
+
+    A photo is said to see all points whose surface it shows.
+    """
     total = config.num_points * CANDIDATES_PER_POINT
     per_view = np.bincount(rng.integers(len(cameras), size=total), minlength=len(cameras))
-    surface, colour = [], []
+    surface, true, colour = [], [], []
     for i, count in enumerate(per_view):
         pixels = _textured_pixels(rng, photos_u8[i], int(count))
         origins, dirs = _rays(cameras[i], pixels)
@@ -42,11 +46,14 @@ def sample_points(
         reach = np.where(outlier, rng.uniform(0.4, 1.6, len(p_world)), 1.0)
         moved = origins[seen] + (p_world - origins[seen]) * reach[:, None]
         surface.append((moved + noise)[shared])
+        true.append(p_world[shared])
         columns, rows = pixels[seen][shared].T.astype(int)
         colour.append(photos_u8[i][rows, columns])
     p_world, rgb_u8 = np.concatenate(surface), np.concatenate(colour)
     chosen = np.sort(rng.permutation(len(p_world))[: config.num_points])
-    return Points(p_world=p_world[chosen].astype(np.float32), rgb_u8=rgb_u8[chosen])
+    p_true = np.concatenate(true)[chosen]
+    seen_in = {name: np.flatnonzero(_sees(world, camera, p_true)) for name, camera in zip(names, cameras, strict=True)}
+    return Points(p_world=p_world[chosen].astype(np.float32), rgb_u8=rgb_u8[chosen], seen_in=seen_in)
 
 
 def _textured_pixels(
