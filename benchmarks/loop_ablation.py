@@ -118,10 +118,12 @@ class Case:
         from splat_recon.io.colmap import read_scene
         from splat_recon.scene.normalize import normalized
         from splat_recon.scene.splits import make_split
+        from splat_recon.scene.training_points import with_training_points
 
         scene = normalized(read_scene(folder, max_size=max_size))
         few = make_split(scene.names, "auto", sparse=sparse, scene_folder=folder)
         every = make_split(scene.names, "auto", scene_folder=folder)
+        scene, _ = with_training_points(scene, few.train)
         others = scene.select(each for each in every.train if each not in few.train)
         return cls(
             scene=scene,
