@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from difix3d.enhance_config import EnhanceConfig
+from difix3d.enhance_references import PosedPhotos
 from difix3d.enhance_run import Enhancement
 from difix3d.errors import InputError
 from difix_model.video.fix import Fixer
@@ -176,3 +178,24 @@ def test_what_cannot_be_is_said_in_a_sentence(place: Path, tmp_path: Path) -> No
     for wrong in wrongs:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             EnhanceConfig(input=Path("a"), out=Path("b"), **wrong)
+
+
+def test_photos_of_blenders_scenes_are_references_by_pose(tmp_path):
+    frames = {side: [] for side in ("train", "test")}
+    for side, listed in frames.items():
+        (tmp_path / side).mkdir()
+        for index in range(3):
+            Image.new("RGB", (8, 6)).save(tmp_path / side / f"r_{index}.png")
+            T = np.eye(4)
+            T[0, 3] = index + (10 if side == "test" else 0)
+            listed.append({"file_path": f"./{side}/r_{index}", "transform_matrix": T.tolist()})
+        content = {"camera_angle_x": 0.7, "frames": listed}
+        (tmp_path / f"transforms_{side}.json").write_text(json.dumps(content))
+    photos = PosedPhotos.of_scene(tmp_path)
+    found = photos.nearest(photos.T_world_photo, 1)
+    assert [path.relative_to(tmp_path).as_posix() for (path,) in found] == [
+        *(f"train/r_{index}.png" for index in range(3)),
+        *(f"test/r_{index}.png" for index in range(3)),
+    ]
+    near = photos.less((10.0, 0.0, 0.0)).nearest(photos.T_world_photo[:1], 1)
+    assert near[0][0] == tmp_path / "test" / "r_0.png"

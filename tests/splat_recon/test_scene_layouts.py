@@ -72,7 +72,7 @@ def test_blenders_split_files_are_read_with_their_split(tmp_path, expected):
     assert split.test == ("test/r_0.png", "test/r_1.png")
     assert "transforms_test.json" in split.policy
     assert make_split(scene.names, "every:2", scene_folder=tmp_path).test == scene.names[::2]
-    assert read_camera_file(tmp_path).names[0] == "./train/r_0"
+    assert read_camera_file(tmp_path).names == names
 
 
 def test_without_a_test_file_the_validation_side_tests(tmp_path, expected):
@@ -221,6 +221,16 @@ def test_layouts_that_are_not_read_are_named_with_what_to_export(tmp_path, name,
         with pytest.raises(InputError, match=message) as error:
             act(tmp_path)
         assert str(error.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("transforms.json", "give the folder it lies in"), ("a.zip", "unpack it"), ("a.mp4", "splat-recon sfm")],
+)
+def test_files_given_for_scenes_are_refused_with_what_to_give(tmp_path, name, message):
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(InputError, match=f"is a file and no scene folder.*{message}"):
+        read_scene(tmp_path / name)
 
 
 def test_a_folder_above_a_scene_and_a_folder_of_nothing_are_refused(tmp_path, expected):

@@ -81,8 +81,10 @@ def _tables(out: Path, name: str, contents: list[dict[str, Any]]) -> int:
 
 
 def _ablation(command: Ablation) -> int:
-    if command.run.scene is not None and not Path(command.run.scene).is_dir():
-        raise InputError(f"there is no folder {command.run.scene}: expected a scene folder (images/ and sparse/0/)")
+    from difix3d.scenes_queue import check_scene
+
+    if command.run.scene is not None:
+        check_scene(Path(command.run.scene))
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from difix3d.evaluation.ablation import ablation

@@ -15,6 +15,7 @@ import tyro
 
 from difix3d.errors import InputError
 from difix3d.run_folder import RunFolder, newest_run, numbered
+from difix3d.scenes_queue import check_scene
 from difix3d.settings import RunSettings
 from difix3d_train_app.cli import TrainCommand
 
@@ -58,8 +59,8 @@ def _run(command: TrainCommand) -> int:
     else:
         folder = RunFolder(command.out or numbered(command.default_out))
         folder.check_free()
-    if settings.scene is not None and not Path(settings.scene).is_dir():
-        raise InputError(f"there is no folder {settings.scene}: expected a COLMAP scene folder (images/ and sparse/0/)")
+    if settings.scene is not None:
+        check_scene(Path(settings.scene))
     print(f"{'Resuming' if command.resume else 'Writing to'} {folder.path}", flush=True)
 
     # Here, after everything that can be said without it, torch is loaded.

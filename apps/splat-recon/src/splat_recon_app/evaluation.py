@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from splat_recon import run_folder
 from splat_recon.errors import InputError
+from splat_recon.io.layouts import check_scene_folder
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
 from splat_recon_app.console import console, logging_to, progress_bar
@@ -141,8 +142,7 @@ def _score_file(args: cli.Eval) -> RunFolder:
     run = RunFolder(folder)
     if run.config.exists() or run.checkpoints.exists():
         raise InputError(f"{folder} holds a run, whose scores would be lost: choose another --out")
-    if not scene_folder.is_dir():
-        raise InputError(f"there is no scene folder {scene_folder}")
+    check_scene_folder(scene_folder)
     run_folder.check_apart(run, scene_folder)
     from splat_recon.drawable import DrawableSplats
     from splat_recon.scene.splits import make_split

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from output_files import check_inputs_kept
 from splat_recon import run_folder
 from splat_recon.errors import InputError
+from splat_recon.io.layouts import check_scene_folder
 from splat_recon_app.console import console, logging_to
 from splat_recon_app.data_flags import AS_FOUND, Convert, SceneFlags
 
@@ -59,8 +60,7 @@ def read_training_scene(
 
 def convert(args: Convert) -> int:
     """Write a scene in another form."""
-    if not args.scene.is_dir():
-        raise InputError(f"there is no scene folder {args.scene}")
+    check_scene_folder(args.scene)
     if args.out.is_dir() and any(args.out.iterdir()):
         raise InputError(f"{args.out} is not empty: choose another --out")
     with run_folder.writable(args.out), logging_to(None), console.status("converting"):

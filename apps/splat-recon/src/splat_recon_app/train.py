@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from splat_recon import run_folder
 from splat_recon.errors import DivergedError, InputError
+from splat_recon.io.layouts import check_scene_folder
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli, presets, signals
 from splat_recon_app.console import console, logging_to, progress_bar
@@ -32,8 +33,7 @@ CHUNK = 10
 
 def train(args: cli.Train) -> int:
     """Train, or go on training; returns the exit code."""
-    if not args.scene.is_dir():
-        raise InputError(f"there is no scene folder {args.scene}: expected images/ and sparse/0/ in it")
+    check_scene_folder(args.scene)
     if is_shared():
         return train_shared(args)
     run = run_folder.check_start(args.out, resume=args.resume, scene=args.scene)

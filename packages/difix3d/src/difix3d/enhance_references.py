@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float64
 
-from difix3d.errors import InputError
+from difix3d.errors import InputError, as_input_error
 from difix3d.references import ranked_poses
 from difix_model.references.camera_poses import find_poses
 from media_files.photos import image_files
+from splat_recon.io.frames_of_layouts import frames_of
+from splat_recon.io.layouts import layout_of
+from splat_recon.io.transforms_json import frames_cameras
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,13 +40,17 @@ class PosedPhotos:
         """
         listed = find_poses(scene)
         if listed is None:
-            raise InputError(f"{scene} holds no cameras: choose references by similarity")
+            return cls._of(_photos_of_other_layout(scene))
         posed = [(path, pose) for path in photos_of(scene) if (pose := listed.of(path)) is not None]
         if not posed:
             raise InputError(f"{listed.source} lists no camera of a photo in {scene}")
+        return cls._of(posed)
+
+    @classmethod
+    def _of(cls, posed: Sequence[tuple[Path, Float64[np.ndarray, "4 4"]]]) -> PosedPhotos:
         T_world_photo = np.stack([pose for _, pose in posed])
-        centres = T_world_photo[:, :3, 3]
-        extent = float(np.linalg.norm(centres - centres.mean(axis=0), axis=1).max()) or 1.0
+        centers = T_world_photo[:, :3, 3]
+        extent = float(np.linalg.norm(centers - centers.mean(axis=0), axis=1).max()) or 1.0
         return cls(paths=tuple(path for path, _ in posed), T_world_photo=T_world_photo, extent=extent)
 
     def less(self, offset: tuple[float, float, float]) -> PosedPhotos:
@@ -55,6 +63,21 @@ class PosedPhotos:
         """For every pose so many photos (all, if there are fewer), the nearest first."""
         ranked = ranked_poses(T_world_cam, self.T_world_photo, num, extent=self.extent)
         return tuple(tuple(self.paths[index] for index in row) for row in ranked)
+
+
+def _photos_of_other_layout(scene: Path) -> list[tuple[Path, Float64[np.ndarray, "4 4"]]]:
+    """Photos and poses of a scene folder that `splat_recon` alone reads: Blender's, Polycam's, Record3D's."""
+    layout = layout_of(scene)
+    if layout is None:
+        raise InputError(f"{scene} holds no cameras: choose references by similarity")
+    with as_input_error():
+        file = frames_of(scene, layout)
+        cameras = frames_cameras(file)
+    root = file.photos or file.folder
+    posed = [(root / name, camera.T_world_cam) for name, camera in cameras.items() if (root / name).is_file()]
+    if not posed:
+        raise InputError(f"{scene} lists no camera of a photo that is there")
+    return posed
 
 
 def photos_of(scene: Path) -> list[Path]:

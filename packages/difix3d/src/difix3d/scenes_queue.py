@@ -20,7 +20,7 @@ from difix3d.run_folder import RunFolder
 from difix3d.scene_task import RunOutcome, SceneTask
 from difix3d.settings import RunSettings
 from output_files import write_text_whole
-from splat_recon.io.layouts import layout_of
+from splat_recon.io.layouts import check_scene_folder, layout_of
 
 FAILURES = "failed"
 """Folder of the tracebacks of scenes that failed."""
@@ -39,6 +39,16 @@ def scene_folders(folder: Path) -> list[Path]:
         hint = " (it is a scene itself: use --scene)" if _is_scene(folder) else ""
         raise InputError(f"no subfolder of {folder} is a scene (images/ and sparse/0/, or transforms.json){hint}")
     return found
+
+
+def check_scene(folder: Path) -> None:
+    """Refuse what is no folder, before anything heavy is loaded.
+
+    Raises:
+        InputError: There is none, or it is a file; the sentence says what to give in its place.
+    """
+    with as_input_error():
+        check_scene_folder(folder)
 
 
 def _is_scene(folder: Path) -> bool:

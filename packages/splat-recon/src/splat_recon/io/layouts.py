@@ -62,8 +62,7 @@ def scene_layout(folder: Path) -> Layout:
     """
     if (layout := layout_of(folder)) is not None:
         return layout
-    if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}: expected a scene folder (COLMAP's images/ and sparse/0/)")
+    check_scene_folder(folder)
     for foreign in () if has_parts(folder) else FOREIGN:
         if foreign.found(folder):
             raise InputError(f"{folder} is {foreign.name}, which is not read: {foreign.advice}")
@@ -74,6 +73,23 @@ def scene_layout(folder: Path) -> Layout:
         )
     find_model(folder)
     raise InputError(f"{folder} is no scene folder: expected COLMAP's images/ and sparse/0/")
+
+
+def check_scene_folder(folder: Path) -> None:
+    """Refuse what is no folder, before anything heavy is loaded.
+
+    Raises:
+        InputError: There is none, or it is a file; the sentence says what to give in its place.
+    """
+    if folder.is_dir():
+        return
+    if not folder.exists():
+        raise InputError(
+            f"there is no folder {folder}, so it is no scene folder: expected COLMAP's images/ and sparse/0/ in it, "
+            f"or a {TRANSFORMS_FILE}"
+        )
+    advice = next((text for endings, text in FILES if folder.suffix.lower() in endings), FILE_ADVICE)
+    raise InputError(f"{folder} is a file and no scene folder: {advice.format(folder=folder.parent)}")
 
 
 def layout_of(folder: Path) -> Layout | None:
@@ -164,6 +180,19 @@ _READ: dict[Layout, Callable[[Path], bool]] = {
 
 _AS_COLMAP = "export its cameras and points as a COLMAP model (cameras.txt, images.txt, points3D.txt)"
 _OR_SFM = "or reconstruct its photos with `splat-recon sfm`"
+
+FILE_ADVICE = "give the folder it lies in, {folder}"
+"""What to do with a file of a scene."""
+
+FILES: tuple[tuple[tuple[str, ...], str], ...] = (
+    ((".zip", ".gz", ".tar", ".7z", ".rar"), "unpack it and give the folder"),
+    ((".r3d",), "export it from Record3D as EXR + RGB, and give that folder"),
+    ((".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"), "reconstruct it first with `splat-recon sfm`"),
+    ((".psx", ".psz"), "export its cameras from Metashape in the format Colmap, and give that folder"),
+    ((".rsproj", ".rcproj"), "export its registration in the format COLMAP, and give that folder"),
+    ((".ply", ".spz", ".splat"), "it is a splat or points; give the photos and cameras"),
+)
+"""What to do with files that people give for scenes, by their endings."""
 
 FOREIGN: tuple[_Foreign, ...] = (
     _Foreign(

@@ -154,15 +154,19 @@ def frames_cameras(file: FramesFile) -> dict[str, Camera]:
     problems: list[str] = []
     lenses: list[pycolmap.Camera] = []
     for index, frame in enumerate(file.frames):
-        name = str(frame.get("file_path", index))
+        name = PurePosixPath(str(frame.get("file_path", index)).replace("\\", "/")).as_posix()
+        root = file.photos or file.folder
+        path = _with_ending(root / name)
         try:
             T_world_cam = _pose(frame, name)
-            lens = _lens({**file.content, **frame}, _with_ending((file.photos or file.folder) / name))
+            lens = _lens({**file.content, **frame}, path)
         except InputError as error:
             problems.append(str(error))
             continue
         lenses.append(lens)
         camera = drawn_camera(lens, T_world_cam)
+        if path.is_file() and path.is_relative_to(root):
+            name = path.relative_to(root).as_posix()
         cameras[name if name not in cameras else f"{name} {index}"] = transform_camera(T_colmap_file, camera)
     if problems:
         raise InputError.from_problems(f"cameras {file.path}", problems)
