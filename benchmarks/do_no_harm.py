@@ -112,7 +112,8 @@ def known_poses(poses: CameraPoses, paths: Sequence[Path]) -> np.ndarray:
 
 def read_samples(scenes: Path, renders: Path) -> list[Sample]:
     """Read all renders; the reference is the photo with the nearest camera, the render's own photo left out."""
-    from difix_model.references.camera_poses import pose_distances, poses_extent, read_poses
+    from difix_model.references.camera_poses import poses_extent, read_poses
+    from difix_model.references.poses import pose_distances
 
     samples = []
     for done in sorted(renders.glob(f"*/*/{DONE}")):
@@ -141,7 +142,8 @@ def read_samples(scenes: Path, renders: Path) -> list[Sample]:
 
 def print_references(scenes: Path, renders: Path) -> None:
     """Choose a photo for every render by similarity, its own left out, and rank the choice by pose."""
-    from difix_model.references.camera_poses import pose_distances, poses_extent, read_poses
+    from difix_model.references.camera_poses import poses_extent, read_poses
+    from difix_model.references.poses import pose_distances
     from difix_model.references.similarity import similarities
 
     print("| renders | scene | renders | photos | nearest by pose | among 3 nearest | by chance |")

@@ -12,10 +12,10 @@ from difix3d.errors import InputError
 from difix3d.fixers.contract import FixResult
 from difix3d.fixers.identity import IdentityFixer
 from difix3d.progressive import ProgressiveTrainer
-from difix3d.references import pose_distances, ranked_poses, rotation_angles
-from difix3d.stepping import progress_to_targets, stepped_poses
 from difix3d.target_config import CoverageTargets, FileTargets, OrbitTargets, PerturbedTargets, SpiralTargets
 from difix3d.targets import target_poses
+from difix_model.references.poses import pose_distances, ranked_poses, rotation_angles
+from difix_model.references.stepping import progress_to_targets, stepped_poses
 from splat_recon.config import TrainConfig
 from splat_recon.geometry.trajectories import looking_along
 from splat_recon.io.colmap import write_scene

@@ -23,7 +23,7 @@ from difix3d.fixers.batches import RenderedView, fixed_views
 from difix3d.fixers.contract import resident
 from difix3d.fixers.ensemble import EnsembleFixer
 from difix3d.novel_views import NovelView, NovelViews
-from difix3d.references import ranked_poses
+from difix_model.references.poses import ranked_poses
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from difix3d.fixers.batches import RenderedView, fixed_views
 from difix3d.fixers.contract import FixedView, ViewFixer
-from difix3d.references import nearest_poses
 from difix3d.visibility import Render
 from difix_model.gate.verdict import FixVerdict
+from difix_model.references.poses import nearest_poses
 from splat_recon.scene.scene import View
 from splat_render.cameras import Camera
 

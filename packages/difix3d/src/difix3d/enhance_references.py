@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from difix3d.errors import InputError, as_input_error
-from difix3d.references import ranked_poses
 from difix_model.references.camera_poses import find_poses
+from difix_model.references.poses import ranked_poses
 from media_files.photos import image_files
 from splat_recon.io.frames_of_layouts import frames_of
 from splat_recon.io.layouts import layout_of

@@ -30,7 +30,6 @@ from difix3d.fixing_time import TIME_FILE, FixingTime, TimedFixer
 from difix3d.image_memory import check_image_memory, picture_bytes
 from difix3d.pictures import write_comparison, write_novel_views
 from difix3d.progressive import ProgressiveTrainer
-from difix3d.references import pose_distances
 from difix3d.report import RunFacts, write_report
 from difix3d.run_folder import RunFolder
 from difix3d.run_scene import load_scene
@@ -49,6 +48,7 @@ from difix3d.stereo_start import keep_stereo, kept_stereo, stereo_matching
 from difix3d.target_config import FileTargets
 from difix3d.targets import target_poses
 from difix3d.track import begun, forked
+from difix_model.references.poses import pose_distances
 from splat_recon.errors import DivergedError
 from splat_recon.evaluate import evaluate
 from splat_recon.metrics import make_lpips

@@ -6,8 +6,6 @@ import numpy as np
 from jaxtyping import Float64
 
 from difix3d.errors import InputError, as_input_error
-from difix3d.references import pose_distances
-from difix3d.stepping import interpolated_pose
 from difix3d.target_config import (
     AroundTargets,
     CoverageTargets,
@@ -20,6 +18,8 @@ from difix3d.target_config import (
     SpreadTargets,
     Targets,
 )
+from difix_model.references.poses import pose_distances
+from difix_model.references.stepping import interpolated_pose
 from splat_recon.geometry.trajectories import orbit, spiral
 from splat_recon.io.camera_files import read_camera_file
 from splat_recon.scene.scene import Scene

@@ -16,10 +16,10 @@ from difix3d.coverage import weakly_seen
 from difix3d.enhance import nearest_views
 from difix3d.fixers.batches import RenderedView, fix_round
 from difix3d.novel_views import NovelView, NovelViews, Pool, pool_view_set, pooled
-from difix3d.references import nearest_distances, ranked_poses
-from difix3d.stepping import progress_to_targets, stepped_poses
 from difix3d.target_config import CoverageTargets
 from difix3d.trust import NUM_REPROJECTED, TrustJudge
+from difix_model.references.poses import nearest_distances, ranked_poses
+from difix_model.references.stepping import progress_to_targets, stepped_poses
 from splat_recon.scene.training_points import with_training_points
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from difix3d.config import HoldBackConfig
-from difix3d.references import pose_distances
 from difix3d.schedule import Round
+from difix_model.references.poses import pose_distances
 
 Try = Literal["training", "round"]
 

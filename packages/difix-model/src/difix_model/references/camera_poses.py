@@ -128,24 +128,6 @@ def read_poses(path: Path) -> CameraPoses:
     return CameraPoses(source=file, T_world_cam=poses)
 
 
-def pose_distances(
-    T_world_a: Float64[np.ndarray, "n 4 4"], T_world_b: Float64[np.ndarray, "m 4 4"], *, extent: float
-) -> Float64[np.ndarray, "n m"]:
-    """How far every pose is from every other: distance of the centres over the extent, plus angle in radians.
-
-    Args:
-        T_world_a: One per row of the answer.
-        T_world_b: One per column.
-        extent: Length that counts as one radian, in world units.
-    """
-    R_a, R_b = T_world_a[:, :3, :3], T_world_b[:, :3, :3]
-    # Half angles by sine and cosine: the arccos of a number near 1 would lose half of its digits.
-    sin_half = np.linalg.norm(R_a[:, None] - R_b[None], axis=(-2, -1)) / (2 * np.sqrt(2))
-    cos_half = np.sqrt(np.maximum(1 + np.einsum("nij,mij->nm", R_a, R_b), 0)) / 2
-    offsets = np.linalg.norm(T_world_a[:, None, :3, 3] - T_world_b[None, :, :3, 3], axis=-1)
-    return offsets / extent + 2 * np.arctan2(sin_half, cos_half)
-
-
 def poses_extent(T_world_cam: Float64[np.ndarray, "n 4 4"]) -> float:
     """Largest distance of a camera centre from their mean; 1 if all cameras stand in one place."""
     centres = T_world_cam[:, :3, 3]

@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from difix_model.errors import InputError, first_problems
-from difix_model.references.camera_poses import CameraPoses, find_poses, pose_distances, poses_extent, read_poses
+from difix_model.references.camera_poses import CameraPoses, find_poses, poses_extent, read_poses
+from difix_model.references.poses import pose_distances
 from difix_model.references.similarity import similarities
 from media_files.photos import image_files
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from difix3d.pairs.config import FilterConfig
 from difix3d.pairs.made import MadePair
-from difix3d.references import pose_distances
+from difix_model.references.poses import pose_distances
 from splat_recon.scene.scene import Scene
 
 REASONS = {

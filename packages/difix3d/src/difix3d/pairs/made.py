@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
-from difix3d.references import pose_distances
+from difix_model.references.poses import pose_distances
 from splat_recon.scene.scene import Scene
 
 
@@ -31,8 +31,8 @@ class MadePair:
 def ranked_references(scene: Scene, target: str, candidates: list[str]) -> list[str]:
     """Other photos by distance of their pose from the target's, nearest first; the target itself is left out.
 
-    The distance is `difix3d.references.pose_distances` with the scene's extent as unit of length: distance of the
-    camera centres in extents plus angle in radians. Of equally near ones the first by name comes first.
+    The distance is that of `difix_model.references.poses` with the scene's extent as unit of length: distance of the
+    camera centers in extents plus angle in radians. Of equally near ones the first by name comes first.
     """
     others = [name for name in candidates if name != target]
     if not others:

@@ -1,4 +1,7 @@
-"""Which captured views are nearest to a pose: the references that a fixer looks at."""
+"""How far poses are from each other, and which captured views are nearest: the references that a fixer looks at.
+
+Poses are 4x4 camera-to-world matrices of any one axis convention; numpy only.
+"""
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -27,14 +30,14 @@ def pose_distances(
     translation_weight: float = 1.0,
     rotation_weight: float = 1.0,
 ) -> Float64[np.ndarray, "n m"]:
-    """How far every pose is from every other: distance of the centres plus angle between the rotations.
+    """How far every pose is from every other: distance of the centers plus angle between the rotations.
 
     Args:
         T_world_a: Poses, one per row of the answer.
         T_world_b: Poses, one per column.
         extent: Length that counts as one radian, in world units: the scene's extent makes the distance independent of
             the scale of the world. The released code uses 1.
-        translation_weight: Factor of the distance of the centres.
+        translation_weight: Factor of the distance of the centers.
         rotation_weight: Factor of the angle in radians.
     """
     offsets = T_world_a[:, None, :3, 3] - T_world_b[None, :, :3, 3]

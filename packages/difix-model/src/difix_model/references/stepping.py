@@ -2,18 +2,26 @@
 
 import numpy as np
 from jaxtyping import Float64
+from scipy.spatial.transform import Rotation
 
-from difix3d.references import nearest_poses, pose_distances, rotation_angles
-from splat_render.poses import slerp
+from difix_model.references.poses import nearest_poses, pose_distances, rotation_angles
 
 SAME_PLACE = 1e-6
-"""Distance of two camera centres, in scene extents, below which only their rotations differ."""
+"""Distance of two camera centers, in scene extents, below which only their rotations differ."""
+
+
+def slerp(
+    R_world_a: Float64[np.ndarray, "3 3"], R_world_b: Float64[np.ndarray, "3 3"], fraction: float
+) -> Float64[np.ndarray, "3 3"]:
+    """The rotation at a fraction of the shorter way from one rotation to another; 0 and 1 give the ends."""
+    R_a_b = Rotation.from_matrix(R_world_a.T @ R_world_b)
+    return R_world_a @ Rotation.from_rotvec(fraction * R_a_b.as_rotvec()).as_matrix()
 
 
 def interpolated_pose(
     T_world_a: Float64[np.ndarray, "4 4"], T_world_b: Float64[np.ndarray, "4 4"], fraction: float
 ) -> Float64[np.ndarray, "4 4"]:
-    """The pose at a fraction of the way from a to b: straight line of the centres, slerp of the rotations."""
+    """The pose at a fraction of the way from a to b: straight line of the centers, slerp of the rotations."""
     T_world_cam = np.eye(4)
     T_world_cam[:3, :3] = slerp(T_world_a[:3, :3], T_world_b[:3, :3], fraction)
     T_world_cam[:3, 3] = (1 - fraction) * T_world_a[:3, 3] + fraction * T_world_b[:3, 3]
@@ -31,7 +39,7 @@ def stepped_poses(
 ) -> Float64[np.ndarray, "m 4 4"]:
     """One step toward every target, each from the current pose that is nearest to it.
 
-    A target closer than `distance` (by `pose_distances`) is taken as it is. Otherwise the centre moves `distance`
+    A target closer than `distance` (by `pose_distances`) is taken as it is. Otherwise the center moves `distance`
     extents along the straight line, and snaps to the target's when what is left is no longer than one step; the
     rotation turns by the same fraction of the way. Two poses at one place differ by rotation only: the target's is
     taken at once. So poses walk from the captured views to the targets and then stay there.
@@ -112,7 +120,7 @@ def _one_step(
     fraction = min(distance / length, 1.0)
     T_world_cam = T_world_target.copy()
     T_world_cam[:3, :3] = slerp(T_world_current[:3, :3], T_world_target[:3, :3], fraction)
-    # Within one step of the goal (or past it) the centre is the goal, so that no remainder is walked in tiny steps.
+    # Within one step of the goal (or past it) the center is the goal, so that no remainder is walked in tiny steps.
     center = start + distance * extent * (goal - start) / (length * extent)
     if np.dot(goal - center, goal - start) > 0 and np.linalg.norm(goal - center) > distance * extent:
         T_world_cam[:3, 3] = center
