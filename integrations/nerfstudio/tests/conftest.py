@@ -112,7 +112,7 @@ def train(config):
     import random
 
     random.seed(0)
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - nerfstudio draws from it.
     torch.manual_seed(0)
     config.save_config()
     trainer = config.setup(local_rank=0, world_size=1)

@@ -111,7 +111,7 @@ def test_checkpoints_that_do_not_fit_name_the_flag(trained, nerfacto):
     model = trained.pipeline.model
     check_model_state(state, model, method="difix3d")
     without_poses = {key: value for key, value in state.items() if "camera_optimizer" not in key}
-    with pytest.raises(InputError, match="camera-optimizer.mode off") as refused:
+    with pytest.raises(InputError, match=r"camera-optimizer\.mode off") as refused:
         check_model_state(without_poses, model, method="difix3d")
     assert refused.value.code == 2
     fewer = {key: value[:, :-4] if "mlp_head.layers.0.weight" in key else value for key, value in state.items()}

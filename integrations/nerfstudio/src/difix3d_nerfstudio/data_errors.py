@@ -52,6 +52,6 @@ def _missing_file(path: Path) -> str:
         return f"there is no file {path}: --data names a folder with transforms.json, or give the colmap data parser"
     factor = folder.removeprefix("images_")
     return (
-        f"there is no file {path}: --downscale-factor {factor} reads photos that are already that small from {folder}/, "
-        "which ns-process-data makes; without it give --downscale-factor 1"
+        f"there is no file {path}: --downscale-factor {factor} reads photos that are already that small from "
+        f"{folder}/, which ns-process-data makes; without it give --downscale-factor 1"
     )

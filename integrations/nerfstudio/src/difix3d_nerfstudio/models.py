@@ -1,4 +1,7 @@
-"""nerfacto and splatfacto as the method trains them: weights per pixel, poses that novel views do not move, no LPIPS."""
+"""nerfacto and splatfacto as the method trains them.
+
+Pixels may have weights, novel views move no poses, and LPIPS may be missing.
+"""
 
 from __future__ import annotations
 
