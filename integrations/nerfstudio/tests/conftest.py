@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -67,24 +68,31 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def no_lpips(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LPIPS is not built: every try would wait for a name that cannot be resolved."""
+@pytest.fixture(autouse=True, scope="session")
+def _no_lpips() -> Iterator[None]:
+    """LPIPS is not built: every attempt would wait for a name that cannot be resolved."""
     from difix3d_nerfstudio.models import MissingLpips
     from torchmetrics.image import lpip
 
-    monkeypatch.setattr(lpip, "LearnedPerceptualImagePatchSimilarity", lambda **_: MissingLpips())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lpip, "LearnedPerceptualImagePatchSimilarity", lambda **_: MissingLpips())
+        yield
 
 
 @pytest.fixture
-def nerfacto(scene: Path, tmp_path: Path, no_lpips: None):
-    """The method `difix3d` at settings that train in seconds: two rounds in 30 steps."""
+def nerfacto(scene: Path, tmp_path: Path):
+    """The method `difix3d` at settings that train in seconds: three rounds in 30 steps."""
+    return small_nerfacto(scene, tmp_path / "out")
+
+
+def small_nerfacto(scene: Path, out: Path):
+    """The config of `nerfacto`, writing to `out`."""
     from difix3d_nerfstudio.methods import difix3d
 
     config = copy.deepcopy(difix3d.config)
     config.machine.device_type = "cpu"
     config.vis = "tensorboard"
-    config.output_dir, config.experiment_name, config.timestamp = tmp_path / "out", "small", "t"
+    config.output_dir, config.experiment_name, config.timestamp = out, "small", "t"
     config.data = scene
     config.max_num_iterations, config.steps_per_save = 30, 1000
     config.steps_per_eval_batch = config.steps_per_eval_image = config.steps_per_eval_all_images = 0

@@ -25,6 +25,10 @@ def clear_data_errors(config: Any) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise InputError(_missing_file(Path(error.filename or str(error)))) from error
+    except AssertionError as error:
+        if "Data directory" in str(error):
+            raise InputError(f"there is no folder or file {_data(config)}: give --data") from error
+        raise
     except ValueError as error:
         if "train/eval in its name" in str(error):
             raise InputError(
