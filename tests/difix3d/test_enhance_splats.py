@@ -153,6 +153,32 @@ def test_frames_that_are_rendered_already_find_references_by_pose_and_by_looks(p
     assert len(of_video.reference_names()) == 6
 
 
+def test_frames_of_ns_render_find_references_by_their_camera_path(place: Path, tmp_path: Path) -> None:
+    """Images of `ns-render camera-path`, its camera path, and the dataparser_transforms.json of its run."""
+    frames = tmp_path / "renders"
+    frames.mkdir()
+    views = read_scene(place / "scene").views[::-1]
+    turned = np.array([[0.0, 1, 0, 0.4], [-1, 0, 0, -0.2], [0, 0, 1, 0.3]])
+    scale, opengl = 0.2, np.diag([1.0, -1, -1, 1])
+    path = []
+    for index, view in enumerate(views):
+        Image.fromarray(view.rgb_u8).save(frames / f"{index:05d}.jpg")
+        pose = np.vstack([turned, [0, 0, 0, 1]]) @ view.camera.T_world_cam @ opengl
+        pose[:3, 3] *= scale
+        path.append({"camera_to_world": pose.flatten().tolist(), "fov": 50.0, "aspect": 4 / 3})
+    place_of_path = tmp_path / "path"
+    place_of_path.mkdir()
+    content = {"camera_type": "perspective", "render_height": 48, "render_width": 64, "fps": 24, "camera_path": path}
+    (place_of_path / "camera_path.json").write_text(json.dumps(content))
+    transforms = {"transform": turned.tolist(), "scale": scale}
+    (place_of_path / "dataparser_transforms.json").write_text(json.dumps(transforms))
+    done = enhanced(
+        place, tmp_path / "out", input=frames, path="interpolated", cameras=place_of_path / "camera_path.json",
+        references="pose",
+    )  # fmt: skip
+    assert [several[0] for several in done.reference_names()] == [Path(view.name).name for view in views]
+
+
 def test_weights_without_references_get_none(place: Path, tmp_path: Path) -> None:
     fixer = Brightening(uses_reference=False)
     assert isinstance(fixer, Fixer)

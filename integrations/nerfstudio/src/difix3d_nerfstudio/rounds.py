@@ -20,7 +20,6 @@ from difix3d_nerfstudio.novel import NovelView
 
 if TYPE_CHECKING:
     from difix_model.gate.verdict import FixVerdict
-
     from difix_model.pipeline import DifixPipeline
 
 Image3 = torch.Tensor
@@ -51,10 +50,9 @@ class Fixer:
 
     def _opened(self) -> DifixPipeline:
         if self._pipeline is None:
+            from difix_model.errors import InputError as ModelInputError
             from difix_model.opening import FixerConfig as ModelFixerConfig
             from difix_model.opening import open_pipeline
-
-            from difix_model.errors import InputError as ModelInputError
 
             wanted = ModelFixerConfig(
                 source=self.config.model,

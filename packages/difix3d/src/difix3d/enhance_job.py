@@ -19,13 +19,14 @@ from PIL import Image
 from difix3d.enhance_config import EnhanceConfig
 from difix3d.enhance_references import PosedPhotos, photos_of
 from difix3d.errors import InputError
-from difix_model.references.camera_poses import find_poses, read_poses
+from difix_model.references.camera_poses import CameraPoses, find_poses, read_poses
 from difix_model.references.choice import ReferenceConfig, choose_references
 from difix_model.references.similarity import THUMBNAIL_SIDE
 from difix_model.video.job import VideoJob, plan_video
 from media_files.video_encoder import PictureFormat
 from media_files.videos import TimedFrame
 from splat_recon.drawable import DrawableSplats
+from splat_recon.errors import InputError as SplatInputError
 from splat_recon.film import depth_range, digests
 from splat_recon.geometry.camera_paths import CameraPathConfig, camera_path
 from splat_recon.io.camera_files import CameraFile, read_camera_file
@@ -148,20 +149,34 @@ def _frames_job(config: EnhanceConfig) -> tuple[VideoJob, np.ndarray | None]:
 
 def _frame_poses(config: EnhanceConfig, job: VideoJob) -> np.ndarray | None:
     """Where rendered frames were seen from: by their names, otherwise by their order; None if that is not known."""
-    if job.images and (config.cameras is not None or config.scene is not None):
-        listed = read_poses(config.cameras) if config.cameras is not None else find_poses(job.images[0].parent)
-        by_name = [None if listed is None else listed.of(image) for image in job.images]
-        if all(pose is not None for pose in by_name):
-            return np.stack([pose for pose in by_name if pose is not None])
+    listed = None
+    if config.cameras is not None:
+        listed = _listed_poses(config.cameras)
+    elif job.images and config.scene is not None:
+        listed = find_poses(job.images[0].parent)
+    if listed is None:
+        return None
+    by_name = [listed.of(image) for image in job.images]
+    if job.images and all(pose is not None for pose in by_name):
+        return np.stack([pose for pose in by_name if pose is not None])
     if config.cameras is None:
         return None
-    cameras = read_camera_file(config.cameras).cameras
-    if job.num_frames != len(cameras):
+    if job.num_frames != len(listed.T_world_cam):
         raise InputError(
-            f"{config.cameras} lists {len(cameras)} cameras and does not name the {job.num_frames} frames of "
-            f"{config.input}: give one camera per frame, or cameras that name them"
+            f"{config.cameras} lists {len(listed.T_world_cam)} cameras and does not name the {job.num_frames} frames "
+            f"of {config.input}: give one camera per frame, or cameras that name them"
         )
-    return np.stack([camera.T_world_cam for camera in cameras])
+    return np.stack(list(listed.T_world_cam.values()))
+
+
+def _listed_poses(path: Path) -> CameraPoses:
+    """Poses of every file with cameras, and of lists of poses alone."""
+    try:
+        file = read_camera_file(path)
+    except SplatInputError:
+        return read_poses(path)
+    poses = {name: camera.T_world_cam for name, camera in zip(file.names, file.cameras, strict=True)}
+    return CameraPoses(source=path, T_world_cam=poses)
 
 
 def _method(config: EnhanceConfig, poses: np.ndarray | None, uses_reference: bool) -> str:

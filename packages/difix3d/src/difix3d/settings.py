@@ -135,8 +135,8 @@ class RunSettings:
     (files of further ranks are found beside it), trained on the same scene."""
 
     from_ply: str | None = None
-    """Begin with this finished splat in the frame of the COLMAP folder: .ply (Inria, gsplat, splatfacto), .spz and
-    more."""
+    """Begin with this finished splat in the frame of the COLMAP folder: .ply (Inria, gsplat), .spz and more; also
+    splatfacto's .ply, with the dataparser_transforms.json of its run beside it."""
 
     from_frame: Literal["normalized", "colmap"] = "normalized"
     """Frame of a gsplat checkpoint: colmap where gsplat was told not to normalize."""

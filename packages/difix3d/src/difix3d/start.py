@@ -1,7 +1,8 @@
 """Where a run begins instead of the scene's points: a finished splat, of this project or of others.
 
-A PLY file and its like are in COLMAP's frame (Inria, gsplat's and this project's exports; splatfacto's where nerfstudio
-was told to leave the frame alone). Checkpoints, gsplat's and ours, are in the normalized frame of their training, which
+A PLY file and its like are in COLMAP's frame (Inria, gsplat's and this project's exports). splatfacto's export is in
+nerfstudio's own frame; its run keeps the way back in `dataparser_transforms.json`, which is read where it lies beside
+the file. Checkpoints, gsplat's and ours, are in the normalized frame of their training, which
 each computes in its own way, and which is computed again from the same photos.
 """
 
@@ -15,6 +16,7 @@ import torch
 from difix3d.config import StartConfig
 from difix3d.errors import InputError, as_input_error
 from splat_recon.checkpoint import gaussians_from_tensors, newest_checkpoint, read_checkpoint
+from splat_recon.io.nerfstudio_frame import colmap_from_nerfstudio
 from splat_recon.scene.normalize import gsplat_frame
 from splat_recon.scene.scene import Scene
 from splat_render.files.formats import read_splats
@@ -49,7 +51,7 @@ def start_gaussians(config: StartConfig, scene: Scene) -> Gaussians:
     with as_input_error():
         if config.kind == "ply":
             content = read_splats(path)
-            T_colmap_file = rigid(np.eye(3), np.array(content.offset))
+            T_colmap_file = colmap_from_nerfstudio(path) @ rigid(np.eye(3), np.array(content.offset))
             return transformed(content.gaussians, scene.T_scene_colmap @ T_colmap_file)
         if path.suffix == ".pt":
             gaussians = _of_gsplat(path)

@@ -1,7 +1,7 @@
 """Cameras without photos, to render from: a COLMAP model, transforms.json, nerfstudio's camera_path.json, a run's own.
 
 All of them come out in COLMAP's frame, distortion left aside. nerfstudio's camera_path.json is in the frame that
-nerfstudio trained in, which is COLMAP's only where it was told neither to orient, nor to centre, nor to scale.
+nerfstudio trained in; with the `dataparser_transforms.json` of its run beside it, it is brought to COLMAP's.
 """
 
 import json
@@ -20,6 +20,7 @@ from splat_recon.io.colmap_models import PARTS, find_model
 from splat_recon.io.drawn_cameras import drawn_camera, say_fisheyes
 from splat_recon.io.frames_of_layouts import frames_of, splatting_frames
 from splat_recon.io.layouts import CAMERAS_FILE, Layout, layout_of, scene_layout
+from splat_recon.io.nerfstudio_frame import colmap_from_nerfstudio
 from splat_recon.io.posed_photos import camera_problem
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.transforms_json import T_OPENGL_OPENCV, frames_cameras, read_transforms_cameras
@@ -143,6 +144,7 @@ def _nerfstudio_path(path: Path, content: Mapping[str, Any]) -> CameraFile:
         )
     height = int(content.get("render_height", DEFAULT_HEIGHT))
     cameras = {}
+    T_colmap_file = colmap_from_nerfstudio(path)
     for index, entry in enumerate(content["camera_path"]):
         aspect = float(entry.get("aspect", 16 / 9))
         width = int(content.get("render_width", round(height * aspect)))
@@ -150,7 +152,8 @@ def _nerfstudio_path(path: Path, content: Mapping[str, Any]) -> CameraFile:
         # The field of view is the vertical one, in degrees.
         focal = 0.5 * height / math.tan(math.radians(float(entry["fov"])) / 2)
         K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
-        cameras[f"{index:06d}"] = Camera(T_world_cam=T_world_opengl @ T_OPENGL_OPENCV, K=K, width=width, height=height)
+        camera = Camera(T_world_cam=T_world_opengl @ T_OPENGL_OPENCV, K=K, width=width, height=height)
+        cameras[f"{index:06d}"] = transform_camera(T_colmap_file, camera)
     fps = content.get("fps")
     return _checked(cameras, float(fps) if isinstance(fps, int | float) and fps > 0 else None)
 
