@@ -8,7 +8,7 @@ weights are trained further, for the same number of steps, with the nearest phot
 in its place, and with both as two further views; the gains on scenes that were held out are compared, and those on
 captured scenes from six photos. The picture by itself, in place of a network, is the baseline.
 
-Training is on coarse images, as that of the weights is (`difix_train.coarse.training`). Captured scenes are only
+Training is on coarse images, as that of the weights is (`recipes/embedded-weights`). Captured scenes are only
 measured on.
 """
 
@@ -47,7 +47,7 @@ NAMES = ("render", "photo", "reference", "reprojected")
 BATCH_SIZE, LEARNING_RATE, FLOOR = 16, 2e-4, 1e-3
 
 Samples = dict[str, torch.Tensor]
-"""Coarse images by name, and `fine_mse`; see `difix_train.coarse.pairs`."""
+"""Coarse images by name, and `irreducible_mse`; see `embedded_weights.coarse_pairs`."""
 
 
 def reprojected(scene: Scene, trainer: Any, name: str, photos: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -75,7 +75,7 @@ def reprojected(scene: Scene, trainer: Any, name: str, photos: Sequence[str]) ->
 def scene_samples(scene: Scene, train: list[str], shown: list[str], max_steps: int, pipe: DifixPipeline) -> Samples:
     """Train on some photos and make samples of others."""
     from difix3d.pairs.made import ranked_references
-    from difix_train.coarse.pairs import coarse_images
+    from embedded_weights.coarse_pairs import coarse_images
     from splat_recon.config import AdcConfig, TrainConfig
     from splat_recon.scene.training_points import with_training_points
     from splat_recon.trainer import SplatTrainer
@@ -85,7 +85,7 @@ def scene_samples(scene: Scene, train: list[str], shown: list[str], max_steps: i
     scene, _ = with_training_points(scene, train)
     trainer = SplatTrainer(scene, ViewSet.from_views(scene.select(train)), dataclasses.replace(config, sh_degree=1))
     trainer.train_until(max_steps)
-    rows: dict[str, list[torch.Tensor]] = {name: [] for name in (*NAMES, "fine_mse")}
+    rows: dict[str, list[torch.Tensor]] = {name: [] for name in (*NAMES, "irreducible_mse")}
     for name in shown:
         nearest = ranked_references(scene, name, train)
         rendered, picture = reprojected(scene, trainer, name, nearest[:NUM_PHOTOS])
@@ -96,7 +96,7 @@ def scene_samples(scene: Scene, train: list[str], shown: list[str], max_steps: i
         for key, image in zip(NAMES, coarse, strict=True):
             rows[key].append(image)
         between = (coarse[0, :3] - coarse[1, :3]).square().mean()
-        rows["fine_mse"].append(((images[0] - images[1]).square().mean() - between).clamp(min=0))
+        rows["irreducible_mse"].append(((images[0] - images[1]).square().mean() - between).clamp(min=0))
     return {key: torch.stack(values) for key, values in rows.items()}
 
 
@@ -130,15 +130,15 @@ def captured_samples(scenes: Path, pipe: DifixPipeline) -> list[Samples]:
 
 def fixed(pipe: DifixPipeline, samples: Samples, kind: str) -> torch.Tensor:
     """What the network makes of the renders, `[b 3 h w]`."""
-    from difix_train.coarse.training import corrected
+    from embedded_weights.prediction import predict
 
     views = torch.stack([samples[name] for name in ("render", *KINDS[kind])], dim=1)
-    return corrected(pipe.network, views, text_embedding=pipe.text_embedding)
+    return predict(pipe.network, views, text_embedding=pipe.text_embedding)
 
 
 def error(images: torch.Tensor, samples: Samples) -> torch.Tensor:
     """Mean squared error of the whole image, per sample."""
-    return (images - samples["photo"][:, :3]).square().mean(dim=(1, 2, 3)) + samples["fine_mse"]
+    return (images - samples["photo"][:, :3]).square().mean(dim=(1, 2, 3)) + samples["irreducible_mse"]
 
 
 def gain(samples: Samples, fix: Callable[[Samples], torch.Tensor]) -> torch.Tensor:
@@ -156,7 +156,7 @@ def train(pipe: DifixPipeline, samples: Samples, kind: str, max_steps: int) -> N
     for step in range(max_steps):
         for group in optimizer.param_groups:
             group["lr"] = LEARNING_RATE * min(1, (step + 1) / 50) * (1 - step / max_steps)
-        chosen = torch.from_numpy(rng.integers(len(samples["fine_mse"]), size=BATCH_SIZE))
+        chosen = torch.from_numpy(rng.integers(len(samples["irreducible_mse"]), size=BATCH_SIZE))
         mirrored = bool(rng.random() < 0.5)
         batch = {key: value[chosen] for key, value in samples.items()}
         batch = {key: value.flip(-1) if mirrored and value.ndim == 4 else value for key, value in batch.items()}

@@ -8,7 +8,8 @@
 
 A change that is not meant to change results shows no difference. A tiny fixer is trained on pairs of noise, with all
 that the result of a step depends on: accumulation, moving average, cosine schedule with warm-up, augmentation,
-references that are dropped or wrong, and a second part after a save and a load. Compare on one machine: the bits are
+references that are dropped or wrong, and a second part after a save and a load; then the UNet of the
+embedded weights, for some steps of their recipe. Compare on one machine: the bits are
 those of a CPU with one thread.
 """
 
@@ -19,7 +20,9 @@ import dataclasses
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,10 +47,10 @@ def write_pairs(folder: Path) -> Path:
     return path
 
 
-def digest(path: Path) -> str:
-    """Of all tensors of a file of weights."""
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Of all tensors of a model."""
     found = hashlib.sha256()
-    for name, tensor in sorted(load_file(path).items()):
+    for name, tensor in sorted(tensors.items()):
         found.update(name.encode())
         found.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()[:32]
@@ -85,7 +88,69 @@ def train_fixer(folder: Path) -> None:
             )
         else:
             print("fixer", values["step"], *(f"{name} {row['psnr'].hex()}" for name, row in values["after"].items()))
-    print("fixer weights", digest(folder / "run" / "model" / "model.safetensors"))
+    print("fixer weights", digest(load_file(folder / "run" / "model" / "model.safetensors")))
+
+
+def train_recipe() -> None:
+    """Eight steps of the recipe of the embedded weights; on revisions that have it in `difix_train.coarse` there."""
+    from difix_model.identity import small_config, start_at_identity
+    from difix_model.network import DifixNetwork
+
+    torch.manual_seed(0)
+    network = DifixNetwork(small_config((16, 32)))
+    start_at_identity(network)
+    embedding = torch.randn(4, network.config.unet.cross_attention_dim)
+    try:
+        from embedded_weights.coarse_pairs import CoarsePairs
+    except ImportError:
+        losses = _losses_before(network, embedding)
+    else:
+        from embedded_weights.config import StageConfig, stage_optimizer
+        from embedded_weights.task import CoarseTask
+        from train_runs import Loop
+
+        config = StageConfig(
+            max_steps=8,
+            batch_size=4,
+            log_every=1,
+            optimizer=stage_optimizer(warmup_steps=3),
+            ema_decay=0.995,
+            ema_warmup="ratio_from_zero",
+        )
+        pairs = [CoarsePairs(**values) for values in _coarse_values("irreducible_mse")]
+        loop = Loop(CoarseTask(network, pairs, config, text_embedding=embedding), None, config)
+        loop.train_until(8)
+        losses = [record.loss for record in loop.history]
+        assert loop.ema is not None
+        loop.ema.swap(loop.parameters)
+    for step, loss in enumerate(losses, start=1):
+        print("recipe", step, loss.hex())
+    print("recipe weights", digest(network.unet.state_dict()))
+
+
+def _losses_before(network: Any, embedding: torch.Tensor) -> list[float]:
+    from difix_train.coarse.config import CoarseConfig  # pyright: ignore[reportMissingImports]
+    from difix_train.coarse.pairs import CoarsePairs  # pyright: ignore[reportMissingImports]
+    from difix_train.coarse.training import train_coarse  # pyright: ignore[reportMissingImports]
+
+    config = CoarseConfig(max_steps=8, batch_size=4, warmup_steps=3)
+    pairs = [CoarsePairs(**values) for values in _coarse_values("fine_mse")]
+    losses: list[float] = []
+    train_coarse(network, pairs, config, text_embedding=embedding, on_step=lambda step, loss: losses.append(loss))
+    return losses
+
+
+def _coarse_values(mse: str) -> list[dict[str, torch.Tensor]]:
+    """Two sets of coarse pairs of noise."""
+    found = []
+    for seed, height, width in ((1, 8, 10), (2, 12, 8)):
+        rng = np.random.default_rng(seed)
+        values = {
+            name: torch.from_numpy(rng.uniform(0, 1, (12, 4, height, width))).float()
+            for name in ("rendered", "photo", "reference")
+        }
+        found.append(values | {mse: torch.from_numpy(rng.uniform(0, 0.01, 12)).float()})
+    return found
 
 
 def main() -> None:
@@ -94,6 +159,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         train_fixer(Path(folder))
+    train_recipe()
 
 
 if __name__ == "__main__":

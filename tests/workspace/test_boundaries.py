@@ -18,6 +18,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 FIRST_PARTY = {path.name for path in REPOSITORY.glob("packages/*/src/*") if (path / "__init__.py").is_file()}
 """The libraries: packages that are imported."""
 
+KINDS = ("packages", "apps", "recipes")
+"""Folders of the workspace's members."""
+
 ALLOWED_FIRST_PARTY = {
     "output_files": set(),
     "media_files": set(),
@@ -35,6 +38,7 @@ ALLOWED_FIRST_PARTY = {
     "difix3d_pairs_app": {"difix3d"},
     "difix3d_enhance_app": {"difix3d"},
     "difix3d_eval_app": {"difix3d", "output_files"},
+    "embedded_weights": {"difix_model", "train_runs", "output_files"},
 }
 
 FORBIDDEN_THIRD_PARTY = {
@@ -64,7 +68,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Member:
-    """A package or app of the workspace."""
+    """A package, app or recipe of the workspace."""
 
     folder: Path
     module: str
@@ -102,7 +106,7 @@ def normalized(name: str) -> str:
 @cache
 def members() -> dict[str, Member]:
     found = {}
-    for pyproject in sorted([*REPOSITORY.glob("packages/*/pyproject.toml"), *REPOSITORY.glob("apps/*/pyproject.toml")]):
+    for pyproject in sorted(path for kind in KINDS for path in REPOSITORY.glob(f"{kind}/*/pyproject.toml")):
         project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
         requirements = list(project["dependencies"])
         for extra in project.get("optional-dependencies", {}).values():
@@ -180,7 +184,7 @@ def test_colmap_is_known_in_io_only():
     assert not wrong
 
 
-@pytest.mark.parametrize("module", [name for name in sorted(ALLOWED_FIRST_PARTY) if (name not in FIRST_PARTY)])
+@pytest.mark.parametrize("module", sorted(path.name for path in REPOSITORY.glob("apps/*/src/*") if path.is_dir()))
 def test_apps_import_no_torch_before_arguments_are_parsed(module: str):
     heavy = {"torch", "numba", "diffusers", "transformers", "gsplat", "pycolmap"}
     wrong = [

@@ -26,7 +26,7 @@ class Field:
 
 
 def sources() -> list[Path]:
-    return sorted([*REPOSITORY.glob("packages/*/src/**/*.py"), *REPOSITORY.glob("apps/*/src/**/*.py")])
+    return sorted(path for kind in ("packages", "apps", "recipes") for path in REPOSITORY.glob(f"{kind}/*/src/**/*.py"))
 
 
 def fields_of(path: Path) -> Iterator[Field]:

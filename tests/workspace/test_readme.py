@@ -15,6 +15,7 @@ DOCUMENTS = sorted(
         *REPOSITORY.glob("docs/**/*.md"),
         *REPOSITORY.glob("packages/*/README.md"),
         *REPOSITORY.glob("apps/*/README.md"),
+        *REPOSITORY.glob("recipes/*/README.md"),
     ]
 )
 

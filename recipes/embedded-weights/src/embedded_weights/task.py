@@ -1,0 +1,107 @@
+"""Only the UNet of a network that starts at the identity is trained, on its latents alone.
+
+Such a network's latent holds the image averaged over 8 x 8 pixels, how much detail there is, and a correction that is
+added to the image (`difix_model.identity`). So what the UNet learns, how colors should change at that scale, can be
+learned without encoding or decoding anything: a step costs a hundredth of one on whole images, and many thousand steps
+fit into an hour of one CPU thread. The error that no coarse correction can undo is known for every pair and is part of
+the loss, so that the loss is the logarithm of the mean squared error of the whole image: the best mean PSNR.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from difix_model.network import DifixNetwork
+from embedded_weights.batches import CoarseBatch, batch_at
+from embedded_weights.coarse_pairs import RGB, CoarsePairs
+from embedded_weights.config import StageConfig
+from embedded_weights.prediction import predict
+from train_runs import ParameterGroup, TaskState
+
+FLOOR = 1e-3
+"""Mean squared error that is added in the logarithm of the loss: above 30 dB, what is left counts less and less."""
+
+WEIGHTS_FILE = "unet.safetensors"
+
+
+class CoarseTask:
+    """The UNet of a network at the identity, trained on coarse pairs; a task of :class:`train_runs.Loop`.
+
+    Args:
+        network: Initialized at the identity; its autoencoder is not touched.
+        pairs: By the size of their images.
+        config: The stage.
+        text_embedding: Embedding of the prompt.
+        device: Where to compute; the network stays there.
+    """
+
+    def __init__(
+        self,
+        network: DifixNetwork,
+        pairs: Sequence[CoarsePairs],
+        config: StageConfig,
+        *,
+        text_embedding: Float[Tensor, "t d"],
+        device: str = "cpu",
+    ) -> None:
+        self.network = network.to(device)
+        self.pairs = pairs
+        self.config = config
+        self.text_embedding = text_embedding.to(device)
+        self.device = torch.device(device)
+        self._next_step = 0
+
+    def parameter_groups(self) -> Sequence[ParameterGroup]:
+        """Everything in the UNet."""
+        parameters = dict(self.network.unet.named_parameters())
+        return [ParameterGroup(parameters=parameters, config=self.config.optimizer, learning_rate=self._learning_rate)]
+
+    def next_batch(self) -> CoarseBatch:
+        """The batch of the next step."""
+        self._next_step += 1
+        return batch_at(self.pairs, self.config, self._next_step - 1)
+
+    def losses(self, batch: CoarseBatch, *, step: int, generator: torch.Generator) -> Mapping[str, Float[Tensor, ""]]:
+        """Log-MSE of the whole image; images that come out worse than they went in count more."""
+        del step, generator
+        views = [batch.rendered] if batch.references is None else [batch.rendered, batch.references]
+        shown = torch.stack(views, dim=1).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            fixed = predict(self.network, shown, text_embedding=self.text_embedding)
+        photo = batch.photo.to(self.device)[:, RGB]
+        least = batch.irreducible_mse.to(self.device) + FLOOR
+        after = torch.log((fixed.float() - photo).square().mean(dim=(1, 2, 3)) + least)
+        before = torch.log((batch.rendered.to(self.device)[:, RGB] - photo).square().mean(dim=(1, 2, 3)) + least)
+        regression = (after - before).clamp(min=0)
+        return {"log_mse": (after + self.config.regression_weight * regression).mean()}
+
+    def state(self) -> TaskState:
+        """Which batch comes next."""
+        return TaskState(values={"next_step": self._next_step})
+
+    def load_state(self, state: TaskState) -> None:
+        """Continue with that batch."""
+        self._next_step = state.values["next_step"]
+
+    def model_writer(self) -> Callable[[Path], None]:
+        """What writes the UNet's weights."""
+        weights = {name: value.detach().cpu().clone() for name, value in self.network.unet.state_dict().items()}
+        return lambda folder: save_file(weights, folder / WEIGHTS_FILE)
+
+    def read_model(self, folder: Path) -> None:
+        """Take over the UNet's weights."""
+        self.network.unet.load_state_dict(load_file(folder / WEIGHTS_FILE))
+
+    def _learning_rate(self, step: int) -> float:
+        config = self.config.optimizer
+        warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
+        final = config.final_lr_fraction
+        cosine = 0.5 * (1 + math.cos(math.pi * step / self.config.max_steps))
+        return config.learning_rate * (warmup * (final + (1 - final) * cosine))
