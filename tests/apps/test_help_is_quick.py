@@ -14,6 +14,7 @@ COMMANDS = {
     "difix3d_train_app": ["--scene", "--out", "--fixer", "--max-steps", "--resume"],
     "difix3d_pairs_app": ["--out"],
     "difix3d_eval_app": ["score", "compare", "ablation"],
+    "diffsplat_app": ["generate", "download"],
     "difix3d_enhance_app": ["--input", "--scene", "--out", "--resume", "view"],
 }
 

@@ -31,6 +31,7 @@ ALLOWED_FIRST_PARTY = {
     "synthetic_objects": set(),
     "difix_train": {"difix_model", "train_runs"},
     "difix3d": {"media_files", "difix_model", "splat_recon", "splat_render", "output_files"},
+    "diffsplat": {"media_files", "splat_render", "synthetic_objects", "train_runs"},
     "difix_fix": {"difix_model"},
     "difix_train_app": {"difix_train", "output_files"},
     "splat_recon_app": {"splat_recon", "splat_render", "output_files"},
@@ -39,6 +40,7 @@ ALLOWED_FIRST_PARTY = {
     "difix3d_enhance_app": {"difix3d"},
     "difix3d_eval_app": {"difix3d", "output_files"},
     "embedded_weights": {"difix_model", "train_runs", "output_files"},
+    "diffsplat_app": {"diffsplat", "splat_render"},
 }
 
 FORBIDDEN_THIRD_PARTY = {
@@ -50,6 +52,7 @@ FORBIDDEN_THIRD_PARTY = {
     "difix_train": {"tyro", "rich", "gsplat", "pycolmap"},
     "difix3d": {"accelerate", "tyro", "rich"},
     "synthetic_objects": {"torch", "tyro", "rich"},
+    "diffsplat": {"accelerate", "tyro", "rich", "gsplat", "pycolmap"},
 }
 
 

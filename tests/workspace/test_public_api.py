@@ -17,6 +17,7 @@ LIBRARIES = [
     "difix_train",
     "splat_recon",
     "difix3d",
+    "diffsplat",
 ]
 
 

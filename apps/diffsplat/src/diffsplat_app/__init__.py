@@ -1,0 +1,1 @@
+"""The command `diffsplat`: text or one image to a 3D Gaussian splat."""

@@ -1,0 +1,308 @@
+"""Multi-view denoisers: stock diffusers networks whose self-attention spans the views of an object."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffsplat.errors import InputError
+from diffsplat.multiview_attention import make_multiview
+from diffsplat.stock import ControlNetModel, PixArtTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+
+NetworkKind = Literal["unet", "pixart", "sd3"]
+
+NETWORK_CLASSES: dict[NetworkKind, Any] = {
+    "unet": UNet2DConditionModel,
+    "pixart": PixArtTransformer2DModel,
+    "sd3": SD3Transformer2DModel,
+}
+
+PLUCKER_CHANNELS = 6
+
+FULL_SIZES: dict[NetworkKind, dict[str, Any]] = {
+    "unet": {
+        "sample_size": 32,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (320, 640, 1280, 1280),
+        "layers_per_block": 2,
+        "cross_attention_dim": 768,
+        "attention_head_dim": 8,
+        "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        "mid_block_type": "UNetMidBlock2DCrossAttn",
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    },
+    "pixart": {
+        "sample_size": 32,
+        "in_channels": 4,
+        "out_channels": 8,
+        "num_layers": 28,
+        "num_attention_heads": 16,
+        "attention_head_dim": 72,
+        "cross_attention_dim": 1152,
+        "caption_channels": 4096,
+        "patch_size": 2,
+        "attention_bias": True,
+        "activation_fn": "gelu-approximate",
+        "norm_type": "ada_norm_single",
+        "norm_elementwise_affine": False,
+        "norm_eps": 1e-6,
+        "num_embeds_ada_norm": 1000,
+        "use_additional_conditions": False,
+    },
+    "sd3": {
+        "sample_size": 32,
+        "in_channels": 16,
+        "out_channels": 16,
+        "patch_size": 2,
+        "num_layers": 24,
+        "attention_head_dim": 64,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 4096,
+        "caption_projection_dim": 1536,
+        "pooled_projection_dim": 2048,
+        "pos_embed_max_size": 384,
+        "dual_attention_layers": tuple(range(13)),
+        "qk_norm": "rms_norm",
+    },
+}
+"""Sizes of the networks that were fine-tuned."""
+
+_RENAMED_BLOCKS = (("BlockMV2D", "Block2D"), ("MidBlockMV2DCrossAttn", "MidBlock2DCrossAttn"))
+
+
+def stock_config(config: dict[str, Any]) -> dict[str, Any]:
+    """A published configuration in the words of stock diffusers: other names of block types, no private keys."""
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, str):
+            for theirs, stock in _RENAMED_BLOCKS:
+                value = value.replace(theirs, stock)
+        elif isinstance(value, list | tuple):
+            value = tuple(renamed(item) for item in value)
+        return value
+
+    unknown = {"view_concat_condition", "input_concat_plucker", "input_concat_binary_mask", "num_views"}
+    return {key: renamed(value) for key, value in config.items() if not key.startswith("_") and key not in unknown}
+
+
+def kind_of(config: dict[str, Any]) -> NetworkKind:
+    """Which network a configuration is of, by its class name or, without one, by its fields."""
+    name = str(config.get("_class_name", ""))
+    if name.startswith("UNet") or "down_block_types" in config:
+        return "unet"
+    if name.startswith("SD3") or "joint_attention_dim" in config:
+        return "sd3"
+    if name.startswith("PixArt") or "caption_channels" in config:
+        return "pixart"
+    raise InputError(
+        f"a denoiser's config.json names the class {name or 'of nothing'}, which is none of DiffSplat's: "
+        "UNetMV2DConditionModel, PixArtTransformerMV2DModel or an SD3 transformer"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextCondition:
+    """What text encoders make of one prompt per object."""
+
+    embeds: Float[Tensor, "b m d"]
+    """One vector per token."""
+    mask: Int[Tensor, "b m"] | None = None
+    """1 where there is a token; None where all count."""
+    pooled: Float[Tensor, "b p"] | None = None
+    """One vector for the whole prompt; Stable Diffusion 3 only."""
+
+    def repeated(self, times: int) -> TextCondition:
+        """The same for `times` consecutive samples of each object."""
+
+        def repeat(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values.repeat_interleave(times, dim=0)
+
+        return TextCondition(embeds=repeat(self.embeds), mask=repeat(self.mask), pooled=repeat(self.pooled))  # type: ignore[arg-type]
+
+    def joined(self, other: TextCondition) -> TextCondition:
+        """These objects and then the other's."""
+
+        def join(one: Tensor | None, two: Tensor | None) -> Tensor | None:
+            return None if one is None or two is None else torch.cat([one, two])
+
+        return TextCondition(
+            embeds=torch.cat([self.embeds, other.embeds]),
+            mask=join(self.mask, other.mask),
+            pooled=join(self.pooled, other.pooled),
+        )
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> TextCondition:
+        """On another device, in another precision."""
+        return TextCondition(
+            embeds=self.embeds.to(device, dtype),
+            mask=None if self.mask is None else self.mask.to(device),
+            pooled=None if self.pooled is None else self.pooled.to(device, dtype),
+        )
+
+
+class MultiViewDenoiser(nn.Module):
+    """A stock network with multi-view attention, called with views."""
+
+    def __init__(self, network: nn.Module) -> None:
+        """Give a stock diffusers network's self-attention the views of an object at a time."""
+        super().__init__()
+        self.network: Any = network
+        self._views = make_multiview(network)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> MultiViewDenoiser:
+        """A network with fresh weights, from a published or stock configuration."""
+        kind = kind_of(config)
+        return cls(NETWORK_CLASSES[kind].from_config({**stock_config(config)}))
+
+    @classmethod
+    def full_size(cls, kind: NetworkKind, *, with_image: bool) -> MultiViewDenoiser:
+        """The published size, with its input channels."""
+        size = FULL_SIZES[kind]
+        channels = size["in_channels"] + PLUCKER_CHANNELS + int(with_image)
+        return cls.from_config({**size, "in_channels": channels})
+
+    @property
+    def kind(self) -> NetworkKind:
+        """Which network it is."""
+        return next(kind for kind, network in NETWORK_CLASSES.items() if isinstance(self.network, network))
+
+    @property
+    def in_channels(self) -> int:
+        """Input channels: latent, rays and, with an image, a mask."""
+        return int(self.network.config["in_channels"])
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents that it denoises."""
+        out = int(self.network.config["out_channels"])
+        return out // 2 if self.kind == "pixart" else out
+
+    @property
+    def takes_image(self) -> bool:
+        """Whether it is one with an image as a further view."""
+        return self.in_channels == self.latent_channels + PLUCKER_CHANNELS + 1
+
+    def forward(
+        self,
+        x: Float[Tensor, "bv c h w"],
+        timesteps: Tensor,
+        text: TextCondition,
+        *,
+        num_views: int,
+        residuals: tuple[list[Tensor], Tensor] | None = None,
+    ) -> Float[Tensor, "bv l h w"]:
+        """Predict for every view what the network was trained to.
+
+        Args:
+            x: Views of one object after another: latent, rays, mask.
+            timesteps: One per object, or one per view.
+            text: One per object.
+            num_views: Views per object.
+            residuals: What a ControlNet adds to a UNet's connections.
+        """
+        self._views.num_views = num_views
+        per_view = text.repeated(num_views)
+        if timesteps.ndim == 0 or timesteps.shape[0] == 1:
+            timesteps = timesteps.reshape(1).expand(x.shape[0])
+        elif timesteps.shape[0] != x.shape[0]:
+            timesteps = timesteps.repeat_interleave(num_views)
+        more: dict[str, Any] = {}
+        if self.kind == "sd3":
+            more["pooled_projections"] = per_view.pooled
+        elif per_view.mask is not None:
+            more["encoder_attention_mask"] = per_view.mask
+        if self.kind == "pixart":
+            more["added_cond_kwargs"] = {"resolution": None, "aspect_ratio": None}
+        if residuals is not None:
+            more["down_block_additional_residuals"], more["mid_block_additional_residual"] = residuals
+        place = "timestep"
+        found = self.network(x, encoder_hidden_states=per_view.embeds, **{place: timesteps}, **more, return_dict=False)[
+            0
+        ]
+        return found[:, : self.latent_channels]
+
+
+class MultiViewControlNet(nn.Module):
+    """A stock ControlNet with multi-view attention."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = network
+        self._views = make_multiview(network)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> MultiViewControlNet:
+        """A network with fresh weights."""
+        known = {"up_block_types", "out_channels", "sample_size", "center_input_sample"}
+        return cls(ControlNetModel.from_config({k: v for k, v in stock_config(config).items() if k not in known}))
+
+    def forward(
+        self,
+        x: Float[Tensor, "bv c h w"],
+        timesteps: Tensor,
+        text: TextCondition,
+        control: Float[Tensor, "bv 3 y x"],
+        *,
+        num_views: int,
+        scale: float = 1.0,
+    ) -> tuple[list[Tensor], Tensor]:
+        """What is to be added to the UNet's connections.
+
+        Args:
+            x: As for the denoiser.
+            timesteps: One per object, or one per view.
+            text: One per object.
+            control: The map for view 0 and white images for the others, in [0, 1].
+            num_views: Views per object.
+            scale: The residuals' weight.
+        """
+        self._views.num_views = num_views
+        if timesteps.ndim == 0 or timesteps.shape[0] == 1:
+            timesteps = timesteps.reshape(1).expand(x.shape[0])
+        elif timesteps.shape[0] != x.shape[0]:
+            timesteps = timesteps.repeat_interleave(num_views)
+        down, mid = self.network(
+            x,
+            timesteps,
+            encoder_hidden_states=text.repeated(num_views).embeds,
+            controlnet_cond=control,
+            conditioning_scale=scale,
+            return_dict=False,
+        )
+        return list(down), mid
+
+
+def control_views(control: Float[Tensor, "b 3 y x"], num_views: int) -> Float[Tensor, "bv 3 y x"]:
+    """A control map as that of view 0 of each object; the other views get white images."""
+    views = torch.ones(control.shape[0], num_views, *control.shape[1:], dtype=control.dtype, device=control.device)
+    views[:, 0] = control
+    return views.flatten(0, 1)
+
+
+def resized_rays(rays: Float[Tensor, "n c=6 h w"], height: int, width: int) -> Float[Tensor, "n c=6 y x"]:
+    """Rays at the latents' size, bilinearly and without antialiasing, as the networks were trained."""
+    return functional.interpolate(rays, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def read_network_config(path: Path) -> dict[str, Any]:
+    """A network's configuration from a JSON file.
+
+    Raises:
+        InputError: It cannot be read, or holds no object.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a network's configuration: {error}") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path} holds no configuration of a network")
+    return found

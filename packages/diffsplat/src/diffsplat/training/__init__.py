@@ -1,0 +1,1 @@
+"""Training of DiffSplat's networks; needs the extra `train`."""

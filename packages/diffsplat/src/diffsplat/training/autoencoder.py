@@ -1,0 +1,137 @@
+"""Training of GSVAE: grids of Gaussians through latents and back, with GSRecon frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diffsplat.gsrecon import GSRecon
+from diffsplat.gsvae import GSVAE, kl_to_normal
+from diffsplat.render import rendered
+from diffsplat.splat_grids import SplatGrids, activated
+from diffsplat.training.epochs import EpochSampler
+from diffsplat.training.losses import Perceptual, render_losses
+from diffsplat.training.reconstruction import WEIGHTS
+from diffsplat.training.views import GeneratedViews, ObjectViews
+from train_runs import OptimizerConfig, ParameterGroup, TaskState
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GSVAETrainConfig:
+    """How GSVAE is trained. The defaults are the released ones."""
+
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            learning_rate=4e-4, beta2=0.95, weight_decay=0.05, schedule="cosine", warmup_steps=1000
+        )
+    )
+    """Optimizer and schedule."""
+    batch_size: int = 2
+    """Objects per step."""
+    grid_weight: float = 1.0
+    """Weight of the squared error of the grids."""
+    render_weight: float = 1.0
+    """Weight of the renders' squared errors of color and opacity."""
+    lpips_weight: float = 1.0
+    """Weight of LPIPS, where it is at hand."""
+    kl_weight: float = 0.0
+    """Weight of the divergence per latent number. Released: 0, it is only measured."""
+    render_every: int = 1
+    """Renders are compared in every so manieth step only. Released: 1."""
+    tiny_decoder: bool = False
+    """Train the tiny decoder only, with the rest frozen."""
+    seed: int = 0
+    """Of the order of the objects and of the first weights."""
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.render_every) < 1:
+            raise ValueError("batch_size and render_every must be at least 1")
+
+
+class GSVAETask:
+    """What a training loop needs of GSVAE."""
+
+    def __init__(
+        self,
+        config: GSVAETrainConfig,
+        model: GSVAE,
+        recon: GSRecon,
+        objects: GeneratedViews,
+        *,
+        perceptual: Perceptual | None = None,
+    ) -> None:
+        self.config, self.model, self.objects, self.perceptual = config, model, objects, perceptual
+        self.recon = recon.eval().requires_grad_(False)
+        self.sampler = EpochSampler(len(objects), config.batch_size, seed=config.seed)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The VAE, or the tiny decoder."""
+        prefix = "tiny_decoder." if self.config.tiny_decoder else "vae."
+        trained = {name: value for name, value in self.model.named_parameters() if name.startswith(prefix)}
+        return [ParameterGroup(parameters=trained, config=self.config.optimizer)]
+
+    def next_batch(self) -> ObjectViews:
+        """Views of the next objects."""
+        return self.objects.batch(self.sampler.next_batch())
+
+    def losses(self, batch: ObjectViews, *, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Errors of the grids and of their renders."""
+        with torch.no_grad():
+            wanted = self.recon(batch.images, *batch.input_cameras).channels()
+        flat = wanted.flatten(0, 1)
+        mean, logvar = self.model.posterior(flat)
+        if self.config.tiny_decoder:
+            found = self.model.decode_tiny(mean.detach())
+        else:
+            noise = torch.randn(mean.shape, generator=generator)
+            found = self.model.decode(mean + torch.exp(0.5 * logvar) * noise.to(mean), one_by_one=False)
+        terms = {"grid": self.config.grid_weight * (found - flat).square().mean()}
+        if self.config.kl_weight and not self.config.tiny_decoder:
+            terms["kl"] = self.config.kl_weight * kl_to_normal(mean, logvar) / mean[0].numel()
+        if step % self.config.render_every == 0:
+            grids = SplatGrids.from_channels(found.unflatten(0, wanted.shape[:2]))
+            size = batch.rgb.shape[-1]
+            views = rendered(activated(grids, *batch.input_cameras), batch.T_world_cam, batch.fxfycxcy, size, size)
+            for name, values in render_losses(views, batch.rgb, batch.mask, perceptual=self.perceptual).items():
+                weight = self.config.lpips_weight if name == "lpips" else self.config.render_weight
+                terms[name] = weight * values.mean()
+        return terms
+
+    def state(self) -> TaskState:
+        """Where it is in the data."""
+        return TaskState(values=self.sampler.state())
+
+    def load_state(self, state: TaskState) -> None:
+        """Go on from there."""
+        self.sampler.load_state(state.values)
+
+    def model_writer(self) -> Callable[[Path], None]:
+        """Writes the weights as published ones are."""
+        tensors = {name: value.detach().clone().contiguous() for name, value in self.model.state_dict().items()}
+        return lambda folder: save_file(tensors, folder / WEIGHTS)
+
+    def read_model(self, folder: Path) -> None:
+        """Take over weights that were written."""
+        self.model.load_state_dict(load_file(folder / WEIGHTS))
+
+
+@torch.no_grad()
+def psnr_through_latents(model: GSVAE, recon: GSRecon, objects: GeneratedViews, indices: list[int]) -> dict[str, Any]:
+    """Mean PSNR of all views, of GSRecon's grids and of the same through the VAE."""
+    found: dict[str, list[float]] = {"psnr_gsrecon": [], "psnr_gsvae": []}
+    for index in indices:
+        batch = objects.batch([index])
+        grids = recon(batch.images, *batch.input_cameras)
+        coded = model.decode(model.encode(grids.channels().flatten(0, 1))).unflatten(0, (1, -1))
+        for name, one in (("psnr_gsrecon", grids), ("psnr_gsvae", SplatGrids.from_channels(coded))):
+            size = batch.rgb.shape[-1]
+            views = rendered(activated(one, *batch.input_cameras), batch.T_world_cam, batch.fxfycxcy, size, size)
+            errors = (views.rgb.clamp(0, 1) - batch.rgb).square().mean(dim=(0, 2, 3, 4)).clamp(min=1e-10)
+            found[name] += (-10 * torch.log10(errors)).tolist()
+    return {name: sum(values) / len(values) for name, values in found.items()}

@@ -1,0 +1,122 @@
+"""Training of GSRecon: from views of objects to grids whose renders look like them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from diffsplat.config import GSReconConfig
+from diffsplat.gsrecon import GSRecon
+from diffsplat.render import rendered
+from diffsplat.splat_grids import activated
+from diffsplat.training.epochs import EpochSampler
+from diffsplat.training.losses import Perceptual, map_loss, render_losses
+from diffsplat.training.views import GeneratedViews, ObjectViews
+from train_runs import OptimizerConfig, ParameterGroup, TaskState
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GSReconTrainConfig:
+    """How GSRecon is trained. The defaults are the released ones."""
+
+    network: GSReconConfig = field(default_factory=GSReconConfig)
+    """Size of the network."""
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            learning_rate=4e-4, beta2=0.95, weight_decay=0.05, schedule="cosine", warmup_steps=1000
+        )
+    )
+    """Optimizer and schedule."""
+    batch_size: int = 8
+    """Objects per step."""
+    render_weight: float = 1.0
+    """Weight of the renders' squared errors of color and opacity."""
+    lpips_weight: float = 1.0
+    """Weight of LPIPS, where it is at hand."""
+    map_weight: float = 0.0
+    """Weight of the error against depth, color and mask of the input views. Released: 0."""
+    render_every: int = 1
+    """Renders are compared in every so manieth step only. Released: 1."""
+    seed: int = 0
+    """Of the order of the objects and of the first weights."""
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.render_every) < 1:
+            raise ValueError("batch_size and render_every must be at least 1")
+
+
+class GSReconTask:
+    """What a training loop needs of GSRecon."""
+
+    def __init__(
+        self, config: GSReconTrainConfig, objects: GeneratedViews, *, perceptual: Perceptual | None = None
+    ) -> None:
+        self.config, self.objects, self.perceptual = config, objects, perceptual
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = GSRecon(config.network)
+        self.sampler = EpochSampler(len(objects), config.batch_size, seed=config.seed)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """All parameters alike."""
+        return [ParameterGroup(parameters=dict(self.model.named_parameters()), config=self.config.optimizer)]
+
+    def next_batch(self) -> ObjectViews:
+        """Views of the next objects."""
+        return self.objects.batch(self.sampler.next_batch())
+
+    def losses(self, batch: ObjectViews, *, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Errors of the renders of all views and, if asked for, of the grids."""
+        grids = self.model(batch.images, *batch.input_cameras)
+        terms: dict[str, Tensor] = {}
+        if self.config.map_weight:
+            terms["map"] = self.config.map_weight * map_loss(grids, batch)
+        if step % self.config.render_every == 0:
+            gaussians = activated(grids, *batch.input_cameras)
+            size = batch.rgb.shape[-1]
+            views = rendered(gaussians, batch.T_world_cam, batch.fxfycxcy, size, size)
+            for name, values in render_losses(views, batch.rgb, batch.mask, perceptual=self.perceptual).items():
+                weight = self.config.lpips_weight if name == "lpips" else self.config.render_weight
+                terms[name] = weight * values.mean()
+        return terms
+
+    def state(self) -> TaskState:
+        """Where it is in the data."""
+        return TaskState(values=self.sampler.state())
+
+    def load_state(self, state: TaskState) -> None:
+        """Go on from there."""
+        self.sampler.load_state(state.values)
+
+    def model_writer(self) -> Callable[[Path], None]:
+        """Writes the weights as published ones are."""
+        tensors = {name: value.detach().clone().contiguous() for name, value in self.model.state_dict().items()}
+        return lambda folder: save_file(tensors, folder / WEIGHTS)
+
+    def read_model(self, folder: Path) -> None:
+        """Take over weights that were written."""
+        self.model.load_state_dict(load_file(folder / WEIGHTS))
+
+
+@torch.no_grad()
+def psnr_of_renders(model: GSRecon, objects: GeneratedViews, indices: list[int]) -> dict[str, Any]:
+    """Mean PSNR of renders of the input views and of the further ones, over objects that were not trained on."""
+    inputs, others = [], []
+    for index in indices:
+        batch = objects.batch([index])
+        size = batch.rgb.shape[-1]
+        gaussians = activated(model(batch.images, *batch.input_cameras), *batch.input_cameras)
+        views = rendered(gaussians, batch.T_world_cam, batch.fxfycxcy, size, size)
+        errors = (views.rgb.clamp(0, 1) - batch.rgb).square().mean(dim=(0, 2, 3, 4))
+        values = -10 * torch.log10(errors.clamp(min=1e-10))
+        inputs += values[: batch.num_inputs].tolist()
+        others += values[batch.num_inputs :].tolist()
+    return {"psnr_input_views": sum(inputs) / len(inputs), "psnr_other_views": sum(others) / max(len(others), 1)}
