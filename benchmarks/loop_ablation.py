@@ -1,13 +1,17 @@
-"""The progressive loop on real scenes, beside the controls without which it proves nothing, and each choice changed.
+"""The loop on few photos, beside the controls without which it proves nothing, and each choice changed.
 
-    uv run python benchmarks/loop_ablation.py --scenes SCENES --out TABLES --rows results --sparse 3 6 9
+    uv run python benchmarks/loop_ablation.py --scenes SCENES --out TABLES --rows results --sparse 3 6 9 12
+    uv run python benchmarks/loop_ablation.py --out TABLES --rows fixers --names generated-21 generated-22
     uv run python benchmarks/loop_ablation.py --scenes SCENES --out TABLES --rows choices --names kermit miku
 
-For every scene, number of photos and seed a splat is trained plainly, with the loop, and with the loop and one choice
-changed. Controls: `unfixed` feeds renders back as they are; `photos` puts real photos, which the others are not shown,
-in the place of fixed views (the ceiling). What is there already is skipped, so a stopped run goes on where it was. The
-tables are written after every run: mean PSNR and SSIM on the held-out photos over the seeds, and the spread (standard
-deviation) of PSNR between the seeds.
+results: the rows of `few_photo_rows.RESULTS`, for every scene, number of photos and seed. fixers: distillation with
+fixers on top that know the truth, from perfect to bad (generated scenes only, whose names are generated-SEED). choices:
+the loop of rounds, and each of its choices changed; there `unfixed` feeds renders back as they are, and `photos` puts
+real photos, which the others are not shown, in the place of fixed views.
+
+Every run is a line of JSON in results.jsonl; what is there already is skipped, so a stopped measurement goes on where
+it was. The tables are written after every run: mean PSNR and SSIM on the held-out photos over the seeds, the spread
+(standard deviation) of PSNR between the seeds, and mean processor seconds. What was not run is left out.
 """
 
 from __future__ import annotations
@@ -16,12 +20,13 @@ import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from few_photo_rows import FIXERS, RESULTS, FewPhotos, train_rows
 
 if TYPE_CHECKING:
     from difix3d.config import ProgressiveConfig
@@ -30,11 +35,10 @@ if TYPE_CHECKING:
     from splat_render.cameras import Camera
 
 SCENES = ("kermit", "miku", "fern", "garden", "lund")
-RESULTS = ("gsplat", "plain", "released", "unfixed", "loop", "loop, fixed", "photos")
-"""The rows of the results: gsplat's settings, ours for few photos without rounds, the released code's rounds, and so
-on; of `loop` a second row is what its renders become when they are fixed once more."""
 CHOICES = (
+    "gsplat",
     "plain",
+    "released",
     "unfixed",
     "loop",
     "pool of 3 rounds",
@@ -49,7 +53,8 @@ CHOICES = (
     "held back",
     "photos",
 )
-"""The rows of the ablation."""
+"""The rows of the ablation of rounds: gsplat's settings, ours for few photos without rounds, the released code's
+rounds, and so on."""
 
 
 class Photos:
@@ -150,7 +155,7 @@ def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) ->
     from splat_recon.config import AdcConfig, TrainConfig, regularized_for
     from splat_recon.evaluate import evaluate
 
-    start = time.time()
+    start = time.process_time()
     strategy = AdcConfig(cap_max=options.max_gaussians, reset_every=0)
     train = TrainConfig(strategy=strategy, seed=seed)
     if variant != "gsplat":
@@ -188,31 +193,45 @@ def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) ->
         "rounds": loop.num_rounds_done,
         "rounds_undone": loop.watch.num_rounds_undone if loop.watch else 0,
         "kept_step": loop.trainer.step,
-        "seconds": round(time.time() - start),
+        "seconds": round(time.process_time() - start),
     }
 
 
 def table(results: dict[str, dict[str, Any]], rows: Sequence[str], columns: Sequence[str], seeds: Sequence[int]) -> str:
-    """Markdown: a row per variant, a column per case and their mean; `-` where nothing was run."""
-    lines = ["| | " + " | ".join(columns) + " | mean |", "|---" * (len(columns) + 2) + "|"]
+    """Markdown: a row per variant, a column per case, their mean and processor seconds; empty where nothing was run."""
+    lines = ["| | " + " | ".join(columns) + " | mean | processor s |", "|---" * (len(columns) + 3) + "|"]
+    run_columns = {key.split("/")[0] for key in results} & set(columns)
     for row in rows:
-        variant, prefix = ("loop", "fixed_") if row == "loop, fixed" else (row, "")
-        cells, means = [], []
+        cells, means, seconds = [], [], []
         for column in columns:
-            keys = [f"{column}/{variant}/{seed}" for seed in seeds]
-            psnrs = [results[key][f"{prefix}psnr"] for key in keys if key in results]
-            ssims = [results[key][f"{prefix}ssim"] for key in keys if key in results]
-            if not psnrs:
-                cells.append("-")
+            found = [results[key] for seed in seeds if (key := f"{column}/{row}/{seed}") in results]
+            if not found:
+                cells.append("")
                 continue
+            psnrs = [each["psnr"] for each in found]
             spread = f" ± {np.std(psnrs, ddof=1):.2f}" if len(psnrs) > 1 else ""
-            cells.append(f"{np.mean(psnrs):.2f}{spread} / {np.mean(ssims):.3f}")
-            means.append((np.mean(psnrs), np.mean(ssims)))
+            ssim = float(np.mean([each["ssim"] for each in found]))
+            cells.append(f"{np.mean(psnrs):.2f}{spread} / {ssim:.3f} ({len(found)})")
+            means.append((np.mean(psnrs), ssim))
+            seconds += [each["seconds"] for each in found]
+        if not seconds:
+            continue
         # A scene with too few photos is left out of every row.
-        whole = len(means) == len({key.split("/")[0] for key in results} & set(columns))
-        mean = "{:.2f} / {:.3f}".format(*np.mean(means, axis=0)) if whole else "-"
-        lines.append(f"| {row} | " + " | ".join(cells) + f" | {mean} |")
+        mean = "{:.2f} / {:.3f}".format(*np.mean(means, axis=0)) if len(means) == len(run_columns) else ""
+        lines.append(f"| {row} | " + " | ".join(cells) + f" | {mean} | {np.mean(seconds):.0f} |")
     return "\n".join(lines)
+
+
+def read_results(path: Path) -> dict[str, dict[str, Any]]:
+    """The lines of a file by their keys; a line that was cut off does not count."""
+    results = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        results[record.pop("key")] = record
+    return results
 
 
 def main() -> None:
@@ -220,47 +239,60 @@ def main() -> None:
     from splat_recon.errors import InputError
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scenes", type=Path, required=True, help="folder with a COLMAP folder per scene")
+    parser.add_argument("--scenes", type=Path, help="folder with a COLMAP folder per scene")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results and tables")
-    parser.add_argument("--rows", choices=("results", "choices"), default="results")
-    parser.add_argument("--only", nargs="+", choices=sorted({*RESULTS, *CHOICES}), help="these rows only")
+    parser.add_argument("--rows", choices=sorted(ROWS), default="results")
+    parser.add_argument("--only", nargs="+", help="these rows only")
     parser.add_argument("--names", nargs="+", default=list(SCENES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--sparse", nargs="+", type=int, default=[6])
     parser.add_argument("--max-size", type=int, default=192)
     parser.add_argument("--max-steps", type=int, default=1000)
     parser.add_argument("--max-gaussians", type=int, default=30_000)
-    parser.add_argument("--fixer", default="default")
+    parser.add_argument("--fixer", default="default", help="of the loop of rounds")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "results.json"
-    results: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
-    rows = RESULTS if options.rows == "results" else CHOICES
-    wanted = [row for row in rows if row != "loop, fixed" and row in (options.only or rows)]
+    path = options.out / "results.jsonl"
+    rows = [row for row in ROWS[options.rows] if row in (options.only or ROWS[options.rows])]
     for sparse in options.sparse:
         columns = [f"{name}, {sparse}" for name in options.names]
         for seed in options.seeds:
             for name, column in zip(options.names, columns, strict=True):
-                missing = [row for row in wanted if f"{column}/{row}/{seed}" not in results]
+                results = read_results(path)
+                missing = [row for row in rows if f"{column}/{row}/{seed}" not in results]
                 if not missing:
                     continue
                 try:
-                    case = Case.of(options.scenes / name, sparse, options.max_size)
+                    found = runs(options, name, sparse, seed, missing)
+                    for row, scores in found:
+                        results[f"{column}/{row}/{seed}"] = scores
+                        with path.open("a", encoding="utf-8") as file:
+                            file.write(json.dumps({"key": f"{column}/{row}/{seed}", **scores}) + "\n")
+                        print(f"{column}/{row}/{seed}: {scores}", flush=True)
+                        text = table(results, ROWS[options.rows], columns, options.seeds)
+                        (options.out / f"{options.rows}_{sparse}.md").write_text(text + "\n", encoding="utf-8")
                 except InputError as error:
                     print(f"{column}: left out, {error}", flush=True)
-                    continue
-                for row in missing:
-                    if row == "photos" and not case.others:
-                        continue
-                    key = f"{column}/{row}/{seed}"
-                    results[key] = run_one(case, row, seed, options)
-                    part = path.with_suffix(".part")
-                    part.write_text(json.dumps(results, indent=1) + "\n")
-                    part.replace(path)
-                    print(f"{key}: {results[key]}", flush=True)
-                    text = table(results, rows, columns, options.seeds)
-                    (options.out / f"{options.rows}_{sparse}.md").write_text(text + "\n")
-        print(table(results, rows, columns, options.seeds), flush=True)
+        print(table(read_results(path), ROWS[options.rows], columns, options.seeds), flush=True)
+
+
+def runs(
+    options: argparse.Namespace, name: str, sparse: int, seed: int, missing: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The missing rows of a scene, as they are done."""
+    if options.rows != "choices":
+        few = FewPhotos.of(options.scenes, name, sparse, options.max_size)
+        print(f"{name}: {len(few.scene.points)} points. {few.stereo.summary()}", flush=True)
+        yield from train_rows(few, seed, missing, max_steps=options.max_steps, max_gaussians=options.max_gaussians)
+        return
+    case = Case.of(options.scenes / name, sparse, options.max_size)
+    for row in missing:
+        if row != "photos" or case.others:
+            yield row, run_one(case, row, seed, options)
+
+
+ROWS = {"results": RESULTS, "fixers": ("plain", "stereo", "loop", *FIXERS), "choices": CHOICES}
+"""Rows of each table."""
 
 
 if __name__ == "__main__":
