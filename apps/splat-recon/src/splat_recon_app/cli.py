@@ -107,7 +107,7 @@ class Train(TrainingFlags, SceneFlags):
 
 
 SplatsFile = Annotated[Path | None, tyro.conf.arg(aliases=["--ply"])]
-"""A splat file in the place of a run."""
+"""A splat file, or the output folder of the 3D Gaussian Splatting code, in the place of a run."""
 
 
 def _check_source(run: Path | None, splats: Path | None) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from splat_render.files.folders import newest_splat
+
 SPLAT_SUFFIXES = (".ply", ".spz", ".splat")
 """Endings by which an input is taken for a splat and not for pictures."""
 
@@ -15,7 +17,8 @@ class EnhanceConfig:
     """Fix what is seen along a path: of a splat, or of frames that are rendered already."""
 
     input: Path
-    """A splat (.ply, .spz, .splat), a folder of renders in the order of their names, or a video."""
+    """A splat (.ply, .spz, .splat) or the output folder of the 3D Gaussian Splatting code; a folder of renders in the
+    order of their names; or a video."""
 
     out: Path
     """A video (.mp4, .mkv, .webm), a folder of frames, or a name with a number in it, such as fixed/%05d.png."""
@@ -94,4 +97,7 @@ class EnhanceConfig:
     @property
     def of_splat(self) -> bool:
         """Whether the input is a splat."""
+        if self.input.is_dir():
+            # A training's output folder; other folders hold frames.
+            return newest_splat(self.input) is not None
         return self.input.suffix.lower() in SPLAT_SUFFIXES

@@ -23,9 +23,9 @@ from splat_recon.io.layouts import (
     Layout,
     polycam_folders,
     record3d_folder,
-    splat_in_output,
 )
 from splat_recon.io.transforms_json import T_OPENGL_OPENCV, FramesFile, read_frames_file
+from splat_render.files.folders import newest_splat
 from splat_render.poses import matrix_from_quat_wxyz, rigid
 
 INPUT_POINTS = "input.ply"
@@ -67,7 +67,7 @@ def trained_on(folder: Path) -> Path | None:
 
 def photos_are_elsewhere(folder: Path) -> InputError:
     """What to say of a 3D Gaussian Splatting output whose photos are not there."""
-    source, splat = trained_on(folder), splat_in_output(folder)
+    source, splat = trained_on(folder), newest_splat(folder)
     where = f" {source}" if source is not None else ""
     found = f"; its splat is {splat}" if splat is not None else ""
     return InputError(

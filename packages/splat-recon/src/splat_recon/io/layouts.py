@@ -11,6 +11,7 @@ from pathlib import Path
 
 from splat_recon.errors import InputError
 from splat_recon.io.colmap_models import find_model, has_model, has_parts
+from splat_render.files.folders import newest_splat
 
 TRANSFORMS_FILE = "transforms.json"
 """nerfstudio's and instant-ngp's file."""
@@ -118,19 +119,9 @@ def record3d_folder(folder: Path) -> Path | None:
     return None
 
 
-def splat_in_output(folder: Path) -> Path | None:
-    """The newest splat in an output folder of the 3D Gaussian Splatting code."""
-    found = [
-        path
-        for path in folder.glob("point_cloud/iteration_*/point_cloud.ply")
-        if path.parent.name.rsplit("_", 1)[-1].isdigit()
-    ]
-    return max(found, key=lambda path: int(path.parent.name.rsplit("_", 1)[-1]), default=None)
-
-
 def _is_splatting_output(folder: Path) -> bool:
     return _head(folder / CAMERAS_FILE).lstrip("\ufeff \t\r\n").startswith("[") or (
-        (folder / "cfg_args").is_file() and splat_in_output(folder) is not None
+        (folder / "cfg_args").is_file() and newest_splat(folder) is not None
     )
 
 

@@ -8,6 +8,7 @@ import torch
 
 from splat_render.errors import InputError
 from splat_render.files import compressed_ply, ply, splat, spz
+from splat_render.files.folders import splat_file
 from splat_render.files.world_offset import (
     FAR,
     ZERO,
@@ -86,22 +87,26 @@ def write_splats(path: Path | str, content: SplatFile, *, comments: Sequence[str
 def read_splats(path: Path | str) -> SplatFile:
     """Read Gaussians of any of the formats; whether a PLY file is compressed is found in its header.
 
+    Args:
+        path: The file, or the output folder of a training (`folders.newest_splat`).
+
     Raises:
         InputError: The name has another ending, or the file is missing or not what its name says.
     """
+    path = splat_file(Path(path))
     ending = ending_of(path)
     if ending == ".spz":
         gaussians, antialiased = spz.read_spz(path)
-        return SplatFile(gaussians=gaussians, antialiased=antialiased, offset=read_sidecar(Path(path)))
+        return SplatFile(gaussians=gaussians, antialiased=antialiased, offset=read_sidecar(path))
     if ending == ".splat":
-        return SplatFile(gaussians=splat.read_splat(path), offset=read_sidecar(Path(path)))
-    data = ply.opened_ply(Path(path))
+        return SplatFile(gaussians=splat.read_splat(path), offset=read_sidecar(path))
+    data = ply.opened_ply(path)
     antialiased = any(line.strip() == MIP_COMMENT for line in data.comments) or bool(ply.mip_filters(data))
     taken_off = ply.double_offset(data)
     return SplatFile(
-        gaussians=ply.gaussians_of(data, Path(path), taken_off=taken_off),
+        gaussians=ply.gaussians_of(data, path, taken_off=taken_off),
         antialiased=antialiased,
-        offset=added(offset_in(data.comments, Path(path)), taken_off),
+        offset=added(offset_in(data.comments, path), taken_off),
     )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from splat_render.errors import InputError
+from splat_render.files.whole_file import write_text_whole
 
 Offset = tuple[float, float, float]
 """What to add to positions, x y z in the world's unit."""
@@ -94,10 +95,11 @@ def write_sidecar(path: Path, offset: Offset) -> None:
         InputError: It cannot be written.
     """
     beside = sidecar(path)
+    if offset != ZERO:
+        write_text_whole(beside, json.dumps({SIDECAR_KEY: list(offset)}) + "\n")
+        return
     try:
-        if offset != ZERO:
-            beside.write_text(json.dumps({SIDECAR_KEY: list(offset)}) + "\n", encoding="utf-8")
-        elif beside.is_file() and SIDECAR_KEY in beside.read_text(encoding="utf-8", errors="replace"):
+        if beside.is_file() and SIDECAR_KEY in beside.read_text(encoding="utf-8", errors="replace"):
             beside.unlink()
     except OSError as error:
         raise InputError(f"cannot write {beside}: {error.strerror or error}") from None
