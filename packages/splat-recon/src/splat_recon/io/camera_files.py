@@ -15,17 +15,17 @@ import numpy as np
 
 from splat_recon.errors import InputError
 from splat_recon.io import cameras_json
-from splat_recon.io.colmap_binary import check_binary_model
+from splat_recon.io.colmap import colmap_camera
+from splat_recon.io.colmap_model import read_model
 from splat_recon.io.colmap_models import PARTS, find_model
 from splat_recon.io.drawn_cameras import drawn_camera, say_fisheyes
 from splat_recon.io.frames_of_layouts import frames_of, splatting_frames
 from splat_recon.io.layouts import CAMERAS_FILE, Layout, layout_of, scene_layout
 from splat_recon.io.nerfstudio_frame import colmap_from_nerfstudio
-from splat_recon.io.posed_photos import camera_problem
-from splat_recon.io.pycolmap_import import pycolmap
+from splat_recon.io.photo_names import shown
 from splat_recon.io.transforms_json import T_OPENGL_OPENCV, frames_cameras, read_transforms_cameras
 from splat_render.cameras import Camera
-from splat_render.poses import inverse, rigid, transform_camera
+from splat_render.poses import inverse, transform_camera
 
 PERSPECTIVE = "perspective"
 """nerfstudio's name of the projection that is drawn."""
@@ -111,27 +111,24 @@ def _checked(cameras: Mapping[str, Camera], fps: float | None = None) -> CameraF
     return CameraFile(cameras=list(cameras.values()), names=list(cameras), fps=fps)
 
 
-def _colmap(model: Path) -> CameraFile:
-    if (model / "cameras.bin").is_file():
-        check_binary_model(model)
-    try:
-        reconstruction = pycolmap.Reconstruction(model)
-        found, lenses = {}, []
-        for image in sorted(reconstruction.images.values(), key=lambda image: image.name):
-            if not image.has_pose:
-                continue
-            camera = reconstruction.cameras[image.camera_id]
-            T_cam_world = rigid(image.cam_from_world().rotation.matrix(), image.cam_from_world().translation)
-            if problem := camera_problem(camera):
-                raise InputError(f"the COLMAP model {model}: camera {image.camera_id}: {problem}")
-            lenses.append(camera)
-            found[image.name] = drawn_camera(camera, inverse(T_cam_world))
-        say_fisheyes(lenses)
-        return _checked(found)
-    except InputError:
-        raise
-    except (RuntimeError, ValueError, IndexError, KeyError, MemoryError, OSError) as error:
-        raise InputError(f"the COLMAP model {model} cannot be read: {error}") from None
+def _colmap(folder: Path) -> CameraFile:
+    model = read_model(folder)
+    found, lenses, problems = {}, [], []
+    for image in model.images:
+        T_world_cam = image.T_world_cam
+        try:
+            lens = colmap_camera(model, image)
+            if T_world_cam is None:
+                raise InputError(f"photo {shown(image.name)} has a pose that is not finite, or a quaternion of zeros")
+        except InputError as error:
+            problems.append(str(error))
+            continue
+        lenses.append(lens)
+        found[shown(image.name)] = drawn_camera(lens, T_world_cam)
+    if problems:
+        raise InputError.from_problems(f"the COLMAP model {folder}", list(dict.fromkeys(problems)))
+    say_fisheyes(lenses)
+    return _checked(found)
 
 
 def _nerfstudio_path(path: Path, content: Mapping[str, Any]) -> CameraFile:

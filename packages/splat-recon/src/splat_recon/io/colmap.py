@@ -18,19 +18,21 @@ from jaxtyping import Float64, Int64
 from media_files.photos import WRITABLE_SUFFIXES
 from output_files import check_links, output_names
 from splat_recon.errors import InputError
-from splat_recon.io.colmap_binary import check_binary_model
+from splat_recon.io.colmap_model import read_model
 from splat_recon.io.colmap_models import find_model
+from splat_recon.io.colmap_records import ColmapModel, ModelImage
 from splat_recon.io.frames_of_layouts import frames_of, photos_are_elsewhere, trained_on
-from splat_recon.io.image_folders import IMAGES, choose_images
+from splat_recon.io.image_folders import IMAGES, ImageFolder, choose_images
 from splat_recon.io.images import write_mask, write_photo
 from splat_recon.io.layouts import Layout, layout_of, scene_layout
+from splat_recon.io.photo_names import shown
 from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, points_in_sight, read_views, sources_of
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.transforms_json import read_frames
 from splat_recon.io.undistort import UndistortedCache
 from splat_recon.scene.photo_store import DEFAULT_PHOTO_BYTES, PhotoStore
 from splat_recon.scene.scene import Points, Scene, View
-from splat_render.poses import inverse, rigid, transform_camera, transform_points
+from splat_render.poses import inverse, transform_camera, transform_points
 
 BLENDER_BACKGROUND = (0, 0, 0)
 """What is behind the photos of Blender's scenes, as bytes."""
@@ -89,19 +91,15 @@ def read_scene(
     if layout is not Layout.COLMAP:
         return read_frames(frames_of(folder, layout), images=images, options=options)
     place = find_model(folder, model)
-    reconstruction = _read_model(place, folder)
-    problems = [
-        f"camera {camera_id}: {problem}"
-        for camera_id, camera in sorted(reconstruction.cameras.items())
-        if (problem := camera_problem(camera))
-    ]
-    photos = _posed_photos(reconstruction, problems)
-    points = _points(reconstruction, problems)
+    model_read = _read_model(place, folder)
+    problems: list[str] = []
+    photos = _posed_photos(model_read, problems)
+    points = _points(model_read, problems)
     where = choose_images(folder, {photo.name: photo.camera_size for photo in photos}, images, max_size)
     if where is None:
         missing = folder / (IMAGES if images == "auto" else images)
         raise InputError.from_problems(f"scene {folder}", [*problems, f"there is no folder {missing} with the photos"])
-    _count_unregistered(reconstruction, sorted(where.names), where.path)
+    _count_unregistered(photos, where)
     views = read_views(photos, folder, where, options, problems)
     if problems:
         raise InputError.from_problems(f"scene {folder}", problems)
@@ -125,70 +123,95 @@ def _scene_of_output(output: Path) -> Path:
     return source
 
 
-def _count_unregistered(reconstruction: pycolmap.Reconstruction, names: Sequence[str], where: Path) -> None:
-    registered = {Path(image.name).with_suffix("") for image in reconstruction.images.values() if image.has_pose}
-    num_left = sum(Path(name).with_suffix("") not in registered for name in names)
+def _count_unregistered(photos: Sequence[PosedPhoto], where: ImageFolder) -> None:
+    registered = {path for photo in photos if (path := where.file(photo.name)) is not None}
+    num_left = sum(where.path / name not in registered for name in where.names)
     if num_left:
-        _log.info("%d of %d photos in %s are not registered in the model: left alone", num_left, len(names), where)
-
-
-def _read_model(model: Path, folder: Path) -> pycolmap.Reconstruction:
-    if (model / "cameras.bin").is_file():
-        check_binary_model(model)
-    try:
-        reconstruction = pycolmap.Reconstruction(model)
-    except (RuntimeError, ValueError, IndexError, KeyError, MemoryError, OSError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"scene {folder}: the model in {model} cannot be read ({first_line})") from None
-    if not any(image.has_pose for image in reconstruction.images.values()):
-        raise InputError(f"scene {folder}: the model in {model} has no registered images")
-    return reconstruction
-
-
-def _posed_photos(reconstruction: pycolmap.Reconstruction, problems: list[str]) -> list[PosedPhoto]:
-    """The registered photos sorted by name; poses that are wrong are problems."""
-    photos = []
-    by_name = sorted((image.name, image_id) for image_id, image in reconstruction.images.items() if image.has_pose)
-    for name, image_id in by_name:
-        image = reconstruction.images[image_id]
-        T_cam_world = np.asarray(image.cam_from_world().matrix(), dtype=np.float64)
-        R_world_cam = T_cam_world[:, :3].T
-        T_world_cam = rigid(R_world_cam, -R_world_cam @ T_cam_world[:, 3])
-        if not np.isfinite(T_world_cam).all():
-            problems.append(f"photo {name} has a pose that is not finite")
-            continue
-        photos.append(
-            PosedPhoto(name=name, colmap_camera=reconstruction.cameras[image.camera_id], T_world_cam=T_world_cam)
+        _log.info(
+            "%d of %d photos in %s are not registered in the model: left alone", num_left, len(where.names), where.path
         )
+
+
+def _read_model(model: Path, folder: Path) -> ColmapModel:
+    try:
+        return read_model(model)
+    except InputError as error:
+        raise InputError(f"scene {folder}: {error}") from None
+
+
+def _posed_photos(model: ColmapModel, problems: list[str]) -> list[PosedPhoto]:
+    """The registered photos sorted by name; poses and cameras of photos that are wrong are problems."""
+    photos, wrong = [], set()
+    for image in model.images:
+        T_world_cam = image.T_world_cam
+        if T_world_cam is None:
+            problems.append(f"photo {shown(image.name)} has a pose that is not finite, or a quaternion of zeros")
+            continue
+        if image.camera_id in wrong:
+            continue
+        try:
+            camera = colmap_camera(model, image)
+        except InputError as error:
+            problems.append(str(error))
+            wrong.add(image.camera_id)
+            continue
+        photos.append(PosedPhoto(name=image.name, colmap_camera=camera, T_world_cam=T_world_cam))
     return photos
 
 
-def _points(reconstruction: pycolmap.Reconstruction, problems: list[str]) -> Points | None:
+def colmap_camera(model: ColmapModel, image: ModelImage) -> pycolmap.Camera:
+    """The camera of a photo.
+
+    Raises:
+        InputError: The model has none of this number, or it is no camera.
+    """
+    camera = model.cameras.get(image.camera_id)
+    if camera is None:
+        raise InputError(f"camera {image.camera_id}, which photo {shown(image.name)} has, is not in the model")
+    try:
+        lens = pycolmap.Camera(
+            camera_id=image.camera_id,
+            model=camera.model,
+            width=camera.width,
+            height=camera.height,
+            params=np.array(camera.params),
+        )
+    except (TypeError, ValueError, RuntimeError, IndexError, KeyError, OverflowError):
+        size = f"{camera.width}x{camera.height}"[:40]
+        raise InputError(f"camera {image.camera_id}: a {camera.model[:40]} of {size} pixels is no camera") from None
+    known = pycolmap.Camera.create_from_model_name(1, camera.model, 1.0, 1, 1) if camera.model in _models() else None
+    if known is None or len(known.params) != len(camera.params):
+        what = "none of COLMAP's" if known is None else f"of {len(known.params)} parameters, not {len(camera.params)}"
+        raise InputError(f"camera {image.camera_id}: the model {camera.model[:40]} is {what}")
+    if problem := camera_problem(lens):
+        raise InputError(f"camera {image.camera_id}: {problem}")
+    return lens
+
+
+def _models() -> set[str]:
+    return set(pycolmap.CameraModelId.__members__) - {"INVALID"}
+
+
+def _points(model: ColmapModel, problems: list[str]) -> Points | None:
     """The points in the order of their ids; None where there are none, or where they are a problem."""
-    in_order = [point for _, point in sorted(reconstruction.points3D.items())]
-    if not in_order:
+    p_world = model.points.p_world
+    if not len(p_world):
         return None
-    p_world = np.stack([point.xyz for point in in_order])
     num_wrong = int((~np.isfinite(p_world).all(axis=1)).sum())
     if num_wrong:
         problems.append(f"{num_wrong} of {len(p_world)} 3D points are not finite")
         return None
-    rgb_u8 = np.stack([point.color for point in in_order])
-    return Points(p_world=p_world, rgb_u8=rgb_u8, seen_in=_seen_in(reconstruction, in_order))
+    return Points(p_world=p_world, rgb_u8=model.points.rgb_u8, seen_in=_seen_in(model))
 
 
-def _seen_in(
-    reconstruction: pycolmap.Reconstruction, in_order: Sequence[pycolmap.Point3D]
-) -> dict[str, Int64[np.ndarray, " m"]]:
+def _seen_in(model: ColmapModel) -> dict[str, Int64[np.ndarray, " m"]]:
     """Which points each photo shows, from the points' tracks."""
+    names = {image.image_id: shown(image.name) for image in model.images}
     found: dict[int, list[int]] = {}
-    for index, point in enumerate(in_order):
-        for image_id in {element.image_id for element in point.track.elements}:
+    for index, image_ids in enumerate(model.points.image_ids):
+        for image_id in image_ids:
             found.setdefault(image_id, []).append(index)
-    images = reconstruction.images
-    return {
-        images[image_id].name: np.array(idx, dtype=np.int64) for image_id, idx in found.items() if image_id in images
-    }
+    return {names[image_id]: np.array(idx, dtype=np.int64) for image_id, idx in found.items() if image_id in names}
 
 
 def write_scene(folder: Path | str, scene: Scene) -> None:

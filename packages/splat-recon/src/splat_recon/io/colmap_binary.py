@@ -1,15 +1,17 @@
-"""A look at COLMAP's binary files before COLMAP's reader sees them.
-
-The reader trusts the counts in a file: a file that was cut short, or is none of COLMAP's, can keep it busy for ever or
-end the process. Here every record is walked over, and a file passes when its records end where the file ends.
-"""
+"""COLMAP's binary files, read record by record: a file is refused unless its records end where the file ends."""
 
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
 
 from splat_recon.errors import InputError
+from splat_recon.io.colmap_records import ModelCamera, ModelImage, ModelPoints
 from splat_recon.io.pycolmap_import import pycolmap
+
+_T = TypeVar("_T")
 
 _POSE_BYTES = 7 * 8
 """A quaternion and a translation."""
@@ -22,7 +24,7 @@ class _Walker:
         self._content = content
         self.position = 0
 
-    def unpack(self, layout: str) -> tuple[int, ...]:
+    def unpack(self, layout: str) -> tuple:
         values = struct.unpack_from(layout, self._content, self.position)
         self.position += struct.calcsize(layout)
         return values
@@ -32,64 +34,110 @@ class _Walker:
         if self.position > len(self._content):
             raise struct.error("the records go on after the end of the file")
 
-    def skip_name(self) -> None:
+    def name(self) -> bytes:
         end = self._content.find(b"\0", self.position)
         if end < 0:
             raise struct.error("a name does not end")
+        name = self._content[self.position : end]
         self.position = end + 1
+        return name
 
     @property
     def num_left(self) -> int:
         return len(self._content) - self.position
 
 
-def check_binary_model(model: Path) -> None:
-    """Check the files of a binary model that are there.
+def _records(path: Path, read: Callable[[_Walker], _T]) -> list[_T]:
+    """All records of a file.
 
     Raises:
-        InputError: A file is cut short, has more than its records, or is not one of COLMAP's.
+        InputError: The file is cut short, has more than its records, or is not one of COLMAP's.
     """
+    try:
+        walker = _Walker(path.read_bytes())
+        (count,) = walker.unpack("<Q")
+        found = []
+        for _ in range(count):
+            found.append(read(walker))
+    except (struct.error, ValueError, OverflowError) as error:
+        raise InputError(f"{path} is cut short or not one of COLMAP's files ({error}): copy or make it again") from None
+    if walker.num_left:
+        raise InputError(f"{path} has {walker.num_left} bytes after its last record: copy or make it again")
+    return found
+
+
+def read_cameras(path: Path) -> dict[int, ModelCamera]:
+    """The cameras of a ``cameras.bin`` by number.
+
+    Raises:
+        InputError: It is none.
+    """
+    return dict(_records(path, _camera))
+
+
+def read_images(path: Path) -> list[ModelImage]:
+    """The photos of an ``images.bin``, whose poses COLMAP writes there whether there are rigs or not.
+
+    Raises:
+        InputError: It is none.
+    """
+    return _records(path, _image)
+
+
+def read_points(path: Path) -> ModelPoints:
+    """The points of a ``points3D.bin``, sorted by number.
+
+    Raises:
+        InputError: It is none.
+    """
+    found = sorted(_records(path, _point), key=lambda point: point[0])
+    return ModelPoints(
+        p_world=np.array([xyz for _, xyz, _, _ in found], dtype=np.float64).reshape(-1, 3),
+        rgb_u8=np.array([rgb for _, _, rgb, _ in found], dtype=np.uint8).reshape(-1, 3),
+        image_ids=tuple(ids for _, _, _, ids in found),
+    )
+
+
+def rig_problems(folder: Path) -> list[str]:
+    """What is wrong with a model's ``rigs.bin`` and ``frames.bin``, where they are there."""
     problems = []
-    for name, walk_record in _RECORDS.items():
-        path = model / name
-        if not path.is_file():
-            continue
-        try:
-            walker = _Walker(path.read_bytes())
-            (count,) = walker.unpack("<Q")
-            for _ in range(count):
-                walk_record(walker)
-        except (struct.error, ValueError) as error:
-            problems.append(f"{path} is cut short or not one of COLMAP's files ({error}): copy or make it again")
-        except OSError as error:
-            problems.append(f"{path} cannot be read: {error}")
-        else:
-            if walker.num_left:
-                problems.append(f"{path} has {walker.num_left} bytes after its last record: copy or make it again")
-    if problems:
-        raise InputError.from_problems(f"model {model}", problems)
+    for name, walk in (("rigs.bin", _walk_rig), ("frames.bin", _walk_frame)):
+        if (folder / name).is_file():
+            try:
+                _records(folder / name, walk)
+            except InputError as error:
+                problems.append(str(error))
+            except OSError as error:
+                problems.append(f"{folder / name} cannot be read: {error.strerror or error}")
+    return problems
 
 
-def _walk_camera(walker: _Walker) -> None:
-    _, model_id, _, _ = walker.unpack("<IiQQ")
+def _camera(walker: _Walker) -> tuple[int, ModelCamera]:
+    camera_id, model_id, width, height = walker.unpack("<IiQQ")
     model = pycolmap.CameraModelId(model_id)
     if model == pycolmap.CameraModelId.INVALID:
         raise ValueError("a camera has no model")
     num_params = len(pycolmap.Camera.create_from_model_id(1, model, 1.0, 1, 1).params)
-    walker.skip(8 * num_params)
+    params = walker.unpack(f"<{num_params}d")
+    return camera_id, ModelCamera(model=model.name, width=width, height=height, params=params)
 
 
-def _walk_image(walker: _Walker) -> None:
-    walker.skip(4 + _POSE_BYTES + 4)
-    walker.skip_name()
+def _image(walker: _Walker) -> ModelImage:
+    image_id, *pose, camera_id = walker.unpack("<I7dI")
+    name = walker.name().decode("utf-8", "surrogateescape")
     (num_points2d,) = walker.unpack("<Q")
     walker.skip(num_points2d * (8 + 8 + 8))
+    quat_wxyz, translation = tuple(pose[:4]), tuple(pose[4:])
+    return ModelImage(image_id=image_id, name=name, camera_id=camera_id, quat_wxyz=quat_wxyz, translation=translation)  # pyright: ignore[reportArgumentType]
 
 
-def _walk_point(walker: _Walker) -> None:
-    walker.skip(8 + 3 * 8 + 3 + 8)
-    (track_length,) = walker.unpack("<Q")
+def _point(walker: _Walker) -> tuple[int, tuple, tuple, tuple[int, ...]]:
+    point_id, x, y, z, red, green, blue, _, track_length = walker.unpack("<Q3d3BdQ")
+    before = walker.position
     walker.skip(track_length * (4 + 4))
+    walker.position = before
+    image_ids = walker.unpack(f"<{2 * track_length}I")[::2]
+    return point_id, (x, y, z), (red, green, blue), tuple(dict.fromkeys(image_ids))
 
 
 def _walk_rig(walker: _Walker) -> None:
@@ -105,12 +153,3 @@ def _walk_frame(walker: _Walker) -> None:
     walker.skip(4 + 4 + _POSE_BYTES)
     (num_data,) = walker.unpack("<I")
     walker.skip(num_data * (4 + 4 + 8))
-
-
-_RECORDS: dict[str, Callable[[_Walker], None]] = {
-    "cameras.bin": _walk_camera,
-    "images.bin": _walk_image,
-    "points3D.bin": _walk_point,
-    "rigs.bin": _walk_rig,
-    "frames.bin": _walk_frame,
-}

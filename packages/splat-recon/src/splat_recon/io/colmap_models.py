@@ -61,16 +61,15 @@ def has_parts(folder: Path) -> bool:
 
 def num_images(model: Path) -> int:
     """How many photos a model registers, from the beginning of its file; 0 where that cannot be told."""
+    from splat_recon.io import colmap_text
+
+    if not (model / "images.bin").is_file():
+        return colmap_text.num_images(model / "images.txt")
     try:
-        if (model / "images.bin").is_file():
-            with (model / "images.bin").open("rb") as file:
-                return struct.unpack("<Q", file.read(8))[0]
-        text = (model / "images.txt").read_text(encoding="utf-8", errors="replace")
+        with (model / "images.bin").open("rb") as file:
+            return struct.unpack("<Q", file.read(8))[0]
     except (OSError, struct.error):
         return 0
-    # Each photo has a line of its pose and one of its points, which may be empty.
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    return sum(len(line.split()) >= 10 for line in lines[::2])
 
 
 def _named(folder: Path, model: str) -> Path:

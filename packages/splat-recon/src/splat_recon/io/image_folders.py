@@ -1,14 +1,13 @@
 """Where a scene's photos lie: the folder, smaller copies of it, and files under other endings."""
 
 import logging
-import unicodedata
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from media_files.photos import PHOTO_SUFFIXES
 from splat_recon.errors import InputError
 from splat_recon.io.images import list_photos, photo_size
+from splat_recon.io.photo_names import PhotoNames, folded, unclear
 
 IMAGES = "images"
 """The folder of the photos in a scene folder."""
@@ -19,25 +18,29 @@ MASK_SUFFIXES = (".png", *sorted(set(PHOTO_SUFFIXES) - {".png"}))
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ImageFolder:
     """A folder of photos, listed once."""
 
-    path: Path
-    """The folder."""
+    def __init__(self, path: Path, names: Iterable[str]) -> None:
+        self.path = path
+        self.names = frozenset(names)
+        self._known = PhotoNames(folder=path, names=self.names)
+        self._candidates: dict[str, list[str]] = {}
 
-    by_stem: Mapping[str, str]
-    """The photos' names by their names without ending; of several, the first."""
-
-    names: frozenset[str]
-    """The photos' names, relative to the folder."""
+    def candidates(self, name: str) -> list[str]:
+        """The files that a name may mean, relative to the folder; see `PhotoNames.candidates`."""
+        if name not in self._candidates:
+            self._candidates[name] = self._known.candidates(name)
+        return self._candidates[name]
 
     def file(self, name: str) -> Path | None:
-        """The file of a photo: of this name, or of this name with another ending (copies are often JPEG or PNG)."""
-        if name in self.names or (self.path / name).is_file():
-            return self.path / name
-        other = self.by_stem.get(_stem(name))
-        return None if other is None else self.path / other
+        """The file of a photo; None where there is none, or more than one that it may be."""
+        found = self.candidates(name)
+        return self.path / found[0] if len(found) == 1 else None
+
+    def problem(self, name: str) -> str:
+        """What to say of a photo that has no file."""
+        return unclear(name, self.candidates(name), self.path)
 
     def lacking(self, names: Sequence[str]) -> list[str]:
         """Those photos that are not here."""
@@ -50,15 +53,7 @@ def listed(folder: Path) -> ImageFolder:
     Raises:
         InputError: There is no such folder.
     """
-    names = list_photos(folder)
-    by_stem: dict[str, str] = {}
-    for name in names:
-        by_stem.setdefault(_stem(name), name)
-    return ImageFolder(path=folder, by_stem=by_stem, names=frozenset(names))
-
-
-def _stem(name: str) -> str:
-    return PurePosixPath(name).with_suffix("").as_posix()
+    return ImageFolder(folder, list_photos(folder))
 
 
 def choose_images(
@@ -149,16 +144,12 @@ def find_mask(scene: Path, images: Path, name: str) -> Path | None:
         place = (masks / name).parent
         if not place.is_dir():
             continue
-        alike = {_folded(path.name): path for path in sorted(place.iterdir(), reverse=True) if path.is_file()}
+        alike = {folded(path.name): path for path in sorted(place.iterdir(), reverse=True) if path.is_file()}
         full = PurePosixPath(name).name
         for wanted in (f"{own}{suffix}" for own in (full, PurePosixPath(full).stem) for suffix in MASK_SUFFIXES):
-            if found := alike.get(_folded(wanted)):
+            if found := alike.get(folded(wanted)):
                 return found
     return None
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 def say_masks(scene: Path, num_masks: int, num_photos: int) -> None:

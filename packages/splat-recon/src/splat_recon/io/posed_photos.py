@@ -13,6 +13,7 @@ from splat_recon.errors import InputError
 from splat_recon.io.field_of_view import say_what_is_cut_away
 from splat_recon.io.image_folders import IMAGES, ImageFolder, find_mask, say_masks
 from splat_recon.io.images import laid_over, photo_orientation, photo_size, read_mask, read_photo
+from splat_recon.io.photo_names import shown
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.undistort import UndistortedCache, is_pinhole, pinhole_of, undistorted
 from splat_recon.scene.downscale import downscaled_pixels, limited_size, resized_mask
@@ -167,8 +168,15 @@ def _decoding_problem(view: StoredView) -> str | None:
 
 def _find(photos: Sequence[PosedPhoto], scene: Path, images: ImageFolder, problems: list[str]) -> list[_Found]:
     found = []
+    of_file: dict[Path, str] = {}
     for photo in photos:
-        path = images.file(photo.name) or images.path / photo.name
+        path = images.file(photo.name)
+        if path is None:
+            problems.append(images.problem(photo.name))
+            continue
+        if (other := of_file.setdefault(path, photo.name)) != photo.name:
+            problems.append(f"photos {shown(other)} and {shown(photo.name)} are both {path}: one of them is missing")
+            continue
         try:
             width, height = photo_size(path)
             # The orientation is looked at only where it can matter.
@@ -238,7 +246,7 @@ def _view(found: _Found, options: ReadOptions) -> StoredView:
         cache=options.cache,
         background=options.background,
     )
-    return StoredView(name=photo.name, camera=camera, photo=options.store.photo(decoder))
+    return StoredView(name=shown(photo.name), camera=camera, photo=options.store.photo(decoder))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,0 +1,185 @@
+"""COLMAP's text files, as programs and scripts write them.
+
+A photo has two lines in images.txt, the second with its keypoints. Scripts leave the second one out, or editors remove
+it where it is empty: what a line is, is told by what stands in it. A photo's name is the rest of its line, with spaces.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from splat_recon.errors import InputError
+from splat_recon.io.colmap_records import ModelCamera, ModelImage, ModelPoints
+
+MAX_SHOWN = 60
+"""Characters of a wrong line that a message shows."""
+
+
+def read_cameras(path: Path) -> dict[int, ModelCamera]:
+    """The cameras of a ``cameras.txt`` by number.
+
+    Raises:
+        InputError: A line is no camera.
+    """
+    found: dict[int, ModelCamera] = {}
+    for number, line in _content_lines(path):
+        words = line.split()
+        try:
+            camera_id, width, height = (_whole(words[index]) for index in (0, 2, 3))
+            params = tuple(float(word) for word in words[4:])
+            camera = ModelCamera(model=words[1].upper(), width=width, height=height, params=params)
+        except (ValueError, IndexError, OverflowError):
+            raise _wrong(path, number, line, "a camera (CAMERA_ID MODEL WIDTH HEIGHT PARAMS)") from None
+        if found.setdefault(camera_id, camera) != camera:
+            raise InputError(f"{path} has two cameras {camera_id}: give each its own number")
+    return found
+
+
+def read_images(path: Path) -> list[ModelImage]:
+    """The photos of an ``images.txt``, with or without the lines of their keypoints.
+
+    Raises:
+        InputError: A line is neither a photo nor keypoints.
+    """
+    lines = [(number, line) for number, line in _lines(path) if not line.startswith("#")]
+    while lines and not lines[0][1].strip():
+        lines.pop(0)
+    alternating = _alternating(lines)
+    return alternating if alternating is not None else _line_by_line(path, lines)
+
+
+def read_points(path: Path) -> ModelPoints:
+    """The points of a ``points3D.txt``, sorted by number.
+
+    Raises:
+        InputError: A line is no point.
+    """
+    found = []
+    for number, line in _content_lines(path):
+        words = line.split()
+        try:
+            xyz = tuple(float(word) for word in words[1:4])
+            rgb = tuple(min(255, max(0, _whole(word))) for word in words[4:7])
+            image_ids = tuple(dict.fromkeys(_whole(word) for word in words[8::2]))
+            point_id = _whole(words[0])
+        except (ValueError, IndexError, OverflowError):
+            xyz, rgb, image_ids, point_id = (), (), (), 0
+        if len(xyz) < 3 or len(rgb) < 3:
+            raise _wrong(path, number, line, "a point (POINT3D_ID X Y Z R G B ERROR TRACK)") from None
+        found.append((point_id, xyz, rgb, image_ids))
+    found.sort(key=lambda point: point[0])
+    return ModelPoints(
+        p_world=np.array([point[1] for point in found], dtype=np.float64).reshape(-1, 3),
+        rgb_u8=np.array([point[2] for point in found], dtype=np.uint8).reshape(-1, 3),
+        image_ids=tuple(point[3] for point in found),
+    )
+
+
+def num_images(path: Path) -> int:
+    """How many photos an ``images.txt`` has; 0 where that cannot be told."""
+    try:
+        return len(read_images(path))
+    except (InputError, OSError):
+        return 0
+
+
+def _alternating(lines: list[tuple[int, str]]) -> list[ModelImage] | None:
+    """The photos where every second line is one of keypoints, as COLMAP writes them; None where that is not so."""
+    images = []
+    for place, (_, line) in enumerate(lines):
+        if place % 2 == 0:
+            image = _image(line)
+            if image is None:
+                # Empty lines may follow the last photo.
+                return images if not any(rest.strip() for _, rest in lines[place:]) else None
+            images.append(image)
+        elif not _is_keypoints(line):
+            return None
+    return images
+
+
+def _line_by_line(path: Path, lines: list[tuple[int, str]]) -> list[ModelImage]:
+    """The photos where some lines of keypoints are missing."""
+    images: list[ModelImage] = []
+    may_be_keypoints = False
+    for number, line in lines:
+        if not line.strip():
+            continue
+        image = _image(line)
+        if image is not None and not (may_be_keypoints and _is_keypoints(line)):
+            images.append(image)
+            may_be_keypoints = True
+        elif may_be_keypoints and _is_keypoints(line):
+            may_be_keypoints = False
+        else:
+            what = "a photo (IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME) nor the keypoints of one"
+            raise _wrong(path, number, line, what, "neither ")
+    return images
+
+
+def _image(line: str) -> ModelImage | None:
+    words = line.split(maxsplit=9)
+    if len(words) < 10:
+        return None
+    try:
+        image_id, camera_id = _whole(words[0]), _whole(words[8])
+        w, x, y, z, tx, ty, tz = (float(word) for word in words[1:8])
+    except (ValueError, OverflowError):
+        return None
+    return ModelImage(
+        image_id=image_id,
+        name=words[9].strip(),
+        camera_id=camera_id,
+        quat_wxyz=(w, x, y, z),
+        translation=(tx, ty, tz),
+    )
+
+
+def _is_keypoints(line: str) -> bool:
+    """Whether a line holds X Y POINT3D_ID, any number of times."""
+    words = line.split()
+    if len(words) % 3:
+        return False
+    try:
+        _ = [float(word) for word in words], [int(word) for word in words[2::3]]
+    except ValueError:
+        return False
+    return True
+
+
+def _whole(word: str) -> int:
+    """A whole number, which some programs write as 3.0."""
+    try:
+        return int(word)
+    except ValueError:
+        value = float(word)
+        if not math.isfinite(value) or value != int(value):
+            raise ValueError(f"{word} is no whole number") from None
+        return int(value)
+
+
+def _content_lines(path: Path) -> Iterator[tuple[int, str]]:
+    return ((number, line) for number, line in _lines(path) if line.strip() and not line.startswith("#"))
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """The lines with their numbers, of UTF-8 or, where a byte order mark says so, UTF-16.
+
+    Bytes that are no UTF-8 become surrogates, for which photos are looked for in other encodings.
+    """
+    content = path.read_bytes()
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        text = content.decode("utf-16", "replace")
+    else:
+        text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    # Not splitlines, which also ends lines at characters that a name may have.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return list(enumerate(lines, start=1))
+
+
+def _wrong(path: Path, number: int, line: str, what: str, neither: str = "not ") -> InputError:
+    shown = line.strip().encode("utf-8", "replace").decode()
+    shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
+    return InputError(f"{path}, line {number} is {neither}{what}: {shown}")
