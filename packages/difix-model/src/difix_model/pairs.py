@@ -66,10 +66,10 @@ def read_pairs(path: Path | str) -> list[PairRecord]:
     """
     path = Path(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"cannot read the pairs file {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"the pairs file {path} is not valid JSON: {error}") from error
     if not isinstance(data, dict) or not set(data) & set(SPLITS):
         raise InputError(f'the pairs file {path} must be an object with the keys "train" and "test"')

@@ -244,7 +244,7 @@ class Distillation:
         try:
             state = json.loads((folder / STAGES).read_text(encoding="utf-8"))
             num_members, has_student = int(state["members"]), bool(state["student"])
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
         members = [self.members[0]]
         for index in range(1, num_members):

@@ -83,7 +83,7 @@ class FixingTime:
             values = json.loads((folder / TIME_FILE).read_text(encoding="utf-8"))
             self.seconds = {name: float(values["seconds"][name]) for name in PHASES}
             self.fixing_seconds = {name: float(values["fixing_seconds"][name]) for name in PHASES}
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return
 
 

@@ -341,6 +341,6 @@ class ProgressiveTrainer:
             self.watch.load_state_dict(state)
             shutil.rmtree(self._states)
             shutil.copytree(folder / "states", self._states)
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
         self._num_marks_done = sum(mark.step <= self._step for mark in self.marks)

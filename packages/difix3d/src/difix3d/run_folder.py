@@ -134,7 +134,7 @@ class RunFolder:
             settings = json.loads((self.path / "config.json").read_text(encoding="utf-8"))["settings"]
         except OSError as error:
             raise InputError(f"there is no run in {self.path} to resume ({error})") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{self.path / 'config.json'} is not the configuration of a run: name another") from error
         if not isinstance(settings, dict):
             raise InputError(f"{self.path / 'config.json'} is not the configuration of a run: name another")
@@ -158,7 +158,7 @@ class RunFolder:
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
                 values = json.loads(line)
-            except json.JSONDecodeError:
+            except (json.JSONDecodeError, RecursionError):
                 continue
             if values["step"] <= until_step:
                 kept.append(values)

@@ -100,7 +100,7 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             if state.get("format") == FORMAT:
                 with np.load(folder / TENSORS_FILE, allow_pickle=False) as arrays:
                     return state, {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (OSError, KeyError, AttributeError, TypeError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, AttributeError, TypeError, ValueError, zipfile.BadZipFile, RecursionError) as error:
         raise InputError(f"{folder} is not a whole checkpoint: {error}") from error
     if damaged:
         raise InputError(f"checkpoint {folder}: {damaged[0]} is damaged (its checksum differs); use another one")

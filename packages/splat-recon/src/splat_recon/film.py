@@ -115,7 +115,7 @@ def _check_record(folder: Path, content: dict[str, object], *, overwrite: bool) 
     if path.is_file():
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError):
             before = {}
     elif folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no frames of a render: choose another --out")

@@ -22,6 +22,7 @@ from output_files import OutputError, check_inputs_kept, check_links, output_nam
 from splat_recon.config import TrainConfig
 from splat_recon.errors import InputError
 from splat_recon.io import cameras_json
+from splat_recon.io.json_files import read_json_file
 from splat_render.cameras import Camera
 
 if TYPE_CHECKING:
@@ -358,7 +359,7 @@ def _read_lines(path: Path, until_step: int | None) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and "step" in record and (until_step is None or record["step"] <= until_step):
             found.append(record)
@@ -376,10 +377,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: The file is missing or no JSON object.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    content = read_json_file(path)
     if not isinstance(content, dict):
         raise InputError(f"{path} does not hold a JSON object")
     return content

@@ -99,7 +99,7 @@ def read_checkpoint(folder: Path, *, checked: bool = False) -> Checkpoint:
     try:
         values = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
         return Checkpoint(path=folder, values=values, tensors=load_file(folder / TENSORS_FILE))
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, RecursionError) as error:
         raise InputError(f"{folder} is not a valid checkpoint: {error}") from error
 
 
@@ -114,7 +114,7 @@ def check_valid(folder: Path) -> None:
         names = {STATE_FILE, TENSORS_FILE, *checksums}
         damaged = sorted(name for name in names if _sha256(folder / name) != checksums.get(name))
         found = None if damaged else json.loads((folder / STATE_FILE).read_text(encoding="utf-8")).get("format")
-    except (OSError, AttributeError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{folder} is not a valid checkpoint: {error}") from error
     if damaged:
         raise InputError(f"the checkpoint {folder} is damaged, use another one: {', '.join(damaged)}")

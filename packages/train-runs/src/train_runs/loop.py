@@ -398,5 +398,5 @@ def model_step(folder: RunFolder) -> int | None:
     """How many steps the finished model of a run was trained; None where there is none."""
     try:
         return int(json.loads((folder.model / STEP_FILE).read_text(encoding="utf-8"))["step"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

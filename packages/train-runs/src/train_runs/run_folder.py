@@ -121,7 +121,7 @@ class RunFolder:
             try:
                 values = json.loads(line)
                 _ = values["step"]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
             lines.append(values)
         return lines

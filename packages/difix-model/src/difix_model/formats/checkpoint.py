@@ -52,7 +52,7 @@ def is_checkpoint(folder: Path | str) -> bool:
     path = Path(folder) / CONFIG_FILE
     try:
         return json.loads(path.read_text(encoding="utf-8")).get("format") == FORMAT
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return False
 
 
@@ -243,7 +243,7 @@ def read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}, it may be damaged: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} must hold a JSON object")

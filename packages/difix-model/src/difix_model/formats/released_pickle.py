@@ -104,7 +104,7 @@ def own_checkpoint(content: dict[str, Any], path: Path | str) -> Checkpoint | No
         values, embedding = json.loads(own["description"]), own["text_embedding"]
         config = NetworkConfig.from_dict(values["network"])
         prompt, metadata = str(values["prompt"]), dict(values["metadata"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: its description cannot be read ({error})") from error
     network = assembled(config, content["state_dict_unet"], content["state_dict_vae"], source=path, dtype=torch.float32)
     return Checkpoint(network=network, text_embedding=embedding.float(), prompt=prompt, metadata=metadata)

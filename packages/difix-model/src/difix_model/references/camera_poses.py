@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -116,7 +116,7 @@ def read_poses(path: Path) -> CameraPoses:
         poses = readers.get(file.suffix.lower(), _read_json)(file)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, IndexError, struct.error, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, struct.error, ArithmeticError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{file} does not hold cameras in a known form, or is damaged") from error
@@ -149,7 +149,7 @@ def _read_binary(path: Path) -> dict[str, Pose]:
         _, qw, qx, qy, qz, tx, ty, tz, _ = _HEADER.unpack_from(data, offset)
         offset += _HEADER.size
         end = data.index(b"\0", offset)
-        name = data[offset:end].decode("utf-8")
+        name = data[offset:end].decode("utf-8", "surrogateescape")
         (num_keypoints,) = struct.unpack_from("<Q", data, end + 1)
         offset = end + 9 + num_keypoints * _KEYPOINT_BYTES
         if offset > len(data):
@@ -159,21 +159,35 @@ def _read_binary(path: Path) -> dict[str, Pose]:
 
 
 def _read_text(path: Path) -> dict[str, Pose]:
-    # Every image has two lines, and the second, with its keypoints, may be empty.
-    lines: Iterator[str] = iter(path.read_text(encoding="utf-8").splitlines())
+    """Every image has two lines, and the second, with its keypoints, may be empty or, in scripts' files, missing."""
+    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     poses = {}
-    for line in lines:
-        if not line.strip() or line.lstrip().startswith("#"):
+    after_image = False
+    for line in content.decode("utf-8", "surrogateescape").replace("\r", "\n").split("\n"):
+        if not line.strip() or line.startswith("#"):
+            continue
+        if after_image and _is_keypoints(line):
+            after_image = False
             continue
         _, qw, qx, qy, qz, tx, ty, tz, _, name = line.split(maxsplit=9)
         quat_wxyz, position = (float(qw), float(qx), float(qy), float(qz)), (float(tx), float(ty), float(tz))
         poses[_posix(name.strip())] = _from_colmap(quat_wxyz, position)
-        next(lines, None)
+        after_image = True
     return poses
 
 
+def _is_keypoints(line: str) -> bool:
+    """Whether a line holds X Y POINT3D_ID, any number of times."""
+    words = line.split()
+    try:
+        _ = [float(word) for word in words], [int(word) for word in words[2::3]]
+    except ValueError:
+        return False
+    return len(words) % 3 == 0
+
+
 def _read_json(path: Path) -> dict[str, Pose]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
     if isinstance(content, dict) and "frames" in content:
         applied = np.eye(4)
         if "applied_transform" in content:

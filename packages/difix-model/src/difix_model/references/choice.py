@@ -201,7 +201,7 @@ def read_choice(path: Path, images: Sequence[Path]) -> ReferenceChoice:
 
 def _listed(path: Path) -> dict[str, tuple[str, ...]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         if isinstance(content, dict) and content.get("format") == FORMAT:
             if content["format_version"] > FORMAT_VERSION:
                 raise InputError(f"{path} was written by a newer version of difix-model: update it")

@@ -248,7 +248,7 @@ class ImageFolder:
 def _check_same_job(folder: Path, job: Mapping[str, Any]) -> None:
     try:
         before = json.loads((folder / JOB_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{folder} is damaged: delete it and start again") from error
     different = sorted(key for key in {*before, *job} if before.get(key) != job.get(key))
     if different:

@@ -110,7 +110,7 @@ def read_scene_facts(out: Path, name: str) -> dict[str, Any]:
     path = out / name / SCENE_FILE
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path} ({error}): delete the folder {path.parent}, to make it again") from error
 
 
@@ -178,7 +178,7 @@ def write_all_pairs(out: Path, records: list[PairRecord]) -> Path:
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON ({error}): choose another folder or delete this one") from error
     if found != settings:
         differing = sorted(name for name in {*found, *settings} if found.get(name) != settings.get(name))

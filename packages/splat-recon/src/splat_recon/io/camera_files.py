@@ -4,7 +4,6 @@ All of them come out in COLMAP's frame, distortion left aside. nerfstudio's came
 nerfstudio trained in; with the `dataparser_transforms.json` of its run beside it, it is brought to COLMAP's.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from splat_recon.io.colmap_model import read_model
 from splat_recon.io.colmap_models import PARTS, find_model
 from splat_recon.io.drawn_cameras import drawn_camera, say_fisheyes
 from splat_recon.io.frames_of_layouts import frames_of, splatting_frames
+from splat_recon.io.json_files import angle, num_pixels, positive_number, read_json_file
 from splat_recon.io.layouts import CAMERAS_FILE, Layout, layout_of, scene_layout
 from splat_recon.io.nerfstudio_frame import colmap_from_nerfstudio
 from splat_recon.io.photo_names import shown
@@ -80,7 +80,7 @@ def read_camera_file(path: Path | str) -> CameraFile:
             return _own(content)
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, np.linalg.LinAlgError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, np.linalg.LinAlgError) as error:
         raise InputError(f"{path} holds a camera that cannot be understood: {error!r}") from None
     raise InputError(
         f'{path} holds no cameras: expected "frames" (transforms.json), "camera_path" (nerfstudio) or "cameras" '
@@ -99,10 +99,7 @@ def _bare_names(cameras: Mapping[str, Camera]) -> dict[str, Camera]:
 
 
 def _content(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"the cameras {path} cannot be read: {error}") from None
+    return read_json_file(path)
 
 
 def _checked(cameras: Mapping[str, Camera], fps: float | None = None) -> CameraFile:
@@ -139,20 +136,21 @@ def _nerfstudio_path(path: Path, content: Mapping[str, Any]) -> CameraFile:
         raise InputError(
             f'{path}: only perspective paths are drawn, and "camera_type" is {other[0]}: choose {PERSPECTIVE}'
         )
-    height = int(content.get("render_height", DEFAULT_HEIGHT))
+    height = num_pixels(content.get("render_height", DEFAULT_HEIGHT), f'{path}: "render_height"')
     cameras = {}
     T_colmap_file = colmap_from_nerfstudio(path)
     for index, entry in enumerate(content["camera_path"]):
-        aspect = float(entry.get("aspect", 16 / 9))
-        width = int(content.get("render_width", round(height * aspect)))
+        where = f"{path}, camera {index}"
+        aspect = positive_number(entry.get("aspect", 16 / 9), f'{where}: "aspect"')
+        width = num_pixels(content.get("render_width", round(height * aspect)), f'{where}: "render_width"')
         T_world_opengl = np.array(entry["camera_to_world"], dtype=np.float64).reshape(4, 4)
         # The field of view is the vertical one, in degrees.
-        focal = 0.5 * height / math.tan(math.radians(float(entry["fov"])) / 2)
+        focal = 0.5 * height / math.tan(math.radians(angle(entry["fov"], f'{where}: "fov"', 180.0)) / 2)
         K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
         camera = Camera(T_world_cam=T_world_opengl @ T_OPENGL_OPENCV, K=K, width=width, height=height)
         cameras[f"{index:06d}"] = transform_camera(T_colmap_file, camera)
     fps = content.get("fps")
-    return _checked(cameras, float(fps) if isinstance(fps, int | float) and fps > 0 else None)
+    return _checked(cameras, None if fps is None else positive_number(fps, f'{path}: "fps"'))
 
 
 def _own(content: Mapping[str, Any]) -> CameraFile:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from splat_recon.io.json_files import num_pixels
 from splat_render.cameras import Camera
 
 
@@ -34,14 +35,17 @@ def from_content(content: Mapping[str, Any]) -> tuple[dict[str, Camera], Float64
             name: Camera(
                 T_world_cam=np.array(entry["T_world_cam"], dtype=np.float64),
                 K=np.array(entry["K"], dtype=np.float64),
-                width=entry["width"],
-                height=entry["height"],
+                width=num_pixels(entry["width"], f'camera {name}: "width"'),
+                height=num_pixels(entry["height"], f'camera {name}: "height"'),
             )
             for name, entry in content["cameras"].items()
         }
         T_scene_colmap = np.array(content["T_scene_colmap"], dtype=np.float64)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"these are not the cameras of a run: {error!r}") from error
-    if T_scene_colmap.shape != (4, 4):
-        raise ValueError(f"T_scene_colmap must be a 4x4 matrix, got {T_scene_colmap.shape}")
+    if T_scene_colmap.shape != (4, 4) or not np.isfinite(T_scene_colmap).all():
+        raise ValueError(f"T_scene_colmap must be a 4x4 matrix of finite numbers, got {T_scene_colmap.shape}")
+    not_finite = [name for name, camera in cameras.items() if not np.isfinite(camera.K).all()]
+    if not_finite:
+        raise ValueError(f"the K of camera {not_finite[0]} is not finite")
     return cameras, T_scene_colmap

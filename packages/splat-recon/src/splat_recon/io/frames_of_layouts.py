@@ -4,7 +4,6 @@ Blender's synthetic scenes, Polycam and Record3D have OpenGL's axes, as transfor
 cameras.json has COLMAP's, which are turned here.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -15,6 +14,7 @@ from jaxtyping import Float64
 
 from splat_recon.errors import InputError
 from splat_recon.io.image_folders import listed
+from splat_recon.io.json_files import read_json_file
 from splat_recon.io.layouts import (
     CAMERAS_FILE,
     RECORD3D_FILE,
@@ -208,7 +208,4 @@ def _from_quat(pose: Float64[np.ndarray, " 7"]) -> Float64[np.ndarray, "4 4"]:
 
 
 def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+    return read_json_file(path)

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from media_files.photos import PHOTO_SUFFIXES
 from splat_recon.errors import InputError
 from splat_recon.io.images import list_photos, photo_size
-from splat_recon.io.photo_names import PhotoNames, folded, unclear
+from splat_recon.io.photo_names import PhotoNames, bare, folded, unclear
 
 IMAGES = "images"
 """The folder of the photos in a scene folder."""
@@ -135,10 +135,13 @@ def find_mask(scene: Path, images: Path, name: str) -> Path | None:
         images: Folder of the photos.
         name: The photo's name.
     """
+    # A name that leads out of its folder would lead back to the photo itself.
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        name = PurePosixPath(name).name
     folders = [images.name.replace(IMAGES, "masks", 1)] if images.name.startswith(IMAGES) else []
     for folder in dict.fromkeys([*folders, "masks"]):
         masks = scene / folder
-        for path in (masks / f"{name}.png", (masks / name).with_suffix(".png"), masks / name):
+        for path in (masks / f"{name}.png", masks / f"{bare(name)}.png", masks / name):
             if path.is_file():
                 return path
         place = (masks / name).parent
@@ -146,7 +149,7 @@ def find_mask(scene: Path, images: Path, name: str) -> Path | None:
             continue
         alike = {folded(path.name): path for path in sorted(place.iterdir(), reverse=True) if path.is_file()}
         full = PurePosixPath(name).name
-        for wanted in (f"{own}{suffix}" for own in (full, PurePosixPath(full).stem) for suffix in MASK_SUFFIXES):
+        for wanted in (f"{own}{suffix}" for own in (full, bare(full)) for suffix in MASK_SUFFIXES):
             if found := alike.get(folded(wanted)):
                 return found
     return None

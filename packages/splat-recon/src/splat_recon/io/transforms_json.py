@@ -21,6 +21,7 @@ from splat_recon.errors import InputError
 from splat_recon.io.drawn_cameras import drawn_camera, say_fisheyes
 from splat_recon.io.image_folders import IMAGES, ImageFolder, choose_images, listed
 from splat_recon.io.images import photo_size, write_mask, write_photo
+from splat_recon.io.json_files import angle, finite_number, num_pixels, positive_number, read_json_file
 from splat_recon.io.layouts import TRANSFORMS_FILE
 from splat_recon.io.point_files import read_points_ply, write_points_ply
 from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, points_in_sight, read_views, sources_of
@@ -43,6 +44,9 @@ PARAMETERS = {
     "PINHOLE": ("fl_x", "fl_y", "cx", "cy"),
 }
 """COLMAP's parameters by nerfstudio's names."""
+
+LENS_KEYS = ("w", "h", "camera_angle_x", "camera_angle_y", *PARAMETERS["FULL_OPENCV"])
+"""Numbers of a lens."""
 
 OTHER_PROJECTIONS = ("equirectangular", "latlong", "ftheta_p0")
 """instant-ngp's marks of lenses that are not read."""
@@ -188,20 +192,17 @@ def read_frames_file(path: Path) -> FramesFile:
     Raises:
         InputError: It cannot be read or has none.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+    content = read_json_file(path)
     frames = content.get("frames") if isinstance(content, dict) else None
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
         raise InputError(f'{path} is not a transforms.json: expected an object with a list "frames" that is not empty')
     T_file_colmap = np.eye(4)
     applied = _matrix(content.get("applied_transform", np.eye(4)[:3].tolist()), (3, 4))
-    scale = content.get("applied_scale", 1.0)
-    if applied is None or not isinstance(scale, int | float) or not (math.isfinite(scale) and scale > 0):
-        raise InputError(f'{path}: "applied_transform" must be a 3x4 matrix and "applied_scale" a positive number')
+    if applied is None:
+        raise InputError(f'{path}: "applied_transform" must be a 3x4 matrix of finite numbers')
+    scale = positive_number(content.get("applied_scale", 1.0), f'{path}: "applied_scale"')
     size = np.cbrt(np.linalg.det(applied[:, :3]))
-    if size <= 0 or np.abs(applied[:, :3] @ applied[:, :3].T / size**2 - np.eye(3)).max() > 1e-5:
+    if not size > 0 or not np.abs(applied[:, :3] @ applied[:, :3].T / size**2 - np.eye(3)).max() <= 1e-5:
         raise InputError(f'{path}: "applied_transform" is no rotation, scale and translation: it mirrors or shears')
     T_file_colmap[:3] = scale * applied
     return FramesFile(path=path, content=content, frames=frames, T_file_colmap=T_file_colmap)
@@ -210,7 +211,7 @@ def read_frames_file(path: Path) -> FramesFile:
 def _matrix(value: Any, shape: tuple[int, int]) -> Float64[np.ndarray, "r c"] | None:
     try:
         matrix = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if matrix.shape == (4, 4) and shape == (3, 4):
         matrix = matrix[:3]
@@ -247,7 +248,7 @@ def _posed_photo(
 ) -> PosedPhoto | None:
     path = folder.file(name)
     if path is None:
-        problems.append(f"photo {folder.path / name} is missing")
+        problems.append(folder.problem(name))
         return None
     try:
         T_world_cam = _pose(frame, name)
@@ -255,11 +256,25 @@ def _posed_photo(
     except InputError as error:
         problems.append(str(error))
         return None
-    mask = frame.get("mask_path")
-    mask_path = file.folder / mask if isinstance(mask, str) and mask else None
+    mask_path = _mask_path(file, frame, problems)
     # The photo's own ending makes the name, so that what is written under the name has a format.
-    name = path.relative_to(folder.path).as_posix()
+    name = folder.candidates(name)[0]
     return PosedPhoto(name=name, colmap_camera=camera, T_world_cam=T_world_cam, mask_path=mask_path)
+
+
+def _mask_path(file: FramesFile, frame: Mapping[str, Any], problems: list[str]) -> Path | None:
+    """The mask's file as a frame names it, perhaps with backslashes or in another case or Unicode form."""
+    name = frame.get("mask_path")
+    if not isinstance(name, str) or not name:
+        return None
+    place = file.folder / PurePosixPath(name.replace("\\", "/")).parent
+    # Windows' drives lead nowhere here, and hidden folders are left alone in listings only.
+    beside = listed(place) if place.is_dir() else None
+    found = [] if beside is None else beside.candidates(PurePosixPath(name.replace("\\", "/")).name)
+    if len(found) > 1:
+        problems.append(f"mask {name} may be {' or '.join(found[:4])} in {place}: rename or remove all but one")
+        return None
+    return place / found[0] if found else file.folder / name.replace("\\", "/")
 
 
 def _pose(frame: Mapping[str, Any], name: str) -> Float64[np.ndarray, "4 4"]:
@@ -283,16 +298,21 @@ def _lens(values: Mapping[str, Any], path: Path) -> pycolmap.Camera:
     Raises:
         InputError: The values are not those of a camera.
     """
-    numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
+    given = {key: values[key] for key in LENS_KEYS if values.get(key) is not None}
+    numbers = {key: finite_number(value, f'photo {path}: "{key}"') for key, value in given.items()}
     if not {"w", "h"} <= numbers.keys():
         size = photo_size(path)
         numbers = {"w": size[0], "h": size[1], **numbers}
-    width, height = int(numbers["w"]), int(numbers["h"])
-    angle_x, angle_y = numbers.get("camera_angle_x"), numbers.get("camera_angle_y")
-    if "fl_x" not in numbers and angle_x is not None:
-        numbers["fl_x"] = 0.5 * width / math.tan(0.5 * angle_x)
-    if "fl_y" not in numbers and angle_y is not None and "fl_x" not in values:
-        numbers["fl_y"] = 0.5 * height / math.tan(0.5 * angle_y)
+    width, height = (num_pixels(numbers[key], f'photo {path}: "{key}"') for key in ("w", "h"))
+    angles = {
+        key: angle(numbers[key], f'photo {path}: "{key}"', math.pi)
+        for key in ("camera_angle_x", "camera_angle_y")
+        if key in numbers
+    }
+    if "fl_x" not in numbers and "camera_angle_x" in angles:
+        numbers["fl_x"] = 0.5 * width / math.tan(0.5 * angles["camera_angle_x"])
+    if "fl_y" not in numbers and "camera_angle_y" in angles and "fl_x" not in given:
+        numbers["fl_y"] = 0.5 * height / math.tan(0.5 * angles["camera_angle_y"])
     if "fl_x" not in numbers:
         raise InputError(f'photo {path}: there is no focal length: neither "fl_x" nor "camera_angle_x"')
     defaults = {"fl_y": numbers["fl_x"], "cx": width / 2, "cy": height / 2}
@@ -320,7 +340,7 @@ def _lens(values: Mapping[str, Any], path: Path) -> pycolmap.Camera:
 
 def _points(file: FramesFile, photos: Sequence[PosedPhoto], problems: list[str]) -> Points:
     named = file.content.get("ply_file_path")
-    path = file.folder / (named if isinstance(named, str) and named else POINTS_FILE)
+    path = file.folder / (named.replace("\\", "/") if isinstance(named, str) and named else POINTS_FILE)
     if path.is_file():
         try:
             points = read_points_ply(path)

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from splat_recon.errors import InputError
+from splat_recon.io.photo_names import bare, folded
 
 DEFAULT_TEST_EVERY = 8
 """Without a splits file, every this-many-th view tests, the first one included (the literature's convention)."""
@@ -143,15 +144,13 @@ def _json_object(path: Path) -> dict[str, Any]:
 def _found_among(file_paths: Sequence[str], names: Sequence[str]) -> list[str]:
     """The views that paths in a JSON file stand for: with or without ``images/`` before, with or without ending."""
     known = set(names)
-    by_stem = {PurePosixPath(name).with_suffix("").as_posix(): name for name in reversed(names)}
+    by_stem = {folded(bare(name)): name for name in reversed(names)} | {folded(name): name for name in names}
     found = []
     for file_path in file_paths:
         path = PurePosixPath(file_path.replace("\\", "/")).as_posix()
         options = [path, path.removeprefix("images/")]
-        options += [by_stem[one] for one in options if one in by_stem]
-        options += [
-            by_stem[bare] for one in options[:2] if (bare := str(PurePosixPath(one).with_suffix(""))) in by_stem
-        ]
+        options += [by_stem[folded(one)] for one in options if folded(one) in by_stem]
+        options += [by_stem[stem] for one in options[:2] if (stem := folded(bare(one))) in by_stem]
         found += [one for one in options if one in known][:1]
     return sorted(set(found))
 
@@ -193,23 +192,29 @@ def _by_pattern(names: Sequence[str], policy: str) -> tuple[list[str], list[str]
 def _by_list(path: Path, names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Views listed by name, with or without ending; empty lines and those that begin with # do not count."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"list of test views {path} cannot be read: {error}") from None
-    by_stem: dict[str, list[str]] = {}
-    for name in names:
-        by_stem.setdefault(PurePosixPath(name).with_suffix("").as_posix(), []).append(name)
     test, problems = [], []
     for line in lines:
         if not line or line.startswith("#"):
             continue
-        found = [line] if line in names else by_stem.get(line, [])
+        found = _meant(line, names)
         if len(found) != 1:
-            problems.append(f"{line} is {'the name of several views' if found else 'not in the scene'}")
+            several = f"the name of several views, {found[0]} and {found[1]}" if found else ""
+            problems.append(f"{line} is {several or 'not in the scene'}")
         test += found[:1]
     if problems:
         raise InputError.from_problems(f"list of test views {path}", problems)
     return sorted(set(names) - set(test)), sorted(set(test))
+
+
+def _meant(name: str, names: Sequence[str]) -> list[str]:
+    """The views that a name means: that of this name, else those that differ in case, Unicode form or ending only."""
+    if name in names:
+        return [name]
+    same = [one for one in names if folded(one) == folded(name)]
+    return same or [one for one in names if folded(bare(one)) == folded(name)]
 
 
 def _sparse(train: Sequence[str], test: Sequence[str], sparse: int, file: _SplitsFile | None) -> tuple[list[str], str]:
@@ -227,7 +232,7 @@ def _sparse(train: Sequence[str], test: Sequence[str], sparse: int, file: _Split
 
 def _read_splits_file(path: Path, names: Sequence[str]) -> _SplitsFile:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(
             f"split {path}: expected auto, every:N, names, glob:PATTERN, regex:PATTERN, or the path of a list "
@@ -237,7 +242,7 @@ def _read_splits_file(path: Path, names: Sequence[str]) -> _SplitsFile:
         raise InputError(f"splits file {path} cannot be read: {error}") from None
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"splits file {path} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise InputError(f'splits file {path}: expected an object with "train" and "test"')
@@ -267,7 +272,16 @@ def _name_list(value: Any, what: str, names: Sequence[str], problems: list[str])
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         problems.append(f"{what} must be a list of names")
         return ()
-    problems += [f"{what} names {name}, which the scene lacks" for name in value if name not in set(names)]
-    if len(set(value)) != len(value):
+    known, found = set(names), []
+    for name in value:
+        # A name in another Unicode form, or another case, is a name all the same.
+        meant = [name] if name in known else _meant(name, names)
+        if len(meant) == 1:
+            found += meant
+        elif meant:
+            problems.append(f"{what} names {name}, which may be {meant[0]} or {meant[1]}")
+        else:
+            problems.append(f"{what} names {name}, which the scene lacks")
+    if len(set(found)) != len(found):
         problems.append(f"{what} names a view twice")
-    return tuple(value)
+    return tuple(found)

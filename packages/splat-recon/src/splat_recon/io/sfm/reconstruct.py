@@ -152,7 +152,7 @@ def _prepare(workspace: Path, images: Path, names: Sequence[str], config: SfmCon
     path = workspace / "state.json"
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         before = None
     if before == state:
         _log.warning("going on with the interrupted run in %s", workspace)
