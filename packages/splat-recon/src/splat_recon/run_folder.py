@@ -266,9 +266,17 @@ def read_settings(run: RunFolder) -> dict[str, Any]:
     if not run.config.is_file():
         raise InputError(f"there is no run in {run.path}: expected the folder that `train --out` wrote (config.json)")
     settings = read_json(run.config).get("settings")
-    if not isinstance(settings, dict) or not set(SETTINGS) <= settings.keys():
+    if not isinstance(settings, dict) or not set(SETTINGS) <= settings.keys() or not _are_settings(settings):
         raise InputError(f"{run.config} is not the configuration of a `splat-recon train` run: name another --run")
     return settings
+
+
+def _are_settings(settings: Mapping[str, Any]) -> bool:
+    """Whether the settings that a run is read by again are of their kinds."""
+    texts = [settings["scene"], settings["split"], settings.get("images", "auto"), settings.get("model") or ""]
+    numbers = [number for name in ("sparse", "max_size") if (number := settings[name]) is not None]
+    counts = all(isinstance(number, int) and not isinstance(number, bool) and number > 0 for number in numbers)
+    return all(isinstance(text, str) for text in texts) and counts
 
 
 def write_cameras(

@@ -168,6 +168,13 @@ def colmap_camera(model: ColmapModel, image: ModelImage) -> pycolmap.Camera:
     camera = model.cameras.get(image.camera_id)
     if camera is None:
         raise InputError(f"camera {image.camera_id}, which photo {shown(image.name)} has, is not in the model")
+    if camera.model not in _models():
+        raise InputError(f"camera {image.camera_id}: the model {camera.model[:40]} is none of COLMAP's")
+    expected = len(pycolmap.Camera.create_from_model_name(1, camera.model, 1.0, 1, 1).params)
+    if len(camera.params) != expected:
+        raise InputError(
+            f"camera {image.camera_id}: the model {camera.model} is of {expected} parameters, not {len(camera.params)}"
+        )
     try:
         lens = pycolmap.Camera(
             camera_id=image.camera_id,
@@ -178,11 +185,7 @@ def colmap_camera(model: ColmapModel, image: ModelImage) -> pycolmap.Camera:
         )
     except (TypeError, ValueError, RuntimeError, IndexError, KeyError, OverflowError):
         size = f"{camera.width}x{camera.height}"[:40]
-        raise InputError(f"camera {image.camera_id}: a {camera.model[:40]} of {size} pixels is no camera") from None
-    known = pycolmap.Camera.create_from_model_name(1, camera.model, 1.0, 1, 1) if camera.model in _models() else None
-    if known is None or len(known.params) != len(camera.params):
-        what = "none of COLMAP's" if known is None else f"of {len(known.params)} parameters, not {len(camera.params)}"
-        raise InputError(f"camera {image.camera_id}: the model {camera.model[:40]} is {what}")
+        raise InputError(f"camera {image.camera_id}: the size {size} is not that of a photo") from None
     if problem := camera_problem(lens):
         raise InputError(f"camera {image.camera_id}: {problem}")
     return lens

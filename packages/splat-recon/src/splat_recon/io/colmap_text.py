@@ -106,6 +106,8 @@ def _line_by_line(path: Path, lines: list[tuple[int, str]]) -> list[ModelImage]:
     may_be_keypoints = False
     for number, line in lines:
         if not line.strip():
+            # An empty line is one of keypoints.
+            may_be_keypoints = False
             continue
         image = _image(line)
         if image is not None and not (may_be_keypoints and _is_keypoints(line)):
