@@ -1,6 +1,5 @@
 """The way back from the frame that nerfstudio trains in, as its runs keep it."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from splat_recon.errors import InputError
+from splat_recon.io.json_files import read_json_file
 
 DATAPARSER_TRANSFORMS = "dataparser_transforms.json"
 """Where a run of nerfstudio says how it moved and scaled the data."""
@@ -32,8 +32,8 @@ def colmap_from_nerfstudio(path: Path) -> Float64[np.ndarray, "4 4"]:
     file = path.parent / DATAPARSER_TRANSFORMS
     if not file.is_file():
         return np.eye(4)
+    content = read_json_file(file)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
         T_moved_colmap = np.eye(4)
         T_moved_colmap[:3] = np.array(content["transform"], dtype=np.float64)
         T_file_colmap = np.diag([*3 * [float(content["scale"])], 1.0]) @ T_moved_colmap

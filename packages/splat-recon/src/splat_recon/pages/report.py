@@ -201,6 +201,6 @@ def _times(evaluations: list[dict[str, Any]]) -> str:
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name, value in values.items():
+    for name, value in values.items() if isinstance(values, Mapping) else ():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return flat
