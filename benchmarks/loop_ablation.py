@@ -152,14 +152,15 @@ def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) ->
     from difix3d.progressive import ProgressiveTrainer
     from difix3d.targets import target_poses
     from difix_model.opening import FixerConfig
-    from splat_recon.config import AdcConfig, TrainConfig, regularized_for
+    from splat_recon.config import AdcConfig, TrainConfig
     from splat_recon.evaluate import evaluate
+    from splat_recon.few_photos import config_for_photos
 
     start = time.process_time()
     strategy = AdcConfig(cap_max=options.max_gaussians, reset_every=0)
     train = TrainConfig(strategy=strategy, seed=seed)
     if variant != "gsplat":
-        train = regularized_for(len(case.captured), train)
+        train = config_for_photos(case.captured, train)
     train = train.scaled_to(options.max_steps)
     config = changed(variant, ProgressiveConfig(train=train, hold_back=HoldBackConfig(share=0), seed=seed))
     extent = case.scene.extent or 1.0

@@ -12,8 +12,10 @@ import pytest
 import tyro
 from PIL import Image
 
+from splat_recon.scene.scene import View
 from splat_recon_app import cli, presets
 from splat_recon_app.__main__ import main
+from splat_render.cameras import Camera
 
 
 @pytest.fixture(scope="module")
@@ -372,6 +374,27 @@ def test_a_signal_saves_and_leaves_a_run_that_resumes(scene_folder: Path, tmp_pa
     assert json.loads((out / "metrics.json").read_text())["step"] == int(stop_at)
 
 
+def _photo() -> View:
+    camera = Camera(T_world_cam=np.eye(4), K=np.diag([4.0, 4, 1]), width=4, height=3)
+    return View(name="a", camera=camera, rgb_u8=np.full((3, 4, 3), 51, dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("flags", "num_photos", "expected"),
+    [
+        ([], 6, (0.2, 0.2, 0.2)),
+        ([], 40, (0.0, 0.0, 0.0)),
+        (["--background", "0", "0.5", "1"], 6, (0.0, 0.5, 1.0)),
+        (["--background", "0", "0.5", "1"], 40, (0.0, 0.5, 1.0)),
+    ],
+)
+def test_the_color_behind_few_photos_is_theirs_unless_a_flag_says_otherwise(
+    flags: list[str], num_photos: int, expected: tuple[float, float, float]
+):
+    args = tyro.cli(cli.Train, args=["--scene", "scene", "--out", "out", *flags])
+    assert presets.train_config(args, "cpu", [_photo()] * num_photos).background == expected
+
+
 @pytest.mark.parametrize(
     ("flags", "num_photos", "expected"),
     [
@@ -385,5 +408,5 @@ def test_few_photos_are_regularized_unless_flags_say_otherwise(
     flags: list[str], num_photos: int, expected: tuple[float, float, float]
 ):
     args = tyro.cli(cli.Train, args=["--scene", "scene", "--out", "out", *flags])
-    config = presets.train_config(args, "cpu", num_photos=num_photos)
+    config = presets.train_config(args, "cpu", [_photo()] * num_photos)
     assert (config.dropout, config.opacity_reg, config.scale_reg) == expected

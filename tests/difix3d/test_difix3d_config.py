@@ -167,6 +167,20 @@ def test_few_photos_are_regularized_where_the_training_is_our_own():
     assert dropout(RunSettings(from_ply="splat.ply"), 6) == 0
 
 
+def test_the_background_of_few_photos_is_theirs_and_of_a_finished_splat_its_own():
+    def background(settings: RunSettings, num_photos: int) -> tuple[float, float, float]:
+        known = {"background": (0.1, 0.2, 0.3), "start_background": (0.7, 0.8, 0.9)}
+        return progressive_config(for_photos(resolved(settings, "cpu"), num_photos, **known)).train.background
+
+    assert background(RunSettings(), 6) == (0.1, 0.2, 0.3)
+    assert background(RunSettings(), 40) == background(RunSettings(from_ply="splat.ply"), 6) == (0.7, 0.8, 0.9)
+    assert background(RunSettings(background=(0.0, 1.0, 0.0)), 6) == (0.0, 1.0, 0.0)
+    asked = RunSettings(background=(0.0, 1.0, 0.0))
+    assert RunSettings.from_dict(json.loads(json.dumps(asked.to_dict()))) == asked
+    with pytest.raises(ValueError, match="background must be three values"):
+        RunSettings(background=(0.0, 1.0, 2.0))
+
+
 def test_settings_resolve_to_configs():
     demo = resolved(RunSettings(), "cpu")
     begins = ("scene", "from_checkpoint", "from_ply", "agreement", "reference_agreement", "max_turn_degrees", "base")

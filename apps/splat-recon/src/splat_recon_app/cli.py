@@ -222,6 +222,10 @@ class Export:
     splats: SplatsFile = None
     """Splat file to convert instead: .ply, .compressed.ply, .spz or .splat."""
 
+    background_shell: bool = False
+    """Put the color that the splats were trained before into the file as a far shell of Gaussians, for viewers that do
+    not read what the file says of it."""
+
     def __post_init__(self) -> None:
         _check_source(self.run, self.splats)
 

@@ -25,25 +25,38 @@ def export(args: cli.Export) -> int:
     run_folder.check_writable(args.out.parent)
     with logging_to(None):
         if args.splats is not None:
-            _convert(args.splats, args.out)
+            _convert(args.splats, args.out, background_shell=args.background_shell)
         else:
-            _export(RunFolder(args.run or Path()), args.out)
+            _export(RunFolder(args.run or Path()), args.out, background_shell=args.background_shell)
     print(args.out)
     return 0
 
 
-def _export(run: RunFolder, target: Path) -> None:
+def _export(run: RunFolder, target: Path, *, background_shell: bool) -> None:
     from splat_recon.trained import TrainedSplats, export_splats
 
     _, T_scene_colmap = run_folder.read_cameras(run)
     splats = TrainedSplats.newest(run.checkpoints)
-    export_splats(target, splats.gaussians, T_scene_colmap, antialiased=splats.config.antialiased)
+    export_splats(
+        target,
+        splats.gaussians,
+        T_scene_colmap,
+        antialiased=splats.config.antialiased,
+        background=splats.config.background,
+        background_shell=background_shell,
+    )
 
 
-def _convert(source: Path, target: Path) -> None:
+def _convert(source: Path, target: Path, *, background_shell: bool) -> None:
+    from dataclasses import replace
+
+    from splat_render.files.background import BLACK
     from splat_render.files.formats import read_splats, write_splats
+    from splat_render.shell import with_shell
 
     with console.status("converting"):
         content = read_splats(source)
+        if background_shell:
+            content = replace(content, gaussians=with_shell(content.gaussians, content.background or BLACK))
         write_splats(target, content)
     console.print(f"{len(content.gaussians):,} Gaussians, SH degree {content.gaussians.sh_degree_max}")

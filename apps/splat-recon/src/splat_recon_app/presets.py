@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from splat_recon.config import TrainConfig, absgrad_config, antialiased_config, mcmc_config, regularized_for
+from splat_recon.config import TrainConfig, absgrad_config, antialiased_config, mcmc_config
+from splat_recon.few_photos import config_for_photos
 from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
 from splat_recon_app import cli
 
 if TYPE_CHECKING:
-    from splat_recon.scene.scene import Scene
+    from splat_recon.scene.scene import Scene, View
     from splat_recon.stereo.start import StereoStart
 
 SHORT_RUN = 7000
@@ -30,13 +32,13 @@ APPEARANCES = {"none": None, "exposure": ExposureConfig(), "bilateral": Bilatera
 """What `--appearance` stands for."""
 
 
-def train_config(args: cli.Train, device: str, *, num_photos: int) -> TrainConfig:
+def train_config(args: cli.Train, device: str, photos: Sequence[View]) -> TrainConfig:
     """The configuration of a run: the preset, scaled to the number of steps that suits the device, and the flags.
 
     Args:
         args: The flags.
         device: Kind of the device, "cpu" or "cuda".
-        num_photos: How many photos there are to train on.
+        photos: What is trained on.
     """
     on_cpu = device == "cpu"
     max_steps = args.max_steps or (cli.CPU_MAX_STEPS if on_cpu else cli.CUDA_MAX_STEPS)
@@ -45,7 +47,7 @@ def train_config(args: cli.Train, device: str, *, num_photos: int) -> TrainConfi
     if args.preset == "mcmc" and max_steps < SHORT_RUN:
         config = replace(config, init_opacity=TrainConfig().init_opacity, init_scale=TrainConfig().init_scale)
     config = replace(config, strategy=replace(config.strategy, cap_max=cap_max))
-    config = regularized_for(num_photos, config)
+    config = config_for_photos(photos, config, background=args.background)
     return replace(with_flags(config, args).scaled_to(max_steps), seed=args.seed)
 
 

@@ -72,7 +72,7 @@ def _train(args: cli.Train, run: RunFolder) -> int:
     scene, split = _read(args, presets.max_size(args, where))
     run_folder.check_outputs(run, scene)
     stereo = stereo_start(args, scene, split, run, presets.max_size(args, where))
-    scene, config = presets.with_stereo(scene, presets.train_config(args, where, num_photos=len(split.train)), stereo)
+    scene, config = presets.with_stereo(scene, presets.train_config(args, where, scene.select(split.train)), stereo)
     settings = presets.run_settings(args, config, where, stereo)
     if args.resume:
         run_folder.check_same(run, settings)
@@ -174,7 +174,12 @@ def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
         color_corrected=trainer.config.appearance is not None,
     )
     write_refined_cameras(trainer, run, split.train)
-    antialiased = trainer.config.antialiased
-    export_splats(run.point_cloud, trainer.gaussians, trainer.scene.T_scene_colmap, antialiased=antialiased)
+    export_splats(
+        run.point_cloud,
+        trainer.gaussians,
+        trainer.scene.T_scene_colmap,
+        antialiased=trainer.config.antialiased,
+        background=trainer.config.background,
+    )
     write_report(run)
     logger.info("done: %s", run.point_cloud)

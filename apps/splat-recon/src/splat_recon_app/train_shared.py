@@ -61,7 +61,7 @@ def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
     run_folder.check_outputs(run, scene)
     # Every process matches for itself, with the same result.
     stereo = stereo_start(args, scene, split, run, presets.max_size(args, kind))
-    scene, config = presets.with_stereo(scene, presets.train_config(args, kind, num_photos=len(split.train)), stereo)
+    scene, config = presets.with_stereo(scene, presets.train_config(args, kind, scene.select(split.train)), stereo)
     settings = presets.run_settings(args, config, kind, stereo)
     if args.resume:
         run_folder.check_same(run, settings)
@@ -140,6 +140,12 @@ def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
         step=trainer.step,
         num_gaussians=len(gaussians),
     )
-    export_splats(run.point_cloud, gaussians, scene.T_scene_colmap, antialiased=config.antialiased)
+    export_splats(
+        run.point_cloud,
+        gaussians,
+        scene.T_scene_colmap,
+        antialiased=config.antialiased,
+        background=config.background,
+    )
     write_report(run)
     print(run.point_cloud)

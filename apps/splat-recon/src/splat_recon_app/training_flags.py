@@ -25,6 +25,10 @@ class TrainingFlags:
     random_background: bool = False
     """Train before random backgrounds, which keeps surfaces opaque; for photos without transparent parts."""
 
+    background: tuple[float, float, float] | None = None
+    """Color behind everything, three values in [0, 1]. Left out: the mean color of up to twelve training photos (or the
+    one color that a quarter of their pixels has), else black."""
+
     opacity_reg: float | None = None
     """Weight of the mean opacity in the loss. Left out: 0.01 with mcmc and for up to twelve training photos, else 0."""
 

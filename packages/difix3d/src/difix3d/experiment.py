@@ -43,7 +43,7 @@ from difix3d.settings import (
     resolved,
     start_config,
 )
-from difix3d.start import start_gaussians
+from difix3d.start import start_background, start_gaussians
 from difix3d.stereo_start import keep_stereo, kept_stereo, stereo_matching
 from difix3d.target_config import FileTargets
 from difix3d.targets import target_poses
@@ -51,6 +51,7 @@ from difix3d.track import begun, forked
 from difix_model.references.poses import pose_distances
 from splat_recon.errors import DivergedError
 from splat_recon.evaluate import evaluate
+from splat_recon.few_photos import photo_background
 from splat_recon.metrics import make_lpips
 from splat_recon.trained import export_ply
 from splat_recon.trainer import SplatTrainer
@@ -179,7 +180,12 @@ class Experiment:
         self.settings = resolved(self.settings, device)
         loaded = load_scene(self.settings)
         self.scene, self.split, self.points = loaded.scene, loaded.split, loaded.points
-        self.settings = for_photos(self.settings, len(self.split.train))
+        self.settings = for_photos(
+            self.settings,
+            len(self.split.train),
+            background=photo_background(self.scene.select(self.split.train)),
+            start_background=start_background(start_config(self.settings)),
+        )
         self.config = progressive_config(self.settings)
         yield Progress(phase=phase, done=1, total=3, note="fixer")
         self.device = device
@@ -401,7 +407,12 @@ class Experiment:
             yield Progress(phase="compare", done=len(results), total=4)
         with as_input_error():
             for name, trainer in (("plain", plain), ("loop", loop)):
-                export_ply(self.folder.path / f"{name}.ply", trainer.gaussians, self.scene.T_scene_colmap)
+                export_ply(
+                    self.folder.path / f"{name}.ply",
+                    trainer.gaussians,
+                    self.scene.T_scene_colmap,
+                    background=trainer.config.background,
+                )
             write_comparison(self.folder.images, self.held_out, results, self.scene.names)
             fixes_film = self._has_fixer and not final_fix_changes_nothing(results)
             shown = write_film(

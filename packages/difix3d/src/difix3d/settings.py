@@ -36,6 +36,7 @@ from difix3d.target_config import (
 from difix_model.gate.config import GateName
 from difix_model.opening import FixerConfig, Precision
 from splat_recon.config import FEW_PHOTOS, AdcConfig, TrainConfig, regularized_for
+from splat_render.files.background import BLACK
 
 TARGETS: dict[str, type] = {
     "photos-between": AroundTargets,
@@ -188,6 +189,11 @@ class RunSettings:
     """A round first fixes so many of its novel views, those farthest from any photo; where the fixer leaves even these
     as they are, the others stay as they are too (preset short). 0 fixes all."""
 
+    background: tuple[float, float, float] | None = None
+    """Color behind everything, three values in [0, 1], in all trainings, renders and exported splats. None: the mean
+    color of up to twelve training photos (or the one color that a quarter of their pixels has), where they are
+    regularized, and else black, or what the finished splat says."""
+
     fixer_offload: bool = False
     """With a GPU: keep the fixer's network in the CPU's memory, and on the GPU only while a round or the comparison is
     fixed. Slower, and leaves the GPU's memory to the splat."""
@@ -263,6 +269,8 @@ class RunSettings:
             raise ValueError(f"image_memory must be positive and finite, got {self.image_memory}")
         if self.num_probe_views < 0:
             raise ValueError(f"num_probe_views must be at least 0, got {self.num_probe_views}")
+        if self.background is not None and not all(0 <= value <= 1 for value in self.background):
+            raise ValueError(f"background must be three values in [0, 1], got {self.background}")
         if self.seed > MAX_SEED:
             raise ValueError(f"seed must be at most {MAX_SEED}, got {self.seed}")
         if self.loop == "distillation" and (self.preset != "short" or start_config(self) is not None):
@@ -289,6 +297,8 @@ class RunSettings:
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise InputError(f"unknown settings: {', '.join(unknown)}")
+        if values.get("background") is not None:
+            values = {**values, "background": tuple(values["background"])}
         try:
             return cls(**values)
         except (TypeError, ValueError) as error:
@@ -322,8 +332,21 @@ def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettin
     return RunSettings(**values)
 
 
-def for_photos(settings: RunSettings, num_photos: int) -> RunSettings:
-    """Resolved settings with what depends on the number of training photos filled in."""
+def for_photos(
+    settings: RunSettings,
+    num_photos: int,
+    *,
+    background: tuple[float, float, float] = BLACK,
+    start_background: tuple[float, float, float] = BLACK,
+) -> RunSettings:
+    """Resolved settings with what depends on the training photos filled in.
+
+    Args:
+        settings: Resolved.
+        num_photos: How many training photos there are.
+        background: The color that they suggest, taken if they are few and regularized.
+        start_background: The color that a finished splat stands before, taken otherwise.
+    """
     loop = settings.loop
     if loop == "auto":
         loop = "distillation" if MIN_PHOTOS_TO_DISTILL <= num_photos <= FEW_PHOTOS else "rounds"
@@ -332,6 +355,8 @@ def for_photos(settings: RunSettings, num_photos: int) -> RunSettings:
     given = {name: value for name in defaults if (value := getattr(settings, name)) is not None}
     regularized = own and num_photos <= FEW_PHOTOS if settings.regularized is None else settings.regularized
     values = {**defaults, **given, "loop": loop, "regularized": regularized}
+    if settings.background is None:
+        values["background"] = background if regularized and num_photos <= FEW_PHOTOS else start_background
     if loop == "distillation":
         values["hold_back"] = 0.0
     return replace(settings, **values)
@@ -434,6 +459,7 @@ def _train_config(settings: RunSettings) -> TrainConfig:
         train = TrainConfig(strategy=strategy, seed=settings.seed).scaled_to(max_steps)
     if settings.regularized:
         train = regularized_for(FEW_PHOTOS, train)
+    train = replace(train, background=settings.background or BLACK)
     if start_config(settings) is None:
         return train
     # A finished splat is not to be shaken: it has its view-dependent colours, and learns slowly from there.

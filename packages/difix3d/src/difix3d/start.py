@@ -16,10 +16,12 @@ import torch
 from difix3d.config import StartConfig
 from difix3d.errors import InputError, as_input_error
 from splat_recon.checkpoint import gaussians_from_tensors, newest_checkpoint, read_checkpoint
+from splat_recon.config import TrainConfig
 from splat_recon.io.nerfstudio_frame import colmap_from_nerfstudio
 from splat_recon.scene.normalize import gsplat_frame
 from splat_recon.scene.scene import Scene
-from splat_render.files.formats import read_splats
+from splat_render.files.background import BLACK, Background
+from splat_render.files.formats import read_background, read_splats
 from splat_render.gaussians import Gaussians
 from splat_render.poses import inverse, rigid
 from splat_render.transform import transformed
@@ -60,8 +62,28 @@ def start_gaussians(config: StartConfig, scene: Scene) -> Gaussians:
         return _of_ours(path, scene)
 
 
+def start_background(config: StartConfig | None) -> Background:
+    """The color that a finished splat stands before: what its file or checkpoint says, else black.
+
+    Raises:
+        InputError: The file says it wrongly.
+    """
+    if config is None:
+        return BLACK
+    path = Path(config.path)
+    with as_input_error():
+        if config.kind == "ply":
+            return read_background(path) or BLACK
+        folder = None if path.suffix == ".pt" else _checkpoint_folder(path)
+        return BLACK if folder is None else TrainConfig.from_dict(read_checkpoint(folder)[0]["config"]).background
+
+
+def _checkpoint_folder(path: Path) -> Path | None:
+    return next((found for found in _places(path) if found is not None and (found / "state.json").is_file()), None)
+
+
 def _of_ours(path: Path, scene: Scene) -> Gaussians:
-    folder = next((found for found in _places(path) if found is not None and (found / "state.json").is_file()), None)
+    folder = _checkpoint_folder(path)
     if folder is None:
         raise InputError(f"{path} holds no checkpoint: expected a run's folder, its checkpoint, or gsplat's .pt file")
     state, tensors = read_checkpoint(folder)

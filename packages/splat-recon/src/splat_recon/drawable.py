@@ -9,6 +9,7 @@ import torch
 from splat_recon.errors import InputError
 from splat_recon.trained import TrainedSplats
 from splat_render.cameras import Camera
+from splat_render.files.background import BLACK, Background
 from splat_render.files.formats import SplatFile, near_zero, read_splats
 from splat_render.files.world_offset import ZERO, Offset
 from splat_render.gaussians import Gaussians
@@ -53,10 +54,13 @@ class DrawableSplats:
         )
 
     @classmethod
-    def of_file(
-        cls, path: Path, *, device: str = "cpu", background: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    ) -> "DrawableSplats":
-        """The Gaussians of a file, in COLMAP's frame.
+    def of_file(cls, path: Path, *, device: str = "cpu", background: Background | None = None) -> "DrawableSplats":
+        """The Gaussians of a file, in COLMAP's frame, before the background that it names, or black.
+
+        Args:
+            path: The file.
+            device: Where they render.
+            background: In place of the file's; sRGB in [0, 1].
 
         Raises:
             InputError: The file is no splat file that can be read, or holds nothing to look at.
@@ -68,7 +72,7 @@ class DrawableSplats:
             gaussians=content.gaussians.to(device),
             sh_degree=content.gaussians.sh_degree_max,
             config=RenderConfig(antialiased=content.antialiased),
-            background=background,
+            background=background if background is not None else content.background or BLACK,
             device=device,
             offset=content.offset,
         )

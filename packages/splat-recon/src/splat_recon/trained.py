@@ -10,6 +10,7 @@ from splat_recon.checkpoint import gaussians_from_tensors, newest_checkpoint, re
 from splat_recon.config import TrainConfig
 from splat_recon.errors import InputError
 from splat_render.cameras import Camera
+from splat_render.files.background import BLACK, Background, background_comments
 from splat_render.files.formats import SplatFile, write_splats
 from splat_render.files.ply import write_ply
 from splat_render.files.world_offset import comments_of, offset_for
@@ -17,6 +18,7 @@ from splat_render.gaussians import Gaussians
 from splat_render.output import RenderOutput
 from splat_render.poses import decompose_similarity, inverse
 from splat_render.rasterizer import RenderConfig, make_rasterizer
+from splat_render.shell import with_shell
 from splat_render.transform import transformed
 
 
@@ -79,17 +81,26 @@ class TrainedSplats:
             return rasterize(self.gaussians, camera, sh_degree=self.sh_degree, background=background)
 
 
-def export_ply(path: Path, gaussians: Gaussians, T_scene_colmap: np.ndarray) -> None:
+def export_ply(path: Path, gaussians: Gaussians, T_scene_colmap: np.ndarray, *, background: Background = BLACK) -> None:
     """`export_splats` for the layout that everything reads.
 
     Raises:
         InputError: The file cannot be written.
     """
-    content = _in_world(gaussians, T_scene_colmap, antialiased=False)
-    write_ply(path, content.gaussians, comments=comments_of(content.offset))
+    content = _in_world(gaussians, T_scene_colmap, antialiased=False, background=background)
+    lines = [*comments_of(content.offset), *background_comments(background)]
+    write_ply(path, content.gaussians, comments=lines)
 
 
-def export_splats(path: Path, gaussians: Gaussians, T_scene_colmap: np.ndarray, *, antialiased: bool = False) -> None:
+def export_splats(
+    path: Path,
+    gaussians: Gaussians,
+    T_scene_colmap: np.ndarray,
+    *,
+    antialiased: bool = False,
+    background: Background = BLACK,
+    background_shell: bool = False,
+) -> None:
     """Write Gaussians in COLMAP's frame, where the photos' own cameras are, in the format that the name asks for.
 
     Where that frame's origin is far from the scene, positions are written less an offset that the file names
@@ -100,11 +111,16 @@ def export_splats(path: Path, gaussians: Gaussians, T_scene_colmap: np.ndarray, 
         gaussians: In the scene's frame.
         T_scene_colmap: Similarity from COLMAP's frame to the scene's.
         antialiased: Whether they were trained with antialiased rendering, which the file says.
+        background: The color that they were trained before, which the file says; sRGB in [0, 1].
+        background_shell: Whether a far shell of Gaussians shows that color (`splat_render.shell`), for viewers that do
+            not read what the file says.
 
     Raises:
         InputError: The file cannot be written, or its ending is another.
     """
-    write_splats(path, _in_world(gaussians, T_scene_colmap, antialiased=antialiased))
+    if background_shell:
+        gaussians = with_shell(gaussians, background)
+    write_splats(path, _in_world(gaussians, T_scene_colmap, antialiased=antialiased, background=background))
 
 
 def in_colmap_frame(gaussians: Gaussians, T_scene_colmap: np.ndarray) -> Gaussians:
@@ -112,7 +128,9 @@ def in_colmap_frame(gaussians: Gaussians, T_scene_colmap: np.ndarray) -> Gaussia
     return transformed(gaussians.detach().to("cpu"), np.linalg.inv(T_scene_colmap))
 
 
-def _in_world(gaussians: Gaussians, T_scene_colmap: np.ndarray, *, antialiased: bool) -> SplatFile:
+def _in_world(
+    gaussians: Gaussians, T_scene_colmap: np.ndarray, *, antialiased: bool, background: Background
+) -> SplatFile:
     """In COLMAP's frame, less an offset where its origin is far away."""
     T_colmap_scene = inverse(T_scene_colmap)
     # The scene's own unit is the distance of its cameras from what they look at.
@@ -120,4 +138,4 @@ def _in_world(gaussians: Gaussians, T_scene_colmap: np.ndarray, *, antialiased: 
     offset = offset_for(T_colmap_scene[:3, 3], unit)
     T_colmap_scene[:3, 3] -= offset
     near = transformed(gaussians.detach().to("cpu"), T_colmap_scene)
-    return SplatFile(gaussians=near, antialiased=antialiased, offset=offset)
+    return SplatFile(gaussians=near, antialiased=antialiased, offset=offset, background=background)

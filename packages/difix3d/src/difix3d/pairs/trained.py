@@ -9,7 +9,8 @@ from jaxtyping import UInt8
 from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.made import MadePair, ranked_references
 from output_files import output_names
-from splat_recon.config import MIN_GAUSSIANS, AdcConfig, TrainConfig, mcmc_config, regularized_for
+from splat_recon.config import MIN_GAUSSIANS, AdcConfig, TrainConfig, mcmc_config
+from splat_recon.few_photos import config_for_photos
 from splat_recon.scene.scene import Scene, View
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
@@ -22,7 +23,7 @@ GAUSSIANS_PER_PIXEL = (0.1, 0.4)
 """The cap on the number of Gaussians is drawn between these shares of a photo's pixels."""
 
 REGULARIZED_PROB = 0.5
-"""Share of trainings that are regularized as `regularized_for` says, where there are few photos."""
+"""Fraction of trainings that are as `config_for_photos` says, where there are few photos."""
 
 RANDOM_BACKGROUND_PROB = 0.3
 """Share of trainings with a random background colour at each step, which closes holes."""
@@ -97,7 +98,7 @@ def _train_config(views: Sequence[View], config: PairsConfig, rng: np.random.Gen
     else:
         base = TrainConfig(strategy=AdcConfig(cap_max=cap_max))
     if rng.random() < REGULARIZED_PROB:
-        base = regularized_for(len(views), base)
+        base = config_for_photos(views, base)
     return dataclasses.replace(
         base.scaled_to(config.max_steps),
         sh_degree=int(rng.choice([0, 1, 3])),

@@ -3,11 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from splat_render.errors import InputError
 from splat_render.files import compressed_ply, ply, splat, spz
+from splat_render.files.background import (
+    Background,
+    background_comments,
+    background_in,
+    read_background_sidecar,
+    write_background_sidecar,
+)
 from splat_render.files.folders import splat_file
 from splat_render.files.world_offset import (
     FAR,
@@ -25,6 +33,9 @@ from splat_render.gaussians import Gaussians
 ENDINGS = (".compressed.ply", ".ply", ".spz", ".splat")
 """Endings of splat files; the longer of two that fit counts."""
 
+HEADER_BYTES = 2**16
+"""A PLY file's header ends within so many."""
+
 MIP_COMMENT = "SplatRenderMode: mip"
 """Line in a PLY header by which tools say that splats are made for antialiased rendering."""
 
@@ -41,6 +52,9 @@ class SplatFile:
 
     offset: Offset = ZERO
     """What to add to their positions for the world's coordinates; zero unless the world's origin is far away."""
+
+    background: Background | None = None
+    """The color behind them, sRGB in [0, 1]; None where the file does not say."""
 
 
 def ending_of(path: Path | str) -> str:
@@ -69,15 +83,17 @@ def write_splats(path: Path | str, content: SplatFile, *, comments: Sequence[str
     """
     ending = ending_of(path)
     lines = [*comments, MIP_COMMENT] if content.antialiased else list(comments)
-    lines += comments_of(content.offset)
+    lines += [*comments_of(content.offset), *background_comments(content.background)]
     if ending == ".spz":
         # Fixed-point positions: what is far from zero would be rounded to whole units.
         content = near_zero(content)
         spz.write_spz(path, content.gaussians, antialiased=content.antialiased)
         write_sidecar(Path(path), content.offset)
+        write_background_sidecar(Path(path), content.background)
     elif ending == ".splat":
         splat.write_splat(path, content.gaussians)
         write_sidecar(Path(path), content.offset)
+        write_background_sidecar(Path(path), content.background)
     elif ending == ".compressed.ply":
         compressed_ply.write_compressed_ply(path, content.gaussians, comments=lines)
     else:
@@ -97,9 +113,9 @@ def read_splats(path: Path | str) -> SplatFile:
     ending = ending_of(path)
     if ending == ".spz":
         gaussians, antialiased = spz.read_spz(path)
-        return SplatFile(gaussians=gaussians, antialiased=antialiased, offset=read_sidecar(path))
+        return SplatFile(gaussians=gaussians, antialiased=antialiased, **_beside(path))
     if ending == ".splat":
-        return SplatFile(gaussians=splat.read_splat(path), offset=read_sidecar(path))
+        return SplatFile(gaussians=splat.read_splat(path), **_beside(path))
     data = ply.opened_ply(path)
     antialiased = any(line.strip() == MIP_COMMENT for line in data.comments) or bool(ply.mip_filters(data))
     taken_off = ply.double_offset(data)
@@ -107,7 +123,32 @@ def read_splats(path: Path | str) -> SplatFile:
         gaussians=ply.gaussians_of(data, path, taken_off=taken_off),
         antialiased=antialiased,
         offset=added(offset_in(data.comments, path), taken_off),
+        background=background_in(data.comments, path),
     )
+
+
+def read_background(path: Path | str) -> Background | None:
+    """The background that a splat file names; None where it says nothing, or cannot be read.
+
+    Raises:
+        InputError: It is named wrongly, or the name of the file has another ending.
+    """
+    path = splat_file(Path(path))
+    if ending_of(path) in (".spz", ".splat"):
+        return read_background_sidecar(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEADER_BYTES)
+    except OSError:
+        return None
+    lines = head.partition(b"end_header")[0].decode("ascii", errors="replace").splitlines()
+    comments = [line.removeprefix("comment ") for line in lines if line.startswith("comment ")]
+    return background_in(comments, path)
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """What files beside a splat file of a format without words say."""
+    return {"offset": read_sidecar(path), "background": read_background_sidecar(path)}
 
 
 def near_zero(content: SplatFile, *, far: float = FAR) -> SplatFile:
@@ -122,8 +163,4 @@ def near_zero(content: SplatFile, *, far: float = FAR) -> SplatFile:
     if offset == ZERO:
         return content
     near = (means.double() - torch.tensor(offset, dtype=torch.float64, device=means.device)).to(means.dtype)
-    return SplatFile(
-        gaussians=replace(content.gaussians, means=near),
-        antialiased=content.antialiased,
-        offset=added(content.offset, offset),
-    )
+    return replace(content, gaussians=replace(content.gaussians, means=near), offset=added(content.offset, offset))

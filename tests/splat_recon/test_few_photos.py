@@ -1,0 +1,94 @@
+"""Few photos: their mean color is behind everything, in training, in checkpoints and in what is exported."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splat_recon.config import FEW_PHOTOS, TrainConfig, regularized_for
+from splat_recon.drawable import DrawableSplats
+from splat_recon.few_photos import config_for_photos, photo_background
+from splat_recon.scene.normalize import normalized
+from splat_recon.scene.scene import View
+from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon.trained import TrainedSplats, export_ply, export_splats
+from splat_recon.trainer import SplatTrainer
+from splat_recon.views.view_set import ViewSet
+from splat_render.cameras import Camera
+from splat_render.poses import inverse, transform_camera
+
+
+def photo(rgb_u8: np.ndarray, mask: np.ndarray | None = None) -> View:
+    height, width = rgb_u8.shape[:2]
+    camera = Camera(T_world_cam=np.eye(4), K=np.diag([width, width, 1.0]), width=width, height=height)
+    return View(name="a", camera=camera, rgb_u8=rgb_u8, mask=mask)
+
+
+def noise(low: int, high: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(low, high, (64, 80, 3), dtype=np.uint8)
+
+
+def test_the_background_is_the_mean_color() -> None:
+    photos = [photo(noise(0, 100)), photo(noise(100, 200, 1))]
+    assert photo_background(photos) == pytest.approx([99.5 / 255] * 3, abs=2 / 255)
+    # What a mask leaves out does not count.
+    half = noise(0, 100)
+    half[:32] = noise(200, 255)[:32]
+    mask = np.ones((64, 80), dtype=bool)
+    mask[:32] = False
+    assert photo_background([photo(half, mask)]) == pytest.approx([49.5 / 255] * 3, abs=3 / 255)
+
+
+def test_a_backdrop_of_one_color_is_kept() -> None:
+    before_white = noise(0, 250)
+    before_white[:, :30] = 255
+    assert photo_background([photo(before_white)]) == (1.0, 1.0, 1.0)
+    before_white[:, 10:30] = noise(0, 250)[:, 10:30]
+    assert max(photo_background([photo(before_white)])) < 0.6
+
+
+def test_many_photos_and_given_colors_are_left_alone() -> None:
+    photos = [photo(noise(50, 150))] * (FEW_PHOTOS + 1)
+    assert config_for_photos(photos, TrainConfig()) == TrainConfig()
+    few = config_for_photos(photos[:3], TrainConfig())
+    assert few == replace(regularized_for(3, TrainConfig()), background=photo_background(photos[:3]))
+    assert config_for_photos(photos[:3], TrainConfig(), background=(0.0, 0.5, 1.0)).background == (0.0, 0.5, 1.0)
+
+
+def test_run_checkpoint_and_files_show_the_same(tmp_path: Path) -> None:
+    scene = normalized(
+        generate_scene(
+            3, SyntheticConfig(layout="table", num_views=6, width=48, height=36, num_points=60, samples_per_axis=1)
+        )
+    )
+    config = config_for_photos(scene.views, TrainConfig(max_steps=4, sh_degree=0))
+    assert min(config.background) > 0.05
+    trainer = SplatTrainer(scene, ViewSet.from_views(scene.views), config)
+    trainer.train_until(4)
+    trainer.save(tmp_path / "checkpoint")
+    camera = scene.views[0].camera
+    wanted = trainer.render(camera)
+    assert wanted.alpha.min() < 0.5  # Much of it is background.
+    kept = TrainedSplats.load(tmp_path / "checkpoint")
+    assert np.array_equal(kept.render(camera).rgb, wanted.rgb)
+    assert np.array_equal(DrawableSplats.of_run(kept).render(camera).rgb, wanted.rgb)
+    # Files are in COLMAP's frame.
+    in_colmap = transform_camera(inverse(scene.T_scene_colmap), camera)
+    export_ply(tmp_path / "a.ply", trainer.gaussians, scene.T_scene_colmap, background=config.background)
+    export_splats(tmp_path / "b.spz", trainer.gaussians, scene.T_scene_colmap, background=config.background)
+    for name, tolerance in (("a.ply", 2e-3), ("b.spz", 3e-2)):
+        shown = DrawableSplats.of_file(tmp_path / name).render(in_colmap)
+        assert float((shown.rgb - wanted.rgb).abs().mean()) < tolerance
+    black = DrawableSplats.of_file(tmp_path / "a.ply", background=(0.0, 0.0, 0.0)).render(in_colmap)
+    assert float((black.rgb - wanted.rgb).abs().mean()) > 0.05
+    # A viewer that reads no more than Gaussians sees the same in a file with a shell.
+    export_splats(
+        tmp_path / "c.ply",
+        trainer.gaussians,
+        scene.T_scene_colmap,
+        background=config.background,
+        background_shell=True,
+    )
+    shelled = DrawableSplats.of_file(tmp_path / "c.ply", background=(0.0, 0.0, 0.0)).render(in_colmap)
+    assert float((shelled.rgb - wanted.rgb).abs().max()) < 0.02
