@@ -164,3 +164,27 @@ def test_downloads_are_named_before_they_are_fetched(capsys):
 def test_unknown_commands_are_refused(capsys):
     assert run("paint") == 2
     assert "paint" in capsys.readouterr().err
+
+
+def test_trainings_follow_each_other_and_go_on(weights, tmp_path, capsys):
+    base = Path(weights[3])
+    shared = ["--loop.max-steps", "2", "--objects.size", "16", "--objects.num-objects", "2", "--objects.num-extra", "0",
+              "--train.batch-size", "1"]  # fmt: skip
+    network = ["--train.network.dim", "8", "--train.network.num-blocks", "1", "--train.network.num-heads", "2"]
+    assert run("train", "gsrecon", "--out", tmp_path / "recon", *shared, *network) == 0
+    assert (tmp_path / "recon" / "model" / "model.safetensors").is_file()
+    assert run("train", "gsrecon", "--out", tmp_path / "recon", *shared, *network) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    longer = [*shared, *network, "--loop.max-steps", "3", "--resume"]
+    assert run("train", "gsrecon", "--out", tmp_path / "recon", *longer) == 0
+    vae = ["--vae-config", base / "vae" / "config.json", "--gsrecon", tmp_path / "recon"]
+    image_vae = base / "vae" / "diffusion_pytorch_model.safetensors"
+    assert run("train", "gsvae", "--out", tmp_path / "vae", *vae, "--image-vae", image_vae, *shared) == 0
+    root = Path(weights[1])
+    (config,) = root.glob("gsdiff_gobj83k_sd15__render/checkpoints/*/unet_ema/config.json")
+    parts = ["--gsrecon", tmp_path / "recon", "--gsvae", tmp_path / "vae", "--base", base, "--network-config", config]
+    assert run("train", "denoiser", "--out", tmp_path / "denoiser", *parts, *shared) == 0
+    assert (tmp_path / "denoiser" / "model" / "config.json").is_file()
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "denoiser" / "model")
+    assert run("train", "denoiser", "--out", tmp_path / "other", *parts[2:], "--gsrecon", tmp_path, *shared) == 2
+    assert "no run folder" in capsys.readouterr().err

@@ -40,7 +40,8 @@ ALLOWED_FIRST_PARTY = {
     "difix3d_enhance_app": {"difix3d"},
     "difix3d_eval_app": {"difix3d", "output_files"},
     "embedded_weights": {"difix_model", "train_runs", "output_files"},
-    "diffsplat_app": {"diffsplat", "splat_render"},
+    "diffsplat_app": {"diffsplat", "splat_render", "train_runs"},
+    "diffsplat_small": {"diffsplat", "synthetic_objects", "train_runs"},
 }
 
 FORBIDDEN_THIRD_PARTY = {

@@ -1,4 +1,4 @@
-"""Dispatch `diffsplat`: generate, download."""
+"""Dispatch `diffsplat`: generate, download, train."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from importlib import import_module
 COMMANDS = {
     "generate": "diffsplat_app.generate",
     "download": "diffsplat_app.download",
+    "train": "diffsplat_app.train",
 }
 """Commands and the modules whose `main` runs them; only the one that is asked for is imported."""
 
@@ -16,7 +17,8 @@ USAGE = """usage: diffsplat COMMAND [options]
 Text or one image to a 3D Gaussian splat.
 
   generate   write splats, turntables and contact sheets for prompts, images or control maps
-  download   fetch published weights into the hub's cache, or say what is there
+  download   fetch published weights into the hub's cache, or say what would be fetched
+  train      train gsrecon, gsvae or a denoiser on generated objects
 
 Each answers --help.
 """

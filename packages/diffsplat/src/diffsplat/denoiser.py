@@ -293,6 +293,25 @@ def resized_rays(rays: Float[Tensor, "n c=6 h w"], height: int, width: int) -> F
     return functional.interpolate(rays, size=(height, width), mode="bilinear", align_corners=False)
 
 
+def load_widened(denoiser: MultiViewDenoiser, state: dict[str, Tensor], *, where: Path | str) -> None:
+    """Start from weights of the image model: input channels that it has not are zeros, a position embedding is cut.
+
+    Raises:
+        InputError: The weights do not fit otherwise.
+    """
+    from diffsplat.checkpoints import load_into
+
+    own, start = denoiser.network.state_dict(), dict(state)
+    for name in ("conv_in.weight", "pos_embed.proj.weight"):
+        if name in start and name in own and start[name].shape[1] < own[name].shape[1]:
+            wide = torch.zeros_like(own[name])
+            wide[:, : start[name].shape[1]] = start[name]
+            start[name] = wide
+    if denoiser.kind == "pixart":
+        start.pop("pos_embed.pos_embed", None)
+    load_into(denoiser.network, start, where=where)
+
+
 def read_network_config(path: Path) -> dict[str, Any]:
     """A network's configuration from a JSON file.
 

@@ -19,6 +19,7 @@ from diffsplat.pipeline import PipelineParts
 from diffsplat.schedulers import FLOW_SHIFT
 from diffsplat.stock import AutoencoderKL
 from diffsplat.text import ClipTextEncoder, Sd3TextEncoder, T5TextEncoder, TextEncoder
+from diffsplat.words import VOCABULARY_FILE, WordEncoder
 
 
 def loaded_parts(
@@ -65,14 +66,17 @@ def loaded_parts(
     if denoiser.takes_image != image:
         raise InputError(f"{denoiser_folder} has {denoiser.in_channels} input channels, which is no model "
                          f"{'with' if image else 'without'} an image")  # fmt: skip
+    own_base = root / "base"
+    if base is None and own_base.is_dir():
+        base = own_base
     base_folder = repository_folder(base or spec.base, BASE_FILES, fetch=fetch)
     vae_folder = _vae_folder(base_folder, vae or (spec.vae if base is None else None), fetch)
     vae_config = read_network_config(vae_folder / "config.json") if vae_folder is not None else None
     parts = PipelineParts(
         denoiser=denoiser,
         gsvae=_gsvae(tag_folder(spec.gsvae_tag), spec.family, vae_config, fetch),
-        noise_schedule=_noise_schedule(base_folder, spec.kind),
-        text_encoder=_text_encoder(base_folder, spec.kind, without_t5=without_t5, denoiser=denoiser),
+        noise_schedule=noise_schedule(base_folder, spec.kind),
+        text_encoder=text_encoder(base_folder, spec.kind, without_t5=without_t5, denoiser=denoiser),
         default_scheduler=spec.scheduler,
         default_steps=spec.num_steps,
         default_guidance=published.IMAGE_GUIDANCE if image else spec.guidance,
@@ -176,14 +180,26 @@ def _renamed_attention(state: dict[str, Any]) -> dict[str, Any]:
     return renamed
 
 
-def _noise_schedule(base: Path, kind: str) -> dict[str, Any]:
+def noise_schedule(base: Path, kind: str) -> dict[str, Any]:
+    """The noise levels of a base model.
+
+    Raises:
+        InputError: It has none.
+    """
     path = base / "scheduler" / "scheduler_config.json"
     if not path.is_file():
         raise InputError(f"{base} has no scheduler/scheduler_config.json, which holds the {kind} model's noise levels")
     return read_network_config(path)
 
 
-def _text_encoder(base: Path, kind: str, *, without_t5: bool, denoiser: MultiViewDenoiser) -> TextEncoder:
+def text_encoder(base: Path, kind: str, *, without_t5: bool, denoiser: MultiViewDenoiser) -> TextEncoder:
+    """The text encoder of a base model.
+
+    Raises:
+        InputError: A part is missing or cannot be read.
+    """
+    if (base / "text_encoder" / VOCABULARY_FILE).is_file():
+        return WordEncoder.from_folder(base / "text_encoder")
     from transformers import AutoTokenizer, CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
 
     def tokenizer(folder: str) -> Any:

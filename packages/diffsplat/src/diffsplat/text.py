@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,7 +24,7 @@ class TextEncoder(Protocol):
         """Encode; longer prompts are cut."""
         ...
 
-    def modules(self) -> list[nn.Module]:
+    def modules(self) -> Iterable[nn.Module]:
         """The networks, to be moved or dropped."""
         ...
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +14,12 @@ from diffsplat.gsrecon import GSRecon
 from diffsplat.gsvae import GSVAE, kl_to_normal
 from diffsplat.render import rendered
 from diffsplat.splat_grids import SplatGrids, activated
+from diffsplat.training.config import GSVAETrainConfig
 from diffsplat.training.epochs import EpochSampler
 from diffsplat.training.losses import Perceptual, render_losses
 from diffsplat.training.reconstruction import WEIGHTS
 from diffsplat.training.views import GeneratedViews, ObjectViews
-from train_runs import OptimizerConfig, ParameterGroup, TaskState
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GSVAETrainConfig:
-    """How GSVAE is trained. The defaults are the released ones."""
-
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(
-            learning_rate=4e-4, beta2=0.95, weight_decay=0.05, schedule="cosine", warmup_steps=1000
-        )
-    )
-    """Optimizer and schedule."""
-    batch_size: int = 2
-    """Objects per step."""
-    grid_weight: float = 1.0
-    """Weight of the squared error of the grids."""
-    render_weight: float = 1.0
-    """Weight of the renders' squared errors of color and opacity."""
-    lpips_weight: float = 1.0
-    """Weight of LPIPS, where it is at hand."""
-    kl_weight: float = 0.0
-    """Weight of the divergence per latent number. Released: 0, it is only measured."""
-    render_every: int = 1
-    """Renders are compared in every so manieth step only. Released: 1."""
-    tiny_decoder: bool = False
-    """Train the tiny decoder only, with the rest frozen."""
-    seed: int = 0
-    """Of the order of the objects and of the first weights."""
-
-    def __post_init__(self) -> None:
-        if min(self.batch_size, self.render_every) < 1:
-            raise ValueError("batch_size and render_every must be at least 1")
+from train_runs import ParameterGroup, TaskState
 
 
 class GSVAETask:
@@ -78,7 +46,7 @@ class GSVAETask:
 
     def next_batch(self) -> ObjectViews:
         """Views of the next objects."""
-        return self.objects.batch(self.sampler.next_batch())
+        return self.objects.batch(self.sampler.next_batch()).to(next(self.model.parameters()).device)
 
     def losses(self, batch: ObjectViews, *, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         """Errors of the grids and of their renders."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffsplat.cameras import plucker_rays
 from diffsplat.denoiser import MultiViewDenoiser, TextCondition
@@ -19,9 +18,9 @@ from diffsplat.gsrecon import GSRecon
 from diffsplat.gsvae import GSVAE
 from diffsplat.render import rendered
 from diffsplat.splat_grids import SplatGrids, activated
+from diffsplat.training.config import DenoiserTrainConfig
 from diffsplat.training.diffusion import (
     NoiseLevels,
-    Prediction,
     diffusion_step,
     dropped_conditions,
     flow_levels,
@@ -30,51 +29,19 @@ from diffsplat.training.diffusion import (
 from diffsplat.training.epochs import EpochSampler
 from diffsplat.training.losses import Perceptual, render_losses
 from diffsplat.training.views import GeneratedViews, ObjectViews
-from train_runs import OptimizerConfig, ParameterGroup, TaskState
+from train_runs import ParameterGroup, TaskState
 
 DENOISER_WEIGHTS = "diffusion_pytorch_model.safetensors"
+ENCODER_WEIGHTS = "text_encoder.safetensors"
 
 
+@runtime_checkable
 class PromptEncoder(Protocol):
     """Encodes captions of objects."""
 
     def __call__(self, prompts: list[str]) -> TextCondition:
         """One row per caption; an empty one is the unconditional."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DenoiserTrainConfig:
-    """How a denoiser is trained. The defaults are the released ones, but for the batch size.
-
-    The released averages have decay 0.9999 and its power warm-up; those are the loop's settings.
-    """
-
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(
-            learning_rate=1e-4, beta2=0.999, weight_decay=0.01, schedule="constant", warmup_steps=1000
-        )
-    )
-    """Optimizer and schedule."""
-    batch_size: int = 8
-    """Objects per step."""
-    prediction: Prediction = "epsilon"
-    """What the network predicts. Released: epsilon with a text, v_prediction with an image, flow for Stable Diffusion
-    3.5."""
-    dropout: float = 0.05
-    """Objects that lose their prompt only, both conditions, and their image only: so many each, in [0, 1/3]."""
-    render_weight: float = 0.0
-    """Weight of the renders of the denoised latents, by the tiny decoder. Released: 0, then 1 in its second stage."""
-    min_snr: float | None = None
-    """Largest weight of the render loss by signal-to-noise ratio. Released: 1 for PixArt-Sigma, none otherwise."""
-    seed: int = 0
-    """Of the order of the objects."""
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-        if not 0 <= self.dropout <= 1 / 3:
-            raise ValueError(f"dropout must be in [0, 1/3], got {self.dropout}")
 
 
 class DenoiserTask:
@@ -90,6 +57,8 @@ class DenoiserTask:
         objects: GeneratedViews,
         *,
         levels: NoiseLevels | None = None,
+        train_encoder: bool = False,
+        keep_latents: bool = False,
         perceptual: Perceptual | None = None,
     ) -> None:
         """Put the parts together.
@@ -99,9 +68,11 @@ class DenoiserTask:
             model: What is trained.
             gsvae: Frozen.
             recon: Frozen.
-            encoder: Frozen text encoders.
+            encoder: Encodes captions.
             objects: Views to train on.
             levels: Noise levels; needed unless a flow is trained.
+            train_encoder: Train the encoder with the network; it must be a module then.
+            keep_latents: Keep every object's latents in memory, which saves GSRecon and GSVAE from the second epoch on.
             perceptual: LPIPS for the render loss.
 
         Raises:
@@ -114,22 +85,31 @@ class DenoiserTask:
         self.config, self.model, self.objects = config, model, objects
         self.gsvae, self.recon = gsvae.eval().requires_grad_(False), recon.eval().requires_grad_(False)
         self.encoder, self.levels, self.perceptual = encoder, levels, perceptual
+        self._kept: dict[str, Tensor] | None = {} if keep_latents else None
+        self.trained_encoder = encoder if train_encoder and isinstance(encoder, nn.Module) else None
         self.sampler = EpochSampler(len(objects), config.batch_size, seed=config.seed)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """All parameters of the network alike."""
+        """All parameters of the network, and of its encoder where that is trained, alike."""
         trained = dict(self.model.network.named_parameters())
+        if self.trained_encoder is not None:
+            trained |= {f"text_encoder.{name}": value for name, value in self.trained_encoder.named_parameters()}
         return [ParameterGroup(parameters=trained, config=self.config.optimizer)]
 
     def next_batch(self) -> ObjectViews:
         """Views of the next objects."""
-        return self.objects.batch(self.sampler.next_batch())
+        return self.objects.batch(self.sampler.next_batch()).to(next(self.model.parameters()).device)
 
     @torch.no_grad()
     def latents(self, batch: ObjectViews) -> Float[Tensor, "b v l h w"]:
         """What diffusion sees of objects."""
+        if self._kept is not None and all(name in self._kept for name in batch.ids):
+            return torch.stack([self._kept[name] for name in batch.ids])
         grids = self.recon(batch.images, *batch.input_cameras).channels()
-        return self.gsvae.scaled(self.gsvae.encode(grids.flatten(0, 1))).unflatten(0, grids.shape[:2])
+        found = self.gsvae.scaled(self.gsvae.encode(grids.flatten(0, 1))).unflatten(0, grids.shape[:2])
+        if self._kept is not None:
+            self._kept |= dict(zip(batch.ids, found, strict=True))
+        return found
 
     def losses(self, batch: ObjectViews, *, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         """The diffusion's squared error and, if asked for, errors of renders."""
@@ -143,13 +123,14 @@ class DenoiserTask:
         else:
             timesteps = torch.randint(len(self.levels.signal), (num,), generator=generator)
             signal, noisy = self.levels.signal[timesteps], self.levels.noise[timesteps]
-        dropped = dropped_conditions(torch.rand(num, generator=generator), config.dropout)
-        with torch.no_grad():
+        dropped = dropped_conditions(torch.rand(num, generator=generator).to(latents.device), config.dropout)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained_encoder is not None):
             text = without_text(self.encoder(list(batch.captions)), self.encoder([""] * num), dropped.text)
         size = batch.rgb.shape[-1]
         found = diffusion_step(
-            self.model, latents, noise, signal_weight=signal, noise_weight=noisy, timesteps=timesteps,
-            prediction=config.prediction, rays=plucker_rays(size, size, *batch.input_cameras), text=text,
+            self.model, latents, noise, signal_weight=signal, noise_weight=noisy,
+            timesteps=timesteps.to(latents.device), prediction=config.prediction,
+            rays=plucker_rays(size, size, *batch.input_cameras), text=text,
         )  # fmt: skip
         terms = {"diffusion": found.loss.mean()}
         if config.render_weight:
@@ -174,10 +155,17 @@ class DenoiserTask:
     def model_writer(self) -> Callable[[Path], None]:
         """Writes weights and configuration as published ones are."""
         tensors = {name: value.detach().clone().contiguous() for name, value in self.model.network.state_dict().items()}
-        config: dict[str, Any] = dict(self.model.network.config)  # type: ignore[call-overload]
+        config: dict[str, Any] = dict(self.model.network.config)
+        words = {}
+        if self.trained_encoder is not None:
+            words = {
+                name: value.detach().clone().contiguous() for name, value in self.trained_encoder.state_dict().items()
+            }
 
         def write(folder: Path) -> None:
             save_file(tensors, folder / DENOISER_WEIGHTS)
+            if words:
+                save_file(words, folder / ENCODER_WEIGHTS)
             named = {"_class_name": type(self.model.network).__name__} | config
             (folder / "config.json").write_text(json.dumps(named, indent=2, default=list) + "\n", encoding="utf-8")
 
@@ -186,3 +174,5 @@ class DenoiserTask:
     def read_model(self, folder: Path) -> None:
         """Take over weights that were written."""
         self.model.network.load_state_dict(load_file(folder / DENOISER_WEIGHTS))
+        if self.trained_encoder is not None:
+            self.trained_encoder.load_state_dict(load_file(folder / ENCODER_WEIGHTS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,9 +11,7 @@ from torch import Tensor
 
 from diffsplat.denoiser import MultiViewDenoiser, TextCondition
 from diffsplat.sampling import model_input
-
-Prediction = Literal["epsilon", "v_prediction", "flow"]
-"""What a network predicts: the noise, the velocity of the diffusion, or noise minus clean latents."""
+from diffsplat.training.config import Prediction
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

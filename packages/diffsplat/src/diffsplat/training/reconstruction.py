@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,46 +10,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffsplat.config import GSReconConfig
 from diffsplat.gsrecon import GSRecon
 from diffsplat.render import rendered
 from diffsplat.splat_grids import activated
+from diffsplat.training.config import GSReconTrainConfig
 from diffsplat.training.epochs import EpochSampler
 from diffsplat.training.losses import Perceptual, map_loss, render_losses
 from diffsplat.training.views import GeneratedViews, ObjectViews
-from train_runs import OptimizerConfig, ParameterGroup, TaskState
+from train_runs import ParameterGroup, TaskState
 
 WEIGHTS = "model.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GSReconTrainConfig:
-    """How GSRecon is trained. The defaults are the released ones."""
-
-    network: GSReconConfig = field(default_factory=GSReconConfig)
-    """Size of the network."""
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(
-            learning_rate=4e-4, beta2=0.95, weight_decay=0.05, schedule="cosine", warmup_steps=1000
-        )
-    )
-    """Optimizer and schedule."""
-    batch_size: int = 8
-    """Objects per step."""
-    render_weight: float = 1.0
-    """Weight of the renders' squared errors of color and opacity."""
-    lpips_weight: float = 1.0
-    """Weight of LPIPS, where it is at hand."""
-    map_weight: float = 0.0
-    """Weight of the error against depth, color and mask of the input views. Released: 0."""
-    render_every: int = 1
-    """Renders are compared in every so manieth step only. Released: 1."""
-    seed: int = 0
-    """Of the order of the objects and of the first weights."""
-
-    def __post_init__(self) -> None:
-        if min(self.batch_size, self.render_every) < 1:
-            raise ValueError("batch_size and render_every must be at least 1")
 
 
 class GSReconTask:
@@ -71,7 +40,7 @@ class GSReconTask:
 
     def next_batch(self) -> ObjectViews:
         """Views of the next objects."""
-        return self.objects.batch(self.sampler.next_batch())
+        return self.objects.batch(self.sampler.next_batch()).to(next(self.model.parameters()).device)
 
     def losses(self, batch: ObjectViews, *, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         """Errors of the renders of all views and, if asked for, of the grids."""

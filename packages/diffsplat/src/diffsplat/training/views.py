@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -11,7 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffsplat.cameras import AZIMUTHS_DEG, canonical_intrinsics, orbit_camera
+from diffsplat.training.config import GeneratedObjectsConfig
 from synthetic_objects import ObjectConfig, intrinsics, ray_cast, sample_object
+
+TENSORS = ("rgb", "mask", "normal", "coord", "depth", "T_world_cam", "fxfycxcy")
+"""The fields of `ObjectViews` that are tensors."""
 
 HELD_OUT_SEED = 10_000_000
 """Seeds from here on are kept for tests; trainings draw from those below."""
@@ -40,6 +44,10 @@ class ObjectViews:
     captions: tuple[str, ...] = ()
     """What the objects are."""
 
+    def to(self, device: torch.device | str) -> ObjectViews:
+        """The same on another device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in TENSORS})
+
     @property
     def num_inputs(self) -> int:
         """Number of input views."""
@@ -58,8 +66,7 @@ class ObjectViews:
 
 def joined(items: list[ObjectViews]) -> ObjectViews:
     """A batch of several."""
-    names = ("rgb", "mask", "normal", "coord", "depth", "T_world_cam", "fxfycxcy")
-    tensors = {name: torch.cat([getattr(item, name) for item in items]) for name in names}
+    tensors = {name: torch.cat([getattr(item, name) for item in items]) for name in TENSORS}
     return ObjectViews(
         **tensors,
         ids=tuple(name for item in items for name in item.ids),
@@ -112,35 +119,6 @@ def generated_views(
         ids=(f"generated-{seed}",),
         captions=(generated.caption,),
     )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GeneratedObjectsConfig:
-    """Which generated objects are trained on."""
-
-    size: int = 64
-    """Side of the views in pixels."""
-    num_objects: int = 1024
-    """Number of objects; their seeds are 0, 1, ... and an epoch shows each once."""
-    num_extra: int = 4
-    """Views of each besides the four input views."""
-    two_parts_prob: float = 0.5
-    """Probability of an object with two parts, in [0, 1]."""
-    largest_yaw_deg: float = 45.0
-    """Parts are turned about their axis by up to this many degrees."""
-    materials: tuple[str, ...] = ("matte", "shiny", "metal", "striped", "checkered")
-    """Materials to draw from."""
-
-    def __post_init__(self) -> None:
-        if min(self.size, self.num_objects) < 1 or self.num_extra < 0:
-            raise ValueError("size and num_objects must be at least 1, num_extra at least 0")
-
-    @property
-    def objects(self) -> ObjectConfig:
-        """What is drawn."""
-        return ObjectConfig(
-            two_parts_prob=self.two_parts_prob, largest_yaw_deg=self.largest_yaw_deg, materials=self.materials
-        )
 
 
 class GeneratedViews:

@@ -1,0 +1,284 @@
+"""`diffsplat train`: GSRecon, GSVAE and denoisers on generated objects, in run folders that can be killed anywhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import tyro
+
+from diffsplat.errors import InputError
+from diffsplat.training.config import (
+    DenoiserTrainConfig,
+    GeneratedObjectsConfig,
+    GSReconTrainConfig,
+    GSVAETrainConfig,
+)
+from train_runs import InputError as RunError
+from train_runs import LoopConfig, NonFiniteLossError, RunFolder
+
+if TYPE_CHECKING:
+    from diffsplat.gsrecon import GSRecon
+    from diffsplat.gsvae import GSVAE
+    from train_runs import Loop
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GSReconRun:
+    """Train GSRecon: four views of objects to grids of Gaussians."""
+
+    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("out", "resume", "device")
+    """Fields that may differ when a run is continued."""
+
+    out: Path
+    """The run folder: config.json, metrics.jsonl, checkpoints and, at the end, model."""
+
+    resume: bool = False
+    """Continue the run in the folder, under the same settings."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to compute."""
+
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """How the run proceeds."""
+
+    objects: GeneratedObjectsConfig = field(default_factory=lambda: GeneratedObjectsConfig(size=256))
+    """What is trained on."""
+
+    train: GSReconTrainConfig = field(default_factory=GSReconTrainConfig)
+    """How it is trained."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GSVAERun:
+    """Train GSVAE, or its tiny decoder, on the grids of a trained GSRecon."""
+
+    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("out", "resume", "device")
+    """Fields that may differ when a run is continued."""
+
+    out: Path
+    """The run folder."""
+
+    gsrecon: Path
+    """Run folder of GSRecon."""
+
+    vae_config: Path
+    """A config.json of diffusers' AutoencoderKL, which says the size."""
+
+    image_vae: Path | None = None
+    """Weights of an image VAE of this size to start from (.safetensors); from nothing by default."""
+
+    start: Path | None = None
+    """Weights of a GSVAE to go on from (.safetensors), for example to train its tiny decoder."""
+
+    resume: bool = False
+    """Continue the run in the folder, under the same settings."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to compute."""
+
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """How the run proceeds."""
+
+    objects: GeneratedObjectsConfig = field(default_factory=lambda: GeneratedObjectsConfig(size=256))
+    """What is trained on."""
+
+    train: GSVAETrainConfig = field(default_factory=GSVAETrainConfig)
+    """How it is trained."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DenoiserRun:
+    """Train a denoiser by captions, with a trained GSRecon and GSVAE."""
+
+    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("out", "resume", "device")
+    """Fields that may differ when a run is continued."""
+
+    out: Path
+    """The run folder."""
+
+    gsrecon: Path
+    """Run folder of GSRecon."""
+
+    gsvae: Path
+    """Run folder of GSVAE."""
+
+    base: Path
+    """Folder of the base model: text encoder, tokenizer and noise levels."""
+
+    network_config: Path
+    """A config.json of the network (UNet, PixArt or Stable Diffusion 3), which says its size; its input channels are
+    replaced."""
+
+    start: Path | None = None
+    """Weights to start from (.safetensors): those of a denoiser, or of the image model, whose input is widened by
+    zeros."""
+
+    resume: bool = False
+    """Continue the run in the folder, under the same settings."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to compute."""
+
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(ema_decay=0.9999, ema_warmup="power"))
+    """How the run proceeds."""
+
+    objects: GeneratedObjectsConfig = field(default_factory=lambda: GeneratedObjectsConfig(size=256))
+    """What is trained on."""
+
+    train: DenoiserTrainConfig = field(default_factory=DenoiserTrainConfig)
+    """How it is trained."""
+
+
+Run = (
+    Annotated[GSReconRun, tyro.conf.subcommand("gsrecon")]
+    | Annotated[GSVAERun, tyro.conf.subcommand("gsvae")]
+    | Annotated[DenoiserRun, tyro.conf.subcommand("denoiser")]
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Train, show progress and print where the model lies."""
+    run: Any = tyro.cli(Run, args=arguments, prog="diffsplat train", config=(tyro.conf.FlagCreatePairsOff,))  # type: ignore[arg-type]
+    from train_runs import Loop
+
+    try:
+        RunFolder(run.out).open(resume=run.resume)
+        task = {GSReconRun: gsrecon_task, GSVAERun: gsvae_task, DenoiserRun: denoiser_task}[type(run)](run)
+        loop = Loop(task, run.out, run.loop, settings=run)
+        _trained(loop)
+    except (InputError, RunError, NonFiniteLossError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    print(run.out / "model")
+    return 0
+
+
+def _trained(loop: Loop) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("steps", total=loop.config.max_steps, completed=loop.step)
+        while not loop.done:
+            loop.train_until(loop.step + 10)
+            progress.update(bar, completed=loop.step)
+
+
+def gsrecon_task(run: GSReconRun) -> Any:
+    """What the loop trains."""
+    from diffsplat.training.reconstruction import GSReconTask
+    from diffsplat.training.views import GeneratedViews
+
+    if run.objects.size % run.train.network.patch_size:
+        raise InputError(
+            f"views of {run.objects.size} pixels do not divide into patches of {run.train.network.patch_size}"
+        )
+    task = GSReconTask(
+        run.train, GeneratedViews(run.objects), perceptual=_perceptual(run.train.lpips_weight, run.device)
+    )
+    task.model.to(run.device)
+    return task
+
+
+def gsvae_task(run: GSVAERun) -> Any:
+    """What the loop trains."""
+    from diffsplat.checkpoints import load_into, read_state
+    from diffsplat.denoiser import read_network_config
+    from diffsplat.gsvae import GSVAE
+    from diffsplat.training.autoencoder import GSVAETask
+    from diffsplat.training.views import GeneratedViews
+
+    model = GSVAE(read_network_config(run.vae_config))
+    if run.image_vae is not None:
+        try:
+            model.load_image_vae(read_state([run.image_vae]))
+        except (KeyError, RuntimeError) as error:
+            raise InputError(f"{run.image_vae} does not fit {run.vae_config}: {str(error).splitlines()[0]}") from error
+    if run.start is not None:
+        load_into(model, read_state([run.start]), where=run.start)
+    return GSVAETask(
+        run.train, model.to(run.device), _gsrecon(run.gsrecon).to(run.device), GeneratedViews(run.objects),
+        perceptual=_perceptual(run.train.lpips_weight, run.device),
+    )  # fmt: skip
+
+
+def denoiser_task(run: DenoiserRun) -> Any:
+    """What the loop trains."""
+    from diffsplat.checkpoints import read_state
+    from diffsplat.denoiser import PLUCKER_CHANNELS, MultiViewDenoiser, load_widened, read_network_config
+    from diffsplat.loading import noise_schedule, text_encoder
+    from diffsplat.schedulers import make_scheduler
+    from diffsplat.training.denoising import DenoiserTask
+    from diffsplat.training.diffusion import NoiseLevels
+    from diffsplat.training.views import GeneratedViews
+
+    gsvae = _gsvae(run.gsvae)
+    config = read_network_config(run.network_config)
+    config["in_channels"] = int(gsvae.vae.config["latent_channels"]) + PLUCKER_CHANNELS
+    config["sample_size"] = run.objects.size // gsvae.downscaling
+    model = MultiViewDenoiser.from_config(config)
+    if run.start is not None:
+        load_widened(model, read_state([run.start]), where=run.start)
+    levels = None
+    if run.train.prediction != "flow":
+        levels = NoiseLevels.of_diffusion(make_scheduler("ddim", noise_schedule(run.base, model.kind)))
+    encoder = text_encoder(run.base, model.kind, without_t5=False, denoiser=model)
+    for module in (model, gsvae, *encoder.modules()):
+        module.to(run.device)
+    return DenoiserTask(
+        run.train, model, gsvae, _gsrecon(run.gsrecon).to(run.device), encoder, GeneratedViews(run.objects),
+        levels=levels, perceptual=_perceptual(run.train.render_weight, run.device),
+    )  # fmt: skip
+
+
+def _settings_of(folder: Path, name: str) -> dict[str, Any]:
+    """The settings of a finished run of this command."""
+    try:
+        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))["settings"]
+        return found[name] if name in found else found["train"][name]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} is no run folder of this command: {error}") from error
+
+
+def _gsrecon(folder: Path) -> GSRecon:
+    from diffsplat.checkpoints import load_into, read_state, weight_files
+    from diffsplat.config import GSReconConfig
+    from diffsplat.gsrecon import GSRecon
+
+    model = GSRecon(GSReconConfig(**_settings_of(folder, "network")))
+    load_into(model, read_state(weight_files(folder / "model")), where=folder / "model")
+    return model
+
+
+def _gsvae(folder: Path) -> GSVAE:
+    from diffsplat.checkpoints import load_into, read_state, tiny_decoder_config, weight_files
+    from diffsplat.denoiser import read_network_config
+    from diffsplat.gsvae import GSVAE
+
+    state = read_state(weight_files(folder / "model"))
+    model = GSVAE(read_network_config(Path(_settings_of(folder, "vae_config"))), tiny_decoder_config(state))  # type: ignore[arg-type]
+    load_into(model, state, where=folder / "model")
+    return model
+
+
+def _perceptual(weight: float, device: str) -> Any:
+    """LPIPS with VGG16, where torch hub's folder has its weights; otherwise training goes without it, and says so."""
+    if not weight:
+        return None
+    import torch
+
+    found = list((Path(torch.hub.get_dir()) / "checkpoints").glob("vgg16-*.pth"))
+    if not found:
+        print("LPIPS is left out: torch hub's folder has no weights of VGG16", file=sys.stderr)
+        return None
+    from lpips import LPIPS
+
+    network = LPIPS(net="vgg", verbose=False).eval().requires_grad_(False).to(device)
+    return lambda one, two: network(one, two).flatten()

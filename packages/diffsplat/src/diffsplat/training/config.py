@@ -1,0 +1,138 @@
+"""Settings of the trainings; imports no torch. Needs the extra `train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from diffsplat.config import GSReconConfig
+from synthetic_objects import ObjectConfig
+from train_runs import OptimizerConfig
+
+Prediction = Literal["epsilon", "v_prediction", "flow"]
+"""What a denoiser predicts: the noise, the velocity of the diffusion, or noise minus clean latents."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GeneratedObjectsConfig:
+    """Which generated objects are trained on."""
+
+    size: int = 64
+    """Side of the views in pixels."""
+    num_objects: int = 1024
+    """Number of objects; their seeds are 0, 1, ... and an epoch shows each once."""
+    num_extra: int = 4
+    """Views of each besides the four input views."""
+    two_parts_prob: float = 0.5
+    """Probability of an object with two parts, in [0, 1]."""
+    largest_yaw_deg: float = 45.0
+    """Parts are turned about their axis by up to this many degrees."""
+    materials: tuple[str, ...] = ("matte", "shiny", "metal", "striped", "checkered")
+    """Materials to draw from."""
+
+    def __post_init__(self) -> None:
+        if min(self.size, self.num_objects) < 1 or self.num_extra < 0:
+            raise ValueError("size and num_objects must be at least 1, num_extra at least 0")
+
+    @property
+    def objects(self) -> ObjectConfig:
+        """What is drawn."""
+        return ObjectConfig(
+            two_parts_prob=self.two_parts_prob, largest_yaw_deg=self.largest_yaw_deg, materials=self.materials
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GSReconTrainConfig:
+    """How GSRecon is trained. The defaults are the released ones."""
+
+    network: GSReconConfig = field(default_factory=GSReconConfig)
+    """Size of the network."""
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            learning_rate=4e-4, beta2=0.95, weight_decay=0.05, schedule="cosine", warmup_steps=1000
+        )
+    )
+    """Optimizer and schedule."""
+    batch_size: int = 8
+    """Objects per step."""
+    render_weight: float = 1.0
+    """Weight of the renders' squared errors of color and opacity."""
+    lpips_weight: float = 1.0
+    """Weight of LPIPS, where it is at hand."""
+    map_weight: float = 0.0
+    """Weight of the error against depth, color and mask of the input views. Released: 0."""
+    render_every: int = 1
+    """Renders are compared in every so manieth step only. Released: 1."""
+    seed: int = 0
+    """Of the order of the objects and of the first weights."""
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.render_every) < 1:
+            raise ValueError("batch_size and render_every must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GSVAETrainConfig:
+    """How GSVAE is trained. The defaults are the released ones."""
+
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            learning_rate=4e-4, beta2=0.95, weight_decay=0.05, schedule="cosine", warmup_steps=1000
+        )
+    )
+    """Optimizer and schedule."""
+    batch_size: int = 2
+    """Objects per step."""
+    grid_weight: float = 1.0
+    """Weight of the squared error of the grids."""
+    render_weight: float = 1.0
+    """Weight of the renders' squared errors of color and opacity."""
+    lpips_weight: float = 1.0
+    """Weight of LPIPS, where it is at hand."""
+    kl_weight: float = 0.0
+    """Weight of the divergence per latent number. Released: 0, it is only measured."""
+    render_every: int = 1
+    """Renders are compared in every so manieth step only. Released: 1."""
+    tiny_decoder: bool = False
+    """Train the tiny decoder only, with the rest frozen."""
+    seed: int = 0
+    """Of the order of the objects and of the first weights."""
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.render_every) < 1:
+            raise ValueError("batch_size and render_every must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DenoiserTrainConfig:
+    """How a denoiser is trained. The defaults are the released ones, but for the batch size.
+
+    The released averages have decay 0.9999 and its power warm-up; those are the loop's settings.
+    """
+
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            learning_rate=1e-4, beta2=0.999, weight_decay=0.01, schedule="constant", warmup_steps=1000
+        )
+    )
+    """Optimizer and schedule."""
+    batch_size: int = 8
+    """Objects per step."""
+    prediction: Prediction = "epsilon"
+    """What the network predicts. Released: epsilon with a text, v_prediction with an image, flow for Stable Diffusion
+    3.5."""
+    dropout: float = 0.05
+    """Objects that lose their prompt only, both conditions, and their image only: so many each, in [0, 1/3]."""
+    render_weight: float = 0.0
+    """Weight of the renders of the denoised latents, by the tiny decoder. Released: 0, then 1 in its second stage."""
+    min_snr: float | None = None
+    """Largest weight of the render loss by signal-to-noise ratio. Released: 1 for PixArt-Sigma, none otherwise."""
+    seed: int = 0
+    """Of the order of the objects."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if not 0 <= self.dropout <= 1 / 3:
+            raise ValueError(f"dropout must be in [0, 1/3], got {self.dropout}")

@@ -1,0 +1,211 @@
+"""The three stages, each a run of its own that can be killed anywhere, and the stack that they end in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from diffsplat import GSVAE, DiffSplatPipeline, GenerationConfig, GSRecon, GSReconConfig, MultiViewDenoiser
+from diffsplat.checkpoints import GSRECON_TAG, PUBLISHED
+from diffsplat.schedulers import SD15_NOISE_SCHEDULE, make_scheduler
+from diffsplat.training.autoencoder import GSVAETask, psnr_through_latents
+from diffsplat.training.config import (
+    DenoiserTrainConfig,
+    GeneratedObjectsConfig,
+    GSReconTrainConfig,
+    GSVAETrainConfig,
+)
+from diffsplat.training.denoising import DENOISER_WEIGHTS, ENCODER_WEIGHTS, DenoiserTask
+from diffsplat.training.diffusion import NoiseLevels
+from diffsplat.training.reconstruction import WEIGHTS, GSReconTask, psnr_of_renders
+from diffsplat.training.views import HELD_OUT_SEED, GeneratedViews
+from diffsplat.words import WEIGHTS_FILE, WordEncoder
+from diffsplat_small.judging import judged
+from synthetic_objects import COLORS, MATERIALS, RELATIONS, SHAPES
+from train_runs import Loop, LoopConfig, OptimizerConfig
+
+WORDS = sorted({"a", "an", *SHAPES, *COLORS, *MATERIALS, *(word for name in RELATIONS for word in name.split())})
+RECON_OBJECTS = GeneratedObjectsConfig(size=64, num_objects=1024, materials=("matte", "shiny", "metal"))
+TEXT_OBJECTS = replace(RECON_OBJECTS, num_objects=4096, two_parts_prob=0.3, largest_yaw_deg=0.0, num_extra=0)
+NETWORK = GSReconConfig(input_res=64, patch_size=8, dim=128, num_blocks=4, num_heads=4)
+VAE: dict[str, Any] = {
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [16, 32, 48, 64],
+    "layers_per_block": 1,
+    "norm_num_groups": 8,
+    "latent_channels": 16,
+    "scaling_factor": 1.0,
+}
+TINY = {"num_decoder_blocks": (1, 1, 1, 1), "decoder_block_out_channels": (16, 16, 16, 16)}
+DENOISER: dict[str, Any] = {
+    "_class_name": "UNetMV2DConditionModel",
+    "sample_size": 8,
+    "in_channels": 22,
+    "out_channels": 16,
+    "block_out_channels": [64, 128],
+    "layers_per_block": 1,
+    "norm_num_groups": 16,
+    "cross_attention_dim": 64,
+    "attention_head_dim": 4,
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """How long, and on how much."""
+
+    steps: tuple[int, int, int] = (1600, 3000, 12_000)
+    """Steps of GSRecon, GSVAE and denoiser."""
+    num_objects: tuple[int, int] = (RECON_OBJECTS.num_objects, TEXT_OBJECTS.num_objects)
+    """Objects that the first two see, and those that the denoiser sees."""
+
+    @property
+    def recon_objects(self) -> GeneratedObjectsConfig:
+        """What the first two stages see."""
+        return replace(RECON_OBJECTS, num_objects=self.num_objects[0])
+
+    @property
+    def text_objects(self) -> GeneratedObjectsConfig:
+        """What the denoiser sees."""
+        return replace(TEXT_OBJECTS, num_objects=self.num_objects[1])
+
+
+Report = Callable[[str], None]
+
+
+def optimizer(learning_rate: float, steps: int) -> OptimizerConfig:
+    """Adam with a cosine that ends with the training."""
+    return OptimizerConfig(
+        learning_rate=learning_rate,
+        beta2=0.95,
+        weight_decay=0.05,
+        schedule="cosine",
+        warmup_steps=min(50, steps // 10),
+    )
+
+
+def finished(loop: Loop, name: str, report: Report) -> None:
+    """Train to the end, saying where it is."""
+    while not loop.done:
+        loop.train_until((loop.step // 100 + 1) * 100)
+        report(f"{name}: {loop.step} of {loop.config.max_steps} steps")
+
+
+def loop_config(steps: int) -> LoopConfig:
+    """Averages, checkpoints and log."""
+    return LoopConfig(
+        max_steps=steps, ema_decay=0.99, ema_warmup="power", checkpoint_every=min(100, steps), log_every=25
+    )
+
+
+def trained_gsrecon(out: Path, recipe: Recipe, report: Report) -> GSRecon:
+    """Stage 1."""
+    steps = recipe.steps[0]
+    config = GSReconTrainConfig(
+        network=NETWORK, optimizer=optimizer(1.5e-3, steps), batch_size=8, map_weight=1.0, render_every=3
+    )
+    task = GSReconTask(config, GeneratedViews(recipe.recon_objects))
+    finished(Loop(task, out / "gsrecon", loop_config(steps)), "gsrecon", report)
+    model = GSRecon(NETWORK)
+    model.load_state_dict(load_file(out / "gsrecon" / "model" / WEIGHTS))
+    return model.eval().requires_grad_(False)
+
+
+def new_gsvae() -> GSVAE:
+    """Fresh weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return GSVAE(VAE, TINY)
+
+
+def trained_gsvae(out: Path, recon: GSRecon, recipe: Recipe, report: Report) -> GSVAE:
+    """Stage 2."""
+    steps = recipe.steps[1]
+    config = GSVAETrainConfig(optimizer=optimizer(1e-3, steps), batch_size=4, kl_weight=1e-4, render_every=4)
+    task = GSVAETask(config, new_gsvae(), recon, GeneratedViews(replace(recipe.recon_objects, num_extra=0)))
+    finished(Loop(task, out / "gsvae", loop_config(steps)), "gsvae", report)
+    model = new_gsvae()
+    model.load_state_dict(load_file(out / "gsvae" / "model" / WEIGHTS))
+    return model.eval().requires_grad_(False)
+
+
+def train_denoiser(out: Path, recon: GSRecon, gsvae: GSVAE, recipe: Recipe, report: Report) -> None:
+    """Stage 3, with the text encoder."""
+    steps = recipe.steps[2]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        denoiser, words = MultiViewDenoiser.from_config(DENOISER), WordEncoder(WORDS, dim=64)
+    config = DenoiserTrainConfig(optimizer=optimizer(1e-3, steps), batch_size=16, dropout=0.05)
+    levels = NoiseLevels.of_diffusion(make_scheduler("ddim", SD15_NOISE_SCHEDULE))
+    task = DenoiserTask(
+        config, denoiser, gsvae, recon, words, GeneratedViews(recipe.text_objects), levels=levels, train_encoder=True,
+        keep_latents=True,
+    )  # fmt: skip
+    finished(Loop(task, out / "denoiser", loop_config(steps)), "denoiser", report)
+    words.write_settings(out / "denoiser")
+
+
+def collected(out: Path) -> Path:
+    """The stack in the published layout, in float16, with its own base model."""
+    weights = out / "weights"
+    shutil.rmtree(weights, ignore_errors=True)
+    spec = PUBLISHED["sd15"]
+    places = {
+        f"{GSRECON_TAG}/checkpoints/000000/model.safetensors": "gsrecon/model/" + WEIGHTS,
+        f"{spec.gsvae_tag}/checkpoints/000000/model.safetensors": "gsvae/model/" + WEIGHTS,
+        f"{spec.text_tag}/checkpoints/000000/unet_ema/{DENOISER_WEIGHTS}": "denoiser/model/" + DENOISER_WEIGHTS,
+        f"{spec.text_tag}/checkpoints/000000/unet_ema/config.json": "denoiser/model/config.json",
+        f"base/text_encoder/{WEIGHTS_FILE}": "denoiser/model/" + ENCODER_WEIGHTS,
+        "base/text_encoder/words.json": "denoiser/words.json",
+    }
+    for place, source in places.items():
+        (weights / place).parent.mkdir(parents=True, exist_ok=True)
+        if place.endswith(".safetensors"):
+            halved = {name: value.half() for name, value in load_file(out / source).items()}
+            save_file(halved, weights / place, metadata={"format": "pt"})
+        else:
+            shutil.copyfile(out / source, weights / place)
+    for name, values in (("scheduler/scheduler_config.json", SD15_NOISE_SCHEDULE), ("vae/config.json", VAE)):
+        (weights / "base" / name).parent.mkdir(parents=True, exist_ok=True)
+        (weights / "base" / name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    return weights
+
+
+def train_all(out: Path, recipe: Recipe, *, num_prompts: int, report: Report) -> dict[str, Any]:
+    """Train what is missing, and judge.
+
+    Args:
+        out: Folder of everything.
+        recipe: How long, and on how much.
+        num_prompts: Held-out prompts that are judged.
+        report: Called with a line now and then.
+
+    Returns:
+        What `figures.json` holds.
+    """
+    held = GeneratedViews(replace(RECON_OBJECTS, num_objects=32), first_seed=HELD_OUT_SEED)
+    indices = list(range(min(32, num_prompts)))
+    figures: dict[str, Any] = {"steps": list(recipe.steps), "num_objects": list(recipe.num_objects)}
+    recon = trained_gsrecon(out, recipe, report)
+    figures["gsrecon"] = psnr_of_renders(recon, held, indices)
+    report(json.dumps(figures["gsrecon"]))
+    gsvae = trained_gsvae(out, recon, recipe, report)
+    figures["gsvae"] = psnr_through_latents(gsvae, recon, held, indices)
+    report(json.dumps(figures["gsvae"]))
+    train_denoiser(out, recon, gsvae, recipe, report)
+    pipe = DiffSplatPipeline.from_pretrained(collected(out))
+    figures["prompts"] = judged(pipe, num_prompts, GenerationConfig(num_steps=20, guidance=3.0))
+    report(json.dumps(figures["prompts"]))
+    (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    return figures
