@@ -66,7 +66,7 @@ def stereo(scene: Scene) -> StereoStart:
 
 def config_of(**changes: object) -> DistillationConfig:
     train = TrainConfig(seed=3).scaled_to(STEPS)
-    return dataclasses.replace(DistillationConfig(train=train, seed=3), **changes)
+    return dataclasses.replace(DistillationConfig(train=train, seed=3, average_last=0.3), **changes)
 
 
 def poses_of(scene: Scene, number: int = 5) -> np.ndarray:
@@ -180,7 +180,7 @@ def test_stages_follow_each_other_in_as_many_steps_as_they_say(scene: Scene, ste
     assert run.novel is not None
     assert len(run.novel.views) == 5
     assert run.trainer is run.student
-    assert run.student.config.average_last == 0.2
+    assert run.student.config.average_last == 0.3
     assert all(member.config.average_last == 0 for member in run.members)
     confidences = [view.confidence for view in run.novel.views]
     assert all(one is not None and 0 < float(one.mean()) < 1 for one in confidences)

@@ -123,6 +123,14 @@ def test_a_fixer_works_on_what_the_splats_show_together(settings: RunSettings, t
     assert sum(asked) == 4
 
 
+def test_no_more_novel_views_are_made_than_memory_has_room_for(settings: RunSettings, tmp_path: Path):
+    few = dataclasses.replace(settings, num_novel=None, stereo="off", image_memory=0.005)
+    experiment = run(few, tmp_path / "run", stop_at=1)
+    assert experiment.settings.num_novel is not None
+    assert 1 < experiment.settings.num_novel < 60
+    assert len(experiment.T_world_target) == experiment.settings.num_novel
+
+
 def test_rounds_start_with_stereo_in_both_trainings(settings: RunSettings, tmp_path: Path):
     asked = dataclasses.replace(settings, num_rounds=1, fixer="none", num_novel=2)
     experiment = run(asked, tmp_path / "run", stop_at=3)

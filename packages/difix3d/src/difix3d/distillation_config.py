@@ -33,7 +33,7 @@ class DistillationConfig:
     student_length: float = 2.0
     """Length of the training of the splat that learns from them, relative to the first member's."""
 
-    average_last: float = 0.2
+    average_last: float = 0.0
     """Fraction of the student's training at whose end its Gaussians become their mean (`TrainConfig.average_last`)."""
 
     combine: Literal["median", "mean"] = "median"

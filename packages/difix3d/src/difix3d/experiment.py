@@ -27,7 +27,7 @@ from difix3d.fixers.contract import ViewFixer, resident
 from difix3d.fixers.identity import IdentityFixer
 from difix3d.fixers.opening import open_fixer
 from difix3d.fixing_time import TIME_FILE, FixingTime, TimedFixer
-from difix3d.image_memory import check_image_memory, picture_bytes
+from difix3d.image_memory import check_image_memory, fitting_views, picture_bytes
 from difix3d.pictures import write_comparison, write_novel_views
 from difix3d.progressive import ProgressiveTrainer
 from difix3d.report import RunFacts, write_report
@@ -193,6 +193,7 @@ class Experiment:
         self.fixer = TimedFixer(fixer, self.time)
         self.captured = self.scene.select(self.split.train)
         self.held_out = self.scene.select(self.split.test)
+        self._fit_novel_views()
         self.T_world_target = target_poses(
             self.config.targets,
             np.stack([view.camera.T_world_cam for view in self.captured]),
@@ -221,6 +222,22 @@ class Experiment:
         if self._loop is None and self._watched:
             self._loop = self._new_loop()
         yield Progress(phase=phase, done=3, total=3)
+
+    def _fit_novel_views(self) -> None:
+        """Distill from fewer novel views where the default number does not fit into the memory for images."""
+        if not self._distills or self.asked.num_novel is not None or self.settings.num_novel is None:
+            return
+        number = fitting_views(
+            self.config,
+            self.captured,
+            num_held_out=len(self.held_out),
+            image_memory=self.settings.image_memory,
+            most=self.settings.num_novel,
+        )
+        if number < self.settings.num_novel:
+            logger.warning("%d novel views instead of %d fit into --image-memory", number, self.settings.num_novel)
+            self.settings = replace(self.settings, num_novel=number)
+            self.config = progressive_config(self.settings)
 
     def _match_stereo(self) -> Iterator[Progress]:
         """Depths of the photos, or what an earlier part of the run kept of them.

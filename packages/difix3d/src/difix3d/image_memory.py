@@ -57,6 +57,17 @@ def picture_bytes(config: ProgressiveConfig, captured: Sequence[View], *, num_ta
     return pixels * (pool + max(round_, COMPARED_BYTES * num_held_out))
 
 
+def fitting_views(
+    config: ProgressiveConfig, captured: Sequence[View], *, num_held_out: int, image_memory: float, most: int
+) -> int:
+    """How many novel views fit into the other half of the memory for images, at most so many and at least one."""
+    room = photo_bytes(image_memory)
+    for number in range(most, 1, -1):
+        if picture_bytes(config, captured, num_targets=number, num_held_out=num_held_out) <= room:
+            return number
+    return 1
+
+
 def check_image_memory(needed: int, image_memory: float) -> None:
     """Refuse what does not fit into the other half of the memory for images.
 

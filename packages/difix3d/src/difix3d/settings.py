@@ -168,7 +168,8 @@ class RunSettings:
     there are no rounds."""
 
     num_novel: int | None = None
-    """How many novel views per round; with targets test, one per held-out photo. None: 16, and 60 with distillation."""
+    """How many novel views per round; with targets test, one per held-out photo. None: 16, and
+    with distillation 60, or as many as image_memory has room for."""
 
     step_distance: float = 0.25
     """How far novel views move per round, as a fraction of the scene's extent (preset short)."""
