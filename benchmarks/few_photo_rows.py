@@ -177,18 +177,12 @@ def train_rows(
 def distillation_config(case: FewPhotos, seed: int, *, max_steps: int, max_gaussians: int) -> DistillationConfig:
     """The loop's settings."""
     from difix3d.distillation_config import DistillationConfig
-    from splat_recon.config import AdcConfig, TrainConfig, regularized_for
+    from splat_recon.config import AdcConfig, TrainConfig
+    from splat_recon.few_photos import config_for_photos
 
     strategy = AdcConfig(cap_max=max_gaussians, reset_every=0)
-    train = regularized_for(len(case.captured), TrainConfig(strategy=strategy, seed=seed)).scaled_to(max_steps)
-    return DistillationConfig(train=_with_background(case, train), seed=seed)
-
-
-def _with_background(case: FewPhotos, train: TrainConfig) -> TrainConfig:
-    """The photos' mean color behind the scene, as the commands have it for few photos."""
-    colors = [view.rgb_u8.reshape(-1, 3).mean(axis=0) / 255 for view in case.captured]
-    red, green, blue = np.mean(colors, axis=0).tolist()
-    return dataclasses.replace(train, background=(red, green, blue))
+    train = config_for_photos(case.captured, TrainConfig(strategy=strategy, seed=seed)).scaled_to(max_steps)
+    return DistillationConfig(train=train, seed=seed)
 
 
 class _Rows:
