@@ -87,7 +87,7 @@ def train_fixer(folder: Path) -> None:
                 "fixer", values["step"], values["loss"].hex(), values["grad_norm"].hex(), values["learning_rate"].hex()
             )
         else:
-            print("fixer", values["step"], *(f"{name} {row['psnr'].hex()}" for name, row in values["after"].items()))
+            print("fixer", values["step"], *(f"{name} {row['psnr']:.4f}" for name, row in values["after"].items()))
     print("fixer weights", digest(load_file(folder / "run" / "model" / "model.safetensors")))
 
 

@@ -46,7 +46,9 @@ def _launch(folder: Path, *, sharded: bool) -> None:
     assert [process.returncode for process in started] == [0, 0], "\n".join(outputs)
 
 
-@pytest.mark.parametrize("sharded", [False, True], ids=["copies", "shards"])
+@pytest.mark.parametrize(
+    "sharded", [pytest.param(False, id="copies"), pytest.param(True, id="shards", marks=pytest.mark.slow)]
+)
 def test_two_processes_equal_one_with_twice_the_batch_and_resume(tmp_path: Path, sharded: bool):
     alone = LineModelTask(4)
     loop = Loop(alone, tmp_path / "alone", train_line.CONFIG)

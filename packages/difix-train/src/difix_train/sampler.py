@@ -44,7 +44,7 @@ class PairSampler:
                 return self._waiting.pop(num_views)
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to continue at the same place; serializable as JSON."""
+        """Everything needed to continue at the same position; serializable as JSON."""
         return {
             "num_pairs": len(self.dataset),
             "pairs_sha256": self._pairs_sha256,
@@ -64,8 +64,7 @@ class PairSampler:
                 f"the run was started with {state['num_pairs']} training pairs and there are now {len(self.dataset)}: "
                 "continue it with the same pairs file"
             )
-        # States from before the digest was kept have none.
-        if state.get("pairs_sha256", self._pairs_sha256) != self._pairs_sha256:
+        if state["pairs_sha256"] != self._pairs_sha256:
             raise ValueError(
                 "the training pairs have other names, or another order, than those that the run was started with: "
                 "continue it with the same pairs file"

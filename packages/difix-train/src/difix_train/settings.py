@@ -1,4 +1,4 @@
-"""What a training run is made of besides its configuration: pairs, place, starting point, device. No torch import."""
+"""What a training run is made of besides its configuration: pairs, folder, starting point, device. No torch import."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from train_runs.run_folder import RunFolder
 from train_runs.trackers import TrackerName
 
 END_MARKS = {".png": b"IEND", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
-"""What a whole image file has near its end."""
+"""What a complete image file has near its end."""
 
 END_LENGTH = 65_536
 """How near, in bytes: some cameras append data of their own."""

@@ -69,7 +69,7 @@ def start_from_model(
         if is_layout(folder):
             encoder = TextEncoder(folder)
             embeddings |= {prompt: encoder(prompt) for prompt in other_prompts}
-    # A gate was fitted to the weights as they were; it must be fitted anew after training.
+    # A gate was fitted to the weights as they were; it must be fitted again after training.
     metadata = {name: value for name, value in checkpoint.metadata.items() if name not in ("gate", "training")}
     return StartingPoint(network=checkpoint.network, text_embeddings=embeddings, metadata=metadata)
 

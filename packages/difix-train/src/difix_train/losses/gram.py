@@ -46,7 +46,7 @@ def gram_loss(features_pred: Features, features_clean: Features, *, across_batch
 
 
 def random_window(height: int, width: int, crop: int, generator: torch.Generator) -> tuple[slice, slice]:
-    """A square window of side ``crop`` at a random place; the whole side where an image is smaller."""
+    """A square window of side ``crop`` at a random position; the whole side where an image is smaller."""
     slices = []
     for length in (height, width):
         size = min(crop, length)
