@@ -111,6 +111,43 @@ def test_an_applied_transform_is_undone_and_lists_are_read(tmp_path: Path) -> No
             np.testing.assert_allclose(T_world_cam, POSES[image], atol=1e-9)
 
 
+def test_an_applied_scale_is_undone(tmp_path: Path) -> None:
+    write_transforms(tmp_path / "t.json", applied=True)
+    content = json.loads((tmp_path / "t.json").read_text())
+    content["applied_scale"] = 0.25
+    for frame in content["frames"]:
+        for row in frame["transform_matrix"][:3]:
+            row[3] *= 0.25
+    (tmp_path / "t.json").write_text(json.dumps(content))
+    for image, T_world_cam in read_poses(tmp_path / "t.json").T_world_cam.items():
+        np.testing.assert_allclose(T_world_cam, POSES[image], atol=1e-9)
+
+
+@pytest.mark.parametrize("change", ["no lines of keypoints", "byte order mark"])
+def test_text_models_of_scripts_lose_no_image(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "images.txt"
+    write_text(path)
+    lines = path.read_text().splitlines()
+    if change == "no lines of keypoints":
+        lines = [line for line in lines if line.startswith("#") or len(line.split()) >= 10]
+    path.write_bytes((b"\xef\xbb\xbf" if change == "byte order mark" else b"") + "\n".join(lines).encode())
+    assert set(read_poses(path).T_world_cam) == set(POSES)
+
+
+def test_blenders_split_files_are_read_together(tmp_path: Path) -> None:
+    for side, x in (("train", 1.0), ("test", 2.0)):
+        T = np.eye(4)
+        T[0, 3] = x
+        frames = [{"file_path": f"./{side}/r_0", "transform_matrix": T.tolist()}]
+        (tmp_path / f"transforms_{side}.json").write_text(json.dumps({"camera_angle_x": 0.7, "frames": frames}))
+    for side, x in (("train", 1.0), ("test", 2.0)):
+        found = read_poses(tmp_path).of(tmp_path / side / "r_0.png")
+        assert found is not None
+        assert found[0, 3] == x
+    # Which r_0 is meant cannot be told.
+    assert read_poses(tmp_path).of(Path("renders/r_0.png")) is None
+
+
 def test_images_are_looked_up_by_path_then_by_name_then_without_suffix(tmp_path: Path) -> None:
     write_inria(tmp_path / "cameras.json")
     poses = read_poses(tmp_path)

@@ -5,7 +5,8 @@ Read are
 - COLMAP models, binary or text (`images.bin`, `images.txt`): the model's folder, or a scene folder that holds it in
   `sparse/0`, `colmap/sparse/0` or `sparse`;
 - `transforms.json` as nerfstudio writes it: `frames` with `file_path` and `transform_matrix`, camera to world with
-  OpenGL axes; an `applied_transform` is undone, so that the poses are those of the COLMAP model it was made from;
+  OpenGL axes; `applied_transform` and `applied_scale` are undone, so that the poses are those of the COLMAP model it
+  was made from; or Blender's `transforms_train.json`, `_val` and `_test`, together;
 - `cameras.json` as 3D Gaussian splatting writes it: a list with `img_name`, `position`, `rotation` (camera to world);
 - a list of `{"image": name, "cam_from_world": 3x4 or 4x4}`, OpenCV axes.
 
@@ -31,7 +32,8 @@ MODEL_FOLDERS = ("sparse/0", "colmap/sparse/0", "sparse", ".")
 """Where a folder may keep a COLMAP model, in the order they are tried."""
 
 MODEL_FILES = ("images.bin", "images.txt")
-JSON_FILES = ("transforms.json", "cameras.json")
+SPLIT_FILES = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
+JSON_FILES = ("transforms.json", *SPLIT_FILES, "cameras.json")
 
 ROTATION_TOLERANCE = 1e-3
 """How far a rotation may be from orthonormal, as its largest wrong entry; text files are rounded."""
@@ -60,8 +62,10 @@ class CameraPoses:
         """
         parts = image.parts
         for count in range(len(parts), 0, -1):
-            if (found := self.T_world_cam.get("/".join(parts[-count:]))) is not None:
-                return found
+            name = "/".join(parts[-count:])
+            for listed in (name, name.removesuffix(image.suffix)) if count > 1 else (name,):
+                if (found := self.T_world_cam.get(listed)) is not None:
+                    return found
         for alike in (self._by_name.get(image.name, ()), self._by_stem.get(image.stem, ())):
             if len(alike) == 1:
                 return self.T_world_cam[alike[0]]
@@ -189,16 +193,25 @@ def _is_keypoints(line: str) -> bool:
 def _read_json(path: Path) -> dict[str, Pose]:
     content = json.loads(path.read_text(encoding="utf-8-sig"))
     if isinstance(content, dict) and "frames" in content:
-        applied = np.eye(4)
-        if "applied_transform" in content:
-            applied[:3] = np.array(content["applied_transform"], dtype=np.float64)[:3]
-        undo = np.linalg.inv(applied)
-        opencv_from_opengl = np.diag([1.0, -1.0, -1.0, 1.0])
-        return {
-            _posix(frame["file_path"]): undo @ _square(frame["transform_matrix"]) @ opencv_from_opengl
-            for frame in content["frames"]
-        }
+        poses = _frame_poses(content)
+        for beside in (path.with_name(name) for name in SPLIT_FILES if path.name in SPLIT_FILES and name != path.name):
+            if beside.is_file():
+                poses |= _frame_poses(json.loads(beside.read_text(encoding="utf-8-sig")))
+        return poses
     return dict(_listed_pose(entry) for entry in content)
+
+
+def _frame_poses(content: Mapping[str, Any]) -> dict[str, Pose]:
+    applied, poses = np.eye(4), {}
+    if "applied_transform" in content:
+        applied[:3] = np.array(content["applied_transform"], dtype=np.float64)[:3]
+    undo = np.linalg.inv(applied)
+    opencv_from_opengl = np.diag([1.0, -1.0, -1.0, 1.0])
+    for frame in content["frames"]:
+        T_file_opengl = _square(frame["transform_matrix"])
+        T_file_opengl[:3, 3] /= float(content.get("applied_scale", 1.0))
+        poses[_posix(frame["file_path"])] = undo @ T_file_opengl @ opencv_from_opengl
+    return poses
 
 
 def _listed_pose(entry: Mapping[str, Any]) -> tuple[str, Pose]:
