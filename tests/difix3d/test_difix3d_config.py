@@ -228,3 +228,10 @@ def test_public_names_exist():
     assert all(getattr(difix3d, name) is not None for name in difix3d.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         difix3d.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("name", sorted(RunSettings().to_dict()))
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 10**400, [], {}, -1e300])
+def test_settings_of_another_kind_are_refused_whatever_the_field(name, bad):
+    with pytest.raises(InputError):
+        RunSettings.from_dict({name: bad})

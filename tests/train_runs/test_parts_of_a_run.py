@@ -258,3 +258,27 @@ def test_the_config_is_written_with_versions(tmp_path: Path):
 def test_many_problems_are_counted():
     assert first_problems(["a", "b"]) == "a; b"
     assert first_problems([str(n) for n in range(12)]).endswith("9; and 2 more")
+
+
+def test_a_folder_with_the_settings_of_something_else_is_refused(tmp_path: Path):
+    from train_runs import InputError, RunFolder
+
+    (tmp_path / "config.json").write_text('{"num_views": 6}')
+    with pytest.raises(InputError, match=r"config\.json is of something else, and would be replaced"):
+        RunFolder(tmp_path).open(resume=False)
+    assert (tmp_path / "config.json").read_text() == '{"num_views": 6}'
+    (tmp_path / "config.json").unlink()
+    RunFolder(tmp_path).open(resume=False)
+    RunFolder(tmp_path).write_config({"a": 1})
+    # A run that ended before its first checkpoint begins again.
+    RunFolder(tmp_path).open(resume=False)
+
+
+def test_a_link_in_a_run_folder_does_not_lead_out_of_it(tmp_path: Path):
+    from train_runs import InputError, RunFolder
+
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "images").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="images leads to .*elsewhere, out of"):
+        RunFolder(tmp_path / "run").open(resume=False)

@@ -49,6 +49,7 @@ from difix3d.target_config import FileTargets
 from difix3d.targets import target_poses
 from difix3d.track import begun, forked
 from difix_model.references.poses import pose_distances
+from output_files import check_inputs_kept
 from splat_recon.errors import DivergedError
 from splat_recon.evaluate import evaluate
 from splat_recon.few_photos import photo_background
@@ -180,6 +181,7 @@ class Experiment:
         self.settings = resolved(self.settings, device)
         loaded = load_scene(self.settings)
         self.scene, self.split, self.points = loaded.scene, loaded.split, loaded.points
+        check_inputs_kept([self.folder.path / "config.json"], self.scene.sources)
         self.settings = for_photos(
             self.settings,
             len(self.split.train),

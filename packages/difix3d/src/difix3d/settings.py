@@ -36,6 +36,7 @@ from difix3d.target_config import (
 from difix_model.gate.config import GateName
 from difix_model.opening import FixerConfig, Precision
 from splat_recon.config import FEW_PHOTOS, AdcConfig, TrainConfig, regularized_for
+from splat_recon.config_values import check_kinds
 from splat_render.files.background import BLACK
 
 TARGETS: dict[str, type] = {
@@ -298,11 +299,13 @@ class RunSettings:
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise InputError(f"unknown settings: {', '.join(unknown)}")
-        if values.get("background") is not None:
-            values = {**values, "background": tuple(values["background"])}
         try:
-            return cls(**values)
-        except (TypeError, ValueError) as error:
+            if values.get("background") is not None:
+                values = {**values, "background": tuple(values["background"])}
+            settings = cls(**values)
+            check_kinds(settings)
+            return settings
+        except (TypeError, ValueError, ArithmeticError) as error:
             raise InputError(str(error)) from error
 
 

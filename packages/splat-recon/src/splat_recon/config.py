@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from splat_recon.config_values import check_kinds
 from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
 
 RELEASED_STEPS = 30_000
@@ -337,8 +338,10 @@ class TrainConfig:
                     fields[name] = kinds[kind](**fields[name])
             if "background" in fields:
                 fields["background"] = tuple(fields["background"])
-            return cls(**fields)
-        except (KeyError, TypeError) as error:
+            config = cls(**fields)
+            check_kinds(config)
+            return config
+        except (KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"unreadable training settings: {error}") from error
 
 

@@ -82,11 +82,23 @@ class RunFolder:
             raise InputError(f"{self.path} already holds a run: set resume to continue it, or choose another folder")
         if resume and not has_checkpoint:
             raise InputError(f"{self.path} holds no checkpoint to continue from: leave resume out")
+        if not resume and not self._config_is_ours():
+            raise InputError(f"{self.config} is of something else, and would be replaced: choose another folder")
         try:
             check_links(self.path)
         except OutputError as error:
             raise InputError(str(error)) from None
         check_writable(self.path)
+
+    def _config_is_ours(self) -> bool:
+        """Whether `config.json`, if it is there, is one that `write_config` wrote."""
+        if not self.config.exists():
+            return True
+        try:
+            content = json.loads(self.config.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return False
+        return isinstance(content, dict) and content.keys() == {"settings", "versions"}
 
     def write_config(self, settings: Mapping[str, Any], *, distributions: Sequence[str] = ()) -> None:
         """Write `config.json`: the resolved settings, and versions of Python, torch and the named distributions."""
