@@ -280,5 +280,5 @@ def test_a_link_in_a_run_folder_does_not_lead_out_of_it(tmp_path: Path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "images").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="images leads to .*elsewhere, out of"):
+    with pytest.raises(InputError, match=r"images leads to .*elsewhere, out of"):
         RunFolder(tmp_path / "run").open(resume=False)
