@@ -13,6 +13,23 @@ def test_psnr_of_a_known_error():
     assert metrics.psnr(photo, photo) == metrics.MAX_PSNR
 
 
+def test_flip_is_what_one_notices():
+    photo = torch.rand(24, 32, 3, generator=torch.Generator().manual_seed(0))
+    assert metrics.flip(photo, photo) == 0
+    black, white = torch.zeros(24, 32, 3), torch.ones(24, 32, 3)
+    assert 0.9 < metrics.flip(black, white) <= 1
+    near, far = (metrics.flip((photo + shift).clamp(0, 1), photo) for shift in (0.02, 0.2))
+    assert 0 < near < far
+    # Values beyond [0, 1] are clamped as in the other metrics.
+    assert metrics.flip(photo + 5, white) == 0
+    mask = torch.ones(24, 32, dtype=torch.bool)
+    mask[:, 16:] = False
+    half = photo.clone()
+    half[:, 24:] = 1 - half[:, 24:]
+    # The eye blurs: only what is well inside the mask is free of what is outside.
+    assert metrics.flip(half, photo, mask) < 0.2 * metrics.flip(half, photo)
+
+
 def test_psnr_clamps_the_render():
     photo = torch.ones(12, 12, 3)
     assert metrics.psnr(photo + 3, photo) == metrics.MAX_PSNR

@@ -50,7 +50,8 @@ def score(
     files = run_folder.picture_names(names)
     scores = _scored(render, views, run, files, device, split)
     perceptual = "" if scores.lpips is None else f"  LPIPS {scores.lpips:.3f}"
-    console.print(f"{len(views)} views: PSNR {scores.psnr:.2f} dB  SSIM {scores.ssim:.3f}{perceptual}")
+    flip = "" if scores.flip is None else f"  FLIP {scores.flip:.3f}"
+    console.print(f"{len(views)} views: PSNR {scores.psnr:.2f} dB  SSIM {scores.ssim:.3f}{flip}{perceptual}")
     content = scores.to_dict(step=step, split=split, num_gaussians=num_gaussians)
     content["pictures"] = {view.name: files[view.name] for view in views}
     if color_corrected:

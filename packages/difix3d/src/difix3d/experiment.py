@@ -48,6 +48,7 @@ from difix3d.stereo_start import keep_stereo, kept_stereo, stereo_matching
 from difix3d.target_config import FileTargets
 from difix3d.targets import target_poses
 from difix3d.track import begun, forked
+from difix3d.what_helped import FROM_POINTS, TAUGHT, WITH_STEREO
 from difix_model.references.poses import pose_distances
 from output_files import check_inputs_kept
 from splat_recon.errors import DivergedError
@@ -474,15 +475,20 @@ class Experiment:
         if not isinstance(loop, Distillation):
             return {}
         by_name = {result.name: result.evaluation.psnr for result in results}
-        parts = {"one splat, from the points": by_name["plain"]}
+        parts = {FROM_POINTS: by_name["plain"]}
         stereo = [member for index, member in enumerate(loop.members) if self.distillation.starts_with_stereo(index)]
         if stereo and self.stereo is not None and self.stereo.helps:
-            parts["one splat, with stereo"] = evaluate(rgb_renderer(stereo[0]), self.held_out).psnr
+            parts[WITH_STEREO] = evaluate(rgb_renderer(stereo[0]), self.held_out).psnr
         together = evaluate(lambda camera: loop.together(camera).rgb, self.held_out).psnr
         return parts | {
             f"{len(loop.members)} splats together": together,
-            "the splat that learned from them": by_name["loop"],
+            TAUGHT: by_name["loop"],
         }
+
+    def _transparency(self) -> float:
+        """Fraction of the light in the loop's held-out views that comes from the background."""
+        trainer = self._loop.trainer if self._loop is not None else self._plain_trainer()
+        return float(np.mean([float(1 - trainer.render(view.camera).alpha.mean()) for view in self.held_out]))
 
     def _facts(self, results: Sequence[VariantResult]) -> RunFacts:
         loop = self._loop
@@ -503,6 +509,7 @@ class Experiment:
             fixed=self._has_fixer,
             stereo=None if self.stereo is None else self.stereo.summary(),
             parts=self._parts(results),
+            transparency=self._transparency(),
             step=self.step,
         )
 

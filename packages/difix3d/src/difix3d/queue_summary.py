@@ -60,7 +60,8 @@ def _row(task: SceneTask, outcome: RunOutcome | None) -> dict[str, Any]:
     elif metrics.is_file() and (task.folder / "report.html").is_file():
         values = json.loads(metrics.read_text(encoding="utf-8"))
         variants = {
-            name: {key: scores[key] for key in ("psnr", "ssim", "lpips")} for name, scores in values["variants"].items()
+            name: {key: scores.get(key) for key in ("psnr", "ssim", "lpips", "flip")}
+            for name, scores in values["variants"].items()
         }
         row |= {"state": "finished", "best_variant": values["best_variant"], "variants": variants}
         row["fixing_share"] = _fixing_share(task.folder / TIME_FILE)
@@ -80,8 +81,8 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
     finished = [row["variants"] for row in rows if row["state"] == "finished"]
     means: dict[str, dict[str, float]] = {}
     for name in VARIANTS:
-        for key in ("psnr", "ssim", "lpips"):
-            values = [variants[name][key] for variants in finished if name in variants]
+        for key in ("psnr", "ssim", "lpips", "flip"):
+            values = [variants[name].get(key) for variants in finished if name in variants]
             if values and len(values) == len(finished) and None not in values:
                 means.setdefault(name, {})[key] = sum(values) / len(values)
     return means

@@ -16,6 +16,7 @@ from difix3d.settings import RunSettings
 from difix3d.target_config import HeldOutTargets
 from difix3d.variants import VARIANTS
 from difix3d.watch import Watch
+from difix3d.what_helped import what_helped
 from difix_model.gate.verdict import verdict_summary
 from output_files import write_text_whole
 from splat_recon.io.images import read_photo, to_u8
@@ -104,6 +105,9 @@ class RunFacts:
     parts: dict[str, float] = field(default_factory=dict)
     """With distillation, PSNR on held-out photos of what it is made of."""
 
+    transparency: float = 0.0
+    """Fraction of the light in the loop's held-out views that comes from the background, in [0, 1]."""
+
     progress: float = 0.0
     """How far the splat's novel views came to their targets, in [0, 1]."""
 
@@ -155,6 +159,7 @@ class RunFacts:
             "start_points": None if self.points is None else asdict(self.points),
             "progress_to_targets": self.progress,
             "parts": self.parts,
+            "what_helped": [asdict(part) for part in what_helped(self, results)],
             "rounds": {"made": self.num_rounds, "undone": self.watch.num_rounds_undone if self.watch else 0},
             "held_back": self._held_back(),
             "fixes": self._fixes(results),
@@ -194,6 +199,7 @@ def write_report(
         "title": html.escape(f"Difix3D: {facts.scene_name}"),
         "verdict": html.escape(verdict(results, fixed=facts.fixed)),
         "notes": "".join(f"<li>{html.escape(note)}</li>" for note in (*_notes(facts), *_fix_notes(facts, results))),
+        "helped": _helped(facts, results),
         "cards": _cards(results),
         "pictures": _pictures(results, held_out),
         "stereo": _stereo(folder),
@@ -331,6 +337,20 @@ def _rounds_note(facts: RunFacts, watch: Watch) -> str:
     return note
 
 
+def _helped(facts: RunFacts, results: Sequence[VariantResult]) -> str:
+    """What each part was worth, and what to do next."""
+    parts = what_helped(facts, results)
+    rows = "".join(
+        f"<tr><td>{part.name}</td><td>{html.escape(part.did)}</td><td>{html.escape(part.gain())}</td></tr>"
+        for part in parts
+    )
+    advice = "".join(f"<li>{html.escape(part.advice)}</li>" for part in parts if part.advice)
+    head = "<tr><th>part</th><th>what it did</th><th>worth on the held-out photos</th></tr>"
+    return f'<table class="numbers">{head}{rows}</table>' + (
+        f"<p>What to try next:</p><ul>{advice}</ul>" if advice else ""
+    )
+
+
 def _cards(results: Sequence[VariantResult]) -> str:
     plain = next(result.evaluation for result in results if result.name == "plain")
     best = best_variant(results).name
@@ -343,9 +363,14 @@ def _cards(results: Sequence[VariantResult]) -> str:
         cards.append(
             f'<div class="card{" best" if result.name == best else ""}"><h3>{VARIANTS[result.name]}</h3>'
             f"<p class=big>{scores.psnr:.2f}<small> dB</small></p>"
-            f"<p>SSIM {scores.ssim:.3f}{'' if scores.lpips is None else f', LPIPS {scores.lpips:.3f}'} {gain}</p></div>"
+            f"<p>SSIM {scores.ssim:.3f}{_known(', FLIP', scores.flip)}{_known(', LPIPS', scores.lpips)} {gain}</p>"
+            "</div>"
         )
     return "".join(cards)
+
+
+def _known(name: str, value: float | None) -> str:
+    return "" if value is None else f"{name} {value:.3f}"
 
 
 def _pictures(results: Sequence[VariantResult], held_out: Sequence[View]) -> str:
@@ -359,7 +384,7 @@ def _pictures(results: Sequence[VariantResult], held_out: Sequence[View]) -> str
         highest = max(by_name[name].evaluation.per_view[view.name].psnr for name in shown)
         for name in shown:
             score = by_name[name].evaluation.per_view[view.name]
-            figures = f"{score.psnr:.2f} dB, SSIM {score.ssim:.3f}"
+            figures = f"{score.psnr:.2f} dB, SSIM {score.ssim:.3f}{_known(', FLIP', score.flip)}"
             figures = f"<b>{figures}</b>" if score.psnr == highest else figures
             picture = embedded_image(by_name[name].renders_u8[view.name], f"{VARIANTS[name]} {view.name}")
             cells.append(f"<td>{picture}<p>{figures}</p></td>")
@@ -378,12 +403,13 @@ def _table(results: Sequence[VariantResult]) -> str:
             f"{scores.psnr:.2f}",
             "" if result.name == "plain" else f"{scores.psnr - plain.psnr:+.2f}",
             f"{scores.ssim:.4f}",
+            "&ndash;" if scores.flip is None else f"{scores.flip:.4f}",
             "&ndash;" if scores.lpips is None else f"{scores.lpips:.4f}",
             "" if result.name == "plain" else f"{wins} of {len(plain.per_view)}",
             f"{result.num_gaussians:,}",
         )
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    heads = ("variant", "PSNR (dB)", "against plain", "SSIM", "LPIPS", "views better than plain", "Gaussians")
+    heads = ("variant", "PSNR (dB)", "against plain", "SSIM", "FLIP", "LPIPS", "views better than plain", "Gaussians")
     return f'<table class="numbers"><tr>{"".join(f"<th>{head}</th>" for head in heads)}</tr>{"".join(rows)}</table>'
 
 

@@ -27,9 +27,12 @@ class ViewScore:
     lpips: float | None
     """Perceptual distance; None where it is not available."""
 
+    flip: float | None = None
+    """What is noticed when flipping between render and photo, in [0, 1], lower is better; None where not measured."""
+
     def to_dict(self) -> dict[str, float | None]:
         """As in `metrics.json`."""
-        return {"psnr": self.psnr, "ssim": self.ssim, "lpips": self.lpips}
+        return {"psnr": self.psnr, "ssim": self.ssim, "lpips": self.lpips, "flip": self.flip}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,9 @@ class Evaluation:
     per_view: dict[str, ViewScore]
     """By name of the view."""
 
+    flip: float | None = None
+    """Mean over the views; None where not measured."""
+
     def to_dict(self, *, step: int | None, split: str, num_gaussians: int) -> dict[str, Any]:
         """The content of `metrics.json`; `step` is None for splats that this package did not train."""
         return {
@@ -57,6 +63,7 @@ class Evaluation:
             "psnr": self.psnr,
             "ssim": self.ssim,
             "lpips": self.lpips,
+            "flip": self.flip,
             "per_view": {name: score.to_dict() for name, score in self.per_view.items()},
         }
 
@@ -94,13 +101,16 @@ def evaluate(
             psnr=metrics.psnr(rendered, photo, mask),
             ssim=metrics.ssim(rendered, photo, mask),
             lpips=None if lpips is None else lpips(rendered, photo),
+            flip=metrics.flip(rendered, photo, mask),
         )
         if on_view is not None:
             on_view(view, rendered)
     distances = [score.lpips for score in scores.values() if score.lpips is not None]
+    flips = [score.flip for score in scores.values() if score.flip is not None]
     return Evaluation(
         psnr=sum(score.psnr for score in scores.values()) / len(scores),
         ssim=sum(score.ssim for score in scores.values()) / len(scores),
         lpips=sum(distances) / len(distances) if len(distances) == len(scores) else None,
         per_view=scores,
+        flip=sum(flips) / len(flips),
     )

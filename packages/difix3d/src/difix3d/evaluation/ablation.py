@@ -49,7 +49,7 @@ NUM_FRAMES = 36
 """Frames along the captured views on which consistency is measured."""
 
 
-SCORES = ("psnr", "ssim", "lpips", "gain")
+SCORES = ("psnr", "ssim", "lpips", "flip", "gain")
 
 
 def ablation(
@@ -122,7 +122,7 @@ def _rows(out: Path, frames: int) -> dict[str, dict[str, Any]]:
     for row, (run, variant) in ROWS.items():
         scores = metrics[run]["variants"][variant]
         rows[row] = {
-            **{key: scores[key] for key in ("psnr", "ssim", "lpips")},
+            **{key: scores[key] for key in ("psnr", "ssim", "lpips", "flip")},
             "gain": scores["psnr"] - metrics["progressive"]["variants"]["plain"]["psnr"],
             "consistency": None if films is None else films.consistency(run, variant),
         }
@@ -134,7 +134,7 @@ def over_seeds(by_seed: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     rows = list(by_seed.values())
     if len(rows) == 1:
         return rows[0]
-    values = {key: [row[key] for row in rows] for key in SCORES}
+    values = {key: [row.get(key) for row in rows] for key in SCORES}
     known = {key: some for key, some in values.items() if None not in some}
     return {
         **{key: statistics.fmean(known[key]) if key in known else None for key in SCORES},

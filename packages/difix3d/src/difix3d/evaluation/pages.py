@@ -17,12 +17,13 @@ COLUMNS = {
     "psnr": ("PSNR (dB)", ".2f"),
     "gain": ("against plain (dB)", "+.2f"),
     "ssim": ("SSIM", ".4f"),
+    "flip": ("FLIP", ".4f"),
     "lpips": ("LPIPS", ".4f"),
     "fid": ("FID", ".2f"),
 }
 """What a table shows, and how it is written."""
 
-ONLY_WHERE_KNOWN = ("gain",)
+ONLY_WHERE_KNOWN = ("gain", "flip")
 """Columns that are left out where no row has them; the others then say that they are not known."""
 
 CONSISTENT = "consistent pairs"

@@ -108,12 +108,13 @@ def _score(photo: Path, render: Path, mask: Path | None, lpips: LpipsMetric | No
         "psnr": metrics.psnr(pair[0], pair[1]),
         "ssim": metrics.ssim(pair[0], pair[1]),
         "lpips": None if lpips is None else lpips(pair[0], pair[1]),
+        "flip": metrics.flip(pair[0], pair[1]),
     }
 
 
 def _mean(scores: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     means: dict[str, float | None] = {}
-    for key in ("psnr", "ssim", "lpips"):
+    for key in ("psnr", "ssim", "lpips", "flip"):
         values = [score[key] for score in scores]
         means[key] = None if None in values else sum(values) / len(values)
     return means

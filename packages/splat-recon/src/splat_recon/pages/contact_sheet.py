@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from splat_recon.evaluate import Evaluation
+from splat_recon.evaluate import Evaluation, ViewScore
 from splat_recon.pages.pictures import beside, error_map, headline
 from splat_recon.scene.scene import View
 
@@ -47,7 +47,7 @@ def contact_sheet(
     shown = f", the worst {len(rows)} shown" if len(rows) < len(views) else ""
     perceptual = "" if scores.lpips is None else f"  LPIPS {scores.lpips:.3f}"
     title = (
-        f"{len(views)} views{shown}: PSNR {scores.psnr:.2f} dB  SSIM {scores.ssim:.3f}{perceptual}"
+        f"{len(views)} views{shown}: PSNR {scores.psnr:.2f} dB  SSIM {scores.ssim:.3f}{_flip(scores)}{perceptual}"
         "   (photo | render | error)"
     )
     height = max(column.shape[0] for column in columns)
@@ -67,8 +67,12 @@ def _row(view: View, render_u8: np.ndarray, scores: Evaluation) -> np.ndarray:
         error_u8 = np.where(view.mask[..., None], error_u8, np.uint8(128))
     row = beside([_small(picture) for picture in (photo_u8, render_u8, error_u8)])
     perceptual = "" if score.lpips is None else f"  LPIPS {score.lpips:.3f}"
-    text = f"{view.name}   PSNR {score.psnr:.2f} dB  SSIM {score.ssim:.3f}{perceptual}"
+    text = f"{view.name}   PSNR {score.psnr:.2f} dB  SSIM {score.ssim:.3f}{_flip(score)}{perceptual}"
     return np.concatenate([headline(text, row.shape[1]), row, np.full((GAP_PX, row.shape[1], 3), 255, np.uint8)])
+
+
+def _flip(scores: Evaluation | ViewScore) -> str:
+    return "" if scores.flip is None else f"  FLIP {scores.flip:.3f}"
 
 
 def _small(picture_u8: np.ndarray) -> np.ndarray:

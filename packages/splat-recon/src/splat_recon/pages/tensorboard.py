@@ -63,6 +63,8 @@ class TensorBoardLog:
         """Scores on held-out views, and pictures by name."""
         self._writer.add_scalar("test/psnr", scores.psnr, step)
         self._writer.add_scalar("test/ssim", scores.ssim, step)
+        if scores.flip is not None:
+            self._writer.add_scalar("test/flip", scores.flip, step)
         if scores.lpips is not None:
             self._writer.add_scalar("test/lpips", scores.lpips, step)
         for name, picture_u8 in pictures_u8.items():
