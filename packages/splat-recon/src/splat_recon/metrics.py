@@ -57,8 +57,8 @@ def flip(
     FLIP (Andersson et al., HPG 2020) predicts what is noticed when one flips between two images: differences in color,
     edges and points, filtered by the contrast sensitivity of the eye at 67 pixels per degree. It needs no weights.
     """
-    images = [image.detach().cpu().float().clamp(0, 1).contiguous().numpy() for image in (photo, rendered)]
-    error_map, mean, _ = flip_evaluator.evaluate(*images, "LDR", applyMagma=False)
+    reference, test = (image.detach().cpu().float().clamp(0, 1).contiguous().numpy() for image in (photo, rendered))
+    error_map, mean, _ = flip_evaluator.evaluate(reference, test, "LDR", applyMagma=False)
     return float(mean if mask is None else error_map[..., 0][mask.cpu().numpy()].mean())
 
 

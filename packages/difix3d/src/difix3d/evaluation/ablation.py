@@ -134,7 +134,7 @@ def over_seeds(by_seed: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
     rows = list(by_seed.values())
     if len(rows) == 1:
         return rows[0]
-    values = {key: [row.get(key) for row in rows] for key in SCORES}
+    values: dict[str, list[Any]] = {key: [row.get(key) for row in rows] for key in SCORES}
     known = {key: some for key, some in values.items() if None not in some}
     return {
         **{key: statistics.fmean(known[key]) if key in known else None for key in SCORES},
