@@ -188,3 +188,12 @@ def test_trainings_follow_each_other_and_go_on(weights, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "denoiser" / "model")
     assert run("train", "denoiser", "--out", tmp_path / "other", *parts[2:], "--gsrecon", tmp_path, *shared) == 2
     assert "no run folder" in capsys.readouterr().err
+
+
+def test_folders_of_objects_are_checked_before_training(tmp_path, capsys):
+    command = ["train", "gsrecon", "--out", tmp_path / "run", "--objects.size", "16"]
+    assert run(*command, "--gobjaverse", tmp_path / "none") == 2
+    assert "there is no folder" in capsys.readouterr().err
+    (tmp_path / "objects").mkdir()
+    assert run(*command, "--gobjaverse", tmp_path / "objects") == 2
+    assert "none is given" in capsys.readouterr().err

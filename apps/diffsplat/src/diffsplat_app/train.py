@@ -46,7 +46,10 @@ class GSReconRun:
     """How the run proceeds."""
 
     objects: GeneratedObjectsConfig = field(default_factory=lambda: GeneratedObjectsConfig(size=256))
-    """What is trained on."""
+    """Generated objects to train on, and the size of the views."""
+
+    gobjaverse: Path | None = None
+    """A folder whose folders are objects of G-Objaverse, to train on instead."""
 
     train: GSReconTrainConfig = field(default_factory=GSReconTrainConfig)
     """How it is trained."""
@@ -84,7 +87,10 @@ class GSVAERun:
     """How the run proceeds."""
 
     objects: GeneratedObjectsConfig = field(default_factory=lambda: GeneratedObjectsConfig(size=256))
-    """What is trained on."""
+    """Generated objects to train on, and the size of the views."""
+
+    gobjaverse: Path | None = None
+    """A folder whose folders are objects of G-Objaverse, to train on instead."""
 
     train: GSVAETrainConfig = field(default_factory=GSVAETrainConfig)
     """How it is trained."""
@@ -127,7 +133,13 @@ class DenoiserRun:
     """How the run proceeds."""
 
     objects: GeneratedObjectsConfig = field(default_factory=lambda: GeneratedObjectsConfig(size=256))
-    """What is trained on."""
+    """Generated objects to train on, and the size of the views."""
+
+    gobjaverse: Path | None = None
+    """A folder whose folders are objects of G-Objaverse, to train on instead."""
+
+    captions: Path | None = None
+    """A JSON file with the captions of G-Objaverse's objects by their folders' names."""
 
     train: DenoiserTrainConfig = field(default_factory=DenoiserTrainConfig)
     """How it is trained."""
@@ -174,15 +186,12 @@ def _trained(loop: Loop) -> None:
 def gsrecon_task(run: GSReconRun) -> Any:
     """What the loop trains."""
     from diffsplat.training.reconstruction import GSReconTask
-    from diffsplat.training.views import GeneratedViews
 
     if run.objects.size % run.train.network.patch_size:
         raise InputError(
             f"views of {run.objects.size} pixels do not divide into patches of {run.train.network.patch_size}"
         )
-    task = GSReconTask(
-        run.train, GeneratedViews(run.objects), perceptual=_perceptual(run.train.lpips_weight, run.device)
-    )
+    task = GSReconTask(run.train, _objects(run), perceptual=_perceptual(run.train.lpips_weight, run.device))
     task.model.to(run.device)
     return task
 
@@ -193,7 +202,6 @@ def gsvae_task(run: GSVAERun) -> Any:
     from diffsplat.denoiser import read_network_config
     from diffsplat.gsvae import GSVAE
     from diffsplat.training.autoencoder import GSVAETask
-    from diffsplat.training.views import GeneratedViews
 
     model = GSVAE(read_network_config(run.vae_config))
     if run.image_vae is not None:
@@ -204,7 +212,7 @@ def gsvae_task(run: GSVAERun) -> Any:
     if run.start is not None:
         load_into(model, read_state([run.start]), where=run.start)
     return GSVAETask(
-        run.train, model.to(run.device), _gsrecon(run.gsrecon).to(run.device), GeneratedViews(run.objects),
+        run.train, model.to(run.device), _gsrecon(run.gsrecon).to(run.device), _objects(run),
         perceptual=_perceptual(run.train.lpips_weight, run.device),
     )  # fmt: skip
 
@@ -217,7 +225,6 @@ def denoiser_task(run: DenoiserRun) -> Any:
     from diffsplat.schedulers import make_scheduler
     from diffsplat.training.denoising import DenoiserTask
     from diffsplat.training.diffusion import NoiseLevels
-    from diffsplat.training.views import GeneratedViews
 
     gsvae = _gsvae(run.gsvae)
     config = read_network_config(run.network_config)
@@ -233,9 +240,32 @@ def denoiser_task(run: DenoiserRun) -> Any:
     for module in (model, gsvae, *encoder.modules()):
         module.to(run.device)
     return DenoiserTask(
-        run.train, model, gsvae, _gsrecon(run.gsrecon).to(run.device), encoder, GeneratedViews(run.objects),
+        run.train, model, gsvae, _gsrecon(run.gsrecon).to(run.device), encoder, _objects(run),
         levels=levels, perceptual=_perceptual(run.train.render_weight, run.device),
     )  # fmt: skip
+
+
+def _objects(run: Any) -> Any:
+    """What is trained on."""
+    if run.gobjaverse is None:
+        from diffsplat.training.views import GeneratedViews
+
+        return GeneratedViews(run.objects)
+    from diffsplat.training.gobjaverse import GObjaverseViews
+
+    captions: dict[str, str] = {}
+    path = getattr(run, "captions", None)
+    if path is not None:
+        try:
+            captions = {str(name): str(text) for name, text in json.loads(path.read_text(encoding="utf-8")).items()}
+        except (OSError, ValueError, AttributeError) as error:
+            raise InputError(f"{path} holds no captions: {error}") from error
+    elif isinstance(run, DenoiserRun):
+        raise InputError("--gobjaverse needs --captions: a denoiser is trained by them")
+    if not run.gobjaverse.is_dir():
+        raise InputError(f"there is no folder {run.gobjaverse}")
+    folders = sorted(path for path in run.gobjaverse.iterdir() if path.is_dir())
+    return GObjaverseViews(folders, run.objects.size, num_extra=run.objects.num_extra, captions=captions)
 
 
 def _settings_of(folder: Path, name: str) -> dict[str, Any]:

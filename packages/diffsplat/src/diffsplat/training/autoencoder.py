@@ -18,7 +18,7 @@ from diffsplat.training.config import GSVAETrainConfig
 from diffsplat.training.epochs import EpochSampler
 from diffsplat.training.losses import Perceptual, render_losses
 from diffsplat.training.reconstruction import WEIGHTS
-from diffsplat.training.views import GeneratedViews, ObjectViews
+from diffsplat.training.views import ObjectViews, ViewsOfObjects
 from train_runs import ParameterGroup, TaskState
 
 
@@ -30,7 +30,7 @@ class GSVAETask:
         config: GSVAETrainConfig,
         model: GSVAE,
         recon: GSRecon,
-        objects: GeneratedViews,
+        objects: ViewsOfObjects,
         *,
         perceptual: Perceptual | None = None,
     ) -> None:
@@ -90,7 +90,7 @@ class GSVAETask:
 
 
 @torch.no_grad()
-def psnr_through_latents(model: GSVAE, recon: GSRecon, objects: GeneratedViews, indices: list[int]) -> dict[str, Any]:
+def psnr_through_latents(model: GSVAE, recon: GSRecon, objects: ViewsOfObjects, indices: list[int]) -> dict[str, Any]:
     """Mean PSNR of all views, of GSRecon's grids and of the same through the VAE."""
     found: dict[str, list[float]] = {"psnr_gsrecon": [], "psnr_gsvae": []}
     for index in indices:

@@ -28,7 +28,7 @@ from diffsplat.training.diffusion import (
 )
 from diffsplat.training.epochs import EpochSampler
 from diffsplat.training.losses import Perceptual, render_losses
-from diffsplat.training.views import GeneratedViews, ObjectViews
+from diffsplat.training.views import ObjectViews, ViewsOfObjects
 from train_runs import ParameterGroup, TaskState
 
 DENOISER_WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -54,7 +54,7 @@ class DenoiserTask:
         gsvae: GSVAE,
         recon: GSRecon,
         encoder: PromptEncoder,
-        objects: GeneratedViews,
+        objects: ViewsOfObjects,
         *,
         levels: NoiseLevels | None = None,
         train_encoder: bool = False,

@@ -16,7 +16,7 @@ from diffsplat.splat_grids import activated
 from diffsplat.training.config import GSReconTrainConfig
 from diffsplat.training.epochs import EpochSampler
 from diffsplat.training.losses import Perceptual, map_loss, render_losses
-from diffsplat.training.views import GeneratedViews, ObjectViews
+from diffsplat.training.views import ObjectViews, ViewsOfObjects
 from train_runs import ParameterGroup, TaskState
 
 WEIGHTS = "model.safetensors"
@@ -26,7 +26,7 @@ class GSReconTask:
     """What a training loop needs of GSRecon."""
 
     def __init__(
-        self, config: GSReconTrainConfig, objects: GeneratedViews, *, perceptual: Perceptual | None = None
+        self, config: GSReconTrainConfig, objects: ViewsOfObjects, *, perceptual: Perceptual | None = None
     ) -> None:
         self.config, self.objects, self.perceptual = config, objects, perceptual
         with torch.random.fork_rng(devices=[]):
@@ -76,7 +76,7 @@ class GSReconTask:
 
 
 @torch.no_grad()
-def psnr_of_renders(model: GSRecon, objects: GeneratedViews, indices: list[int]) -> dict[str, Any]:
+def psnr_of_renders(model: GSRecon, objects: ViewsOfObjects, indices: list[int]) -> dict[str, Any]:
     """Mean PSNR of renders of the input views and of the further ones, over objects that were not trained on."""
     inputs, others = [], []
     for index in indices:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -119,6 +120,19 @@ def generated_views(
         ids=(f"generated-{seed}",),
         captions=(generated.caption,),
     )
+
+
+@runtime_checkable
+class ViewsOfObjects(Protocol):
+    """A list of objects that gives views of any of them."""
+
+    def __len__(self) -> int:
+        """Number of objects."""
+        ...
+
+    def batch(self, indices: list[int]) -> ObjectViews:
+        """The views of these objects, always the same."""
+        ...
 
 
 class GeneratedViews:
