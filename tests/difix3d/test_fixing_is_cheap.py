@@ -183,6 +183,25 @@ def test_where_the_fixer_leaves_the_worst_renders_it_is_asked_no_more(scene: Sce
     assert len(everything.levels) == 8
 
 
+def test_holes_that_are_filled_do_not_count_as_changes(scene: Scene) -> None:
+    """The gate lets them be filled, and nothing is learned from them."""
+    images = [torch.full((HEIGHT, WIDTH, 3), index / 10) for index in range(8)]
+    asked: list[int] = []
+
+    def filling(request: FixRequest) -> FixResult:
+        asked.append(len(request))
+        assert request.alpha is not None
+        return FixResult.of(request, torch.where(request.alpha[..., None] < 0.5, 1.0, request.rgb))
+
+    alpha = torch.ones(HEIGHT, WIDTH)
+    alpha[:, :7] = 0.2
+    views = [replace(view, alpha=alpha) for view in rendered_views(images, [[scene.views[0]]] * 8)]
+    for min_alpha, expected in ((0.5, [2]), (0.1, [2, 6])):
+        asked.clear()
+        fix_round(filling, views, distances=range(8), batch_size=8, num_probe_views=2, min_alpha=min_alpha)
+        assert asked == expected
+
+
 @pytest.mark.parametrize("references", [1, 2])
 def test_one_change_among_the_first_has_all_fixed_as_without_asking(scene: Scene, references: int) -> None:
     first, everything = Asked(above=0.65), Asked(above=0.65)

@@ -121,6 +121,7 @@ class Track:
             distances=nearest_distances(self.T_world_novel, self._captured_poses(), **weights),
             batch_size=self.config.fix_batch_size,
             num_probe_views=self.config.num_probe_views,
+            min_alpha=self.config.mixture.alpha_threshold,
         )
         judge = TrustJudge(self.captured, self.trainer.render, self.config.mixture)
         views = []

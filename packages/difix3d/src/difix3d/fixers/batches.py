@@ -95,11 +95,13 @@ def fix_round(
     distances: Sequence[float],
     batch_size: int,
     num_probe_views: int,
+    min_alpha: float = 0.0,
 ) -> list[FixedView]:
     """Fix the renders of a round.
 
     A gate lets changes through where a render is bad. Those farthest from any photo are the worst ones as a rule, so
-    they come first: if the fixer leaves even them as they are, bit for bit, it is not asked about the others.
+    they come first: if the fixer leaves even them as they are, bit for bit, where they are learned from, it is not
+    asked about the others. (What is transparent is filled whatever the gate, and is not learned from.)
 
     Args:
         fixer: What fixes.
@@ -107,6 +109,7 @@ def fix_round(
         distances: How far each is from the captured view that is nearest to it.
         batch_size: Most views that the fixer gets at a time.
         num_probe_views: How many come first; 0: all are fixed in order.
+        min_alpha: Pixels are learned from where the opacity is above this.
     """
     order = sorted(range(len(rendered)), key=lambda index: -distances[index])
     probes = sorted(order[:num_probe_views]) if num_probe_views < len(rendered) else []
@@ -118,10 +121,18 @@ def fix_round(
 
     with resident(fixer):
         fix(probes)
-        if probes and all(torch.equal(fixed[index].rgb, rendered[index].rgb) for index in probes):
+        if probes and all(_leaves(fixed[index], rendered[index], min_alpha) for index in probes):
             logger.info("the fixer leaves %d of %d novel views as they are; so are the others", len(probes), len(order))
             rest = (index for index in order if index not in fixed)
             fixed |= {index: FixedView(rgb=rendered[index].rgb, verdict=NOT_ASKED) for index in rest}
         else:
             fix([index for index in range(len(rendered)) if index not in fixed])
     return [fixed[index] for index in range(len(rendered))]
+
+
+def _leaves(fixed: FixedView, rendered: RenderedView, min_alpha: float) -> bool:
+    """Whether a fix leaves all pixels as they are that are learned from."""
+    if rendered.alpha is None:
+        return torch.equal(fixed.rgb, rendered.rgb)
+    counts = rendered.alpha > min_alpha
+    return torch.equal(fixed.rgb[counts], rendered.rgb[counts])
