@@ -143,7 +143,7 @@ def test_one_photo_is_too_few_for_stereo(scene_folder: Path, tmp_path: Path, cap
 def test_a_damaged_newest_checkpoint_is_skipped(scene_folder: Path, tmp_path: Path, finished: Path, capsys):
     out = tmp_path / "run"
     assert main(_train(scene_folder, out, "--stop-at", "20")) == 0
-    tensors = out / "checkpoints" / "step_000020" / "tensors.npz"
+    tensors = out / "checkpoints" / "step_000020" / "state.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-100])
     assert main(_train(scene_folder, out, "--resume")) == 0
     shown = capsys.readouterr().err.replace("\n", "")

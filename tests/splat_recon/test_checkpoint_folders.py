@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -6,6 +7,7 @@ import torch
 
 from splat_recon import checkpoint
 from splat_recon.errors import InputError
+from train_runs.checkpoints import CHECKSUMS_FILE, STATE_FILE, TENSORS_FILE
 
 TENSORS = {"gaussians.means": torch.arange(6.0).reshape(2, 3), "generator.views": torch.arange(5, dtype=torch.uint8)}
 
@@ -34,7 +36,7 @@ def test_writing_again_replaces(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["step_000007"]
 
 
-@pytest.mark.parametrize("name", [checkpoint.STATE_FILE, checkpoint.TENSORS_FILE, checkpoint.CHECKSUMS_FILE])
+@pytest.mark.parametrize("name", [STATE_FILE, TENSORS_FILE, CHECKSUMS_FILE])
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_any_damage_is_found(tmp_path, name, damage):
     path = _write(tmp_path, 1)
@@ -50,12 +52,12 @@ def test_any_damage_is_found(tmp_path, name, damage):
         checkpoint.read_checkpoint(path)
 
 
-def test_the_newest_whole_checkpoint_is_found_and_damaged_ones_are_named(tmp_path, caplog):
+def test_the_newest_valid_checkpoint_is_found_and_damaged_ones_are_named(tmp_path, caplog):
     for step in (1, 900, 1000, 1_000_000):
         _write(tmp_path, step)
     (tmp_path / ".step_2000000.1.tmp").mkdir()
     (tmp_path / "step_3000000").mkdir()
-    (tmp_path / "step_1000000" / checkpoint.TENSORS_FILE).write_bytes(b"")
+    (tmp_path / "step_1000000" / TENSORS_FILE).write_bytes(b"")
     newest = checkpoint.newest_checkpoint(tmp_path)
     assert newest is not None
     assert newest.name == "step_001000"
@@ -68,7 +70,7 @@ def test_older_checkpoints_are_removed_but_none_newer_or_unlike(tmp_path, keep, 
     """A damaged checkpoint of a higher step must not make the one that was just written the one too many."""
     for step in (10, 20, 30, 40):
         _write(tmp_path, step)
-    (tmp_path / "step_000040" / checkpoint.STATE_FILE).unlink()
+    (tmp_path / "step_000040" / STATE_FILE).unlink()
     (tmp_path / "notes").mkdir()
     checkpoint.remove_older_checkpoints(tmp_path / "step_000030", keep)
     names = [checkpoint.checkpoint_name(step) for step in left]
@@ -88,11 +90,11 @@ def test_an_unwritable_folder_is_one_sentence(tmp_path):
 
 def test_another_format_is_refused(tmp_path):
     path = _write(tmp_path, 1)
-    state = json.loads((path / checkpoint.STATE_FILE).read_text())
+    state = json.loads((path / STATE_FILE).read_text())
     state["format"] = "something else"
-    (path / checkpoint.STATE_FILE).write_text(json.dumps(state))
-    sums = json.loads((path / checkpoint.CHECKSUMS_FILE).read_text())
-    sums[checkpoint.STATE_FILE] = checkpoint._sha256(path / checkpoint.STATE_FILE)
-    (path / checkpoint.CHECKSUMS_FILE).write_text(json.dumps(sums))
-    with pytest.raises(InputError, match="expected format"):
+    (path / STATE_FILE).write_text(json.dumps(state))
+    sums = json.loads((path / CHECKSUMS_FILE).read_text())
+    sums[STATE_FILE] = hashlib.sha256((path / STATE_FILE).read_bytes()).hexdigest()
+    (path / CHECKSUMS_FILE).write_text(json.dumps(sums))
+    with pytest.raises(InputError, match="has the format"):
         checkpoint.read_checkpoint(path)

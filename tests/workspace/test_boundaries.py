@@ -27,7 +27,7 @@ ALLOWED_FIRST_PARTY = {
     "train_runs": {"output_files"},
     "splat_render": {"output_files"},
     "difix_model": {"media_files"},
-    "splat_recon": {"media_files", "splat_render", "output_files"},
+    "splat_recon": {"media_files", "splat_render", "output_files", "train_runs"},
     "synthetic_objects": set(),
     "difix_train": {"difix_model", "train_runs"},
     "difix3d": {"media_files", "difix_model", "splat_recon", "splat_render", "output_files"},
