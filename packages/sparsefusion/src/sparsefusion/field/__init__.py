@@ -1,0 +1,1 @@
+"""The neural field that an object becomes: a tiled grid, a small network and a volume renderer."""

@@ -1,0 +1,1 @@
+"""The view-conditioned latent diffusion model (VLDM): network, schedule, loss and samplers."""
