@@ -32,6 +32,7 @@ ALLOWED_FIRST_PARTY = {
     "difix_train": {"difix_model", "train_runs"},
     "difix3d": {"media_files", "difix_model", "splat_recon", "splat_render", "output_files"},
     "diffsplat": {"media_files", "splat_render", "synthetic_objects", "train_runs"},
+    "sparsefusion": {"media_files"},
     "difix_fix": {"difix_model"},
     "difix_train_app": {"difix_train", "output_files"},
     "splat_recon_app": {"splat_recon", "splat_render", "output_files"},
@@ -54,6 +55,7 @@ FORBIDDEN_THIRD_PARTY = {
     "difix3d": {"accelerate", "tyro", "rich"},
     "synthetic_objects": {"torch", "tyro", "rich"},
     "diffsplat": {"accelerate", "tyro", "rich", "gsplat", "pycolmap"},
+    "sparsefusion": {"tyro", "rich", "gsplat", "transformers", "accelerate"},
 }
 
 

@@ -222,6 +222,4 @@ def circle_cameras(
         along = axes * (axes * eyes).sum(dim=-1, keepdim=True)
         eyes = eyes * cos + torch.linalg.cross(axes, eyes) * sin + along * (1 - cos)
     R, T = look_at(eyes, nearest_to_axes(cameras), -circle.normal)
-    return Cameras(
-        R, T, cameras.focal.mean(dim=0).expand(count, 2), cameras.principal.mean(dim=0).expand(count, 2)
-    )
+    return Cameras(R, T, cameras.focal.mean(dim=0).expand(count, 2), cameras.principal.mean(dim=0).expand(count, 2))

@@ -42,9 +42,7 @@ class EftConfig:
     """Dropout of the transformers' layers, in [0, 1); only in mode "train"."""
 
     def __post_init__(self) -> None:
-        _check_positive(
-            self, "encoder_width", "hidden", "num_layers", "num_octaves", "num_depths"
-        )
+        _check_positive(self, "encoder_width", "hidden", "num_layers", "num_octaves", "num_depths")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
@@ -80,9 +78,7 @@ class UNetConfig:
     """Width of a head."""
 
     def __post_init__(self) -> None:
-        _check_positive(
-            self, "dim", "num_resnet_blocks", "latent_channels", "cond_channels", "num_heads", "head_dim"
-        )
+        _check_positive(self, "dim", "num_resnet_blocks", "latent_channels", "cond_channels", "num_heads", "head_dim")
         if len(self.dim_mults) < 2 or min(self.dim_mults) < 1:
             raise ValueError(f"dim_mults must be at least two positive integers, got {self.dim_mults}")
         if self.dim % 8:
@@ -233,7 +229,14 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         _check_positive(
-            self, "max_steps", "image_size", "render_size", "num_sampling_steps", "grid_lr", "network_lr", "lr_decay_every"
+            self,
+            "max_steps",
+            "image_size",
+            "render_size",
+            "num_sampling_steps",
+            "grid_lr",
+            "network_lr",
+            "lr_decay_every",
         )
         if self.image_size % 8:
             raise ValueError(f"image_size must be a multiple of 8, got {self.image_size}")

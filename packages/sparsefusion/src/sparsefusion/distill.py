@@ -8,15 +8,14 @@ counts.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from sparsefusion.cameras import Cameras
 from sparsefusion.config import DistillConfig
@@ -28,9 +27,8 @@ from sparsefusion.vae import ImageVae
 from sparsefusion.vldm.diffusion import Sample, sample_plms
 from sparsefusion.vldm.unet import Denoiser
 
-log = logging.getLogger(__name__)
 
-
+@runtime_checkable
 class Draws(Protocol):
     """Where a distillation's random numbers come from; asked in the order in which they are used."""
 
@@ -209,7 +207,7 @@ class Distillation:
         diffusion: Diffusion | None = None,
         *,
         perceptual: PerceptualDistance | None = None,
-        config: DistillConfig = DistillConfig(),
+        config: DistillConfig | None = None,
         draws: Draws | None = None,
     ) -> None:
         self.field = field
@@ -217,7 +215,7 @@ class Distillation:
         self.cached = cached
         self.diffusion = diffusion
         self.perceptual = perceptual
-        self.config = config
+        self.config = config = config or DistillConfig()
         self.draws = draws or SeededDraws(0, inputs.rgb.device)
         self.optimizer = torch.optim.Adam(
             [
@@ -258,9 +256,7 @@ class Distillation:
             size: Side of the render; `DistillConfig.image_size` by default.
         """
         with torch.no_grad():
-            return render_image(
-                self.field, camera, size or self.config.image_size, image_size=self.config.image_size
-            )
+            return render_image(self.field, camera, size or self.config.image_size, image_size=self.config.image_size)
 
     def _training_render(self, camera: Cameras) -> FieldImage:
         return render_image(
@@ -276,7 +272,10 @@ class Distillation:
         at = self.draws.input_view(len(self.inputs))
         out = self._training_render(self.inputs.cameras[at])
         size = (config.render_size, config.render_size)
-        rgb, mask = (F.interpolate(part[at, None], size, mode="nearest") for part in (self.inputs.rgb, self.inputs.masks))
+        rgb, mask = (
+            functional.interpolate(part[at, None], size, mode="nearest")
+            for part in (self.inputs.rgb, self.inputs.masks)
+        )
         loss = config.color_weight * huber(out.rgb, rgb).mean() + config.mask_weight * huber(out.alpha, mask).mean()
         opacity = config.opacity_weight * opacity_penalty(out.alpha)
         self._optimize(loss + opacity)
@@ -346,7 +345,7 @@ class Distillation:
 def _upsample(image: Float[Tensor, "1 c h w"], size: int) -> Float[Tensor, "1 c s s"]:
     if image.shape[-1] == size:
         return image
-    return F.interpolate(image, (size, size), mode="bilinear", align_corners=False)
+    return functional.interpolate(image, (size, size), mode="bilinear", align_corners=False)
 
 
 def choose_inputs(count: int, num_views: int, index: int, seed: int = 0) -> Sequence[int]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sparsefusion.cameras import Cameras, grid_rays
 from sparsefusion.config import EftConfig
@@ -71,7 +71,7 @@ def _upsample(grid: Float[Tensor, "h w c"], size: int) -> Float[Tensor, "1 c s s
     maps = rearrange(grid, "h w c -> 1 c h w")
     if maps.shape[-1] == size:
         return maps
-    return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)
+    return functional.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ class EpipolarTransformer(nn.Module):
     is how the published results were made. In eval mode running statistics are used and nothing is dropped.
     """
 
-    def __init__(self, config: EftConfig = EftConfig()) -> None:
+    def __init__(self, config: EftConfig | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = config or EftConfig()
         line = 6 * (2 * config.num_octaves + 1)
         depth = 2 * config.num_octaves + 1
         sampled = config.encoder_features + 3
@@ -122,7 +122,7 @@ class EpipolarTransformer(nn.Module):
         """
         stages = self.encoder_model(images)
         size = stages[0].shape[-2:]
-        maps = [F.interpolate(stage, size=size, mode="bilinear", align_corners=True) for stage in stages]
+        maps = [functional.interpolate(stage, size=size, mode="bilinear", align_corners=True) for stage in stages]
         return EncodedViews(cameras, torch.cat(maps, dim=1), images)
 
     def forward(
@@ -175,7 +175,7 @@ class EpipolarTransformer(nn.Module):
         grid = rearrange(-ndc, "v n c -> v n 1 c")
         sampled = [
             rearrange(
-                F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=True),
+                functional.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=True),
                 "v c (r p) 1 -> v r p c",
                 r=len(origins),
             )
@@ -197,14 +197,10 @@ class EpipolarTransformer(nn.Module):
         depth = repeat(embedded.depth, "r p d -> v r p d", v=num_views)
         query = repeat(embedded.query, "r e -> v r p e", v=num_views, p=num_points)
 
-        over_views = rearrange(
-            torch.cat([embedded.reference, depth, embedded.sampled], dim=-1), "v r p c -> v (r p) c"
-        )
+        over_views = rearrange(torch.cat([embedded.reference, depth, embedded.sampled], dim=-1), "v r p c -> v (r p) c")
         points = rearrange(self.t1(over_views), "v (r p) c -> v r p c", r=num_rays)
 
-        over_points = rearrange(
-            torch.cat([query, embedded.reference, depth, points], dim=-1), "v r p c -> p (v r) c"
-        )
+        over_points = rearrange(torch.cat([query, embedded.reference, depth, points], dim=-1), "v r p c -> p (v r) c")
         points = self.t2(over_points)
         weights = torch.softmax(self.t2_attn(points), dim=0)
         rays = rearrange((weights * points).sum(dim=0), "(v r) c -> v r c", v=num_views)

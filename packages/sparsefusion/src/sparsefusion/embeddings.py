@@ -22,9 +22,7 @@ def harmonic(x: Float[Tensor, "*batch d"], num_octaves: int = 6) -> Float[Tensor
     return torch.cat([angles.sin(), angles.cos(), x], dim=-1)
 
 
-def pluecker(
-    origins: Float[Tensor, "*#batch 3"], directions: Float[Tensor, "*#batch 3"]
-) -> Float[Tensor, "*batch 6"]:
+def pluecker(origins: Float[Tensor, "*#batch 3"], directions: Float[Tensor, "*#batch 3"]) -> Float[Tensor, "*batch 6"]:
     """Plücker coordinates of lines: the direction d of length 1, then the moment ``origin x d``."""
     unit = torch.nn.functional.normalize(directions, dim=-1)
     origins, unit = torch.broadcast_tensors(origins, unit)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class BasicBlock(nn.Module):
@@ -25,8 +25,8 @@ class BasicBlock(nn.Module):
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o y x"]:
         """Transform a feature map."""
         skip = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(x)) + skip)
+        x = functional.relu(self.bn1(self.conv1(x)))
+        return functional.relu(self.bn2(self.conv2(x)) + skip)
 
 
 class ResNet18Encoder(nn.Module):
@@ -54,7 +54,7 @@ class ResNet18Encoder(nn.Module):
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _c _h _w"]]:
         """Feature maps of the stem and of three stages, from fine to coarse."""
-        stem = F.relu(self.bn1(self.conv1(images)))
-        first = self.layer1(F.max_pool2d(stem, 3, stride=2, padding=1))
+        stem = functional.relu(self.bn1(self.conv1(images)))
+        first = self.layer1(functional.max_pool2d(stem, 3, stride=2, padding=1))
         second = self.layer2(first)
         return [stem, first, second, self.layer3(second)]

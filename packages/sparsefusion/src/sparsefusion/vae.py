@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     from sparsefusion.config import VaeConfig
 
@@ -41,13 +40,13 @@ class ImageVae(nn.Module):
 
 def build_autoencoder(config: VaeConfig) -> AutoencoderKL:
     """A diffusers autoencoder of the given sizes with fresh weights."""
-    from diffusers import AutoencoderKL
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     levels = len(config.block_channels)
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=config.block_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,  # type: ignore[arg-type]
+        up_block_types=("UpDecoderBlock2D",) * levels,  # type: ignore[arg-type]
+        block_out_channels=config.block_channels,  # type: ignore[arg-type]
         layers_per_block=config.layers_per_block,
         latent_channels=config.latent_channels,
         norm_num_groups=config.norm_groups,

@@ -58,7 +58,6 @@ class Co3dCategory:
         category: Category, a folder of it.
         subset: Which list of frames is read.
         image_size: Side of the squares that photos become, in pixels.
-        masked: Paint photos black where their mask says that the object is not.
 
     Raises:
         InputError: A file is missing or has another form, or no sequence is long enough.
@@ -71,9 +70,8 @@ class Co3dCategory:
         subset: Subset = "fewview_dev",
         *,
         image_size: int = 256,
-        masked: bool = True,
     ) -> None:
-        self.root, self.category, self.image_size, self.masked = root, category, image_size, masked
+        self.root, self.category, self.image_size = root, category, image_size
         folder = root / category
         if not folder.is_dir():
             found = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
@@ -165,7 +163,6 @@ class Co3dCategory:
         focal = torch.tensor(view["focal_length"], dtype=torch.float32) * unit
         principal = half - torch.tensor(view["principal_point"], dtype=torch.float32) * unit
         focal, principal = cropped_intrinsics(focal, principal, crop, rgb.scale, size)
-        colors = rgb.values * cut.values if self.masked else rgb.values
         R = torch.tensor(view["R"], dtype=torch.float32)
         T = torch.tensor(view["T"], dtype=torch.float32)
-        return colors, cut.values, rgb.valid, R, T, focal, principal
+        return rgb.values * cut.values, cut.values, rgb.valid, R, T, focal, principal

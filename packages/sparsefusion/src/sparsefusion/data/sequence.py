@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from sparsefusion.cameras import Cameras
 from sparsefusion.errors import InputError
@@ -134,7 +134,7 @@ def crop_and_resize(image: Float[Tensor, "c h w"], crop: Crop, size: int, mode: 
     height, width = part.shape[-2:]
     scale = min(size / height, size / width)
     options = {"align_corners": False} if mode == "bilinear" else {}
-    part = F.interpolate(part, scale_factor=scale, mode=mode, recompute_scale_factor=True, **options)[0]
+    part = functional.interpolate(part, scale_factor=scale, mode=mode, recompute_scale_factor=True, **options)[0]
     values = image.new_zeros(image.shape[0], size, size)
     values[:, : part.shape[1], : part.shape[2]] = part
     valid = image.new_zeros(1, size, size)

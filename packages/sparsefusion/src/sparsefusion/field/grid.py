@@ -66,9 +66,7 @@ def grid_levels(config: FieldConfig) -> list[GridLevel]:
     return levels
 
 
-def _corners(
-    level: GridLevel, positions: Float[Tensor, "n 3"]
-) -> tuple[Int[Tensor, "8 n"], Float[Tensor, "8 n"]]:
+def _corners(level: GridLevel, positions: Float[Tensor, "n 3"]) -> tuple[Int[Tensor, "8 n"], Float[Tensor, "8 n"]]:
     """Rows of the eight corners around positions in [0, 1], and their trilinear weights."""
     scaled = positions * level.scale + 0.5
     cell = scaled.floor()
@@ -124,8 +122,9 @@ class TiledGrid(nn.Module):
     embeddings: nn.Parameter
     offsets: Tensor
 
-    def __init__(self, config: FieldConfig = FieldConfig(), *, generator: torch.Generator | None = None) -> None:
+    def __init__(self, config: FieldConfig | None = None, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
+        config = config or FieldConfig()
         self.bound = config.bound
         self.levels = grid_levels(config)
         offsets = [level.offset for level in self.levels]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -34,8 +35,8 @@ class FieldNetwork(nn.Module):
     def __init__(self, widths: list[int], generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.net = nn.ModuleList()
-        for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
-            layer = torch.nn.utils.skip_init(nn.Linear, inputs, outputs)
+        for inputs, outputs in pairwise(widths):
+            layer: Any = torch.nn.utils.skip_init(nn.Linear, inputs, outputs)
             # torch's own initialization, drawn from the given generator.
             nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
             reach = 1 / math.sqrt(inputs)
@@ -60,9 +61,9 @@ class Field(nn.Module):
     aabb_train: Tensor
     aabb_infer: Tensor
 
-    def __init__(self, config: FieldConfig = FieldConfig(), *, generator: torch.Generator | None = None) -> None:
+    def __init__(self, config: FieldConfig | None = None, *, generator: torch.Generator | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = config or FieldConfig()
         box = torch.tensor([-config.bound] * 3 + [config.bound] * 3)
         self.register_buffer("aabb_train", box)
         self.register_buffer("aabb_infer", box.clone())

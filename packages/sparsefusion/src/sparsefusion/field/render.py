@@ -105,7 +105,8 @@ def render_rays(
     low, high = field.aabb_train.view(2, 3)
     near, far = near_far(field, origins, directions)
     hits = near < far
-    near, far = near[:, None], far[:, None]
+    # Rays that miss the cube are sampled at their origin only, over no length, so that they see nothing.
+    near, far = (bound.masked_fill(~hits, 0.0)[:, None] for bound in (near, far))
     spacing = (far - near) / config.num_steps
     places = near + (far - near) * torch.linspace(0, 1, config.num_steps, device=origins.device)
     if uniform is not None:
@@ -135,7 +136,7 @@ def render_rays(
         densities = torch.cat([densities, more_densities], dim=-1).gather(-1, order)
         colors = torch.cat([colors, more_colors], dim=1).gather(1, order[..., None].expand(-1, -1, 3))
     weights = _weights(places, densities, spacing)
-    fraction = ((places - near) / (far - near)).clamp(0, 1).masked_fill(~hits[:, None], 0.0)
+    fraction = ((places - near) / (far - near).masked_fill(~hits[:, None], 1.0)).clamp(0, 1)
     return FieldRender(
         rgb=(weights[..., None] * colors).sum(dim=1),
         alpha=weights.sum(dim=1),
@@ -186,5 +187,7 @@ def render_image(
         return torch.cat(values).view(1, size, size, -1).permute(0, 3, 1, 2)
 
     return FieldImage(
-        image([part.rgb for part in parts]), image([part.alpha for part in parts]), image([part.depth for part in parts])
+        image([part.rgb for part in parts]),
+        image([part.alpha for part in parts]),
+        image([part.depth for part in parts]),
     )

@@ -144,9 +144,7 @@ class TransformerBlock(nn.Module):
         attention = OnPixels(SelfAttention(dim, num_heads, head_dim, context_dim))
         self.layers = nn.ModuleList([nn.ModuleList([attention, feed_forward(dim)])])
 
-    def forward(
-        self, x: Float[Tensor, "b c h w"], context: Float[Tensor, "b m k"]
-    ) -> Float[Tensor, "b c h w"]:
+    def forward(self, x: Float[Tensor, "b c h w"], context: Float[Tensor, "b m k"]) -> Float[Tensor, "b c h w"]:
         """Transform a feature map."""
         for attention, feed in self.layers:  # type: ignore[misc]
             x = attention(x, context) + x

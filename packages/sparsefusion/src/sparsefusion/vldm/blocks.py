@@ -149,9 +149,7 @@ class ParallelConv(nn.Module):
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
-        self.fns = nn.ModuleList(
-            [nn.Conv2d(channels_in, channels, 3, padding=1), nn.Conv2d(channels_in, channels, 1)]
-        )
+        self.fns = nn.ModuleList([nn.Conv2d(channels_in, channels, 3, padding=1), nn.Conv2d(channels_in, channels, 1)])
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
         """Convolve."""

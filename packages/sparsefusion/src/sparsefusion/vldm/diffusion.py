@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Bool, Float
@@ -44,7 +45,7 @@ def diffusion_loss(
     times: Float[Tensor, " b"],
     noise: Float[Tensor, "b c h w"],
     *,
-    mask: Float[Tensor, "b #c h w"] | None = None,
+    mask: Float[Tensor, "b _c h w"] | None = None,
     keep: Bool[Tensor, " b"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean squared error of the predicted noise, weighted down where the signal is strong.
@@ -155,7 +156,7 @@ def sample_plms(
 
     path = schedule.sampling_times(start, num_steps, device) if num_steps else first[:1]
     x, past = noisy, []
-    for time, next_time in zip(path[:-1], path[1:], strict=True):
+    for time, next_time in pairwise(path):
         times, next_times = time.expand(len(x)), next_time.expand(len(x))
         predicted = predict(x, times)
         if not past:

@@ -5,11 +5,13 @@ Time enters as the logarithm of the signal-to-noise ratio. Names of parameters a
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sparsefusion.config import UNetConfig
 from sparsefusion.vldm.attention import CrossAttention, OnPixels, Residual, SelfAttention, TransformerBlock
@@ -29,13 +31,13 @@ SKIP_SCALE = 2**-0.5
 class Denoiser(nn.Module):
     """The published UNet at any size; attention only at the coarsest level and in the middle."""
 
-    def __init__(self, config: UNetConfig = UNetConfig()) -> None:
+    def __init__(self, config: UNetConfig | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = config or UNetConfig()
         dim, time_dim = config.dim, 4 * config.dim
         heads = (config.num_heads, config.head_dim)
         dims = [dim, *(dim * mult for mult in config.dim_mults)]
-        levels = list(zip(dims[:-1], dims[1:], strict=True))
+        levels = list(pairwise(dims))
         last = len(levels) - 1
 
         self.init_conv = MultiKernelConv(config.cond_channels + config.latent_channels, dim)
@@ -109,7 +111,7 @@ class Denoiser(nn.Module):
             keep: Samples whose condition is kept; the others are predicted without one.
         """
         if cond.shape[-2:] != x.shape[-2:]:
-            cond = F.interpolate(cond, x.shape[-2:], mode="nearest")
+            cond = functional.interpolate(cond, x.shape[-2:], mode="nearest")
         if keep is not None:
             cond = cond * keep[:, None, None, None]
         x = self.init_conv(torch.cat([cond, x], dim=1))
