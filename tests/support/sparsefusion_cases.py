@@ -85,7 +85,7 @@ def recipe_weights(state: dict[str, Tensor], seed: int, std: float) -> dict[str,
 
 def worst(ours: Tensor, theirs: Tensor) -> float:
     """Largest difference, relative to the largest value."""
-    theirs = theirs.to(ours.dtype)
+    ours, theirs = ours.detach(), theirs.detach().to(ours.dtype)
     assert ours.shape == theirs.shape
     return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-8))
 

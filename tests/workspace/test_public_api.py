@@ -18,6 +18,7 @@ LIBRARIES = [
     "splat_recon",
     "difix3d",
     "diffsplat",
+    "sparsefusion",
 ]
 
 
