@@ -190,6 +190,22 @@ def test_trainings_follow_each_other_and_go_on(weights, tmp_path, capsys):
     assert "no run folder" in capsys.readouterr().err
 
 
+def test_the_other_commands_take_what_is_written(weights, tmp_path):
+    from difix_fix.__main__ import main as difix_fix
+    from splat_recon_app.__main__ import main as splat_recon
+
+    out = tmp_path / "out"
+    assert run("generate", "--prompt", "a chair", "--out", out, "--turntable", "none", *QUICK, *weights) == 0
+    made = out / "0000-a-chair"
+    assert splat_recon(["export", "--splats", str(made / "splat.ply"), "--to", str(tmp_path / "chair.spz")]) == 0
+    same = len(splat_render.read_splats(made / "splat.ply").gaussians)
+    assert len(splat_render.read_splats(tmp_path / "chair.spz").gaussians) == same
+    fixed = tmp_path / "fixed.png"
+    assert difix_fix(["--input", str(made / "views.png"), "--out", str(fixed), "--device", "cpu"]) == 0
+    with Image.open(fixed) as image:
+        assert image.size == (4 * 24, 24)
+
+
 def test_folders_of_objects_are_checked_before_training(tmp_path, capsys):
     command = ["train", "gsrecon", "--out", tmp_path / "run", "--objects.size", "16"]
     assert run(*command, "--gobjaverse", tmp_path / "none") == 2
