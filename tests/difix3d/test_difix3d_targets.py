@@ -74,7 +74,7 @@ def test_cameras_of_a_file_come_into_the_frame_of_the_scene(raw_scene, tmp_path)
     frame = {"transform_matrix": (camera.T_world_cam @ np.diag([1.0, -1.0, -1.0, 1.0])).tolist()}
     path = tmp_path / "transforms.json"
     path.write_text(json.dumps({"w": 40, "h": 32, "fl_x": 30.0, "frames": [frame]}))
-    np.testing.assert_allclose(_targets(FileTargets(path=str(path)), scene)[0], _poses(scene)[0], atol=1e-9)
+    np.testing.assert_allclose(_targets(FileTargets(path=str(path)), scene)[0], _poses(scene)[0], atol=1e-6)
     (tmp_path / "nothing.json").write_text("{}")
     with pytest.raises(InputError, match="holds no cameras"):
         _targets(FileTargets(path=str(tmp_path / "nothing.json")), scene)

@@ -34,7 +34,7 @@ def assert_same(a: Scene, b: Scene, atol=1e-9):
         assert (view_a.mask is None) == (view_b.mask is None)
         if view_a.mask is not None:
             np.testing.assert_array_equal(view_a.mask, view_b.mask)
-    np.testing.assert_allclose(a.points.p_world, b.points.p_world, atol=max(atol, 1e-6))
+    np.testing.assert_allclose(a.points.p_world, b.points.p_world, atol=max(atol, 1e-5))
     np.testing.assert_array_equal(a.points.rgb_u8, b.points.rgb_u8)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from splat_recon.io.colmap import read_scene, write_scene
-from splat_recon.scene.normalize import gsplat_frame, normalized, principal_axes, similarity_from_cameras
+from splat_recon.scene.normalize import gsplat_frame, principal_axes, similarity_from_cameras
 from splat_recon.scene.splits import make_split
 from splat_render.poses import transform_camera, transform_points
 
@@ -21,11 +21,11 @@ def cases(reference_data):
         info = json.loads(path.with_suffix(".json").read_text())
         factor = info["kwargs"]["factor"]
         scene = read_scene(folder / info["scene"], images="images" if factor == 1 else f"images_{factor}")
-        yield info, np.load(path), in_gsplats_frame(normalized(scene)) if info["kwargs"]["normalize"] else scene
+        yield info, np.load(path), in_gsplats_frame(scene) if info["kwargs"]["normalize"] else scene
 
 
 def in_gsplats_frame(scene):
-    """The released code looks from the origin of COLMAP's world, ours from the middle of the cameras."""
+    """The frame that the released code normalizes to; ours is seen from the middle of the cameras instead."""
     T_gsplat_scene = gsplat_frame(scene)
     views = (replace(view, camera=transform_camera(T_gsplat_scene, view.camera)) for view in scene.views)
     return replace(

@@ -30,7 +30,7 @@ def test_a_normalized_scene_gives_the_same_picture_and_the_way_back():
     frame = normalized(scene)
     np.testing.assert_allclose(pixels(frame), pixels(scene), atol=1e-3)
     back = transform_points(inverse(frame.T_scene_colmap), frame.points.p_world)
-    np.testing.assert_allclose(back, scene.points.p_world, atol=1e-5)
+    np.testing.assert_allclose(back, scene.points.p_world, atol=2e-5)
     spread = np.cov(frame.points.p_world, rowvar=False)
     np.testing.assert_allclose(spread - np.diag(np.diag(spread)), 0, atol=1e-6)
     assert (np.diff(np.diag(spread)) <= 0).all()
@@ -66,10 +66,14 @@ def moved_by(scene, offset):
 def test_where_a_scene_lies_makes_no_difference(offset):
     near, far = normalized(orbit_scene(6)), normalized(moved_by(orbit_scene(6), offset))
     for view, view_far in zip(near.views, far.views, strict=True):
-        np.testing.assert_allclose(view_far.camera.T_world_cam, view.camera.T_world_cam, atol=1e-8)
-    np.testing.assert_allclose(far.points.p_world, near.points.p_world, atol=1e-8)
+        np.testing.assert_allclose(view_far.camera.T_world_cam, view.camera.T_world_cam, atol=1e-12)
+    # What a training gets is the same to the bit.
+    np.testing.assert_array_equal(far.points.p_world.astype(np.float32), near.points.p_world.astype(np.float32))
     back = transform_points(inverse(far.T_scene_colmap), far.points.p_world)
-    np.testing.assert_allclose(back, orbit_scene(6).points.p_world + offset, atol=1e-8)
+    np.testing.assert_allclose(back, orbit_scene(6).points.p_world + offset, atol=2e-5)
+    for view, view_far in zip(orbit_scene(6).views, far.views, strict=True):
+        T_back = transform_camera(inverse(far.T_scene_colmap), view_far.camera).T_world_cam
+        np.testing.assert_allclose(T_back[:3, 3], view.camera.center_world + offset, atol=2e-6)
 
 
 @pytest.mark.parametrize("offset", [(0.0, 0, 300), UTM])
@@ -85,7 +89,7 @@ def test_a_scene_far_away_trains_like_the_same_one_at_the_origin(tmp_path, offse
             rendered = [trainer.render(view.camera).rgb.detach().numpy() for view in read.views]
             pairs = zip(rendered, read.views, strict=True)
             losses.append(np.mean([np.abs(rgb - view.rgb_u8 / 255) for rgb, view in pairs]))
-    np.testing.assert_allclose(losses, losses[0], rtol=1e-4)
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-6)
 
 
 def test_points_far_beyond_all_others_change_nothing(caplog):
@@ -113,7 +117,7 @@ def test_normalizing_twice_keeps_the_way_back_to_colmap():
     scene = orbit_scene(6)
     twice = normalized(normalized(scene))
     back = transform_points(inverse(twice.T_scene_colmap), twice.points.p_world)
-    np.testing.assert_allclose(back, scene.points.p_world, atol=1e-5)
+    np.testing.assert_allclose(back, scene.points.p_world, atol=4e-5)
 
 
 def test_degenerate_scenes_stay_finite():
