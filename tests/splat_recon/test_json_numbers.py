@@ -116,3 +116,10 @@ def test_a_runs_cameras_are_checked(tmp_path: Path, value: str):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(InputError, match=r"config\.json"):
         read_settings(RunFolder(tmp_path))
+
+
+def test_the_frame_of_a_runs_cameras_is_a_similarity(tmp_path: Path):
+    mirrored = [[-1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    (tmp_path / "cameras.json").write_text(json.dumps({"T_scene_colmap": mirrored, "cameras": {}}))
+    with pytest.raises(InputError, match=r"cameras\.json does not hold the cameras of a run"):
+        read_cameras(RunFolder(tmp_path))

@@ -8,6 +8,7 @@ from jaxtyping import Float64
 
 from splat_recon.io.json_files import num_pixels
 from splat_render.cameras import Camera
+from splat_render.poses import decompose_similarity
 
 
 def to_content(cameras: Mapping[str, Camera], T_scene_colmap: Float64[np.ndarray, "4 4"]) -> dict[str, Any]:
@@ -45,6 +46,7 @@ def from_content(content: Mapping[str, Any]) -> tuple[dict[str, Camera], Float64
         raise ValueError(f"these are not the cameras of a run: {error!r}") from error
     if T_scene_colmap.shape != (4, 4) or not np.isfinite(T_scene_colmap).all():
         raise ValueError(f"T_scene_colmap must be a 4x4 matrix of finite numbers, got {T_scene_colmap.shape}")
+    decompose_similarity(T_scene_colmap)
     not_finite = [name for name, camera in cameras.items() if not np.isfinite(camera.K).all()]
     if not_finite:
         raise ValueError(f"the K of camera {not_finite[0]} is not finite")
