@@ -43,6 +43,9 @@ import numpy as np  # noqa: E402
 MEMORY = 2 << 30
 """Bytes that a case may take on top of what the process has when it starts."""
 
+FIRST_SECONDS = 90.0
+"""The same for the first case of a process, which reads the whole files before, and compiles what is compiled."""
+
 WHOLE_NOT_READ = 3
 """Exit code of a process whose reader does not read what is whole."""
 
@@ -626,7 +629,11 @@ def run_case(reader: Reader, seeds: Path, folder: Path, seed: tuple[int, int, in
     shutil.copytree(seeds, folder)
     files = sorted(path for path in folder.rglob(reader.changed) if path.is_file())
     path = files[int(rng.integers(len(files)))]
-    path.write_bytes(mutated(path.read_bytes(), rng))
+    whole = path.read_bytes()
+    damaged = whole
+    while damaged == whole:
+        damaged = mutated(whole, rng)
+    path.write_bytes(damaged)
     # Of folders of single files the others would only take time.
     if all(one.parent == folder for one in files) and reader.changed == "*" and not _needs_all(reader):
         for other in files:
@@ -746,8 +753,7 @@ def _lines_of_child(
             os._exit(code)
     os.close(writing)
     rest = b""
-    # The first case imports what the reader needs.
-    patience = SECONDS + 60
+    patience = FIRST_SECONDS
     while True:
         ready, _, _ = select.select([reading], [], [], patience)
         patience = SECONDS

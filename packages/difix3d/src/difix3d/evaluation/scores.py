@@ -13,6 +13,8 @@ from PIL import Image
 
 from difix3d.errors import InputError, as_input_error
 from difix3d.evaluation.protocol import Protocol, to_dict
+from media_files.masks import mask_plane
+from media_files.photos import open_image, read_photo
 from splat_recon import metrics
 from splat_recon.metrics import LpipsMetric, make_lpips
 
@@ -92,14 +94,13 @@ def _pairs(
 
 def _score(photo: Path, render: Path, mask: Path | None, lpips: LpipsMetric | None) -> dict[str, float | None]:
     with as_input_error():
-        truth = Image.open(photo).convert("RGB")
-        shown = Image.open(render).convert("RGB")
+        truth, shown = (Image.fromarray(read_photo(path)[0]) for path in (photo, render))
         if shown.size != truth.size:
             shown = shown.resize(truth.size, Image.Resampling.BICUBIC)
         visible = None
         if mask is not None:
-            visible = np.array(Image.open(mask).resize(truth.size, Image.Resampling.NEAREST)) >= 1
-            visible = visible if visible.ndim == 2 else visible.any(axis=-1)
+            marked = Image.fromarray(mask_plane(open_image(mask, upright=False)) > 0)
+            visible = np.array(marked.resize(truth.size, Image.Resampling.NEAREST))
     pair = []
     for image in (shown, truth):
         rgb = torch.from_numpy(np.array(image)).float() / 255
