@@ -34,8 +34,11 @@ def read_mask(path: Path, *, upright: bool = False) -> Bool[np.ndarray, "h w"]:
     Raises:
         InputError: The file is missing or corrupt, or it holds a few small numbers that are neither black nor white.
     """
-    plane = mask_plane(open_image(path, upright=upright))
-    mask = plane >= 0.5
+    try:
+        plane = mask_plane(open_image(path, upright=upright))
+        mask = plane >= 0.5
+    except MemoryError:
+        raise InputError(f"{path} takes more memory than there is: make it smaller") from None
     if not mask.any() and plane.any():
         raise InputError(
             f"mask {path} has no white: its largest value is {plane.max() * 255:.0f} of 255; "

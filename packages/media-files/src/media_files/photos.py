@@ -106,6 +106,8 @@ def read_photo(
         rgb_u8, mask = to_rgb_u8(image)
     except InputError as error:
         raise InputError(f"{path} has no tones that can be known: {error}") from None
+    except MemoryError:
+        raise InputError(f"{path} takes more memory than there is: make it smaller") from None
     if image.mode.startswith("I") and 0 < np.asarray(image).max() <= 255:
         _log.warning("%s holds values up to 255 in 16 bits, and is read as nearly black: save it as 8-bit", path)
     return rgb_u8, mask

@@ -369,7 +369,8 @@ def _read_lines(path: Path, until_step: int | None) -> list[dict[str, Any]]:
             record = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and "step" in record and (until_step is None or record["step"] <= until_step):
+        step = record.get("step") if isinstance(record, dict) else None
+        if type(step) is int and (until_step is None or step <= until_step):
             found.append(record)
     return found
 
