@@ -245,6 +245,8 @@ def test_a_model_counts_more_than_a_transforms_file(folder):
     [
         (lambda content: content.update(frames=[]), '"frames" that is not empty'),
         (lambda content: content["frames"][1].pop("file_path"), 'frame 1 has no "file_path"'),
+        (lambda content: content["frames"][0]["transform_matrix"][3].__setitem__(0, -1), r"last row .* 0 0 0 1"),
+        (lambda content: content["frames"][0]["transform_matrix"][0].__setitem__(0, 1e200), r"no rotation"),
         (lambda content: content["frames"][1].update(file_path="images/none.png"), r"none\.png is missing"),
         (lambda content: content["frames"][1].update(file_path="images/photo_000.png"), "in several frames"),
         (lambda content: content["frames"][1].pop("transform_matrix"), "must be a 4x4 matrix"),

@@ -27,7 +27,7 @@ from splat_recon.io.point_files import read_points_ply, write_points_ply
 from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, points_in_sight, read_views, sources_of
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.scene.scene import Points, Scene
-from splat_render.cameras import Camera
+from splat_render.cameras import MAX_ROTATION_ERROR, Camera
 from splat_render.files.whole_file import write_text_whole
 from splat_render.poses import inverse, transform_camera, transform_points
 
@@ -287,8 +287,12 @@ def _pose(frame: Mapping[str, Any], name: str) -> Float64[np.ndarray, "4 4"]:
     if T_file_opengl is None:
         raise InputError(f'{name}: "transform_matrix" must be a 4x4 matrix of finite numbers')
     R = T_file_opengl[:3, :3]
-    if np.abs(R @ R.T - np.eye(3)).max() > 1e-3 or np.linalg.det(R) < 0:
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_rotation = np.abs(R @ R.T - np.eye(3)).max() <= MAX_ROTATION_ERROR / 2 and np.linalg.det(R) > 0
+    if not is_rotation:
         raise InputError(f'{name}: "transform_matrix" is no rotation and translation')
+    if not np.array_equal(T_file_opengl[3], (0, 0, 0, 1)):
+        raise InputError(f'{name}: the last row of "transform_matrix" must be 0 0 0 1, got {T_file_opengl[3].tolist()}')
     return T_file_opengl @ T_OPENGL_OPENCV
 
 
