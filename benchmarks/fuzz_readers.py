@@ -241,7 +241,7 @@ def write_videos(folder: Path) -> None:
     for name, codec in (("a.mp4", "libx264"), ("b.mkv", "libx264"), ("c.webm", "libvpx-vp9"), ("d.avi", "mpeg4"),
                         ("e.mov", "libx264"), ("f.mpg", "mpeg2video")):  # fmt: skip
         with av.open(str(folder / name), "w") as container:
-            stream = container.add_stream(codec, rate=25)
+            stream: Any = container.add_stream(codec, rate=25)
             stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
             for index in range(8):
                 frame = av.VideoFrame.from_ndarray(tones(48, 32, index), format="rgb24")

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,10 @@ def _record(sample_id: str, split: str, sample: Any, folder: Path, problems: lis
 
 def _existing(value: str, folder: Path) -> Path | None:
     for candidate in (folder / value, Path(value)):
-        if candidate.is_file():
-            return candidate
+        # Names that no file can have, such as too long ones, are errors of the system and not absences.
+        with suppress(OSError):
+            if candidate.is_file():
+                return candidate
     return None
 
 

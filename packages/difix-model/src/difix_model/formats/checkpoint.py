@@ -176,9 +176,17 @@ def load_checkpoint(folder: Path | str, *, dtype: torch.dtype = torch.float32) -
 
 
 def empty_network(config: NetworkConfig) -> DifixNetwork:
-    """Build a network without allocating its parameters; `load_strictly` gives it some."""
-    with torch.device("meta"):
-        return DifixNetwork(config)
+    """Build a network without allocating its parameters; `load_strictly` gives it some.
+
+    Raises:
+        InputError: If no network has this configuration.
+    """
+    try:
+        with torch.device("meta"):
+            return DifixNetwork(config)
+    except (ValueError, TypeError, IndexError, RuntimeError, ArithmeticError, AssertionError) as error:
+        # The layers' own checks, of numbers that do not go together.
+        raise InputError(f"there is no network of this configuration: {error}") from error
 
 
 def load_strictly(

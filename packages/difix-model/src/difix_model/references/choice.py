@@ -165,6 +165,14 @@ def write_choice(path: Path, choice: ReferenceChoice) -> None:
         partial.unlink(missing_ok=True)
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # Of a name that is too long, for example.
+        return False
+
+
 def read_choice(path: Path, images: Sequence[Path]) -> ReferenceChoice:
     """Read which references some images have.
 
@@ -192,7 +200,7 @@ def read_choice(path: Path, images: Sequence[Path]) -> ReferenceChoice:
                 continue
             references = alike[0]
         paths = tuple(path.parent / name for name in references)
-        problems += [f"{image.name}'s reference {missing} is absent" for missing in paths if not missing.is_file()]
+        problems += [f"{image.name}'s reference {missing} is absent" for missing in paths if not _is_file(missing)]
         found.append(paths)
     if problems:
         raise InputError(f"{path}: {first_problems(problems)}")
