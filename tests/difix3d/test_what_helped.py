@@ -59,6 +59,7 @@ def test_rounds_are_compared_with_plain_training_and_the_fix_with_none() -> None
     assert loop.gain() == "+0.50 dB"
     assert "no clear difference" in fixer.gain()
     assert start.gain() == "not measured in this run"
+    assert what_helped(facts(), results(20.0, 20.5, 20.5 - 1e-8))[3].gain() == "+0.00 dB (no clear difference)"
     assert "300 of 900 points" in start.did
     assert "300 points are few for 6 photos" in start.advice
     assert "#ff0033; 2% of the light" in background.did

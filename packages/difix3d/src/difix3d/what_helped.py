@@ -44,7 +44,8 @@ class PartOfRun:
         """For a table."""
         if self.gain_db is None:
             return "not measured in this run"
-        return f"{self.gain_db:+.2f} dB" + (" (no clear difference)" if abs(self.gain_db) < CLEAR_DB else "")
+        shown = round(self.gain_db, 2) + 0.0  # No minus before zero.
+        return f"{shown:+.2f} dB" + (" (no clear difference)" if abs(self.gain_db) < CLEAR_DB else "")
 
 
 def what_helped(facts: RunFacts, results: Sequence[VariantResult]) -> list[PartOfRun]:
