@@ -87,6 +87,7 @@ def test_a_run_leaves_figures_of_every_part(whole: Path):
     assert parts["the splat that learned from them"] == metrics["variants"]["loop"]["psnr"]
     assert parts["one splat, from the points"] == metrics["variants"]["plain"]["psnr"]
     assert metrics["variants"]["loop"]["step"] == 10 + 6 + 6 + 6 + 20
+    assert "several splats taught one" in metrics["verdict"]
     report = (whole / "report.html").read_text()
     assert "Several splats taught one more" in report
     assert "The start by stereo" in report

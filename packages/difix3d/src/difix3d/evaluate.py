@@ -76,12 +76,13 @@ def best_variant(results: Sequence[VariantResult]) -> VariantResult:
     return max(results, key=lambda result: result.evaluation.psnr)
 
 
-def verdict(results: Sequence[VariantResult], *, fixed: bool) -> str:
+def verdict(results: Sequence[VariantResult], *, fixed: bool, distilled: bool = False) -> str:
     """What the comparison says, in a sentence or two that do not flatter.
 
     Args:
         results: All variants, plain training among them.
-        fixed: Whether a fixer was at work; False for the control without one.
+        fixed: Whether a fixer was at work.
+        distilled: Whether the loop was distillation, which needs no fixer; rounds without one are the control.
     """
     # Without a fixer the final fix changes nothing: two variants are left.
     results = [result for result in results if fixed or not result.name.endswith("_fixed")]
@@ -104,7 +105,9 @@ def verdict(results: Sequence[VariantResult], *, fixed: bool) -> str:
     most_alike = max(by_name, key=lambda name: by_name[name].ssim)
     if most_alike != best.name and by_name[most_alike].ssim - best.evaluation.ssim >= 0.001:
         sentence += f" By SSIM the {VARIANTS[most_alike]} is ahead ({by_name[most_alike].ssim:.3f})."
-    if not fixed:
+    if not fixed and distilled:
+        sentence += " No fixer was at work: several splats taught one."
+    elif not fixed:
         sentence += " The fixer was off: this is the control, which shows what the loop does by itself."
     elif final_fix_changes_nothing(results):
         sentence += (

@@ -115,6 +115,11 @@ class RunFacts:
     """Steps of the loop's splat; fewer than `step` where some were undone or not taken."""
 
     @property
+    def distilled(self) -> bool:
+        """Whether the loop was distillation."""
+        return self.settings.loop == "distillation"
+
+    @property
     def num_novel(self) -> int:
         """Novel views of the newest round."""
         return len(self.novel.views) if self.novel else 0
@@ -153,7 +158,7 @@ class RunFacts:
         return {
             **variants[best],
             "best_variant": best,
-            "verdict": verdict(results, fixed=self.fixed),
+            "verdict": verdict(results, fixed=self.fixed, distilled=self.distilled),
             "saw_test_poses": self.saw_test_poses,
             "targets": self.settings.targets,
             "start_points": None if self.points is None else asdict(self.points),
@@ -197,7 +202,7 @@ def write_report(
         results = [result for result in results if not result.name.endswith("_fixed")]
     parts = {
         "title": html.escape(f"Difix3D: {facts.scene_name}"),
-        "verdict": html.escape(verdict(results, fixed=facts.fixed)),
+        "verdict": html.escape(verdict(results, fixed=facts.fixed, distilled=facts.distilled)),
         "notes": "".join(f"<li>{html.escape(note)}</li>" for note in (*_notes(facts), *_fix_notes(facts, results))),
         "helped": _helped(facts, results),
         "cards": _cards(results),
@@ -226,7 +231,7 @@ def _notes(facts: RunFacts) -> list[str]:
         notes.append(facts.points.sentence())
     if facts.stereo is not None:
         notes.append(facts.stereo)
-    if facts.settings.loop == "distillation":
+    if facts.distilled:
         notes.append(_distillation_note(facts))
     elif facts.num_rounds:
         where = WHERE.get(facts.settings.targets or "", f"toward the cameras of {facts.settings.targets}")
@@ -273,7 +278,7 @@ def _distillation_note(facts: RunFacts) -> str:
 
 
 def _curves_note(facts: RunFacts) -> str:
-    if facts.settings.loop == "distillation":
+    if facts.distilled:
         return (
             "Plain training comes first; the other splats that teach are not shown; then comes the one that learns "
             "from all of them."
