@@ -219,9 +219,9 @@ def test_photos_of_blenders_scenes_are_references_by_pose(tmp_path):
         (tmp_path / f"transforms_{side}.json").write_text(json.dumps(content))
     photos = PosedPhotos.of_scene(tmp_path)
     found = photos.nearest(photos.T_world_photo, 1)
-    assert [path.relative_to(tmp_path).as_posix() for (path,) in found] == [
-        *(f"train/r_{index}.png" for index in range(3)),
-        *(f"test/r_{index}.png" for index in range(3)),
-    ]
-    near = photos.less((10.0, 0.0, 0.0)).nearest(photos.T_world_photo[:1], 1)
+    places = {
+        path.relative_to(tmp_path).as_posix(): T[0, 3] for (path,), T in zip(found, photos.T_world_photo, strict=True)
+    }
+    assert places == {f"{side}/r_{index}.png": index + 10 * (side == "test") for side in frames for index in range(3)}
+    near = photos.less((10.0, 0.0, 0.0)).nearest(np.eye(4)[None], 1)
     assert near[0][0] == tmp_path / "test" / "r_0.png"

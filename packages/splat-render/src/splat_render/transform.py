@@ -24,7 +24,9 @@ def transformed(gaussians: Gaussians, T_a_b: Float[np.ndarray, "4 4"]) -> Gaussi
         return torch.from_numpy(values).to(gaussians.means)
 
     # Positions are moved in float64: worlds of SfM may be far from their origin.
-    means = gaussians.means.double() @ (scale * like(rotation).double().T) + like(translation).double()
+    device = gaussians.device
+    R_a_b, t_a_b = (torch.as_tensor(each, dtype=torch.float64, device=device) for each in (rotation, translation))
+    means = gaussians.means.double() @ (scale * R_a_b.T) + t_a_b
     sh_rest = gaussians.sh_rest.clone()
     for degree in range(1, gaussians.sh_degree_max + 1):
         band = slice(degree * degree - 1, (degree + 1) ** 2 - 1)
@@ -51,7 +53,8 @@ def _multiplied(quat: Float[torch.Tensor, " 4"], quats: Float[torch.Tensor, "n 4
             torch.stack([z, -y, x, w]),
         ]
     )
-    return quats @ matrix.T
+    # In float64: rounded from there, the result does not depend on how the tensors lie in memory.
+    return (quats.double() @ matrix.double().T).to(quats.dtype)
 
 
 def harmonic_rotation(degree: int, rotation: Float[np.ndarray, "3 3"]) -> Float64[np.ndarray, "m m"]:
