@@ -1,0 +1,1 @@
+"""A few photos of an object to a neural field: the command line of `sparsefusion`."""
