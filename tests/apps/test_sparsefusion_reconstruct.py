@@ -12,7 +12,20 @@ from sparsefusion.checkpoints import load_field
 from sparsefusion_app.__main__ import main
 from splat_render import read_ply
 
-SMALL = ["--image-size", "32", "--render-size", "16", "--samples", "8", "--circle-frames", "2", "--device", "cpu"]
+SMALL = [
+    "--image-size",
+    "32",
+    "--render-size",
+    "16",
+    "--samples",
+    "8",
+    "--circle-frames",
+    "2",
+    "--splat-resolution",
+    "12",
+    "--device",
+    "cpu",
+]
 
 
 def run(out: Path, *flags: str) -> int:

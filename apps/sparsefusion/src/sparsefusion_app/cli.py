@@ -71,6 +71,9 @@ class ReconstructSettings:
     circle_frames: int = 24
     """Frames of the film around the object."""
 
+    splat_resolution: int = 96
+    """Cells per side of the grid on which the field is sampled for the splat."""
+
     seed: int = 0
     """Seed of everything random."""
 
@@ -87,7 +90,15 @@ class ReconstructSettings:
     """Go on with the run in --out from its checkpoint; repeat the flags that it was started with."""
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "samples", "stop_at", "checkpoint_every", "circle_frames", "views"):
+        for name in (
+            "max_steps",
+            "samples",
+            "stop_at",
+            "checkpoint_every",
+            "circle_frames",
+            "views",
+            "splat_resolution",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 STATE = "state.pt"
 """The checkpoint."""
 
-MAY_CHANGE = {"out", "resume", "stop_at", "checkpoint_every", "circle_frames"}
+MAY_CHANGE = {"out", "resume", "stop_at", "checkpoint_every", "circle_frames", "splat_resolution"}
 """Flags that may differ when a run goes on."""
 
 CHUNK = 5
@@ -252,7 +252,7 @@ def _write(
     around = results.circle(settings.circle_frames)
     frames = [results.render_frame(around[at]) for at in progress.track(range(len(around)), description="film")]
     results.write_film(frames)
-    count = results.write_splat()
+    count = results.write_splat(settings.splat_resolution)
     if not count:
         console.print("the field is empty: no splat was written", style="yellow")
     results.write_summary()
