@@ -248,7 +248,7 @@ def waves(rgb: torch.Tensor, size: float) -> torch.Tensor:
 
 HARMFUL: dict[str, Callable[[Sample], torch.Tensor]] = {
     "blurred and sharpened": lambda s: sharpened(blurred(s.render, 1.2), 1.2, 1.0),
-    "colours shifted": lambda s: (s.render * torch.tensor([1.06, 1.0, 0.94]) + 0.02).clamp(0, 1),
+    "colors shifted": lambda s: (s.render * torch.tensor([1.06, 1.0, 0.94]) + 0.02).clamp(0, 1),
     "more contrast": lambda s: ((s.render - 0.5) * 1.12 + 0.5).clamp(0, 1),
     "half resolution": lambda s: low_resolution(s.render, 2),
     "quarter resolution": lambda s: low_resolution(s.render, 4),

@@ -48,8 +48,8 @@ def degraded(frames: Frames, seed: int = 0) -> Frames:
         image = np.asarray(blurred).astype(np.float64)
         y, x = np.mgrid[:height, :width]
         for _ in range(12):
-            centre_y, centre_x, size = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(2, width / 16)
-            spot = np.exp(-((y - centre_y) ** 2 + (x - centre_x) ** 2) / (2 * size**2))
+            center_y, center_x, size = rng.uniform(0, height), rng.uniform(0, width), rng.uniform(2, width / 16)
+            spot = np.exp(-((y - center_y) ** 2 + (x - center_x) ** 2) / (2 * size**2))
             image += rng.normal(0, 30) * spot[..., None]
         result.append(image.round().clip(0, 255).astype(np.uint8))
     return result

@@ -67,7 +67,7 @@ def make_scene(n: int, size: int, seed: int = 0) -> tuple[Gaussians, Camera]:
 
 
 def project_in_torch(gaussians: Gaussians, camera: Camera) -> tuple[Tensor, ...]:
-    """Centres, conics, opacities, colours, depths and radii; the textbook way, differentiated by autograd."""
+    """Centers, conics, opacities, colors, depths and radii; the textbook way, differentiated by autograd."""
     T_cam_world = torch.from_numpy(camera.T_cam_world).float()
     R, t = T_cam_world[:3, :3], T_cam_world[:3, 3]
     p_cam = gaussians.means @ R.T + t

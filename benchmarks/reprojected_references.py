@@ -58,16 +58,16 @@ def reprojected(scene: Scene, trainer: Any, name: str, photos: Sequence[str]) ->
     camera = scene.view(name).camera
     output = trainer.render(camera)
     places = Places.shown_by(DepthView.of(camera, output))
-    seen, colour = torch.zeros(len(places.p_world)).double(), torch.zeros(len(places.p_world), 3).double()
+    seen, color = torch.zeros(len(places.p_world)).double(), torch.zeros(len(places.p_world), 3).double()
     for photo in photos:
         view = scene.view(photo)
         share, rgb = photographed(view, DepthView.of(view.camera, trainer.render(view.camera)), places)
         seen += share
-        colour += share[:, None] * rgb
+        color += share[:, None] * rgb
     rendered = output.rgb.clamp(0, 1)
     picture = rendered.clone()
     shown = seen > UNSEEN
-    mean = (colour[shown] / seen[shown, None]).float()
+    mean = (color[shown] / seen[shown, None]).float()
     picture[places.rows_idx[shown], places.columns_idx[shown]] = mean
     return rendered, picture
 

@@ -172,7 +172,7 @@ def test_eval_keeps_what_a_training_with_exposures_wrote(scene_folder: Path, tmp
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step_000024", "step_000030"]
     before = json.loads((out / "metrics.json").read_text())
     assert before["color_corrected"]["psnr"] > 0
-    assert "colours aligned" in (out / "report.html").read_text()
+    assert "colors aligned" in (out / "report.html").read_text()
     assert main(["eval", "--run", str(out), "--device", "cpu"]) == 0
     assert json.loads((out / "metrics.json").read_text()) == before
 
@@ -206,7 +206,7 @@ def test_a_splat_file_is_scored_as_the_run_is(finished: Path, scene_folder: Path
     expected = json.loads((finished / "metrics.json").read_text())
     assert scores["step"] is None
     assert scores["per_view"].keys() == expected["per_view"].keys()
-    # The training ended before its highest degree of colours, which the file has; they are still nearly zero.
+    # The training ended before its highest degree of colors, which the file has; they are still nearly zero.
     assert scores["psnr"] == pytest.approx(expected["psnr"], abs=0.1)
     assert main([*file, *where, "--split", "all"]) == 0
     assert len(json.loads((tmp_path / "scores" / "metrics_all.json").read_text())["per_view"]) == 6

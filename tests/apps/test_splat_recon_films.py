@@ -64,7 +64,7 @@ def test_depth_and_alpha_come_as_videos_of_their_own(finished: Path, tmp_path: P
     assert capsys.readouterr().out.split() == [str(name) for name in names]
     rgb, depth, alpha = (video_frames(name) for name in names)
     assert rgb.shape == depth.shape == alpha.shape
-    # Opacity is grey, depth is not.
+    # Opacity is gray, depth is not.
     assert np.ptp(alpha.astype(int), axis=-1).max() <= 8
     assert np.ptp(depth.astype(int), axis=-1).max() > 60
 

@@ -15,7 +15,7 @@ from difix3d.experiment import Experiment
 from difix3d.fixers.difix import DifixFixer
 from difix3d.fixers.identity import IdentityFixer
 from difix3d.fixers.opening import open_fixer
-from difix3d.pictures import labelled_pair
+from difix3d.pictures import labeled_pair
 from difix3d.run_folder import KEPT_CHECKPOINTS, RunFolder, newest_run, numbered
 from difix3d.settings import RunSettings
 from difix3d.variants import VARIANTS
@@ -133,7 +133,7 @@ def test_run_folder_has_splats_pictures_and_versions(finished, scene_folder):
     assert len(list((folder / "images" / "round_01").glob("*.png"))) == 3
     assert "round 2 of novel views" in (folder / "log.txt").read_text()
     assert len(list((folder / "checkpoints").iterdir())) == KEPT_CHECKPOINTS
-    # The splat is back in the frame of the COLMAP folder, whose room is a few metres wide around the origin.
+    # The splat is back in the frame of the COLMAP folder, whose room is a few meters wide around the origin.
     means = read_ply(folder / "loop.ply").means
     assert 0.3 < float(means.std()) < 10
 
@@ -250,5 +250,5 @@ def test_pictures_stand_side_by_side():
     row = beside([one, other])
     assert row.shape == (20, 30 + 4 + 15, 3)
     assert row[10, -5].tolist() == [200] * 3
-    pair = labelled_pair(torch.zeros(21, 31, 3), torch.ones(21, 31, 3), ("a", "b"))
+    pair = labeled_pair(torch.zeros(21, 31, 3), torch.ones(21, 31, 3), ("a", "b"))
     assert pair.shape == (20, 66, 3)

@@ -163,7 +163,7 @@ def test_distance_of_equal_poses_is_zero_and_symmetric():
     np.testing.assert_allclose(distances, distances.T, atol=1e-12)
 
 
-def test_targets_around_lie_between_neighbours_and_repeat_with_the_seed():
+def test_targets_around_lie_between_neighbors_and_repeat_with_the_seed():
     poses = _ring(8)
     config = AroundTargets(num_views=20, jitter=0.0)
     first, again = (

@@ -192,7 +192,7 @@ def plain_of_six(six_photos, judged_loop):
     return plain
 
 
-def test_with_six_photos_wrong_colours_are_noticed_and_leave_the_whole_of_plain_training(spoiled, plain_of_six):
+def test_with_six_photos_wrong_colors_are_noticed_and_leave_the_whole_of_plain_training(spoiled, plain_of_six):
     assert len(spoiled.held_back) == 2
     undone = [check for check in spoiled.watch.checks if check.verdict == "undone"]
     assert len(undone) == 2

@@ -43,7 +43,7 @@ def scene(scene_folder):
 
 @pytest.fixture(scope="module")
 def trained(scene):
-    """A splat with colours that depend on the view, in the scene's frame."""
+    """A splat with colors that depend on the view, in the scene's frame."""
     trainer = SplatTrainer(scene, ViewSet.from_views(scene.views), TrainConfig(max_steps=60, sh_degree_every=2))
     trainer.train_until(12)
     generator = torch.Generator().manual_seed(0)

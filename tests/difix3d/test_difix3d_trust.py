@@ -32,7 +32,7 @@ def _camera(x):
 
 @pytest.fixture(scope="module")
 def render():
-    """A coloured wall at z = 2 from x = -3 to 3, and a board at z = 1 in front of its middle."""
+    """A colored wall at z = 2 from x = -3 to 3, and a board at z = 1 in front of its middle."""
     x, y = np.meshgrid(np.linspace(-3, 3, 91), np.linspace(-1, 1, 31))
     wall = np.stack([x.ravel(), y.ravel(), np.full(x.size, 2.0)], axis=1)
     x, y = np.meshgrid(np.linspace(-0.1, 0.1, 7), np.linspace(-1, 1, 41))
@@ -103,7 +103,7 @@ def test_pixels_that_show_what_nobody_sees_count_less(render):
     torch.testing.assert_close(both.seen_weight(empty), torch.full((40, 60), 0.25).double())
 
 
-def test_colours_that_photos_contradict_count_less_and_unseen_ones_as_before(render):
+def test_colors_that_photos_contradict_count_less_and_unseen_ones_as_before(render):
     captured = [_photo(_camera(x), render) for x in (-1.0, -0.8)]
     judge = TrustJudge(captured, render, MixtureConfig(reference_agreement=0.1))
     at = _camera(-0.4)

@@ -163,13 +163,13 @@ def test_one_failing_scene_does_not_stop_the_rest_in_one_process(
 
     def failing(scene: Any, *arguments: Any) -> Iterator[Any]:
         if "00041" in scene.name:
-            raise RuntimeError("no more colours")
+            raise RuntimeError("no more colors")
         yield from painted_pairs(scene, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setitem(MAKERS, "painted", failing)
         errors = made(tmp_path, sources)
-    assert errors.pop("generated_00041") == "RuntimeError: no more colours"
+    assert errors.pop("generated_00041") == "RuntimeError: no more colors"
     assert set(errors.values()) == {None}
     assert not is_finished(tmp_path, "generated_00041")
     # The same command again makes what is missing; nothing remembers the failure.

@@ -78,9 +78,9 @@ def write_listed(path: Path) -> None:
     path.write_text(json.dumps(entries))
 
 
-def write_image(path: Path, colour: int = 0) -> Path:
+def write_image(path: Path, color: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (24, 16), (colour, colour, colour)).save(path)
+    Image.new("RGB", (24, 16), (color, color, color)).save(path)
     return path
 
 

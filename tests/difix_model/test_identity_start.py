@@ -69,7 +69,7 @@ def test_detail_can_be_turned_down(network: DifixNetwork) -> None:
     assert torch.equal(after[:, :, :DETAIL], before[:, :, :DETAIL])
 
 
-def test_a_correction_in_the_latent_shifts_the_colours(network: DifixNetwork) -> None:
+def test_a_correction_in_the_latent_shifts_the_colors(network: DifixNetwork) -> None:
     x = views()
     denoised = network.denoise(network.encode(x), text_embedding=embedding())
     z = denoised.z.clone()

@@ -1,4 +1,4 @@
-"""Tiles cover an image, blend without a seam, keep the whole image's colours, and bound the memory."""
+"""Tiles cover an image, blend without a seam, keep the whole image's colors, and bound the memory."""
 
 from __future__ import annotations
 

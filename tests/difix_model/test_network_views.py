@@ -178,8 +178,8 @@ def test_configurations_survive_json_and_refuse_nonsense() -> None:
     assert NetworkConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
     values = config.to_dict()
     values["unet"].pop("num_heads")
-    values["vae"]["colour"] = 1
-    with pytest.raises(InputError, match=r"(?s)unet\.num_heads.*vae\.colour|vae\.colour.*unet\.num_heads"):
+    values["vae"]["color"] = 1
+    with pytest.raises(InputError, match=r"(?s)unet\.num_heads.*vae\.color|vae\.color.*unet\.num_heads"):
         NetworkConfig.from_dict(values)
     with pytest.raises(ValueError, match="num_heads"):
         UNetConfig(num_heads=(3, 10, 20, 20))

@@ -1,4 +1,4 @@
-"""Saved pipelines: the same bits after loading, a model card with the licence, and no crash that loses weights."""
+"""Saved pipelines: the same bits after loading, a model card with the license, and no crash that loses weights."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def card_data(card: ModelCard) -> dict[str, Any]:
     return card.data.to_dict()
 
 
-def test_the_card_carries_the_licence(published_layout: Path, tmp_path: Path) -> None:
+def test_the_card_carries_the_license(published_layout: Path, tmp_path: Path) -> None:
     layout = Path(shutil.copytree(published_layout, tmp_path / "layout"))
     card = card_of(layout)
     assert card_data(card)["license"] == "unknown"
-    assert "licence of these weights is not known" in card.text
+    assert "license of these weights is not known" in card.text
     index = json.loads((layout / "model_index.json").read_text())
     (layout / "model_index.json").write_text(json.dumps(index | {"_name_or_path": "nvidia/difix"}))
     card = card_of(layout)

@@ -164,7 +164,7 @@ def test_everything_but_the_pictures_stays(tmp_path: Path, suffix: str) -> None:
     assert [path.name for path in job.out.parent.iterdir()] == [job.out.name]
 
 
-def test_colours_do_not_shift(tmp_path: Path) -> None:
+def test_colors_do_not_shift(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", even(6), size=(96, 64))
     fix(job := plan_video(source, tmp_path / "out.mp4"), Unchanged())
     pairs = zip(read_frames(source), read_frames(job.out), strict=True)
@@ -506,6 +506,6 @@ def test_a_network_fixes_frames_as_it_fixes_images(tmp_path: Path, checkpoint_fo
     assert (info.width, info.height, info.num_frames, info.rate) == (33, 33, 5, 12)
     expected = pipe(next(read_frames(job.source)), Image.open(tmp_path / "ref.png"))
     written = next(read_frames(job.out))
-    # Frames of odd size are stored without colour subsampling; a random network's pictures are hard to code.
+    # Frames of odd size are stored without color subsampling; a random network's pictures are hard to code.
     change = np.abs(expected.astype(int) - next(read_frames(job.source))).mean()
     assert np.abs(written.astype(int) - expected).mean() < 0.25 * change

@@ -1,4 +1,4 @@
-"""Videos as streams of frames: size, time stamps, colours, orientation, and files that are none."""
+"""Videos as streams of frames: size, time stamps, colors, orientation, and files that are none."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def write_video(path: Path, frames: Iterable[np.ndarray], rate: Fraction | int =
 
 def color_patches(width: int = 64, height: int = 48) -> np.ndarray:
     """Saturated and pale patches, 16 pixels wide."""
-    colours = np.random.default_rng(5).integers(20, 236, (height // 16, width // 16, 3), dtype=np.uint8)
-    return colours.repeat(16, axis=0).repeat(16, axis=1)
+    colors = np.random.default_rng(5).integers(20, 236, (height // 16, width // 16, 3), dtype=np.uint8)
+    return colors.repeat(16, axis=0).repeat(16, axis=1)
 
 
 def coded(rgb: np.ndarray, matrix: int, full_range: bool) -> np.ndarray:
-    """The definition in ITU-T H.273: brightness and two colour differences as bytes, 3 x h x w."""
+    """The definition in ITU-T H.273: brightness and two color differences as bytes, 3 x h x w."""
     red, blue = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114)}[matrix]
     r, g, b = np.moveaxis(rgb / 255.0, -1, 0)
     y = red * r + (1 - red - blue) * g + blue * b
@@ -47,7 +47,7 @@ def coded(rgb: np.ndarray, matrix: int, full_range: bool) -> np.ndarray:
 
 
 def write_tagged(path: Path, frame: np.ndarray, *, matrix: int, full_range: bool, tag: bool = True) -> Path:
-    """Write a video by another way than the package's own, with its colours coded and named as asked."""
+    """Write a video by another way than the package's own, with its colors coded and named as asked."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10, options={"qp": "0"})
         stream.height, stream.width = frame.shape[:2]
@@ -91,7 +91,7 @@ def test_an_interrupted_writer_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("matrix", [1, 5, 6])
 @pytest.mark.parametrize("full_range", [False, True])
-def test_colours_are_read_as_the_file_names_them(tmp_path: Path, matrix: int, full_range: bool) -> None:
+def test_colors_are_read_as_the_file_names_them(tmp_path: Path, matrix: int, full_range: bool) -> None:
     patches = color_patches()
     path = write_tagged(tmp_path / "a.mkv", patches, matrix=matrix, full_range=full_range)
     info = read_info(path)

@@ -167,8 +167,9 @@ def test_exif_rotation_is_not_applied(folder):
 def test_masks_are_found_under_other_endings_and_in_either_case(folder, rule):
     (folder / "masks").mkdir()
     first = read_scene(folder).views[0]
-    alpha = np.zeros(first.rgb_u8.shape[:2], np.uint8)
-    alpha[:, : alpha.shape[1] // 2] = 255
+    height, width = first.rgb_u8.shape[:2]
+    alpha = np.zeros((height, width), np.uint8)
+    alpha[:, : width // 2] = 255
     Image.fromarray(alpha).save(folder / "masks" / rule(first.name))
     mask = read_scene(folder).views[0].mask
     assert mask is not None

@@ -293,7 +293,7 @@ def test_rotation_by_quaternion_keeps_lengths_and_turns_the_right_way():
     torch.testing.assert_close(turned, torch.tensor([[0.0, 2.0, 1.0]]), atol=1e-6, rtol=0)
 
 
-def test_rate_of_the_centres_decays_to_its_final_ratio():
+def test_rate_of_the_centers_decays_to_its_final_ratio():
     optimizer = GaussianOptimizer(_gaussians(), LearningRates(), extent=2.0, max_steps=1000)
     assert optimizer.means_rate(0) == pytest.approx(3.2e-4)
     assert optimizer.means_rate(1000) == pytest.approx(3.2e-6)
@@ -306,7 +306,7 @@ def test_adam_is_set_up_as_in_the_released_code(reference_data: Path, case: str)
     names = {"means": "means", "log_scales": "scales", "quats_wxyz": "quats", "logit_opacities": "opacities"}
     names |= {"sh0": "sh0", "sh_rest": "shN"}
     default = LearningRates()
-    # The released code fine-tunes: its rates are gsplat's divided by 10 (centres), 5 (shape, opacity) and 50 or 20.
+    # The released code fine-tunes: its rates are gsplat's divided by 10 (centers), 5 (shape, opacity) and 50 or 20.
     rates = LearningRates(
         means=default.means / 10,
         scales=default.scales / 5,

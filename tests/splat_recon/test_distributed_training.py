@@ -112,7 +112,7 @@ def test_two_processes_train_as_one_does_with_two_photos_per_step(tmp_path: Path
     alone = SplatTrainer(scene, ViewSet.from_views(scene.views), replace(config, batch_size=2))
     alone.train_until(12)
     assert shared["loss"] == pytest.approx(alone.history[-1].loss, rel=1e-3)
-    # The shares lie one after the other; the colours never change places within them.
+    # The shares lie one after the other; the colors never change places within them.
     order = torch.cat([torch.arange(80)[rank::2] for rank in range(2)])
     order = torch.cat([order[rank::2] for rank in range(2)])
     for name, tensor in alone.gaussians.parameters().items():

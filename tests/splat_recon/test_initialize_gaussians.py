@@ -35,7 +35,7 @@ def cloud(count, seed=0):
 
 @pytest.mark.parametrize("count", [4, 17, 33, 1062])
 @pytest.mark.parametrize("kind", ["normal", "grid", "line", "outlier"])
-def test_neighbours_are_those_of_trying_all(count, kind):
+def test_neighbors_are_those_of_trying_all(count, kind):
     rng = np.random.default_rng(count)
     points = rng.normal(size=(count, 3))
     if kind == "grid":
@@ -49,12 +49,12 @@ def test_neighbours_are_those_of_trying_all(count, kind):
     np.testing.assert_allclose(neighbor_distances(points, 3), np.sort(distances, axis=1)[:, :3], rtol=1e-12)
 
 
-def test_as_many_neighbours_as_points_are_refused():
+def test_as_many_neighbors_as_points_are_refused():
     with pytest.raises(ValueError, match="num_neighbors"):
         neighbor_distances(np.zeros((3, 3)), 3)
 
 
-def test_gaussians_have_the_points_places_colours_and_spacing():
+def test_gaussians_have_the_points_places_colors_and_spacing():
     points = cloud(50)
     config = TrainConfig(init_opacity=0.25, init_scale=0.5, sh_degree=2)
     gaussians = from_points(points, 1.0, config, generator())
@@ -102,7 +102,7 @@ def test_initial_gaussians_agree_with_the_reference_data(reference_data):
     for case, case_info in info["cases"].items():
         kwargs = case_info["kwargs"]
         if "world_size" in kwargs or "feature_dim" in kwargs:
-            # Several processes, and colours from a network, are not ours.
+            # Several processes, and colors from a network, are not ours.
             continue
         config = TrainConfig(
             init_opacity=kwargs.get("init_opacity", 0.1), init_scale=kwargs.get("init_scale", 1.0), sh_degree=3

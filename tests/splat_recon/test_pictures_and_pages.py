@@ -10,23 +10,23 @@ from splat_recon.errors import InputError
 from splat_recon.evaluate import Evaluation, ViewScore, evaluate
 from splat_recon.pages.contact_sheet import contact_sheet
 from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread
-from splat_recon.pages.pictures import beside, depth_colors, error_map, labelled
+from splat_recon.pages.pictures import beside, depth_colors, error_map, labeled
 from splat_recon.pages.svg_plot import Line, Plot, svg
 from splat_recon.pages.tensorboard import TensorBoardLog
 from splat_recon.scene.scene import View
 from support.splat_scenes import make_camera
 
 
-def grey(level, height=30, width=40):
+def gray(level, height=30, width=40):
     return np.full((height, width, 3), level, np.uint8)
 
 
 def view(name, level, mask=None):
-    return View(name=name, camera=make_camera(40, 30), rgb_u8=grey(level), mask=mask)
+    return View(name=name, camera=make_camera(40, 30), rgb_u8=gray(level), mask=mask)
 
 
 def test_errors_are_brighter_where_they_are_larger():
-    photo, render = grey(100), grey(100)
+    photo, render = gray(100), gray(100)
     render[:, 20:] = 120
     render[:, 30:] = 250
     colors = error_map(render, photo).astype(int).sum(axis=2)
@@ -43,17 +43,17 @@ def test_depths_are_brighter_where_they_are_nearer_and_black_where_nothing_is():
 
 
 def test_pictures_of_different_heights_stand_side_by_side():
-    row = beside([grey(0), grey(200, 60, 40)])
+    row = beside([gray(0), gray(200, 60, 40)])
     assert row.shape == (30, 40 + 4 + 20, 3)
-    assert (labelled(grey(0, 60, 80), "a label")[30:] > 100).any()
+    assert (labeled(gray(0, 60, 80), "a label")[30:] > 100).any()
     # A photo's name may hold a line break, and surrogates where its bytes are no text.
-    assert (labelled(grey(0, 60, 80), "two\nlines \udcff")[30:] > 100).any()
+    assert (labeled(gray(0, 60, 80), "two\nlines \udcff")[30:] > 100).any()
 
 
 def test_a_contact_sheet_has_the_worst_view_on_top():
     views = [view("good.png", 100), view("bad.png", 100), view("fair.png", 100)]
     levels = {"good.png": 101, "bad.png": 180, "fair.png": 120}
-    renders = {name: grey(level) for name, level in levels.items()}
+    renders = {name: gray(level) for name, level in levels.items()}
     scores = evaluate_pictures(views, renders)
     sheet = contact_sheet(views, lambda v: renders[v.name], scores)
     # The column of renders, between the photo and the error.
@@ -75,11 +75,11 @@ def evaluate_pictures(views, renders):
     return evaluate(render, views)
 
 
-def test_many_views_stand_in_columns_and_masks_are_grey():
+def test_many_views_stand_in_columns_and_masks_are_gray():
     mask = np.ones((30, 40), bool)
     mask[:, 20:] = False
     views = [view(f"{index}.png", 10 * index, mask if index == 0 else None) for index in range(9)]
-    renders = {v.name: grey(50) for v in views}
+    renders = {v.name: gray(50) for v in views}
     sheet = contact_sheet(views, lambda v: renders[v.name], evaluate_pictures(views, renders))
     assert sheet.shape[1] == 2 * (3 * 40 + 2 * 4) + 6
     assert (sheet == 128).all(axis=2).sum() >= 30 * 20
@@ -102,7 +102,7 @@ def test_plots_are_valid_svg_with_round_ticks():
 
 def test_pages_hold_what_they_show(tmp_path: Path):
     (tmp_path / "page.html").write_text("<style><!--style--></style><!--body-->")
-    body = embedded_image(grey(7, 900, 1200), "<photo>") + settings_table({"a": "<b>"})
+    body = embedded_image(gray(7, 900, 1200), "<photo>") + settings_table({"a": "<b>"})
     page = filled(tmp_path / "page.html", {"body": body})
     assert "<!--" not in page
     assert "max-width" in page
@@ -123,7 +123,7 @@ def test_event_files_read_back(tmp_path):
         for step in (10, 20, 30):
             log.add_training(step, loss=1 / step, num_gaussians=step, rates={"means": 0.1})
         scores = Evaluation(psnr=20.0, ssim=0.5, lpips=None, per_view={"a.png": score})
-        log.add_scores(30, scores, {"a.png": grey(90)})
+        log.add_scores(30, scores, {"a.png": gray(90)})
     with TensorBoardLog(tmp_path, step=20) as log:
         log.add_training(25, loss=0.5, num_gaussians=7, rates={})
     events = EventAccumulator(str(tmp_path))
@@ -141,7 +141,7 @@ def test_scores_and_pictures_are_events_too(tmp_path):
     score = ViewScore(psnr=20.0, ssim=0.5, lpips=0.25)
     with TensorBoardLog(tmp_path) as log:
         scores = Evaluation(psnr=20.0, ssim=0.5, lpips=0.25, per_view={"a.png": score})
-        log.add_scores(30, scores, {"a.png": grey(90)})
+        log.add_scores(30, scores, {"a.png": gray(90)})
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert {name: events.Scalars(f"test/{name}")[0].value for name in ("psnr", "ssim", "lpips")} == {

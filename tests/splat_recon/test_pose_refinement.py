@@ -47,7 +47,7 @@ def _loss(gaussians: Gaussians, camera: Camera) -> torch.Tensor:
 
 
 def test_the_gradient_is_that_of_moving_the_whole_splat_the_other_way():
-    """Compared with autograd through an explicit small motion of centres, rotations and harmonics."""
+    """Compared with autograd through an explicit small motion of centers, rotations and harmonics."""
     camera, splat = make_camera(48, 40), make_gaussians(400, seed=2)
     refinement = _refinement([0.0] * 6)
     tied, corrected = refinement.seen(watched(splat), camera, "a")
@@ -56,7 +56,7 @@ def test_the_gradient_is_that_of_moving_the_whole_splat_the_other_way():
     assert row is not None
     assert row.grad is not None
 
-    motion = torch.zeros(6, requires_grad=True)  # Of the splat, in the camera's frame, about the camera's centre.
+    motion = torch.zeros(6, requires_grad=True)  # Of the splat, in the camera's frame, about the camera's center.
     R, center = (torch.from_numpy(camera.T_world_cam[:3, k]).float() for k in (slice(0, 3), 3))
     turn, shift = R @ motion[:3], 2.0 * (R @ motion[3:])
     offsets = splat.means - center

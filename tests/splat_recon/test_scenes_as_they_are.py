@@ -40,7 +40,7 @@ WIDTH, HEIGHT = 160, 120
 
 
 def dots(camera: pycolmap.Camera, p_cam: np.ndarray) -> np.ndarray:
-    """A grey photo with a white dot at each point."""
+    """A gray photo with a white dot at each point."""
     u, v = np.meshgrid(np.arange(camera.width) + 0.5, np.arange(camera.height) + 0.5)
     light = np.zeros((camera.height, camera.width))
     for x, y in np.asarray(camera.img_from_cam(p_cam)):
@@ -75,7 +75,7 @@ def write_dots(folder: Path, lens: str, *, size=(WIDTH, HEIGHT), turned=False) -
 
 
 def worst_offset(view, p_cam) -> float:
-    """Largest distance, in pixels, of a dot's centre from where the view's pinhole projects it."""
+    """Largest distance, in pixels, of a dot's center from where the view's pinhole projects it."""
     K, distances = view.camera.K, []
     light = view.rgb_u8[..., 0].astype(float) - 30
     for p in p_cam:

@@ -214,10 +214,10 @@ def draw(T_cam_world, K, size):
         hit = center + distance[..., None] * directions
         a, b = np.delete(hit, axis, axis=-1)[..., 0], np.delete(hit, axis, axis=-1)[..., 1]
         nearer = (distance > 0) & (distance < best) & (a >= 0) & (b >= 0)
-        grey = sum(
+        gray = sum(
             WORLD[axis + 3 * k % 5, (a * f).astype(int) % 64, (b * f).astype(int) % 64] for k, f in ((0, 9), (1, 23))
         )
-        image = np.where(nearer, grey / 2, image)
+        image = np.where(nearer, gray / 2, image)
         best = np.where(nearer, distance, best)
     return np.repeat(image.round().astype(np.uint8)[..., None], 3, axis=2)
 

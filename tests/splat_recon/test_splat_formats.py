@@ -22,7 +22,7 @@ TOOL = ["npx", "--yes", "--prefer-offline", "@playcanvas/splat-transform@3.7.0"]
 """A converter of other people, in another language."""
 
 LEAST_PSNR = {".compressed.ply": 38.0, ".ply": 100.0, ".spz": 34.0, ".splat": 37.0}
-"""In dB, of a render after a round trip against the one before; .splat against one without view-dependent colour."""
+"""In dB, of a render after a round trip against the one before; .splat against one without view-dependent color."""
 
 HALF_TURN = np.diag([1.0, -1.0, -1.0, 1.0])
 
@@ -145,7 +145,7 @@ def test_spz_has_the_published_layout_in_opengls_axes(tmp_path):
     np.testing.assert_allclose(colors / 255, np.clip(gaussians.sh0[0, 0].numpy() * 0.15 + 0.5, 0, 1), atol=0.51 / 255)
     scales = np.frombuffer(content, np.uint8, count=3, offset=16 + 50 * 13)
     np.testing.assert_allclose(scales / 16 - 10, gaussians.log_scales[0].numpy(), atol=1 / 32)
-    # The coefficients are those of the turned Gaussians, colour channels innermost.
+    # The coefficients are those of the turned Gaussians, color channels innermost.
     turned = transformed(gaussians, HALF_TURN)
     rest = np.frombuffer(content, np.uint8, count=24, offset=16 + 50 * 20).reshape(8, 3)
     np.testing.assert_allclose((rest - 128.0) / 128, np.clip(turned.sh_rest[0].numpy(), -1, 0.99), atol=1 / 16 + 1e-6)
@@ -215,10 +215,10 @@ def test_ply_files_of_other_programs_are_read(tmp_path):
     back = read_ply(path)
     for name, tensor in gaussians.parameters().items():
         torch.testing.assert_close(back.parameters()[name], tensor, msg=name, rtol=1e-6, atol=1e-6)
-    # Colours in place of spherical harmonics.
+    # Colors in place of spherical harmonics.
     write_ply(path, gaussians)
-    colours = {"red": ("u1", 255), "green": ("u1", 0), "blue": ("u1", 128)}
-    rewritten(path, lambda v: selected(v, [n for n in v.dtype.names if not n.startswith("f_")], **colours))
+    colors = {"red": ("u1", 255), "green": ("u1", 0), "blue": ("u1", 128)}
+    rewritten(path, lambda v: selected(v, [n for n in v.dtype.names if not n.startswith("f_")], **colors))
     back = read_ply(path)
     np.testing.assert_allclose(back.sh0[0, 0] * 0.28209479 + 0.5, [1, 0, 128 / 255], atol=1e-6)
     assert back.sh_rest.shape == (30, 0, 3)

@@ -36,7 +36,7 @@ def test_same_seed_gives_the_same_scene_and_another_seed_another() -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_points_have_the_colour_of_the_photos_that_see_them(layout: str) -> None:
+def test_points_have_the_color_of_the_photos_that_see_them(layout: str) -> None:
     scene = generate_scene(7, with_layout(layout))
     assert len(scene.points) > 50
     errors = []
@@ -46,8 +46,8 @@ def test_points_have_the_colour_of_the_photos_that_see_them(layout: str) -> None
         pixel = p_cam @ camera.K.T
         x, y = (pixel[:, :2] / pixel[:, 2:]).T
         seen = (p_cam[:, 2] > 0) & (x >= 0) & (x < camera.width) & (y >= 0) & (y < camera.height)
-        colour = view.rgb_u8[y[seen].astype(int), x[seen].astype(int)].astype(float)
-        errors.append(np.abs(colour - scene.points.rgb_u8[seen]).mean(axis=1))
+        color = view.rgb_u8[y[seen].astype(int), x[seen].astype(int)].astype(float)
+        errors.append(np.abs(color - scene.points.rgb_u8[seen]).mean(axis=1))
     # A point is exact in the photo it came from; in others it may be hidden or fall between pixels.
     found = np.concatenate(errors)
     assert np.median(found) < 25

@@ -258,8 +258,8 @@ def test_settings_out_of_range_name_their_field(field, value):
 
 
 def test_unknown_settings_are_refused():
-    with pytest.raises(ValueError, match="colour"):
-        TrainConfig.from_dict({"colour": 1})
+    with pytest.raises(ValueError, match="color"):
+        TrainConfig.from_dict({"color": 1})
 
 
 @pytest.mark.gpu

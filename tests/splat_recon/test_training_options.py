@@ -41,7 +41,7 @@ def _scene() -> Scene:
 
 
 def _changed(change: Callable[[int, np.ndarray], np.ndarray]) -> Scene:
-    """The scene with the colours of its training photos changed, values in [0, 1]."""
+    """The scene with the colors of its training photos changed, values in [0, 1]."""
     views = []
     for index, view in enumerate(_scene().views):
         rgb = view.rgb_u8 / 255
@@ -79,7 +79,7 @@ def test_exposures_are_found_and_leave_the_splat_clean():
     trusting = _trained(scene)
     assert learned.history[-1].loss < 0.75 * trusting.history[-1].loss
 
-    # At held-out cameras, where no exposure was learned, the splat has the mean photo's colours.
+    # At held-out cameras, where no exposure was learned, the splat has the mean photo's colors.
     assert _held_out_psnr(learned, brightness=0.7) > _held_out_psnr(trusting, brightness=0.7) + 1
     exposure = learned._parts.appearance
     assert isinstance(exposure, AffineExposure)
@@ -124,7 +124,7 @@ def test_grids_are_read_by_place_and_brightness():
     assert float(total_variation(grid)) == pytest.approx((0.25 + 4 / 9 + 0.25) / 12, rel=1e-5)
 
 
-def test_colour_alignment_undoes_any_affine_change_and_nothing_else():
+def test_color_alignment_undoes_any_affine_change_and_nothing_else():
     generator = torch.Generator().manual_seed(1)
     photo = torch.rand(20, 24, 3, generator=generator)
     mixing = torch.tensor([[0.7, 0.1, 0.0], [0.0, 0.5, 0.1], [0.1, 0.0, 0.6]])
@@ -298,7 +298,7 @@ def test_regularization_makes_gaussians_fainter_and_smaller():
 
 
 def test_random_backgrounds_close_dark_surfaces():
-    """Before black, a dark surface may as well be a hole; before changing colours it may not."""
+    """Before black, a dark surface may as well be a hole; before changing colors it may not."""
     scene = _changed(lambda index, rgb: np.full_like(rgb, 0.02))
     alphas = {}
     for random in (False, True):

@@ -1,5 +1,7 @@
 """Which frames of a video are taken."""
 
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
@@ -140,7 +142,7 @@ def write_stretched(path, count=60):
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=30)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.sample_aspect_ratio = 2
+        stream.sample_aspect_ratio = Fraction(2)
         stream.set_display_rotation(0, hflip=True)
         for index in range(count):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(window(texture(), 10 + 4 * index)), format="rgb24")

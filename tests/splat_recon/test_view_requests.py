@@ -109,14 +109,14 @@ def test_drawing_takes_no_more_than_its_share():
 
 def test_all_that_can_be_shown_is_a_picture():
     requests, page = ViewRequests(), Page()
-    for shown in ("colours", "depth", "opacity"):
+    for shown in ("colors", "depth", "opacity"):
         requests.shown = shown
         requests.ask(1, page)
         assert requests.draw_one(render)
-    colours, depth, opacity = page.pictures
+    colors, depth, opacity = page.pictures
     assert np.ptp(opacity, axis=2).max() == 0
     assert np.ptp(depth, axis=2).max() > 50
-    assert not np.array_equal(colours, depth)
+    assert not np.array_equal(colors, depth)
 
 
 def test_a_pages_camera_is_a_pinhole_with_its_vertical_angle():
@@ -172,8 +172,8 @@ def test_a_painter_makes_the_pictures_and_is_told_of_closed_pages():
     assert requests.draw_one(render)
     assert requests.draw_one(render)
     assert [(asked.client_id, asked.is_full, asked.shown) for asked in painter.asked] == [
-        (0, True, "colours"),
-        (1, True, "colours"),
+        (0, True, "colors"),
+        (1, True, "colors"),
     ]
     # One page alone can be drawn again.
     requests.ask_again(1)

@@ -35,7 +35,7 @@ def covariances(gaussians):
     return halves @ halves.transpose(0, 2, 1)
 
 
-def colours(gaussians, directions):
+def colors(gaussians, directions):
     coefficients = torch.cat([gaussians.sh0, gaussians.sh_rest], dim=1).double().numpy()
     basis = np.concatenate([harmonics(degree, directions) for degree in range(gaussians.sh_degree_max + 1)], axis=1)
     return np.einsum("dk,nkc->ndc", basis, coefficients)
@@ -109,12 +109,12 @@ def test_a_similarity_moves_places_and_shapes():
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
-def test_colours_turn_with_the_scene(degree):
+def test_colors_turn_with_the_scene(degree):
     gaussians = random_gaussians(degree=degree)
     moved = transformed(gaussians, T_A_B)
     directions = np.random.default_rng(1).normal(size=(30, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    np.testing.assert_allclose(colours(moved, directions @ ROTATION.T), colours(gaussians, directions), atol=1e-5)
+    np.testing.assert_allclose(colors(moved, directions @ ROTATION.T), colors(gaussians, directions), atol=1e-5)
 
 
 def test_moving_there_and_back_changes_nothing():

@@ -17,7 +17,7 @@ RED, BLUE = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
 def make_plain(
     means: list[list[float]], colors: list[tuple[float, float, float]], *, scale: float = 0.5, opacity: float = 0.8
 ) -> Gaussians:
-    """Round Gaussians of constant colour."""
+    """Round Gaussians of constant color."""
     n = len(means)
     return Gaussians(
         means=torch.tensor(means).reshape(n, 3),
@@ -61,7 +61,7 @@ def test_opacity_below_a_255th_is_culled():
     assert just_visible.alpha.any()
 
 
-def test_a_gaussian_at_the_camera_centre_is_culled():
+def test_a_gaussian_at_the_camera_center_is_culled():
     center = make_camera().center_world
     assert_backward_gives_zeros(watched(make_plain([center.tolist()], [RED])))
 

@@ -21,7 +21,7 @@ TOLERANCES = {  # (rtol, atol), of the order of gsplat's own tests between CUDA 
 
 
 def weighted_sum(output: RenderOutput | DenseOutput, seed: int = 5) -> torch.Tensor:
-    """A loss that looks at colour, alpha and depth of every pixel."""
+    """A loss that looks at color, alpha and depth of every pixel."""
     generator = torch.Generator().manual_seed(seed)
     total = torch.zeros((), dtype=output.rgb.dtype)
     for image in (output.rgb, output.alpha, output.depth):

@@ -127,7 +127,7 @@ def test_gradients_agree_with_gsplat(antialiased: bool, spread: float):
         v_means, v_log_scales, v_quats, v_logits, v_sh0, v_sh_rest, v_means2d, None,
     )  # fmt: skip
 
-    # What the moments mean: the gradients of position, conic, opacity, colour and depth of every splat.
+    # What the moments mean: the gradients of position, conic, opacity, color and depth of every splat.
     shown = torch.from_numpy(radii[:, 0] > 0)
     theirs = watched(gaussians, torch.float64)
     _, means2d, depths, conics, opacities, colors = project_reference(theirs, camera, config)

@@ -63,7 +63,7 @@ def test_bases_are_orthonormal_on_the_sphere():
     np.testing.assert_allclose(bases.T @ (area[:, None] * bases), np.eye(16), atol=1e-12)
 
 
-def test_colour_of_degree_zero_round_trips():
+def test_color_of_degree_zero_round_trips():
     rgb = torch.tensor([[0.1, 0.5, 1.0]])
     torch.testing.assert_close(sh0_to_rgb(rgb_to_sh0(rgb)), rgb)
     from_every_side = evaluate_sh(0, random_dirs(1), rgb_to_sh0(rgb)[:, None])

@@ -19,7 +19,7 @@ class DenseOutput:
     depth: Tensor
     means2d: Tensor
     offsets: Tensor
-    """From every pixel to every projected centre, in the order of depth; its gradient is that of each pixel alone."""
+    """From every pixel to every projected center, in the order of depth; its gradient is that of each pixel alone."""
 
 
 def render_densely(

@@ -8,13 +8,13 @@ from splat_render.cameras import Camera
 
 
 def smooth_rgb(x, y):
-    """A smooth coloured pattern over the plane z = 1 in front of a camera, as bytes."""
+    """A smooth colored pattern over the plane z = 1 in front of a camera, as bytes."""
     waves = [np.sin(5 * x + 2 * y), np.cos(4 * y - x), np.sin(3 * x - 5 * y + 1)]
     return np.clip(np.round(127.5 + 110 * np.stack(waves, axis=-1)), 0, 255).astype(np.uint8)
 
 
 def orbit_camera(index, count, *, width=32, height=24, radius=3.0):
-    """One of `count` cameras on an arc around the origin, fx != fy, principal point off the centre."""
+    """One of `count` cameras on an arc around the origin, fx != fy, principal point off the center."""
     angle = 0.3 + 1.5 * index / max(count, 1)
     center = radius * np.array([np.cos(angle), np.sin(angle), 0.25 + 0.1 * np.sin(3 * angle)])
     T_world_cam = looking_along(-center, np.array([0.0, 0.0, -1.0]), center)

@@ -22,7 +22,7 @@ def ring_camera(index: int, count: int, *, width: int = 48, height: int = 40, ra
 
 
 def ball(num: int = 250, seed: int = 0) -> Gaussians:
-    """Opaque coloured Gaussians in a ball around the origin."""
+    """Opaque colored Gaussians in a ball around the origin."""
     generator = torch.Generator().manual_seed(seed)
     directions = torch.nn.functional.normalize(torch.randn(num, 3, generator=generator), dim=-1)
     return Gaussians(
@@ -36,7 +36,7 @@ def ball(num: int = 250, seed: int = 0) -> Gaussians:
 
 
 def photographed(gaussians: Gaussians, cameras: list[Camera]) -> Scene:
-    """Photos of Gaussians; the scene's points are their centres, each known to be seen where it is in the image."""
+    """Photos of Gaussians; the scene's points are their centers, each known to be seen where it is in the image."""
     rasterize = make_rasterizer("cpu")
     views = []
     for index, camera in enumerate(cameras):

@@ -12,7 +12,7 @@ from splat_render.gaussians import Gaussians
 
 
 def make_camera(width: int = 37, height: int = 29, *, turn: float = 0.2) -> Camera:
-    """Stands back from the origin and looks at it from a little to the side, principal point off centre."""
+    """Stands back from the origin and looks at it from a little to the side, principal point off center."""
     c, s = math.cos(turn), math.sin(turn)
     R = np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
     T_world_cam = np.eye(4)

@@ -37,7 +37,7 @@ class FixSettings:
 
     model: str = "default"
     """Weights: "default" (those that come with the project), a checkpoint folder, a folder in the published layout, a
-    hub id such as nvidia/difix_ref, or a model_<step>.pkl of the released trainer. Weights carry their own licences."""
+    hub id such as nvidia/difix_ref, or a model_<step>.pkl of the released trainer. Weights carry their own licenses."""
 
     base: str | None = None
     """Only for a .pkl: what it was trained from, as a folder or hub id (stabilityai/sd-turbo for the released ones)."""

@@ -16,7 +16,7 @@ from difix_model.errors import InputError
 class ConvertSettings:
     """Convert weights: our checkpoint folder, the layout of nvidia/difix, or a .pkl of the released trainer.
 
-    What is written opens again and computes the same. Weights keep their licence, which the model card names.
+    What is written opens again and computes the same. Weights keep their license, which the model card names.
     """
 
     source: str

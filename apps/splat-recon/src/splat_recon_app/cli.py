@@ -179,7 +179,7 @@ class Render:
     """Frames from one camera to the next, on the interpolated path."""
 
     shown: tuple[Literal["rgb", "depth", "alpha"], ...] = ("rgb",)
-    """What to write: colours, depths (in folders also as float32 .npy, in COLMAP's unit), opacities."""
+    """What to write: colors, depths (in folders also as float32 .npy, in COLMAP's unit), opacities."""
 
     max_size: int | None = None
     """Renders are at most this many pixels on their longer side. Left out: the cameras' own size."""

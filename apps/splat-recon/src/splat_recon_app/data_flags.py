@@ -58,7 +58,7 @@ class Sfm:
     """COLMAP's camera model of the lens; OPENCV or OPENCV_FISHEYE for wide ones."""
 
     matching: Matching = "auto"
-    """Pairs to compare: all, or neighbours in order. auto: all up to 80 photos in order (150 without), then neighbours
+    """Pairs to compare: all, or neighbors in order. auto: all up to 80 photos in order (150 without), then neighbors
     where names count up or a video is given."""
 
     mapping: Mapping = "auto"

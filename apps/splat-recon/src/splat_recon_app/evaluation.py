@@ -44,7 +44,7 @@ def score(
         step: Steps of the training; None for splats from elsewhere.
         num_gaussians: How many are rendered.
         split: Which side the photos are of, for the names of the files.
-        color_corrected: Whether to add scores of renders whose colours were first aligned to each photo. They say how
+        color_corrected: Whether to add scores of renders whose colors were first aligned to each photo. They say how
             good the shapes are where exposures differ, and stand beside the plain scores.
     """
     files = run_folder.picture_names(names)
@@ -89,7 +89,7 @@ def _color_corrected(render: Render, views: Sequence[View]) -> dict[str, Any]:
     scores = color_corrected_scores(render, views)
     psnr = sum(score.psnr for score in scores.values()) / len(scores)
     ssim = sum(score.ssim for score in scores.values()) / len(scores)
-    console.print(f"with colours aligned to each photo: PSNR {psnr:.2f} dB  SSIM {ssim:.3f}")
+    console.print(f"with colors aligned to each photo: PSNR {psnr:.2f} dB  SSIM {ssim:.3f}")
     per_view = {name: {"psnr": score.psnr, "ssim": score.ssim} for name, score in scores.items()}
     return {"psnr": psnr, "ssim": ssim, "per_view": per_view}
 

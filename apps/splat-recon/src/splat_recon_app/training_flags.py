@@ -20,7 +20,7 @@ class TrainingFlags:
     """Mip-Splatting's compensation with any preset."""
 
     sh_degree: int = 3
-    """Highest degree of the view-dependent colour, 0 to 3."""
+    """Highest degree of the view-dependent color, 0 to 3."""
 
     random_background: bool = False
     """Train before random backgrounds, which keeps surfaces opaque; for photos without transparent parts."""
@@ -39,7 +39,7 @@ class TrainingFlags:
     """Correct the poses of the training photos on the way; held-out photos keep theirs."""
 
     appearance: Literal["none", "exposure", "bilateral"] = "none"
-    """For photos that differ in exposure or tone: an affine colour map per photo, or a grid of them."""
+    """For photos that differ in exposure or tone: an affine color map per photo, or a grid of them."""
 
     stereo: Literal["auto", "on", "off"] = "auto"
     """Start from points of stereo between the training photos beside those of structure from motion. auto: with up to

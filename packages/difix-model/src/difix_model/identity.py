@@ -8,9 +8,9 @@ the network adds to that.
 Without help, such a network leaves its latent alone, and with it the reference, because the skips know enough. So the
 image, averaged over each latent position, is carried into the latent's first channels, and the next three channels are
 carried to the decoder's last block, where they add to the image: the UNet starts with a coarse picture of every view
-and has only to say how the colours of the render should change.
+and has only to say how the colors of the render should change.
 
-One more channel of the latent says how much detail there is in each position: differences of neighbouring pixels,
+One more channel of the latent says how much detail there is in each position: differences of neighboring pixels,
 about their absolute values, averaged. What a render lost, fog, holes, blur, has none, and photos always have some, so
 this tells the views apart and bad places from good ones, which a coarse picture cannot.
 """
@@ -25,7 +25,7 @@ from difix_model.config import NetworkConfig, UNetConfig, VaeConfig
 from difix_model.network import DifixNetwork
 
 GROUP = 8
-"""Channels of the group norm's group that carries the image: three colours and the constant, each with its negative."""
+"""Channels of the group norm's group that carries the image: three colors and the constant, each with its negative."""
 
 CONSTANT = 8.0
 """The constant C; the larger, the closer the start is to the identity."""
@@ -33,17 +33,17 @@ CONSTANT = 8.0
 IMAGE_SCALE = 0.5
 """Size of the image in its channels, so that C stays moderate."""
 
-COLOURS, CORRECTIONS, DETAIL = (0, 1, 2), (3, 4, 5), 6
+COLORS, CORRECTIONS, DETAIL = (0, 1, 2), (3, 4, 5), 6
 """Channels of the latent that hold the coarse image, its correction, and how much detail the image has there."""
 
 _DETAIL_IN_BLOCKS = 3
 """The channel that carries the detail through the encoder's blocks, up to the last."""
 
 _LINEAR_BIAS = 2.0
-"""Keeps the brightness, normalised, where SiLU is nearly linear."""
+"""Keeps the brightness, normalized, where SiLU is nearly linear."""
 
 _DIFFERENCE_GAIN = 15.0
-"""Neighbours that differ by a fifteenth of the image's spread are where SiLU(u) + SiLU(-u), about the absolute value,
+"""Neighbors that differ by a fifteenth of the image's spread are where SiLU(u) + SiLU(-u), about the absolute value,
 turns from a parabola into a line."""
 
 _DETAIL_GAIN = 6.0
@@ -82,7 +82,7 @@ def small_config(channels: tuple[int, ...] = (32, 64)) -> NetworkConfig:
         vae=VaeConfig(
             block_out_channels=(GROUP, 16, 16, 24),
             layers_per_block=1,
-            latent_channels=len(COLOURS) + len(CORRECTIONS) + 1,
+            latent_channels=len(COLORS) + len(CORRECTIONS) + 1,
             norm_num_groups=1,
             scaling_factor=1.0,
             mid_block_attention=False,
@@ -96,7 +96,7 @@ def start_at_identity(network: DifixNetwork) -> None:
     """Set the weights so that the network returns its input to within about 1 / 100 of the range.
 
     Args:
-        network: A freshly initialised network with `norm_num_groups = block_out_channels[0] / 8` in its autoencoder.
+        network: A freshly initialized network with `norm_num_groups = block_out_channels[0] / 8` in its autoencoder.
 
     Raises:
         ValueError: If the autoencoder's last group norm has groups of another size, or there are adapters.
@@ -130,27 +130,27 @@ def _carry_image_to_last_block(network: DifixNetwork) -> None:
     encoder: Any = network.vae.encoder
     decoder: Any = network.vae.decoder
     levels = len(network.vae.config.block_out_channels)
-    _put(encoder.conv_in, {colour: {colour: IMAGE_SCALE} for colour in COLOURS})
+    _put(encoder.conv_in, {color: {color: IMAGE_SCALE} for color in COLORS})
     for number in range(1, levels + 1):
         skip = decoder.get_submodule(f"skip_conv_{number}")
         nn.init.normal_(skip.weight, std=SKIP_SHARE / skip.weight.shape[1] ** 0.5)
-        _put(skip, {colour: {} for colour in COLOURS})
-    _put(decoder.get_submodule(f"skip_conv_{levels}"), {colour: {colour: 1.0} for colour in COLOURS})
+        _put(skip, {color: {} for color in COLORS})
+    _put(decoder.get_submodule(f"skip_conv_{levels}"), {color: {color: 1.0} for color in COLORS})
 
 
 def _measure_detail(network: DifixNetwork) -> None:
-    """Let the encoder's first block sum up differences of brightness between neighbouring pixels."""
+    """Let the encoder's first block sum up differences of brightness between neighboring pixels."""
     encoder: Any = network.vae.encoder
     _put(encoder.conv_in, {_DETAIL_IN_BLOCKS: {}})
     first = encoder.down_blocks[0].resnets[0]
-    first.norm1.weight[list(COLOURS)], first.norm1.bias[list(COLOURS)] = 1.0, _LINEAR_BIAS
+    first.norm1.weight[list(COLORS)], first.norm1.bias[list(COLORS)] = 1.0, _LINEAR_BIAS
     # Two differences, each with its negative, beside two constants that make the next norm's scale known.
     first.conv1.weight[:GROUP] = 0
     first.conv1.bias[:GROUP] = torch.tensor([0.0, 0.0, 0.0, 0.0, 1.0, -1.0, 0.0, 0.0])
-    for colour in COLOURS:
+    for color in COLORS:
         for row, sign in ((0, 1.0), (1, -1.0)):
-            first.conv1.weight[row, colour, 1, 1:] = torch.tensor([-sign, sign]) / 3
-            first.conv1.weight[2 + row, colour, 1:, 1] = torch.tensor([-sign, sign]) / 3
+            first.conv1.weight[row, color, 1, 1:] = torch.tensor([-sign, sign]) / 3
+            first.conv1.weight[2 + row, color, 1:, 1] = torch.tensor([-sign, sign]) / 3
     # The constants are two of eight channels, so the group's standard deviation is about a half.
     first.norm2.weight[:4], first.norm2.bias[:4] = 0.5 * _DIFFERENCE_GAIN, 0.0
     for block in encoder.down_blocks:
@@ -162,17 +162,17 @@ def _measure_detail(network: DifixNetwork) -> None:
 def _carry_image_to_latent(network: DifixNetwork) -> None:
     encoder: Any = network.vae.encoder
     groups = network.vae.config.norm_num_groups
-    carried = (*COLOURS, _DETAIL_IN_BLOCKS)
+    carried = (*COLORS, _DETAIL_IN_BLOCKS)
     for block in encoder.down_blocks:
         for resnet in block.resnets:
-            _pass_by(resnet, COLOURS)
+            _pass_by(resnet, COLORS)
         for downsampler in block.downsamplers or ():
             _put(downsampler.conv, {channel: {channel: 1.0} for channel in carried}, kernel=POOLING)
-    # From here on colours and detail stand beside their negatives, with two constants, for the last group norm.
+    # From here on colors and detail stand beside their negatives, with two constants, for the last group norm.
     carried_to = GROUP + 2
     last = encoder.down_blocks[-1].resnets[0]
     _put(last.conv2, {row: {} for row in range(carried_to)})
-    signs = {colour: {colour: 1.0} for colour in COLOURS} | {3 + colour: {colour: -1.0} for colour in COLOURS}
+    signs = {color: {color: 1.0} for color in COLORS} | {3 + color: {color: -1.0} for color in COLORS}
     _put(
         last.conv_shortcut,
         signs | {6: {}, 7: {}, GROUP: {_DETAIL_IN_BLOCKS: 1.0}, GROUP + 1: {_DETAIL_IN_BLOCKS: -1.0}},
@@ -187,9 +187,9 @@ def _carry_image_to_latent(network: DifixNetwork) -> None:
     size = encoder.conv_norm_out.num_channels // groups
     encoder.conv_norm_out.weight[:size] = (2 * constant**2 / size + 0.5) ** 0.5
     gain = 1 / IMAGE_SCALE
-    rows = {colour: {colour: gain, 3 + colour: -gain} for colour in COLOURS} | {row: {} for row in CORRECTIONS}
+    rows = {color: {color: gain, 3 + color: -gain} for color in COLORS} | {row: {} for row in CORRECTIONS}
     _put(encoder.conv_out, rows | {DETAIL: {GROUP: _DETAIL_GAIN, GROUP + 1: -_DETAIL_GAIN}})
-    _put(network.vae.quant_conv, {row: {row: 1.0} for row in (*COLOURS, *CORRECTIONS, DETAIL)})
+    _put(network.vae.quant_conv, {row: {row: 1.0} for row in (*COLORS, *CORRECTIONS, DETAIL)})
     network.vae.quant_conv.bias[DETAIL] = NO_DETAIL
 
 
@@ -197,17 +197,17 @@ def _carry_correction_to_last_block(network: DifixNetwork) -> None:
     decoder: Any = network.vae.decoder
     _put(network.unet.get_submodule("conv_out"), {row: {} for row in CORRECTIONS})
     _put(network.vae.post_quant_conv, {row: {row: 1.0} for row in CORRECTIONS})
-    _put(decoder.conv_in, {colour: {3 + colour: IMAGE_SCALE} for colour in COLOURS})
+    _put(decoder.conv_in, {color: {3 + color: IMAGE_SCALE} for color in COLORS})
     for resnet in decoder.mid_block.resnets:
-        _pass_by(resnet, COLOURS)
+        _pass_by(resnet, COLORS)
     for attention in decoder.mid_block.attentions:
         if attention is not None:
-            _put(attention.to_out[0], {row: {} for row in COLOURS})
+            _put(attention.to_out[0], {row: {} for row in COLORS})
     for block in decoder.up_blocks[:-1]:
         for resnet in block.resnets:
-            _pass_by(resnet, COLOURS)
+            _pass_by(resnet, COLORS)
         for upsampler in block.upsamplers:
-            _put(upsampler.conv, {colour: {colour: 1.0} for colour in COLOURS}, kernel=SMOOTHING)
+            _put(upsampler.conv, {color: {color: 1.0} for color in COLORS}, kernel=SMOOTHING)
 
 
 def _pass_by(resnet: nn.Module, channels: Iterable[int]) -> None:
@@ -240,21 +240,21 @@ def _read_image_from_last_block(network: DifixNetwork) -> None:
     shortcut = last[0].conv_shortcut
     shortcut.weight[:GROUP] = 0
     shortcut.bias[:GROUP] = 0
-    for colour in range(3):
-        shortcut.weight[2 * colour, colour] = 1
-        shortcut.weight[2 * colour + 1, colour] = -1
+    for color in range(3):
+        shortcut.weight[2 * color, color] = 1
+        shortcut.weight[2 * color + 1, color] = -1
     for resnet in last:
         resnet.conv2.weight[:GROUP] = 0
         resnet.conv2.bias[:GROUP] = 0
     constant = torch.tensor([CONSTANT, -CONSTANT])
     last[-1].conv2.bias[GROUP - 2 : GROUP] = constant
-    # The group's standard deviation is about C / 2, as two of eight channels hold it; colours add a little.
+    # The group's standard deviation is about C / 2, as two of eight channels hold it; colors add a little.
     deviation = (CONSTANT**2 / 4 + 0.75 * (0.5 * IMAGE_SCALE) ** 2) ** 0.5
     norm, out = decoder.conv_norm_out, decoder.conv_out
     norm.weight[:6] = deviation / IMAGE_SCALE
     norm.bias[:6] = 0
     out.weight.zero_()
     out.bias.zero_()
-    for colour in range(3):
-        out.weight[colour, 2 * colour, 1, 1] = 1
-        out.weight[colour, 2 * colour + 1, 1, 1] = -1
+    for color in range(3):
+        out.weight[color, 2 * color, 1, 1] = 1
+        out.weight[color, 2 * color + 1, 1, 1] = -1

@@ -5,10 +5,10 @@ Outside the network an image is RGB, height x width x 3, as floats in [0, 1]; in
 What happens to images that are not plain 8-bit RGB, which come back as what they were:
 
 - grayscale is repeated over the three channels, and the luma (BT.601, as in PIL) of the result is returned;
-- 16-bit values are fixed and returned with 16 bits. PIL itself reads 16-bit *colour* files as 8-bit ones, so for those
+- 16-bit values are fixed and returned with 16 bits. PIL itself reads 16-bit *color* files as 8-bit ones, so for those
   16 bits need an array. Float grayscale in [0, 1] comes back as such;
-- an alpha channel is returned as it is. The network sees the stored colours, whatever the alpha; pixels whose alpha is
-  0 get their stored colours back, since what cannot be seen needs no fixing;
+- an alpha channel is returned as it is. The network sees the stored colors, whatever the alpha; pixels whose alpha is
+  0 get their stored colors back, since what cannot be seen needs no fixing;
 - palette images become RGB, bilevel ones grayscale, CMYK and others RGB; 32-bit grayscale (mode I) whose values fit
   16 bits becomes 16-bit.
 """
@@ -68,8 +68,8 @@ class GivenImage:
         return self.pixels.shape[1]
 
     def rgb(self, device: str | torch.device | None = None) -> Float[Tensor, "h w c=3"]:
-        """Return the colours in [0, 1] on a device; None leaves them where they are."""
-        return colours(self.pixels if device is None else self.pixels.to(device))
+        """Return the colors in [0, 1] on a device; None leaves them where they are."""
+        return colors(self.pixels if device is None else self.pixels.to(device))
 
     def opacity(self) -> Float[Tensor, "h w"] | None:
         """Return the alpha channel in [0, 1]; None without one."""
@@ -79,12 +79,12 @@ class GivenImage:
         return alpha.float() / FULL_SCALE[alpha.dtype] if alpha.dtype in FULL_SCALE else alpha.float().clamp(0.0, 1.0)
 
     def restore(self, rgb: Float[Tensor, "h w c=3"]) -> AnyImage:
-        """Return an image of the kind that was given with other colours."""
-        num_colours = 1 if self.pixels.shape[-1] < 3 else 3
-        if num_colours == 1:
+        """Return an image of the kind that was given with other colors."""
+        num_colors = 1 if self.pixels.shape[-1] < 3 else 3
+        if num_colors == 1:
             rgb = rgb @ rgb.new_tensor(LUMA)[:, None]
         fixed = quantized(rgb, self.pixels.dtype).cpu()
-        given, alpha = self.pixels[..., :num_colours].cpu(), self.pixels[..., num_colours:].cpu()
+        given, alpha = self.pixels[..., :num_colors].cpu(), self.pixels[..., num_colors:].cpu()
         if alpha.shape[-1]:
             kept = alpha.float() == 0
             if kept.any():
@@ -132,13 +132,13 @@ def to_rgb(image: AnyImage) -> tuple[Float[Tensor, "h w c=3"], Restore]:
     return given.rgb("cpu"), given.restore
 
 
-def colours(pixels: Shaped[Tensor, "*b h w c"]) -> Float[Tensor, "*b h w c2=3"]:
-    """Return the colours of pixels as RGB in [0, 1]; an alpha channel is left out, gray is repeated."""
-    num_colours = 1 if pixels.shape[-1] < 3 else 3
-    unit = pixels[..., :num_colours].float()
+def colors(pixels: Shaped[Tensor, "*b h w c"]) -> Float[Tensor, "*b h w c2=3"]:
+    """Return the colors of pixels as RGB in [0, 1]; an alpha channel is left out, gray is repeated."""
+    num_colors = 1 if pixels.shape[-1] < 3 else 3
+    unit = pixels[..., :num_colors].float()
     # float() copies integers, so that they may be scaled in place; floats may be the user's own memory.
     unit = unit.div_(FULL_SCALE[pixels.dtype]) if pixels.dtype in FULL_SCALE else unit.clamp(0.0, 1.0)
-    return unit if num_colours == 3 else repeat(unit, "... 1 -> ... c", c=3)
+    return unit if num_colors == 3 else repeat(unit, "... 1 -> ... c", c=3)
 
 
 def quantized(unit: Float[Tensor, "*shape"], dtype: torch.dtype) -> Shaped[Tensor, "*shape"]:

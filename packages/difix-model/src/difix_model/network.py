@@ -1,4 +1,4 @@
-"""DifixNetwork: views of a scene in [-1, 1] in, the same views without artefacts out; no input or output."""
+"""DifixNetwork: views of a scene in [-1, 1] in, the same views without artifacts out; no input or output."""
 
 import dataclasses
 from dataclasses import dataclass

@@ -17,7 +17,7 @@ LORA_SUFFIXES = (
 
 
 def build_unet(config: UNetConfig, *, latent_channels: int) -> UNet2DConditionModel:
-    """Build the denoiser with freshly initialised weights; parameter names are diffusers' own.
+    """Build the denoiser with freshly initialized weights; parameter names are diffusers' own.
 
     Args:
         config: Its architecture.

@@ -127,7 +127,7 @@ def _draw(dataset: PairDataset, index: int, mode: str) -> Draw | None:
         return None
     if mode == "right":
         return Draw(index=index, reference_index=index)
-    # Half a dataset away: neighbours in the file are often neighbours in the scene.
+    # Half a dataset away: neighbors in the file are often neighbors in the scene.
     other = wrong_reference_index(dataset, index, ((index + len(dataset) // 2) % len(dataset)) / len(dataset))
     return None if other == index else Draw(index=index, reference_index=other)
 

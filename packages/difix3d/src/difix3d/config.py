@@ -169,7 +169,7 @@ class SteppingConfig:
     frame, as in the released code."""
 
     max_turn_degrees: float | None = None
-    """A step turns no farther than this. None: by the same share of the way as the centre moves, as in the released
+    """A step turns no farther than this. None: by the same share of the way as the center moves, as in the released
     code."""
 
     rotation_weight: float = 1.0
@@ -204,7 +204,7 @@ class MixtureConfig:
     """Whether pixels that count do so by their opacity, rather than all alike. Released code: all alike."""
 
     agreement: float | None = None
-    """Difference between fixed and rendered colour, in [0, 1], at which a pixel counts half; it falls on with the
+    """Difference between fixed and rendered color, in [0, 1], at which a pixel counts half; it falls on with the
     square of the difference. None: a fix is believed however much it changes. Released code: None."""
 
     unseen_weight: float = 1.0
@@ -213,7 +213,7 @@ class MixtureConfig:
     1: guesses count like the rest. Released code: 1."""
 
     reference_agreement: float | None = None
-    """Difference in colour between a fixed view and the nearest photos, in [0, 1], at which a pixel counts half; it
+    """Difference in color between a fixed view and the nearest photos, in [0, 1], at which a pixel counts half; it
     falls on with the square of the difference. The photos are reprojected by the splat's depth; pixels whose places
     none of them sees count as before. None: photos are not compared. Released code: None."""
 

@@ -5,7 +5,7 @@ from typing import Any
 from splat_recon.pages.svg_plot import Line, Plot, svg
 
 COLORS = {"plain": "#8a94a6", "loop": "#0b7a75"}
-"""One colour per training, the same everywhere in the report."""
+"""One color per training, the same everywhere in the report."""
 
 NAMES = {"plain": "plain training", "loop": "progressive loop"}
 

@@ -20,7 +20,7 @@ from difix_model.video.job import VideoJob
 from difix_model.video.steady import SteadyConfig
 from media_files.video_writer import VideoWriter
 from media_files.videos import read_frames
-from splat_recon.pages.pictures import beside, labelled
+from splat_recon.pages.pictures import beside, labeled
 
 LABELS = ("before", "after")
 """What the halves of the comparison are called."""
@@ -117,7 +117,7 @@ class Enhancement:
         with VideoWriter(path, rate=self.job.rate, even=True) as video, closing(self._results()) as results:
             for index, (frame, fixed) in enumerate(zip(self.job.frames(), results, strict=True)):
                 halves = zip((frame.rgb, fixed), LABELS, strict=True)
-                video.write(beside([labelled(np.ascontiguousarray(half), label) for half, label in halves]))
+                video.write(beside([labeled(np.ascontiguousarray(half), label) for half, label in halves]))
                 yield EnhanceProgress(phase="compare", done=index + 1, total=total)
 
     def _results(self) -> Generator[UInt8[np.ndarray, "h w 3"], None, None]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from difix3d.enhance import EnhancedRenderer
 from difix3d.fixers.contract import resident
-from difix3d.pictures import labelled_pair
+from difix3d.pictures import labeled_pair
 from difix3d.targets import path_poses
 from media_files.video_writer import write_video
 from splat_recon.scene.downscale import limited_size
@@ -84,4 +84,4 @@ def _side_by_side(
                 right = [view.rgb for view in enhanced.fix(batch, batch_size=batch_size)]
         labels = ("plain", "loop" if fixer is None else "loop + final fix")
         for camera, picture in zip(batch, right, strict=True):
-            yield labelled_pair(plain(camera).rgb, picture, labels)
+            yield labeled_pair(plain(camera).rgb, picture, labels)

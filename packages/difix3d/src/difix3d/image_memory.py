@@ -19,7 +19,7 @@ confidence, and its weight in training."""
 
 MAKING_BYTES = 48
 """Bytes that a pixel takes while its round is made, beside the pool of the rounds before: all of that, and the depth
-and the colours as the rasterizer gave them."""
+and the colors as the rasterizer gave them."""
 
 BATCH_BYTES = 32
 """Bytes that a pixel of the views takes which are being fixed: render, opacity, fix and its confidence, without the

@@ -11,7 +11,7 @@ from difix3d.evaluate import VariantResult
 from difix3d.novel_views import NovelViews
 from output_files import output_names
 from splat_recon.io.images import to_u8, write_photo
-from splat_recon.pages.pictures import beside, labelled
+from splat_recon.pages.pictures import beside, labeled
 from splat_recon.scene.scene import View
 
 
@@ -41,9 +41,9 @@ def write_novel_views(folder: Path, novel: NovelViews, captured: Sequence[View])
         write_photo(folder / f"round_{novel.round_index:02d}" / f"{index:03d}.png", row)
 
 
-def labelled_pair(
+def labeled_pair(
     left: Float[Tensor, "h w 3"], right: Float[Tensor, "h w 3"], labels: tuple[str, str]
 ) -> UInt8[np.ndarray, "h2 w2 3"]:
     """Two pictures side by side, each with its name in the lower left corner; sides are even, as video wants them."""
-    row = beside([labelled(to_u8(picture), label) for picture, label in zip((left, right), labels, strict=True)])
+    row = beside([labeled(to_u8(picture), label) for picture, label in zip((left, right), labels, strict=True)])
     return row[: row.shape[0] // 2 * 2, : row.shape[1] // 2 * 2]

@@ -38,8 +38,8 @@ MAX_EMBEDDED_VIDEO = 16_000_000
 """Bytes up to which the video goes into the page; a larger one is linked."""
 
 WHERE = {
-    "photos-between": "between neighbouring captured views",
-    "around": "between neighbouring captured views",
+    "photos-between": "between neighboring captured views",
+    "around": "between neighboring captured views",
     "path": "along a path through the captured views",
     "orbit": "on a circle around the scene",
     "spiral": "on a spiral in front of the scene",

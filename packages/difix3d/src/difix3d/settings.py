@@ -120,7 +120,7 @@ class RunSettings:
     nothing is believed, and for finished splats and other presets, trainings start as without."""
 
     targets: str | None = None
-    """Where novel views go: photos-between (between neighbouring training photos), path (along a path through them),
+    """Where novel views go: photos-between (between neighboring training photos), path (along a path through them),
     orbit (a circle around the scene), spiral (in front of it), perturbed (beside the training photos), coverage (where
     the splat shows what few photos saw), test (to the poses of the held-out photos, as in the released code; the
     report says so), spread (between the training photos and around them), or a file or folder with cameras (camera
@@ -220,7 +220,7 @@ class RunSettings:
     """How many of the newest rounds' views are learned from, older ones with less weight (preset short)."""
 
     agreement: float | None = None
-    """Difference between fixed and rendered colour, in [0, 1], at which a pixel counts half (preset short). None: a fix
+    """Difference between fixed and rendered color, in [0, 1], at which a pixel counts half (preset short). None: a fix
     is believed however much it changes."""
 
     unseen_weight: float = 1.0
@@ -228,7 +228,7 @@ class RunSettings:
     count like the rest."""
 
     reference_agreement: float | None = None
-    """Difference in colour between a fixed view and the nearest photos, reprojected by the splat's depth, in [0, 1],
+    """Difference in color between a fixed view and the nearest photos, reprojected by the splat's depth, in [0, 1],
     at which a pixel counts half (preset short). None: photos are not compared."""
 
     hold_back: float | None = None
@@ -466,7 +466,7 @@ def _train_config(settings: RunSettings) -> TrainConfig:
     train = replace(train, background=settings.background or BLACK)
     if start_config(settings) is None:
         return train
-    # A finished splat is not to be shaken: it has its view-dependent colours, and learns slowly from there.
+    # A finished splat is not to be shaken: it has its view-dependent colors, and learns slowly from there.
     return replace(train, sh_degree_every=1, learning_rates=RELEASED_LEARNING_RATES)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AroundTargets:
-    """Novel views go to places between neighbouring captured views: no held-out pose is needed or used."""
+    """Novel views go to places between neighboring captured views: no held-out pose is needed or used."""
 
     num_views: int = 16
     """How many targets. Released code: one per held-out view."""
@@ -14,7 +14,7 @@ class AroundTargets:
     """A target lies between a captured view and one of this many nearest other captured views."""
 
     jitter: float = 0.1
-    """Spread (standard deviation, per axis) of the targets' centres about the straight line between the two views, as
+    """Spread (standard deviation, per axis) of the targets' centers about the straight line between the two views, as
     a fraction of the distance between them."""
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class SpreadTargets:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PathTargets:
-    """Novel views go to an evenly spaced path through the captured views, from neighbour to neighbour."""
+    """Novel views go to an evenly spaced path through the captured views, from neighbor to neighbor."""
 
     num_views: int = 16
     """How many targets along the path."""
@@ -98,7 +98,7 @@ class PerturbedTargets:
     """How many targets."""
 
     shift: float = 0.15
-    """Distance of a target's centre from its captured view, as a fraction of the scene's extent."""
+    """Distance of a target's center from its captured view, as a fraction of the scene's extent."""
 
     turn_degrees: float = 5.0
     """Angle between a target and its captured view, about a random axis."""

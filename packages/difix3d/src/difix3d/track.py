@@ -197,9 +197,9 @@ class Track:
 def begun(
     scene: Scene, captured: Sequence[View], config: TrainConfig, *, device: str, gaussians: Gaussians | None = None
 ) -> SplatTrainer:
-    """A new training; one of a finished splat counts as many steps as done as it has degrees of view-dependent colour.
+    """A new training; one of a finished splat counts as many steps as done as it has degrees of view-dependent color.
 
-    So nothing of its colour is left out, where the config adds a degree per step.
+    So nothing of its color is left out, where the config adds a degree per step.
     """
     trainer = SplatTrainer(scene, ViewSet.from_views(captured), config, device=device, gaussians=gaussians)
     if gaussians is not None:

@@ -85,7 +85,7 @@ class TrustJudge:
         *,
         half: float,
     ) -> Float64[Tensor, "h w"]:
-        """1 where a fixed view has the colours that photos have of the same places, less where it has others.
+        """1 where a fixed view has the colors that photos have of the same places, less where it has others.
 
         It falls with the square of the difference; `half` is the difference at which it is one half. Several photos
         count by their mean difference. Where none of them sees what a pixel shows, it is 1.
@@ -105,7 +105,7 @@ class TrustJudge:
         return trust
 
     def _reprojected(self, index: int, places: Places) -> tuple[Float64[Tensor, " n"], Float64[Tensor, "n 3"]]:
-        """How surely a photo shows places, in [0, 1], and the colours that it has there."""
+        """How surely a photo shows places, in [0, 1], and the colors that it has there."""
         view = self.captured[index]
         if index not in self._full:
             self._full[index] = DepthView.of(view.camera, self._render(view.camera))
@@ -113,7 +113,7 @@ class TrustJudge:
 
 
 def photographed(view: View, depth: DepthView, places: Places) -> tuple[Float64[Tensor, " n"], Float64[Tensor, "n 3"]]:
-    """How surely a photo shows places, in [0, 1], and the colours that it has there.
+    """How surely a photo shows places, in [0, 1], and the colors that it has there.
 
     Args:
         view: The photo.
@@ -122,7 +122,7 @@ def photographed(view: View, depth: DepthView, places: Places) -> tuple[Float64[
     """
     found = Projected.into(depth, places.p_world)
     size = found.xy.new_tensor([view.camera.width, view.camera.height])
-    # Pixel centres are at +0.5, as they are here for align_corners=False.
+    # Pixel centers are at +0.5, as they are here for align_corners=False.
     where = (2 * found.xy / size - 1)[None, None]
     image = photo(view, device=found.xy.device).double().permute(2, 0, 1)[None]
     rgb = grid_sample(image, where, mode="bilinear", padding_mode="border", align_corners=False)[0, :, 0].T

@@ -68,10 +68,10 @@ class LearningRates:
     """Adam's learning rate per parameter group. Defaults: gsplat's."""
 
     means: float = 1.6e-4
-    """Centres, as a fraction of the scene's extent per step; decays to `means_final_ratio` of it."""
+    """Centers, as a fraction of the scene's extent per step; decays to `means_final_ratio` of it."""
 
     means_final_ratio: float = 0.01
-    """Rate of the centres at `max_steps`, relative to the start; the decay is exponential."""
+    """Rate of the centers at `max_steps`, relative to the start; the decay is exponential."""
 
     scales: float = 5e-3
     """Log scales."""
@@ -83,10 +83,10 @@ class LearningRates:
     """Logit opacities."""
 
     sh0: float = 2.5e-3
-    """Base colour."""
+    """Base color."""
 
     sh_rest: float = 2.5e-3 / 20
-    """View-dependent colour."""
+    """View-dependent color."""
 
     def __post_init__(self) -> None:
         _check_not_negative(self, "means", "scales", "quats", "opacities", "sh0", "sh_rest")
@@ -170,7 +170,7 @@ class McmcConfig:
     """Fraction of new Gaussians per round of density control."""
 
     noise_lr: float = 5e5
-    """Size of the exploration noise, relative to the learning rate of the centres."""
+    """Size of the exploration noise, relative to the learning rate of the centers."""
 
     min_opacity: float = 0.005
     """Gaussians at or below this opacity are dead and move to living ones, in [0, 1]."""
@@ -209,10 +209,10 @@ class TrainConfig:
     """How Gaussians are trained. Defaults: gsplat's 30,000-step run; `scaled_to` shortens it."""
 
     max_steps: int = RELEASED_STEPS
-    """Steps of the whole run; the learning rate of the centres decays over them."""
+    """Steps of the whole run; the learning rate of the centers decays over them."""
 
     sh_degree: int = 3
-    """Highest degree of the view-dependent colour, 0 to 3."""
+    """Highest degree of the view-dependent color, 0 to 3."""
 
     sh_degree_every: int = 1000
     """Steps between two increases of the degree in use, which starts at 0."""
@@ -221,7 +221,7 @@ class TrainConfig:
     """Opacity of the first Gaussians, in (0, 1)."""
 
     init_scale: float = 1.0
-    """Size of the first Gaussians, relative to the distance to their neighbours."""
+    """Size of the first Gaussians, relative to the distance to their neighbors."""
 
     learning_rates: LearningRates = field(default_factory=LearningRates)
     """Adam's learning rates."""
@@ -263,7 +263,7 @@ class TrainConfig:
     """Correct the poses of the training photos; None trusts them."""
 
     appearance: ExposureConfig | BilateralGridConfig | None = None
-    """Let the photos differ in exposure or tone; None trusts their colours."""
+    """Let the photos differ in exposure or tone; None trusts their colors."""
 
     depth: DepthConfig | None = None
     """Learn from the depths of structure-from-motion points; None does not."""

@@ -28,7 +28,7 @@ class DrawableSplats:
     """In the frame of the cameras that will look at them, but for `offset`; on `device`."""
 
     sh_degree: int
-    """Degree of the view-dependent colours that are shown."""
+    """Degree of the view-dependent colors that are shown."""
 
     config: RenderConfig
     """How they are projected; antialiased as they were trained."""

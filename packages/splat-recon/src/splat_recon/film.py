@@ -27,7 +27,7 @@ RECORD = "render.json"
 """File in a folder of frames that says what they are frames of."""
 
 NUM_DEPTH_SAMPLES = 8
-"""Frames from which the range of a film's depth colours is taken."""
+"""Frames from which the range of a film's depth colors is taken."""
 
 MIN_ALPHA = 0.5
 """Opacity from which a pixel's depth counts for that range."""
@@ -44,7 +44,7 @@ class Film:
     """One per frame."""
 
     shown: Sequence[Shown] = ("rgb",)
-    """Colours, depths, opacities."""
+    """Colors, depths, opacities."""
 
     depth_unit: float = 1.0
     """Length of the file's unit in units of the cameras' frame: depths are divided by it where they are written."""
@@ -56,7 +56,7 @@ class Film:
 def write_videos(path: Path, film: Film, *, fps: float) -> list[Path]:
     """Write one video for each of `film.shown`: the first under the name itself, `NAME_depth.mp4` for the next.
 
-    Depths are colours here, in one range for the whole film.
+    Depths are colors here, in one range for the whole film.
 
     Raises:
         InputError: A file cannot be written.
@@ -76,9 +76,9 @@ def write_videos(path: Path, film: Film, *, fps: float) -> list[Path]:
 
 
 def write_frames(folder: Path, film: Film, record: dict[str, object], *, overwrite: bool = False) -> int:
-    """Write a file for each frame: `rgb/000000.png`, `alpha/000000.png`, `depth/000000.npy` and a coloured PNG.
+    """Write a file for each frame: `rgb/000000.png`, `alpha/000000.png`, `depth/000000.npy` and a colored PNG.
 
-    Depths are float32, in units of the file (0 where nothing is); the coloured ones are in `depth_color/`. Frames that
+    Depths are float32, in units of the file (0 where nothing is); the colored ones are in `depth_color/`. Frames that
     are there already, from a render that was cut short, are not rendered again.
 
     Args:
@@ -166,7 +166,7 @@ def _pictured(out: RenderOutput, kind: str, limits: tuple[float, float]) -> UInt
 
 
 def _depth_limits(film: Film) -> tuple[float, float]:
-    """Near and far of what some frames show, one range for all so that colours do not flicker."""
+    """Near and far of what some frames show, one range for all so that colors do not flicker."""
     found = []
     for index in sorted({round(i) for i in np.linspace(0, len(film.cameras) - 1, NUM_DEPTH_SAMPLES)}):
         camera = film.cameras[index]
@@ -179,7 +179,7 @@ def _depth_limits(film: Film) -> tuple[float, float]:
 
 
 def depth_range(gaussians: Gaussians, cameras: Sequence[Camera]) -> tuple[float, float]:
-    """Depths of the nearest and the farthest tenth of the Gaussians' centres that cameras have in their images."""
+    """Depths of the nearest and the farthest tenth of the Gaussians' centers that cameras have in their images."""
     found = []
     means = gaussians.means.detach().cpu().double()
     for camera in cameras:

@@ -18,7 +18,7 @@ from splat_render.cpu.recycling import RECYCLER
 from splat_render.cpu.workers import workers
 from splat_render.gaussians import Gaussians
 
-GREY = ssim_kernel.GREY
+GRAY = ssim_kernel.GRAY
 """What stands in both images where a pixel does not count."""
 
 
@@ -39,7 +39,7 @@ def ssim(
     target: Float[Tensor, "h w 3"],
     pixel_weight: Float[Tensor, "h w"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean SSIM, times `pixel_weight` at each window's centre; the mean stays one over all windows.
+    """Mean SSIM, times `pixel_weight` at each window's center; the mean stays one over all windows.
 
     Gradients flow to `rendered` only. Images must have at least 11x11 pixels.
 
@@ -80,8 +80,8 @@ def photometric(
 ) -> Float[Tensor, ""]:
     """(1 - ssim_weight) L1 + ssim_weight (1 - SSIM), weighted per pixel.
 
-    A pixel of weight zero has no say at all: there both images are grey, so that neither leaks into the SSIM windows of
-    its neighbours.
+    A pixel of weight zero has no say at all: there both images are gray, so that neither leaks into the SSIM windows of
+    its neighbors.
     """
     best = 1.0 if pixel_weight is None else _crop(pixel_weight).mean()
     if ssim_weight > 0 and _is_compiled(rendered):
@@ -89,7 +89,7 @@ def photometric(
         return ssim_weight * best + _compared(rendered, target, pixel_weight, weights, hidden_at=0.0)
     if pixel_weight is not None:
         counts = pixel_weight[..., None] > 0
-        rendered, target = torch.where(counts, rendered, GREY), torch.where(counts, target, GREY)
+        rendered, target = torch.where(counts, rendered, GRAY), torch.where(counts, target, GRAY)
     loss = (1 - ssim_weight) * l1(rendered, target, pixel_weight)
     if ssim_weight == 0:
         return loss
@@ -118,7 +118,7 @@ def _compared(
     *,
     hidden_at: float,
 ) -> Float[Tensor, ""]:
-    """Mean L1 and mean SSIM times `weights`, summed; where a pixel's weight is `hidden_at` or less, both are grey."""
+    """Mean L1 and mean SSIM times `weights`, summed; where a pixel's weight is `hidden_at` or less, both are gray."""
     ssim_kernel.check_size(*rendered.shape[:2])
     image = rendered if torch.is_grad_enabled() else rendered.detach()
     compared: Any = _Comparison.apply(image, target.detach().to(image.dtype), pixel_weight, weights, hidden_at)

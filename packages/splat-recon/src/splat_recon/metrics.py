@@ -39,13 +39,13 @@ def psnr(
 def ssim(
     rendered: Float[Tensor, "h w 3"], photo: Float[Tensor, "h w 3"], mask: Bool[Tensor, "h w"] | None = None
 ) -> float:
-    """Mean structural similarity over the windows inside the image whose centre is in the mask; see `losses`."""
+    """Mean structural similarity over the windows inside the image whose center is in the mask; see `losses`."""
     rendered = rendered.clamp(0, 1)
     if mask is None:
         return float(losses.ssim(rendered, photo))
     border = ssim_kernel.WINDOW // 2
-    centres = mask[border:-border, border:-border]
-    return float(losses.ssim_map(rendered, photo)[centres].mean())
+    centers = mask[border:-border, border:-border]
+    return float(losses.ssim_map(rendered, photo)[centers].mean())
 
 
 @torch.no_grad()

@@ -34,9 +34,9 @@ class GaussianOptimizer:
 
     Args:
         gaussians: Where to start; copied.
-        rates: Learning rates. The one of the centres is multiplied by the extent.
+        rates: Learning rates. The one of the centers is multiplied by the extent.
         extent: Size of the scene in scene units.
-        max_steps: Steps over which the rate of the centres decays to `rates.means_final_ratio` of itself.
+        max_steps: Steps over which the rate of the centers decays to `rates.means_final_ratio` of itself.
         batch_size: Photos per step: rates grow with its square root, and moments forget as fast per photo as with one.
         kind: "dense" is Adam; "visible" is gsplat's SelectiveAdam and "sparse" torch's SparseAdam, both on CUDA.
     """
@@ -68,7 +68,7 @@ class GaussianOptimizer:
         return self._gaussians
 
     def means_rate(self, step: int) -> float:
-        """Learning rate of the centres at a step, in scene units."""
+        """Learning rate of the centers at a step, in scene units."""
         return self._means_rate * self._decay**step
 
     def groups(self) -> list[dict[str, Any]]:
@@ -88,7 +88,7 @@ class GaussianOptimizer:
         return _finite(parameter.detach() for parameter in self._gaussians.parameters().values())
 
     def step(self, step: int, visible: Bool[Tensor, " n"] | None = None) -> None:
-        """One step of Adam; `step` counts from 0 and sets the rate of the centres.
+        """One step of Adam; `step` counts from 0 and sets the rate of the centers.
 
         Args:
             step: How many were done before.

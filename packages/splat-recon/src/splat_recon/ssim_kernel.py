@@ -1,6 +1,6 @@
 """L1 and SSIM on a CPU: values and gradient in one pass of compiled, separable 11-tap filters.
 
-Rows of an interleaved HWC image are contiguous, and a horizontal neighbour lies three floats away, so both filter
+Rows of an interleaved HWC image are contiguous, and a horizontal neighbor lies three floats away, so both filter
 directions run over long rows, sixteen values at a time. Only the last rows of every intermediate image exist, in rings
 of sixteen: they stay in the processor's cache. The value of SSIM is that of the usual "valid" one: Gaussian window of
 11 pixels with standard deviation 1.5, over the pixels whose window lies in the image.
@@ -24,7 +24,7 @@ C2 = 0.03**2
 """Stabilizer of the contrast term for values in [0, 1]."""
 
 
-GREY = 0.5
+GRAY = 0.5
 """What stands in both images where a pixel does not count."""
 
 
@@ -41,7 +41,7 @@ _W = window_weights()
 # The window is symmetric: six numbers hold it. Globals become constants in the compiled code.
 _W0, _W1, _W2, _W3, _W4, _W5 = (F(value) for value in _W[: WINDOW // 2 + 1])
 _C1, _C2 = F(C1), F(C2)
-_ZERO, _ONE, _TWO, _GREY = F(0), F(1), F(2), F(GREY)
+_ZERO, _ONE, _TWO, _GRAY = F(0), F(1), F(2), F(GRAY)
 
 _BORDER = WINDOW - 1
 _NEIGHBORS = tuple(U(3 * tap) for tap in range(WINDOW))
@@ -50,7 +50,7 @@ _LANES = U(WIDTH)
 _RING = 16
 """Rows in a ring: at least the window's, and a power of two."""
 _BEFORE = U(32)
-"""Zeros before the first derivative of a row; its ten left neighbours are 30 values."""
+"""Zeros before the first derivative of a row; its ten left neighbors are 30 values."""
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 
 
@@ -94,7 +94,7 @@ def _spread(pixel_weight, y, first, count, row):
 
 @njit(forceinline=True, **_OPTIONS)
 def _take_row(y, image, target, rings, stride, weight_row, hidden_at):
-    """Put an image row and its products with the photo's into the rings; both are grey where the weight says so.
+    """Put an image row and its products with the photo's into the rings; both are gray where the weight says so.
 
     Returns the sum of the weighted absolute differences.
     """
@@ -107,7 +107,7 @@ def _take_row(y, image, target, rings, stride, weight_row, hidden_at):
         at = row + x
         weight = load(weight_row, x)
         shown = weight > hidden_at
-        a, b = select(shown, load(rings[0], at), _GREY), select(shown, load(rings[1], at), _GREY)
+        a, b = select(shown, load(rings[0], at), _GRAY), select(shown, load(rings[1], at), _GRAY)
         store(rings[0], at, a)
         store(rings[1], at, b)
         store(rings[2], at, fma(a, a, b * b))
@@ -187,8 +187,8 @@ def compare_rows(start, stop, image, target, pixel_weight, l1_factor, ssim_facto
         target: What it is compared with.
         pixel_weight: Weight of each pixel, [h, w]; None means 1.
         l1_factor: What the sum of the weighted absolute differences counts in the loss whose gradient is wanted.
-        ssim_factor: The same for the sum of SSIM times the weight of the window's centre.
-        hidden_at: Pixels of this weight or less are grey in both images, and have no gradient.
+        ssim_factor: The same for the sum of SSIM times the weight of the window's center.
+        hidden_at: Pixels of this weight or less are gray in both images, and have no gradient.
         totals: Receives each row's two sums, [h, 2]; a window belongs to its last row.
         gradient: Receives the gradient with respect to the image, or None.
     """

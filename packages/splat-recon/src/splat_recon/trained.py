@@ -65,7 +65,7 @@ class TrainedSplats:
 
     @property
     def sh_degree(self) -> int:
-        """Degree of the view-dependent colours that were in use at this step."""
+        """Degree of the view-dependent colors that were in use at this step."""
         return min(self.step // self.config.sh_degree_every, self.config.sh_degree, self.gaussians.sh_degree_max)
 
     @property

@@ -169,7 +169,7 @@ class SplatTrainer:
 
     @property
     def sh_degree(self) -> int:
-        """Degree of the view-dependent colour in use at this step."""
+        """Degree of the view-dependent color in use at this step."""
         degree = min(self.step // self.config.sh_degree_every, self.config.sh_degree)
         return min(degree, self._optimizer.gaussians.sh_degree_max)
 
@@ -377,7 +377,7 @@ def scene_extent(scene: Scene) -> float:
 
 
 def _seeded_generators(seed: int) -> dict[str, torch.Generator]:
-    # Distinct seeds per purpose; the multiplier keeps neighbouring seeds of different runs apart.
+    # Distinct seeds per purpose; the multiplier keeps neighboring seeds of different runs apart.
     seeds = {name: seed * len(GENERATORS) + index for index, name in enumerate(GENERATORS)}
     seeds["dropout"] = seed + DROPOUT_SEED
     return {name: torch.Generator().manual_seed(value) for name, value in seeds.items()}

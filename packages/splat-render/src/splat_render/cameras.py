@@ -13,7 +13,7 @@ MAX_ROTATION_ERROR = 1e-3
 class Camera:
     """A pinhole camera with OpenCV axes (x right, y down, z forward).
 
-    Pixel (0, 0) is the top-left corner of the image: pixel centres are at +0.5. All arrays are float64 and are not
+    Pixel (0, 0) is the top-left corner of the image: pixel centers are at +0.5. All arrays are float64 and are not
     to be written to.
 
     Raises:

@@ -11,9 +11,9 @@ class RenderConfig:
     """Numerical conventions of rendering; the defaults are gsplat 1.5.3's."""
 
     near: float = 0.01
-    """Gaussians whose centre is nearer than this z-depth (scene units) are not drawn; above 0."""
+    """Gaussians whose center is nearer than this z-depth (scene units) are not drawn; above 0."""
     far: float = 1e10
-    """Gaussians whose centre is farther than this z-depth (scene units) are not drawn."""
+    """Gaussians whose center is farther than this z-depth (scene units) are not drawn."""
     eps2d: float = 0.3
     """Variance in square pixels added to every projected Gaussian, so that none is thinner than a pixel."""
     max_alpha: float = 0.999
@@ -21,12 +21,12 @@ class RenderConfig:
     antialiased: bool = False
     """Lower the opacity of Gaussians that `eps2d` widened, so that they keep their total weight."""
     absgrad: bool = False
-    """Let the backward also sum the absolute values of every pixel's gradient of the projected centres (AbsGS); see
+    """Let the backward also sum the absolute values of every pixel's gradient of the projected centers (AbsGS); see
     `RenderStats.means2d_absgrad`."""
     packed: bool = False
     """Let gsplat keep visible Gaussians only between its kernels: slower and smaller. CUDA only."""
     sparse_grad: bool = False
-    """Let gsplat give sparse gradients of centres, rotations and scales; needs `packed`. CUDA only."""
+    """Let gsplat give sparse gradients of centers, rotations and scales; needs `packed`. CUDA only."""
     num_threads: int = 0
     """Threads of the CPU rasterizer; 0 takes every core this process may use. Results do not depend on it."""
 

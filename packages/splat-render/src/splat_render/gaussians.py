@@ -21,7 +21,7 @@ class Gaussians:
     """
 
     means: Float[Tensor, "n 3"]
-    """Centres, in world coordinates."""
+    """Centers, in world coordinates."""
     log_scales: Float[Tensor, "n 3"]
     """Natural logarithm of the standard deviations along the Gaussian's own axes, in scene units."""
     quats_wxyz: Float[Tensor, "n 4"]

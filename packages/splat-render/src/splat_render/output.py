@@ -13,7 +13,7 @@ class RenderStats:
     """What densification needs to know about one render."""
 
     means2d: Float[Tensor, "n 2"]
-    """Projected centres in pixels, (0, 0) the top-left corner; 0 for culled Gaussians. After `backward()` its `.grad`
+    """Projected centers in pixels, (0, 0) the top-left corner; 0 for culled Gaussians. After `backward()` its `.grad`
     holds the loss's gradient in 1/pixels. It is there to be read: a loss put on `means2d` itself does not reach
     the Gaussians."""
     radii_px: Float[Tensor, " n"]
@@ -42,7 +42,7 @@ class RenderOutput:
     """One rendered image."""
 
     rgb: Float[Tensor, "h w 3"]
-    """Colour over the background; at least 0, may exceed 1."""
+    """Color over the background; at least 0, may exceed 1."""
     alpha: Float[Tensor, "h w 1"]
     """Accumulated opacity in [0, 1]."""
     depth: Float[Tensor, "h w 1"]

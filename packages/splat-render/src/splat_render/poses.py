@@ -134,7 +134,7 @@ def transform_points(T_a_b: Float[np.ndarray, "4 4"], p_b: Float[np.ndarray, "n 
 def transform_pose(T_a_b: Float[np.ndarray, "4 4"], T_b_cam: Float[np.ndarray, "4 4"]) -> Float64[np.ndarray, "4 4"]:
     """A camera's pose in frame a, given in frame b, for a similarity between the frames.
 
-    The scale moves the camera's centre only: the result is a rigid motion again.
+    The scale moves the camera's center only: the result is a rigid motion again.
     """
     scale, rotation, translation = decompose_similarity(T_a_b)
     return rigid(rotation @ T_b_cam[:3, :3], scale * (rotation @ T_b_cam[:3, 3]) + translation)

@@ -1,4 +1,4 @@
-"""Real spherical harmonics of degree 0 to 3 in PyTorch: the view-dependent colours of Gaussians.
+"""Real spherical harmonics of degree 0 to 3 in PyTorch: the view-dependent colors of Gaussians.
 
 Order and signs are those of 3D Gaussian Splatting's PLY files (and of gsplat).
 """
@@ -14,7 +14,7 @@ C0 = 0.28209479177387814
 
 
 def rgb_to_sh0(rgb: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
-    """Coefficient of degree 0 with which a Gaussian has colour `rgb` (in [0, 1]) from every side."""
+    """Coefficient of degree 0 with which a Gaussian has color `rgb` (in [0, 1]) from every side."""
     return (rgb - 0.5) / C0
 
 

@@ -1,4 +1,4 @@
-"""Gaussians in another frame: a similarity moves, turns and scales them, and turns their view-dependent colours."""
+"""Gaussians in another frame: a similarity moves, turns and scales them, and turns their view-dependent colors."""
 
 import math
 
@@ -58,7 +58,7 @@ def _multiplied(quat: Float[torch.Tensor, " 4"], quats: Float[torch.Tensor, "n 4
 
 
 def harmonic_rotation(degree: int, rotation: Float[np.ndarray, "3 3"]) -> Float64[np.ndarray, "m m"]:
-    """The matrix that turns the coefficients of one degree so that the colours follow the rotation.
+    """The matrix that turns the coefficients of one degree so that the colors follow the rotation.
 
     It is the solution of Y(d) M = Y(R^T d) over fixed directions d, which is exact because the harmonics of one degree
     span a space that rotations do not leave.

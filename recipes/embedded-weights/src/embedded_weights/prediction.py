@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from difix_model.config import RENDERED_VIEW
-from difix_model.identity import COLOURS, CORRECTIONS, DETAIL
+from difix_model.identity import COLORS, CORRECTIONS, DETAIL
 from difix_model.network import DifixNetwork
 from embedded_weights.coarse_pairs import DETAIL_PLANE, RGB, CoarsePairs
 
@@ -32,7 +32,7 @@ def predict(
         text_embedding: Embedding of the prompt.
     """
     z = views.new_zeros(*views.shape[:2], network.config.vae.latent_channels, *views.shape[-2:])
-    z[:, :, list(COLOURS)] = 2 * views[:, :, RGB] - 1
+    z[:, :, list(COLORS)] = 2 * views[:, :, RGB] - 1
     z[:, :, DETAIL] = views[:, :, DETAIL_PLANE]
     clean = network.denoise_latents(z, text_embedding=text_embedding)
     return views[:, RENDERED_VIEW, RGB] + clean[:, RENDERED_VIEW, list(CORRECTIONS)] / 2

@@ -55,7 +55,7 @@ class PipelineMethods(ABC):
         )
 
     def save_pretrained(self, folder: Path | str) -> None:
-        """Save the weights in our format with a model card that carries their licence; `from_pretrained` loads them.
+        """Save the weights in our format with a model card that carries their license; `from_pretrained` loads them.
 
         The adapters are folded into the layers, and parameters keep the pipeline's floating-point type, so that the
         loaded pipeline computes the same to the bit.
@@ -77,7 +77,7 @@ class PipelineMethods(ABC):
         revision: str | None = None,
         commit_message: str = "Upload Difix weights",
     ) -> str:
-        """Upload what `save_pretrained` saves to a repository of the hub. Weights carry licences: see the model card.
+        """Upload what `save_pretrained` saves to a repository of the hub. Weights carry licenses: see the model card.
 
         Args:
             repo_id: "owner/name"; made if it does not exist.

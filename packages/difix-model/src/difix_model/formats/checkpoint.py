@@ -26,7 +26,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TEXT_EMBEDDING = "text_embedding"
 SAVE_ID = "save_id"
-"""Stands in both files of a save, so that a half-overwritten folder is recognised."""
+"""Stands in both files of a save, so that a half-overwritten folder is recognized."""
 
 TENSORS_SHA256 = "tensors_sha256"
 """Entry of the configuration: checksum of all tensors, compared when they are read."""
@@ -44,7 +44,7 @@ class Checkpoint:
     """Embedding of `prompt`."""
     prompt: str
     metadata: dict[str, Any] = field(default_factory=dict)
-    """Free entries of `config.json`: licence, origin, "uses_reference", "gate"."""
+    """Free entries of `config.json`: license, origin, "uses_reference", "gate"."""
 
 
 def is_checkpoint(folder: Path | str) -> bool:

@@ -1,4 +1,4 @@
-"""The README of saved weights: what they are, how to use them, and which licence they carry."""
+"""The README of saved weights: what they are, how to use them, and which license they carry."""
 
 import json
 import re
@@ -11,12 +11,12 @@ from difix_model.formats.checkpoint import Checkpoint
 from difix_model.formats.weights_license import UNKNOWN
 
 HUB_LICENSES = frozenset({"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0"})
-"""Licences that the hub knows by these names; all others are `other` with a name of their own."""
+"""Licenses that the hub knows by these names; all others are `other` with a name of their own."""
 
 TAGS = ("difix", "image-to-image", "novel-view-synthesis", "gaussian-splatting", "image-restoration")
 
 UNKNOWN_LICENSE = (
-    "The licence of these weights is not known: the files that they were read from do not say. "
+    "The license of these weights is not known: the files that they were read from do not say. "
     "Ask whoever made them before you use or share them."
 )
 
@@ -36,7 +36,7 @@ def model_card(
     terms = str(metadata.get("license") or UNKNOWN)
     uses_reference = bool(metadata.get("uses_reference", checkpoint.network.config.reference_attention))
     call = "pipe(rendered, reference)" if uses_reference else "pipe(rendered)"
-    terms_line = f"The weights carry this licence, whatever the licence of the code: **{terms}**."
+    terms_line = f"The weights carry this license, whatever the license of the code: **{terms}**."
     title = str(metadata.get("name") or name.rstrip("/").rpartition("/")[2])
     return f"""{_front_matter(terms)}
 # {title}
@@ -53,7 +53,7 @@ fixed = {call}  # PIL images, arrays or tensors; sizes and types are kept
 
 {_facts(checkpoint, uses_reference, dtype)}
 
-## Licence
+## License
 
 {UNKNOWN_LICENSE if terms == UNKNOWN else terms_line}
 """

@@ -30,7 +30,7 @@ def load_source(
 ) -> Checkpoint:
     """Load weights of any kind to the CPU; the arguments are those of `DifixPipeline.from_pretrained`.
 
-    The checkpoint's metadata says where they come from ("origin") and which licence they carry ("license").
+    The checkpoint's metadata says where they come from ("origin") and which license they carry ("license").
 
     Raises:
         InputError: If the weights cannot be found, read or used this way.

@@ -1,4 +1,4 @@
-"""Which licence weights carry: what is known of where they come from, or that nothing is known."""
+"""Which license weights carry: what is known of where they come from, or that nothing is known."""
 
 import re
 from pathlib import Path
@@ -12,15 +12,15 @@ NVIDIA = "NVIDIA License (non-commercial use only) and Stability AI Community Li
 STABILITY = "Stability AI Community License"
 
 KNOWN = (("nvidia/difix", NVIDIA), ("stabilityai/sd-turbo", STABILITY))
-"""Beginnings of repositories' names and the licences of what is in them."""
+"""Beginnings of repositories' names and the licenses of what is in them."""
 
 SNAPSHOT = re.compile(r"models--([^/\\]+)--([^/\\]+)")
 
 
 def license_of_layout(folder: Path, source: Path | str) -> str:
-    """Tell the licence of weights in the published layout.
+    """Tell the license of weights in the published layout.
 
-    Known repositories are recognised by their names, which copies and fine-tuned versions usually still carry in
+    Known repositories are recognized by their names, which copies and fine-tuned versions usually still carry in
     their configuration files; otherwise the model card is asked.
 
     Args:
@@ -35,14 +35,14 @@ def license_of_layout(folder: Path, source: Path | str) -> str:
 
 
 def license_of_pickle(base_license: str | None) -> str:
-    """Tell the licence of a trainer's file, which says nothing itself, from that of what it was trained from."""
+    """Tell the license of a trainer's file, which says nothing itself, from that of what it was trained from."""
     if base_license in (None, UNKNOWN):
         return UNKNOWN
     return f"{UNKNOWN} for what was trained; for what it was trained from: {base_license}"
 
 
 def license_of_card(folder: Path) -> str | None:
-    """Return the licence that a folder's model card names, or None if it names none."""
+    """Return the license that a folder's model card names, or None if it names none."""
     card = folder / "README.md"
     if not card.is_file():
         return None

@@ -47,7 +47,7 @@ class Load:
 
 
 class MemoryBudget:
-    """How many pixels fit through the network at once, as learnt from running out of memory."""
+    """How many pixels fit through the network at once, as learned from running out of memory."""
 
     def __init__(self) -> None:
         self.max_pixels: int | None = None

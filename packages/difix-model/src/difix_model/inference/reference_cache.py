@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from difix_model.images import colours, resized
+from difix_model.images import colors, resized
 
 DEFAULT_CACHE_BYTES = 256 * 2**20
 """Room for latents: about 1700 references of 1024x576 in float32 with the released architecture."""
@@ -43,12 +43,12 @@ class ReferenceImage:
     def region(self, rows: slice, columns: slice) -> Float[Tensor, "h2 w2 c=3"]:
         """Return a part of the resized reference as RGB in [0, 1]."""
         if self.pixels.shape[:2] == (self.height, self.width):
-            return colours(self.pixels[rows, columns])
+            return colors(self.pixels[rows, columns])
         return self._resized[rows, columns]
 
     @cached_property
     def _resized(self) -> Float[Tensor, "h2 w2 c=3"]:
-        return resized(colours(self.pixels)[None], self.height, self.width)[0]
+        return resized(colors(self.pixels)[None], self.height, self.width)[0]
 
 
 class ReferenceCache:

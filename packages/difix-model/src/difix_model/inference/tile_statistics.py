@@ -1,6 +1,6 @@
 """Group norms that take their statistics from all tiles of an image instead of from each tile alone.
 
-The network normalizes by the mean and variance over the whole image. Tiles that each take their own get colours of
+The network normalizes by the mean and variance over the whole image. Tiles that each take their own get colors of
 their own. How much that matters depends on the network: with the first edition of the embedded weights it was most of
 the difference to an image that was run whole; where attention or padding at the tiles' borders matters more, sharing
 helps little.

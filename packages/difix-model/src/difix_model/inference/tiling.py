@@ -31,11 +31,11 @@ class TilingConfig:
     than 2048 x 1088 pixels."""
 
     overlap: int = 128
-    """Pixels that neighbouring tiles share at least, over which they are blended. At most half of a tile; a tile that
+    """Pixels that neighboring tiles share at least, over which they are blended. At most half of a tile; a tile that
     had to become smaller takes a quarter of its side."""
 
     shared_statistics: bool = True
-    """Whether the tiles of an image share the statistics of the network's group norms, which keeps colours from
+    """Whether the tiles of an image share the statistics of the network's group norms, which keeps colors from
     differing from tile to tile. It takes a first pass over all tiles, so twice the time, and runs uncompiled."""
 
     def __post_init__(self) -> None:
@@ -83,7 +83,7 @@ def plan_tiles(height: int, width: int, *, tile_size: int | None, overlap: int, 
         height: Rows, a multiple of `multiple`.
         width: Columns, a multiple of `multiple`.
         tile_size: Longest side of a tile; None takes the whole image as one tile.
-        overlap: Pixels that neighbours share at least.
+        overlap: Pixels that neighbors share at least.
         multiple: Tiles start and end at multiples of this.
     """
     if tile_size is None:

@@ -133,10 +133,10 @@ def read_poses(path: Path) -> CameraPoses:
 
 
 def poses_extent(T_world_cam: Float64[np.ndarray, "n 4 4"]) -> float:
-    """Largest distance of a camera centre from their mean; 1 if all cameras stand in one place."""
-    centres = T_world_cam[:, :3, 3]
-    extent = float(np.linalg.norm(centres - centres.mean(axis=0), axis=-1).max())
-    return extent if extent > 1e-9 * max(1.0, float(np.abs(centres).max())) else 1.0
+    """Largest distance of a camera center from their mean; 1 if all cameras stand in one place."""
+    centers = T_world_cam[:, :3, 3]
+    extent = float(np.linalg.norm(centers - centers.mean(axis=0), axis=-1).max())
+    return extent if extent > 1e-9 * max(1.0, float(np.abs(centers).max())) else 1.0
 
 
 def _poses_file(folder: Path) -> Path | None:

@@ -1,7 +1,7 @@
 """Which photo looks like a render, when nothing is known of cameras: small copies slid over each other.
 
-Both are brought to thumbnails. The middle of the render's is compared with every part of the photo's, by normalised
-correlation of colours and edges: brightness and contrast do not count, a turned camera does not hurt, and what is
+Both are brought to thumbnails. The middle of the render's is compared with every part of the photo's, by normalized
+correlation of colors and edges: brightness and contrast do not count, a turned camera does not hurt, and what is
 wrong with a render at the scale of pixels is not seen. Imports no torch.
 """
 
@@ -69,19 +69,19 @@ def _slid(
         for image, candidate in zip(images.shape[1:3], candidates.shape[1:3], strict=True)
     ]
     top, left = (images.shape[1] - sides[0]) // 2, (images.shape[2] - sides[1]) // 2
-    middle = _normalised(images[:, top : top + sides[0], left : left + sides[1]])
+    middle = _normalized(images[:, top : top + sides[0], left : left + sides[1]])
     best = np.full((len(images), len(candidates)), -1.0, dtype=np.float32)
     for y in range(candidates.shape[1] - sides[0] + 1):
         for x in range(candidates.shape[2] - sides[1] + 1):
-            window = _normalised(candidates[:, y : y + sides[0], x : x + sides[1]])
+            window = _normalized(candidates[:, y : y + sides[0], x : x + sides[1]])
             np.maximum(best, middle @ window.T, out=best)
     return best
 
 
-def _normalised(planes: Float32[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n d"]:
+def _normalized(planes: Float32[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "n d"]:
     """Every plane without its mean; together of unit length."""
-    centred = planes - planes.mean(axis=(1, 2), keepdims=True)
-    flat = centred.reshape(len(centred), -1)
+    centered = planes - planes.mean(axis=(1, 2), keepdims=True)
+    flat = centered.reshape(len(centered), -1)
     return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), _MIN_NORM)
 
 
@@ -98,7 +98,7 @@ def _all_planes(images: Sequence[Path | Image.Image]) -> list[Float32[np.ndarray
 
 
 def _planes(image: Image.Image) -> Float32[np.ndarray, "h w c"]:
-    """A thumbnail's colours and, weighing as much, its edges across and down."""
+    """A thumbnail's colors and, weighing as much, its edges across and down."""
     image = image.convert("RGB")
     scale = THUMBNAIL_SIDE / max(image.size)
     size = (max(round(image.width * scale), _MIN_SIDE), max(round(image.height * scale), _MIN_SIDE))
@@ -111,8 +111,8 @@ def _planes(image: Image.Image) -> Float32[np.ndarray, "h w c"]:
 
 
 def _weighing_one(planes: Float32[np.ndarray, "h w c"]) -> Float32[np.ndarray, "h w c"]:
-    centred = planes - planes.mean(axis=(0, 1))
-    return centred / max(float(np.sqrt(np.square(centred).sum(axis=-1).mean())), _MIN_NORM)
+    centered = planes - planes.mean(axis=(0, 1))
+    return centered / max(float(np.sqrt(np.square(centered).sum(axis=-1).mean())), _MIN_NORM)
 
 
 def _by_shape(planes: Sequence[np.ndarray]) -> list[list[int]]:

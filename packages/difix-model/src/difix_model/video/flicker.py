@@ -2,13 +2,13 @@
 
 With input frames i_t and result frames o_t in [0, 255], and c_t = o_t - i_t what was changed:
 
-    change flicker  = mean over t > 0, pixels and colours of |c_t - c_{t-1}|
+    change flicker  = mean over t > 0, pixels and colors of |c_t - c_{t-1}|
 
 needs no motion: it is zero if the change stays the same, whatever the scene does; where the camera moves, a change that
 moves along with the scene counts as well. The other figure follows the motion of the input:
 
     warped error    = mean over t > 0 and seen pixels of |o_t - warp(o_{t-1})|
-    seen            = where the input follows its own motion: |i_t - warp(i_{t-1})|, averaged over colours, is at most
+    seen            = where the input follows its own motion: |i_t - warp(i_{t-1})|, averaged over colors, is at most
                       `SEEN_TOLERANCE`, and the pixel was within the frame before
 
 `warp` looks up the frame before along vectors that say where each pixel was; by default they are found in the input by

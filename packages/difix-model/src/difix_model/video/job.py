@@ -115,7 +115,7 @@ class VideoJob:
             yield TimedFrame(rgb=np.array(image.convert("RGB")), pts=index, duration=1, alpha=alpha)
 
     def picture_format(self) -> PictureFormat:
-        """How the pictures of a video are coded: colours, time stamps and pixels as in the source."""
+        """How the pictures of a video are coded: colors, time stamps and pixels as in the source."""
         if self.info is None:
             width, height = open_image(self.images[0]).size
             return PictureFormat.for_new_video(self.out, width, height, self.rate)

@@ -46,11 +46,11 @@ def motion(previous: Float[Tensor, "h w c=3"], current: Float[Tensor, "h w c=3"]
             flow, reach = torch.zeros(1, 2, *now.shape[-2:], device=now.device), COARSE_REACH
         else:
             flow = 2.0 * functional.interpolate(flow, size=now.shape[-2:], mode="bilinear", align_corners=False)
-            flow = _best(before, now, flow, _neighbours(flow))
+            flow = _best(before, now, flow, _neighbors(flow))
         for steps in ([float(step) for step in range(-reach, reach + 1)], *([-f, 0.0, f] for f in FRACTIONS)):
             around = [flow + flow.new_tensor([x, y])[None, :, None, None] for x in steps for y in steps if x or y]
             flow = _best(before, now, flow, around)
-        flow = _best(before, now, flow, _neighbours(flow))
+        flow = _best(before, now, flow, _neighbors(flow))
     assert flow is not None
     if finest:
         flow = 2.0 * functional.interpolate(flow, size=(height, width), mode="bilinear", align_corners=False)
@@ -101,7 +101,7 @@ def _cost(previous: Tensor, current: Tensor, flow: Tensor) -> Tensor:
     return functional.avg_pool2d(difference, 2 * WINDOW + 1, stride=1, padding=WINDOW, count_include_pad=False)
 
 
-def _neighbours(flow: Tensor) -> Iterator[Tensor]:
+def _neighbors(flow: Tensor) -> Iterator[Tensor]:
     """Yield the frame's median vector, no motion at all, and the vectors next to each pixel."""
     yield flow.flatten(2).median(dim=2).values[..., None, None].expand_as(flow)
     yield torch.zeros_like(flow)
@@ -115,6 +115,6 @@ def _fetched(planes: Tensor, flow: Tensor, mode: str) -> Tensor:
     height, width = flow.shape[-2:]
     x = torch.arange(width, device=flow.device) + flow[:, 0]
     y = torch.arange(height, device=flow.device)[:, None] + flow[:, 1]
-    # -1 and 1 are the outer corners here; pixel centres are at +0.5.
+    # -1 and 1 are the outer corners here; pixel centers are at +0.5.
     grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
     return functional.grid_sample(planes, grid, mode=mode, padding_mode="border", align_corners=False)

@@ -1,6 +1,6 @@
-"""Do neighbouring frames show the same thing? Matched points against known cameras (after TSED).
+"""Do neighboring frames show the same thing? Matched points against known cameras (after TSED).
 
-Corners of two frames are matched by their looks alone: the patches about them, normalised, must be each other's best
+Corners of two frames are matched by their looks alone: the patches about them, normalized, must be each other's best
 match, and clearly so. In frames of one rigid scene a match lies on the other's epipolar line, which the known cameras
 give; the symmetric epipolar distance says by how many pixels it does not. A pair of frames is consistent if it has
 enough matches and their median distance is small. The original measure matches SIFT features; the rest is as there.
@@ -78,7 +78,7 @@ def epipolar_distances(
 def matches(
     a: UInt8[np.ndarray, "h w 3"], b: UInt8[np.ndarray, "h2 w2 3"]
 ) -> tuple[Float64[np.ndarray, "n 2"], Float64[np.ndarray, "n 2"]]:
-    """Pixels (x, y) of two frames that look the same, centres at +0.5."""
+    """Pixels (x, y) of two frames that look the same, centers at +0.5."""
     corners_a, patches_a = _described(a)
     corners_b, patches_b = _described(b)
     if len(corners_a) < 2 or len(corners_b) < 2:
@@ -120,7 +120,7 @@ def _blurred(plane: np.ndarray) -> np.ndarray:
 def consistency(
     frames: Sequence[UInt8[np.ndarray, "_h _w 3"]], cameras: Sequence[Camera], config: ConsistencyConfig | None = None
 ) -> dict[str, Any]:
-    """How consistent neighbouring frames are.
+    """How consistent neighboring frames are.
 
     Returns:
         ``consistent_share`` of the pairs, the same for other limits (``shares``), the ``median_distance`` of all their

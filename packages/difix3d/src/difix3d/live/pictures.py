@@ -1,4 +1,4 @@
-"""One picture of two halves, with a labelled seam."""
+"""One picture of two halves, with a labeled seam."""
 
 from __future__ import annotations
 

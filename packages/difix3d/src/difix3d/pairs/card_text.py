@@ -23,10 +23,10 @@ STRATEGY_WORDS = {
     "painted": "photos with faults painted over; no splat",
 }
 
-LICENCE = """Take care: a network trained on these pairs has seen the photos. Pairs of generated scenes carry no
-rights of others. Pairs of captured scenes carry the licence of the photos, of renders as much as of references: what is
+LICENSE = """Take care: a network trained on these pairs has seen the photos. Pairs of generated scenes carry no
+rights of others. Pairs of captured scenes carry the license of the photos, of renders as much as of references: what is
 under non-commercial or no-derivatives terms, or shows people who did not agree, must not go into weights that are
-passed on without those terms. This card does not know the licences of captured scenes; write them here before you share
+passed on without those terms. This card does not know the licenses of captured scenes; write them here before you share
 anything."""
 
 
@@ -38,7 +38,7 @@ def card_text(card: Mapping[str, Any], histogram: str) -> str:
         histogram: Name of the picture beside it.
     """
     parts = [_head(card), _strategies(card), _left_out(card), _degradation(card, histogram), _split(card)]
-    parts += [_rules(), f"## Licences\n\n{LICENCE}"]
+    parts += [_rules(), f"## Licenses\n\n{LICENSE}"]
     if card["failed"]:
         lines = [f"- `{name}`: {reason}" for name, reason in card["failed"].items()]
         parts.append("## Scenes that failed\n\n" + "\n".join(lines))
@@ -105,7 +105,7 @@ def _split(card: Mapping[str, Any]) -> str:
 def _rules() -> str:
     return (
         "## References\n\nEvery pair names the captured photo whose pose is nearest to the target's: distance of the "
-        "camera centres in scene extents plus angle in radians, among the photos that the splat was trained on "
+        "camera centers in scene extents plus angle in radians, among the photos that the splat was trained on "
         "(`cycle`: that the first splat was trained on), never the target itself. `painted` draws among the three "
         "nearest of all photos, so that the distance varies."
     )

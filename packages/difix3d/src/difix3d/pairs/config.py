@@ -84,7 +84,7 @@ class PairsConfig:
 
     cycle_shift: tuple[float, float] = (0.1, 0.4)
     """`cycle`: how far the whole trajectory is shifted sideways, drawn between these, in scene extents. The released
-    data: 1 to 6 metres, for cars."""
+    data: 1 to 6 meters, for cars."""
 
     cycle_at: tuple[float, ...] = (0.5, 1.0)
     """`cycle`: where in the second splat's schedule to render pairs, in (0, 1]. The first has the whole schedule."""

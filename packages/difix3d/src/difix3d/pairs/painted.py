@@ -82,12 +82,12 @@ def _blurred(rgb: Rgb, rng: np.random.Generator) -> Rgb:
 
 
 def _fogged(rgb: Rgb, rng: np.random.Generator) -> Rgb:
-    """A veil of smoothly changing colour: the image's own, black, or any."""
+    """A veil of smoothly changing color: the image's own, black, or any."""
     draw = rng.random()
     own = rgb[rng.integers(rgb.shape[0]), rng.integers(rgb.shape[1])]
-    colour = own if draw < 0.5 else (np.zeros(3) if draw < 0.75 else rng.random(3))
+    color = own if draw < 0.5 else (np.zeros(3) if draw < 0.75 else rng.random(3))
     density = rng.uniform(0.15, 0.9) * _region(rgb.shape[:2], rng) * _smooth(rgb.shape[:2], 4, rng).clip(0, 1)
-    return _mixed(rgb, colour.astype(np.float32), density)
+    return _mixed(rgb, color.astype(np.float32), density)
 
 
 def _holed(rgb: Rgb, rng: np.random.Generator) -> Rgb:
@@ -113,7 +113,7 @@ def _warped(rgb: Rgb, rng: np.random.Generator) -> Rgb:
 
 
 def _floated(rgb: Rgb, rng: np.random.Generator) -> Rgb:
-    """Elongated Gaussians in colours of the image or any, single or in a swarm."""
+    """Elongated Gaussians in colors of the image or any, single or in a swarm."""
     height, width = rgb.shape[:2]
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     center = rng.random(2) * (height, width)
@@ -126,13 +126,13 @@ def _floated(rgb: Rgb, rng: np.random.Generator) -> Rgb:
         along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
         across = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)
         alpha = rng.uniform(0.2, 0.98) * np.exp(-0.5 * ((along / long) ** 2 + (across / short) ** 2))
-        colour = rgb[rng.integers(height), rng.integers(width)] if rng.random() < 0.8 else rng.random(3)
-        result = _mixed(result, colour.astype(np.float32), alpha.astype(np.float32))
+        color = rgb[rng.integers(height), rng.integers(width)] if rng.random() < 0.8 else rng.random(3)
+        result = _mixed(result, color.astype(np.float32), alpha.astype(np.float32))
     return result
 
 
 def _tinted(rgb: Rgb, rng: np.random.Generator) -> Rgb:
-    """Wrong exposure and colour, uniform or smoothly changing."""
+    """Wrong exposure and color, uniform or smoothly changing."""
     gain = np.exp(rng.normal(0, 0.2) + rng.normal(0, 0.08, 3)).astype(np.float32)
     offset = rng.normal(0, 0.05, 3).astype(np.float32)
     return _mixed(

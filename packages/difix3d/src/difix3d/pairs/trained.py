@@ -26,7 +26,7 @@ REGULARIZED_PROB = 0.5
 """Fraction of trainings that are as `config_for_photos` says, where there are few photos."""
 
 RANDOM_BACKGROUND_PROB = 0.3
-"""Share of trainings with a random background colour at each step, which closes holes."""
+"""Share of trainings with a random background color at each step, which closes holes."""
 
 
 def new_trainer(scene: Scene, views: Sequence[View], config: PairsConfig, rng: np.random.Generator) -> SplatTrainer:

@@ -118,7 +118,7 @@ def add(optimizer: GaussianOptimizer, num: int, min_opacity: float, generator: t
 
 @torch.no_grad()
 def inject_noise(gaussians: Gaussians, size: float, generator: torch.Generator) -> None:
-    """Move the centres by noise of each Gaussian's own shape, times `size`; opaque ones stay where they are."""
+    """Move the centers by noise of each Gaussian's own shape, times `size`; opaque ones stay where they are."""
     gate = torch.sigmoid(-NOISE_STEEPNESS * (gaussians.opacities - NOISE_OPACITY))
     noise = randn((len(gaussians), 3), generator, gaussians.means) * gate[:, None] * size
     conjugates = gaussians.quats_wxyz * gaussians.quats_wxyz.new_tensor([1.0, -1.0, -1.0, -1.0])

@@ -1,7 +1,7 @@
 """The first Gaussians of a training: one per structure-from-motion point, or random ones where there are none.
 
 What is random is drawn on the CPU from a given generator: the rotations (which do not matter while Gaussians are round,
-as they all are at first) and, without points, positions and colours.
+as they all are at first) and, without points, positions and colors.
 """
 
 import logging
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 def from_points(points: Points, extent: float, config: TrainConfig, generator: torch.Generator) -> Gaussians:
-    """One round Gaussian per point, in the point's colour.
+    """One round Gaussian per point, in the point's color.
 
     With fewer than four points there is nothing to size Gaussians by: `at_random` is used, and the log says so. Of
     more points than density control may have Gaussians (`cap_max`), a random choice is taken.
@@ -47,7 +47,7 @@ def from_points(points: Points, extent: float, config: TrainConfig, generator: t
     Args:
         points: In the coordinates of a normalized scene, which float32 holds.
         extent: Size of the scene in scene units.
-        config: Gives the first opacity, the first size relative to the neighbours' distance, and the SH degree.
+        config: Gives the first opacity, the first size relative to the neighbors' distance, and the SH degree.
         generator: On the CPU.
     """
     cap = len(points) if config.strategy.cap_max is None else config.strategy.cap_max
@@ -72,7 +72,7 @@ def at_random(
     *,
     half_size: float = RANDOM_EXTENT,
 ) -> Gaussians:
-    """Round Gaussians at random places in a cube around the origin, in random colours.
+    """Round Gaussians at random places in a cube around the origin, in random colors.
 
     Args:
         num_gaussians: How many, at least four.

@@ -1,4 +1,4 @@
-"""Distances to nearest neighbours in a cloud of points."""
+"""Distances to nearest neighbors in a cloud of points."""
 
 import numpy as np
 from jaxtyping import Float64
@@ -9,11 +9,11 @@ from scipy.spatial import KDTree
 def neighbor_distances(points: ArrayLike, num_neighbors: int) -> Float64[np.ndarray, "n k"]:
     """Distances from each point to its nearest others, in ascending order.
 
-    A point is its own neighbour never, but coinciding points are each other's at distance 0.
+    A point is its own neighbor never, but coinciding points are each other's at distance 0.
 
     Args:
         points: ``[n 3]``, finite.
-        num_neighbors: How many neighbours of each point, less than n.
+        num_neighbors: How many neighbors of each point, less than n.
 
     Returns:
         ``[n num_neighbors]``, float64.

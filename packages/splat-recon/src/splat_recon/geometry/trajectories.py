@@ -42,7 +42,7 @@ def interpolated(poses: Poses, num_per_segment: int, *, closed: bool = False) ->
     if closed:
         padded = np.concatenate([centers[-2:-1], centers, centers[1:2]])
     else:
-        # Mirrored neighbours make the path start and end straight.
+        # Mirrored neighbors make the path start and end straight.
         padded = np.concatenate([2 * centers[:1] - centers[1:2], centers, 2 * centers[-1:] - centers[-2:-1]])
     path = []
     for index, (pose, following) in enumerate(itertools.pairwise(around)):

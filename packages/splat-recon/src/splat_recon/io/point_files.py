@@ -1,4 +1,4 @@
-"""Coloured points as PLY files."""
+"""Colored points as PLY files."""
 
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from splat_render.files.whole_file import written_whole
 MAX_ROUNDING = 1e-6
 """Rounding of coordinates that does not show, as a fraction of the points' extent."""
 
-GREY = 128
-"""Colour of points that have none."""
+GRAY = 128
+"""Color of points that have none."""
 
 
 def read_points_ply(path: Path) -> Points:
@@ -33,7 +33,7 @@ def read_points_ply(path: Path) -> Points:
         raise InputError(f"points {path}: {int((~np.isfinite(p_world).all(axis=1)).sum())} are not finite")
     rgb = colors_of(vertices)
     if rgb is None:
-        return Points(p_world=p_world, rgb_u8=np.full(p_world.shape, GREY, np.uint8))
+        return Points(p_world=p_world, rgb_u8=np.full(p_world.shape, GRAY, np.uint8))
     return Points(p_world=p_world, rgb_u8=np.rint(np.nan_to_num(rgb).clip(0, 1) * 255).astype(np.uint8))
 
 
@@ -44,13 +44,13 @@ def write_points_ply(path: Path, points: Points) -> None:
         InputError: The file cannot be written.
     """
     layout = [(axis, _precision(points.p_world)) for axis in "xyz"] + [
-        (colour, "u1") for colour in ("red", "green", "blue")
+        (color, "u1") for color in ("red", "green", "blue")
     ]
     vertices = np.empty(len(points), dtype=layout)
     for index, axis in enumerate("xyz"):
         vertices[axis] = points.p_world[:, index]
-    for index, colour in enumerate(("red", "green", "blue")):
-        vertices[colour] = points.rgb_u8[:, index]
+    for index, color in enumerate(("red", "green", "blue")):
+        vertices[color] = points.rgb_u8[:, index]
     with written_whole(path) as partial:
         PlyData([PlyElement.describe(vertices, "vertex")], byte_order="<").write(partial)
 

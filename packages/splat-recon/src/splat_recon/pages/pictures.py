@@ -1,4 +1,4 @@
-"""Pictures for people: side by side, labelled, errors and depths as colours."""
+"""Pictures for people: side by side, labeled, errors and depths as colors."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def beside(pictures_u8: Sequence[UInt8[np.ndarray, "_h _w 3"]]) -> UInt8[np.ndar
     return np.concatenate(parts[:-1], axis=1)
 
 
-def labelled(picture_u8: UInt8[np.ndarray, "h w 3"], label: str) -> UInt8[np.ndarray, "h w 3"]:
+def labeled(picture_u8: UInt8[np.ndarray, "h w 3"], label: str) -> UInt8[np.ndarray, "h w 3"]:
     """A picture with its name in the lower left corner, in one line."""
     picture = Image.fromarray(picture_u8)
     corner = (6, picture.height - 6)
@@ -62,12 +62,12 @@ def error_map(
 def depth_colors(
     depth: Float[np.ndarray, "h w"], alpha: Float[np.ndarray, "h w"], near: float, far: float
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """Depths as colours, evenly in 1 / depth, from `near` (bright) to `far` (dark); black where nothing is.
+    """Depths as colors, evenly in 1 / depth, from `near` (bright) to `far` (dark); black where nothing is.
 
     Args:
         depth: Expected z-depth; not looked at where alpha is 0.
-        alpha: Opacity in [0, 1], by which the colours fade to black.
-        near: Depth of the brightest colour, positive.
+        alpha: Opacity in [0, 1], by which the colors fade to black.
+        near: Depth of the brightest color, positive.
         far: Depth of the darkest, beyond `near`.
 
     Raises:
@@ -81,6 +81,6 @@ def depth_colors(
 
 
 def _colored(t: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Values in [0, 1] (others are clamped) as colours between the given ones."""
+    """Values in [0, 1] (others are clamped) as colors between the given ones."""
     stops = np.linspace(0, 1, len(colors))
     return np.stack([np.interp(t, stops, channel) for channel in colors.T], axis=-1).round().astype(np.uint8)

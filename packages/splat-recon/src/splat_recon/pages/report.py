@@ -81,7 +81,7 @@ def _notes(config: Mapping[str, Any], scores: Mapping[str, Any], run: RunFolder)
         notes.append(f"{len(run_folder.read_json(run.cameras).get('cameras', {}))} photos to learn from.")
     if "color_corrected" in scores:
         aligned = scores["color_corrected"]
-        notes.append(f"With colours aligned to each photo: {aligned['psnr']:.2f} dB, SSIM {aligned['ssim']:.3f}.")
+        notes.append(f"With colors aligned to each photo: {aligned['psnr']:.2f} dB, SSIM {aligned['ssim']:.3f}.")
     return notes
 
 

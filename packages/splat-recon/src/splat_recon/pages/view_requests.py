@@ -21,7 +21,7 @@ from splat_render.poses import matrix_from_quat_wxyz, rigid
 
 Render = Callable[[Camera], RenderOutput]
 
-SHOWN = ("colours", "depth", "opacity")
+SHOWN = ("colors", "depth", "opacity")
 """What a page can show."""
 
 MOVING_PX = 320
@@ -213,7 +213,7 @@ def camera_of(camera: Any, max_px: int) -> Camera | None:
 
 
 def rendered_picture(out: RenderOutput, shown: str = SHOWN[0]) -> UInt8[np.ndarray, "h w 3"]:
-    """A render's colours, depth or opacity, as a picture."""
+    """A render's colors, depth or opacity, as a picture."""
     if shown == "opacity":
         return to_u8(out.alpha.expand(-1, -1, 3))
     if shown == "depth":

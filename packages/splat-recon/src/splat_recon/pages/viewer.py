@@ -2,7 +2,7 @@
 
 Pictures are drawn here, by the rasterizer, from where the page's camera stands, and sent to the page: what is seen is
 what is trained. A finished model can also be handed to the page, which then draws it by itself (without
-view-dependent colours, which viser does not know).
+view-dependent colors, which viser does not know).
 """
 
 import io
@@ -135,7 +135,7 @@ class SplatViewer:
     def offer_browser_splats(self, gaussians: Gaussians) -> None:
         """Let the page draw these Gaussians by itself where its user asks for it."""
         drawn_by = self._server.gui.add_dropdown(
-            "Drawn by", ("rasterizer", "browser"), hint="the browser is smoother, and shows no view-dependent colours"
+            "Drawn by", ("rasterizer", "browser"), hint="the browser is smoother, and shows no view-dependent colors"
         )
 
         @drawn_by.on_update
@@ -372,7 +372,7 @@ def thumbnails(folder: Path, names: Sequence[str]) -> dict[str, UInt8[np.ndarray
 
 
 def browser_splats(gaussians: Gaussians) -> dict[str, np.ndarray]:
-    """Centres, covariances, colours and opacities as viser takes them; at most `MAX_BROWSER_SPLATS`."""
+    """Centers, covariances, colors and opacities as viser takes them; at most `MAX_BROWSER_SPLATS`."""
     gaussians = gaussians.detach().to("cpu")
     if len(gaussians) > MAX_BROWSER_SPLATS:
         weight = gaussians.log_scales.sum(dim=1) + torch.log(gaussians.opacities)

@@ -1,4 +1,4 @@
-"""A bilateral grid of affine colour maps per photo (Wang et al. 2024, arXiv:2406.00448).
+"""A bilateral grid of affine color maps per photo (Wang et al. 2024, arXiv:2406.00448).
 
 The map of a pixel is read, with trilinear interpolation, at its place in the image and at its brightness, so it may
 differ across the image and between dark and bright. Total variation keeps the grid smooth.
@@ -68,5 +68,5 @@ def sliced(grid: Float[Tensor, "12 levels rows columns"], rgb: Float[Tensor, "h 
 
 
 def total_variation(grid: Float[Tensor, "12 levels rows columns"]) -> Float[Tensor, ""]:
-    """Mean squared difference of neighbours, summed over the three axes."""
+    """Mean squared difference of neighbors, summed over the three axes."""
     return sum((grid.diff(dim=axis).square().mean() for axis in (1, 2, 3)), start=grid.new_zeros(()))

@@ -1,4 +1,4 @@
-"""Colours of a render aligned to its photo, for scores that leave exposure out."""
+"""Colors of a render aligned to its photo, for scores that leave exposure out."""
 
 from collections.abc import Callable, Sequence
 
@@ -22,7 +22,7 @@ def color_aligned(
     """
     known = torch.ones(rendered.shape[:2], dtype=torch.bool, device=rendered.device) if mask is None else mask
     pixels = torch.cat([rendered, torch.ones_like(rendered[..., :1])], dim=-1).double()
-    # The ridge keeps a render of one colour from having no answer.
+    # The ridge keeps a render of one color from having no answer.
     inside = pixels[known]
     normal = inside.T @ inside + 1e-6 * torch.eye(4, dtype=torch.float64, device=rendered.device)
     affine = torch.linalg.solve(normal, inside.T @ photo[known].double())

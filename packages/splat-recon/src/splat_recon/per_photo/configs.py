@@ -90,7 +90,7 @@ class BilateralGridConfig:
     """The rate at the end of training, relative to the start. gsplat: 0.01."""
 
     smoothness: float = 10.0
-    """Weight of the total variation (mean squared difference of neighbouring cells) in the loss. gsplat: 10."""
+    """Weight of the total variation (mean squared difference of neighboring cells) in the loss. gsplat: 10."""
 
     def __post_init__(self) -> None:
         _check_rates(self, "rate", "smoothness")

@@ -35,7 +35,7 @@ class PoseChange:
     """Angle between the pose that was given and the one that was learned."""
 
     translation: float
-    """Distance of the centres, in scene units."""
+    """Distance of the centers, in scene units."""
 
 
 class PoseRefinement:
@@ -215,7 +215,7 @@ def _quats_turned(quats: Float[Tensor, "n 4"], gradient: Float[Tensor, "n 4"]) -
 
 
 def _harmonics_turned(sh_rest: Float[Tensor, "n k 3"], gradient: Float[Tensor, "n k 3"]) -> Float64[Tensor, " 3"]:
-    """Gradient with respect to a small rotation of the view-dependent colours."""
+    """Gradient with respect to a small rotation of the view-dependent colors."""
     num = sh_rest.shape[1]
     generators = _GENERATORS[math.isqrt(num + 1) - 1]
     if num == 0:

@@ -118,11 +118,11 @@ def _without_far_ones(p: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "m 3
 
 
 def similarity_from_cameras(poses: Sequence[Float64[np.ndarray, "4 4"]]) -> Float64[np.ndarray, "4 4"]:
-    """The similarity that turns the cameras upright, centres what they look at and scales their distance to 1.
+    """The similarity that turns the cameras upright, centers what they look at and scales their distance to 1.
 
-    Upright: the mean of the cameras' up directions becomes -y (OpenCV's up). Centre: per axis, the median over the
+    Upright: the mean of the cameras' up directions becomes -y (OpenCV's up). Center: per axis, the median over the
     cameras of the point on the optical axis nearest to the origin. Scale: the median distance of the cameras from that
-    centre becomes 1; cameras that all stand in the centre keep their scale.
+    center becomes 1; cameras that all stand in the center keep their scale.
 
     Args:
         poses: Camera-to-world matrices, at least one.

@@ -17,7 +17,7 @@ NEAREST, FARTHEST = 0.3, 3.0
 def random_points(
     poses: Sequence[Float64[np.ndarray, "4 4"]], tangents: Sequence[float], *, count: int = NUM_POINTS, seed: int = 0
 ) -> Points:
-    """Grey points spread over what cameras see, as many at each scale of depth.
+    """Gray points spread over what cameras see, as many at each scale of depth.
 
     Args:
         poses: Camera-to-world matrices, at least one.
@@ -40,7 +40,7 @@ def focus_distance(T_world_cam: Float64[np.ndarray, "n 4 4"]) -> float:
     """How far away the cameras look: the median depth of the point nearest to all optical axes.
 
     Cameras that look along each other's directions have no such point, or have it behind them: then three times the
-    extent of their centres, and 1 where they all stand in one place.
+    extent of their centers, and 1 where they all stand in one place.
     """
     # Seen from the middle of the cameras: the world's origin may be far away.
     centers, forward = T_world_cam[:, :3, 3] - T_world_cam[:, :3, 3].mean(axis=0), T_world_cam[:, :3, 2]

@@ -51,13 +51,13 @@ class View:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Points:
-    """Coloured points, in the frame of the scene that holds them."""
+    """Colored points, in the frame of the scene that holds them."""
 
     p_world: Float[np.ndarray, "n 3"]
     """Positions; kept in float64, as float32 has steps of centimeters in the coordinates of maps."""
 
     rgb_u8: UInt8[np.ndarray, "n 3"]
-    """Colours, sRGB bytes."""
+    """Colors, sRGB bytes."""
 
     seen_in: Mapping[str, Int64[np.ndarray, " m"]] = field(default_factory=dict)
     """Indices of the points that structure from motion matched in each photo, by the photo's name; without an entry,
@@ -65,7 +65,7 @@ class Points:
 
     def __post_init__(self) -> None:
         if self.p_world.ndim != 2 or self.p_world.shape[1] != 3 or self.p_world.shape != self.rgb_u8.shape:
-            raise ValueError(f"expected [n 3] positions and colours, got {self.p_world.shape}, {self.rgb_u8.shape}")
+            raise ValueError(f"expected [n 3] positions and colors, got {self.p_world.shape}, {self.rgb_u8.shape}")
         object.__setattr__(self, "p_world", np.ascontiguousarray(self.p_world, dtype=np.float64))
         object.__setattr__(self, "rgb_u8", np.ascontiguousarray(self.rgb_u8, dtype=np.uint8))
 
@@ -143,7 +143,7 @@ class Scene:
 
     @property
     def extent(self) -> float:
-        """Largest distance of a camera centre from the mean of all of them, in scene units (gsplat: scene scale).
+        """Largest distance of a camera center from the mean of all of them, in scene units (gsplat: scene scale).
 
         Cameras that stand `STRAY_CAMERA` times as far from the others as half of them do are left out of account:
         structure from motion has put them in a wrong place.

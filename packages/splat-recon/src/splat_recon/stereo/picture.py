@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from splat_recon.pages.pictures import GAP_PX, beside, depth_colors, labelled
+from splat_recon.pages.pictures import GAP_PX, beside, depth_colors, labeled
 from splat_recon.stereo.patch_match import DepthMap
 
 MANY_AGREEING = 3
@@ -41,7 +41,7 @@ def stereo_picture(maps: Sequence[DepthMap]) -> UInt8[np.ndarray, "h w 3"]:
         depths = depth_colors(depth, one.valid.astype(np.float64), float(near), float(max(far, near * 1.01)))
         sure = np.repeat((confidence(one) * 255).round().astype(np.uint8)[..., None], 3, axis=2)
         label = f"{one.valid_fraction:.0%} believed"
-        rows.append(beside([labelled(one.rgb_u8, one.name), labelled(depths, label), sure]))
+        rows.append(beside([labeled(one.rgb_u8, one.name), labeled(depths, label), sure]))
     width = max(row.shape[1] for row in rows)
     parts: list[np.ndarray] = []
     for row in rows:

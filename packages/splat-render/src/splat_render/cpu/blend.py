@@ -140,7 +140,7 @@ def exponent(dx, dy, half_xx, conic_xy, half_yy):
 def reached_blocks(buffer, x, y, half_xx, conic_xy, half_yy, limit):
     """The blocks in which some exponent may be `limit` or less, as bits.
 
-    The exponent is convex and least at the splat's centre. Where that lies outside a block, the least value is on the
+    The exponent is convex and least at the splat's center. Where that lies outside a block, the least value is on the
     nearer vertical or the nearer horizontal side.
     """
     xx, yy = half_xx * ROUNDING, half_yy * ROUNDING
@@ -238,7 +238,7 @@ def blend(
 ):
     """Blend every `num_workers`-th tile, beginning with number `worker`.
 
-    Writes colour, alpha and expected depth of the image, and what the backward needs: the blocks each intersection
+    Writes color, alpha and expected depth of the image, and what the backward needs: the blocks each intersection
     reaches as bits, and `NUM_KEPT` planes of each tile.
     """
     height, width = alpha.shape

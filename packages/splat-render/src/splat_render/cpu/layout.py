@@ -9,9 +9,9 @@ TILE = 16
 """Side of a tile in pixels; gsplat's."""
 
 X = 0
-"""Projected centre, pixels from the left edge of the image."""
+"""Projected center, pixels from the left edge of the image."""
 Y = 1
-"""Projected centre, pixels from the top edge of the image."""
+"""Projected center, pixels from the top edge of the image."""
 CONIC_XX = 2
 """Inverse of the blurred 2D covariance, 1/px^2."""
 CONIC_XY = 3
@@ -19,15 +19,15 @@ CONIC_XY = 3
 CONIC_YY = 4
 """Lower right element of the same."""
 OPACITY = 5
-"""Opacity at the centre, after the compensation for blur if there is one."""
+"""Opacity at the center, after the compensation for blur if there is one."""
 RED = 6
-"""Colour towards this camera, at least 0."""
+"""Color towards this camera, at least 0."""
 GREEN = 7
 """Second channel of the same."""
 BLUE = 8
 """Third channel of the same."""
 DEPTH = 9
-"""z-depth of the centre, scene units."""
+"""z-depth of the center, scene units."""
 LIMIT = 10
 """Pixels at which the exponent is larger than this see less than 1/255 of the Gaussian."""
 COMPENSATION = 11
@@ -35,20 +35,20 @@ COMPENSATION = 11
 NUM_SPLAT_COLUMNS = 12
 
 M_00 = 0
-"""Sum over pixels of the gradient with respect to the exponent, d = centre - pixel: moments of order dx^i dy^j."""
+"""Sum over pixels of the gradient with respect to the exponent, d = center - pixel: moments of order dx^i dy^j."""
 M_10 = 1
 M_01 = 2
 M_20 = 3
 M_11 = 4
 M_02 = 5
 M_RED = 6
-"""Gradient with respect to the colour; green and blue follow."""
+"""Gradient with respect to the color; green and blue follow."""
 M_GREEN = 7
 M_BLUE = 8
 M_DEPTH = 9
 """Gradient with respect to the z-depth that is blended."""
 M_ABS_X = 10
-"""Sum over pixels of the absolute gradient with respect to the centre; y follows. Only where absgrad is asked for."""
+"""Sum over pixels of the absolute gradient with respect to the center; y follows. Only where absgrad is asked for."""
 M_ABS_Y = 11
 NUM_MOMENTS = 12
 MOMENT_STRIDE = 16
@@ -62,7 +62,7 @@ CAMERA_CY = 15
 CAMERA_WIDTH = 16
 CAMERA_HEIGHT = 17
 CAMERA_CENTER = 18
-"""First of the three world coordinates of the camera's centre."""
+"""First of the three world coordinates of the camera's center."""
 CAMERA_NEAR = 21
 CAMERA_FAR = 22
 CAMERA_EPS2D = 23

@@ -209,7 +209,7 @@ def project(
 def harmonics_backward(
     i, degree, means, camera, splats, total, sh_rest, bases, weights, v_means, v_sh0, v_sh_rest
 ):  # fmt: skip
-    """Gradient of one Gaussian's colour: into the coefficients, and through the direction into the mean."""
+    """Gradient of one Gaussian's color: into the coefficients, and through the direction into the mean."""
     num_rest = (degree + 1) * (degree + 1) - 1
     red = total[M_RED] if splats[i, RED] > ZERO else ZERO
     green = total[M_RED + 1] if splats[i, RED + 1] > ZERO else ZERO

@@ -1,8 +1,8 @@
 """Compressed PLY: the chunked form that PlayCanvas and SuperSplat read, about a quarter to a fifteenth of a PLY file.
 
-Gaussians stand in chunks of 256 neighbours. A chunk has the bounds of its positions, scales and colours; a Gaussian
+Gaussians stand in chunks of 256 neighbors. A chunk has the bounds of its positions, scales and colors; a Gaussian
 has four 32-bit integers: its position and scale between those bounds (11, 10 and 11 bits), its rotation (which
-component is largest in 2 bits, the others in 10 each) and its colour and opacity (8 bits each). Spherical harmonics
+component is largest in 2 bits, the others in 10 each) and its color and opacity (8 bits each). Spherical harmonics
 from degree 1 on are bytes over [-4, 4], up to the highest degree that is not nearly zero everywhere. Logarithms of
 scales are limited to `MAX_LOG_SCALE`.
 """
@@ -86,7 +86,7 @@ def write_compressed_ply(path: Path | str, gaussians: Gaussians, *, comments: Se
 def _num_noticeable(sh_rest: np.ndarray) -> int:
     """Coefficients up to the highest degree of which one is nearer to some byte's value than to none.
 
-    No byte stands for zero, so that storing a degree that is (nearly) zero everywhere would tint what is grey.
+    No byte stands for zero, so that storing a degree that is (nearly) zero everywhere would tint what is gray.
     """
     num_rest = sh_rest.shape[1]
     for degree in range(math.isqrt(num_rest + 1) - 1, 0, -1):
@@ -127,7 +127,7 @@ def unpacked(data: PlyTables, path: Path) -> Gaussians:
         raise InputError(f"{path} has {len(chunks)} chunks for {n} Gaussians: expected {-(-n // CHUNK)}")
     chunk = np.arange(n) // CHUNK
     bounds = {name: chunks[name].astype(np.float64)[chunk] for name in _BOUNDS if name in (chunks.dtype.names or ())}
-    # Files of the first version have no colour bounds: their colours lie in [0, 1].
+    # Files of the first version have no color bounds: their colors lie in [0, 1].
     bounds = {f"min_{c}": np.zeros(n) for c in "rgb"} | {f"max_{c}": np.ones(n) for c in "rgb"} | bounds
 
     def between(packed: np.ndarray, name: str, shift: int, bits: int) -> np.ndarray:
@@ -162,7 +162,7 @@ def _harmonics(data: PlyTables, n: int, path: Path) -> np.ndarray:
 
 
 def morton_codes(points: np.ndarray) -> np.ndarray:
-    """Places [n 3] along a curve that keeps neighbours together: the bits of the three coordinates take turns."""
+    """Places [n 3] along a curve that keeps neighbors together: the bits of the three coordinates take turns."""
     if not len(points):
         return np.zeros(0, dtype=np.uint64)
     low, high = points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)

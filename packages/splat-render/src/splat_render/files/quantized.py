@@ -18,7 +18,7 @@ class SplatArrays:
     """The parameters of `n` Gaussians as the formats store them: unit quaternions and opacities in [0, 1]."""
 
     means: Float32[np.ndarray, "n 3"]
-    """Centres."""
+    """Centers."""
     log_scales: Float32[np.ndarray, "n 3"]
     """Natural logarithms of the standard deviations."""
     quats_wxyz: Float32[np.ndarray, "n 4"]

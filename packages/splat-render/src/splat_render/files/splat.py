@@ -1,4 +1,4 @@
-"""The `.splat` files of web viewers: 32 bytes for each Gaussian, and no view-dependent colour.
+"""The `.splat` files of web viewers: 32 bytes for each Gaussian, and no view-dependent color.
 
 Position and scale as six float32, then red, green, blue and opacity, then the rotation w x y z, as bytes. The
 Gaussians that matter most stand first, so that a file shows something before it has arrived. The axes are those of
@@ -23,7 +23,7 @@ SMALLEST_SCALE = 1e-30
 
 
 def write_splat(path: Path | str, gaussians: Gaussians) -> None:
-    """Write Gaussians in the frame they are in, the largest and most opaque first; only degree 0 of their colours.
+    """Write Gaussians in the frame they are in, the largest and most opaque first; only degree 0 of their colors.
 
     Raises:
         InputError: The file cannot be written, or a value is not finite.

@@ -1,8 +1,8 @@
 """SPZ, Niantic's compressed splats: version 3 is written, versions 2 and 3 are read.
 
 A gzip stream: a header of 16 bytes, then, one after another for all Gaussians, positions (24-bit fixed point),
-opacities, colours, logarithms of scales (steps of 1/16), rotations (version 3: which component is largest and the
-others in 10 bits; version 2: x y z in 8 bits) and spherical harmonics in bytes over [-1, 1), colour channels innermost.
+opacities, colors, logarithms of scales (steps of 1/16), rotations (version 3: which component is largest and the
+others in 10 bits; version 2: x y z in 8 bits) and spherical harmonics in bytes over [-1, 1), color channels innermost.
 The axes in the file are OpenGL's (x right, y up, z backward); Gaussians here have COLMAP's (y down, z forward).
 """
 
@@ -38,7 +38,7 @@ CREDIBLE_BYTES = 64 << 20
 """So much may be claimed by any file."""
 
 COLOR_SCALE = 0.15
-"""Coefficients of degree 0 are stored times this, so that colours somewhat out of range survive."""
+"""Coefficients of degree 0 are stored times this, so that colors somewhat out of range survive."""
 
 MAX_FRACTIONAL_BITS = 16
 """Positions are stored as finely as their range allows, up to steps of 2^-16."""

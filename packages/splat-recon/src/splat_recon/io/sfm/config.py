@@ -41,8 +41,8 @@ class SfmConfig:
     """Photos are matched at no more than this many pixels on their longer side."""
 
     matching: Matching = "auto"
-    """Which pairs are compared: all, neighbours in name order, or, auto, all up to `exhaustive_limit` photos
-    (`ordered_limit`, where the names count up or the photos are a video's frames), then neighbours where there is an
+    """Which pairs are compared: all, neighbors in name order, or, auto, all up to `exhaustive_limit` photos
+    (`ordered_limit`, where the names count up or the photos are a video's frames), then neighbors where there is an
     order and all where there is none."""
 
     exhaustive_limit: int = 150

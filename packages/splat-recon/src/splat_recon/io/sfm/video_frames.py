@@ -57,7 +57,7 @@ class VideoMotion:
     """When the frame is shown, in seconds."""
 
     sharpness: Float64[np.ndarray, " n"]
-    """Variance of the Laplacian of the grey frame; comparable within a video only."""
+    """Variance of the Laplacian of the gray frame; comparable within a video only."""
 
     path: Float64[np.ndarray, " n"]
     """How far the picture has moved since the first frame, in parts of its longer side, never decreasing."""
@@ -136,9 +136,9 @@ def _say_unusual(video: Path, info: VideoInfo) -> None:
         _log.warning("%s has pixels that are %.4g times as wide as high: frames are made square", video, info.aspect)
 
 
-def _sharpness(grey: Float32[np.ndarray, "h w"]) -> float:
-    inner = grey[1:-1, 1:-1]
-    return float((grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner).var())
+def _sharpness(gray: Float32[np.ndarray, "h w"]) -> float:
+    inner = gray[1:-1, 1:-1]
+    return float((gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:] - 4 * inner).var())
 
 
 def displacement(before: Float32[np.ndarray, "h w"], after: Float32[np.ndarray, "h w"]) -> float:
@@ -168,12 +168,12 @@ def displacement(before: Float32[np.ndarray, "h w"], after: Float32[np.ndarray, 
         return longest / max(before.shape)
     row, column = np.unravel_index(flat.argmax(axis=1), (height, width))
     each = np.arange(len(peaks))
-    y = _centred(row, height) + _between(*(peaks[each, (row + d) % height, column] for d in (-1, 0, 1)))
-    x = _centred(column, width) + _between(*(peaks[each, row, (column + d) % width] for d in (-1, 0, 1)))
+    y = _centered(row, height) + _between(*(peaks[each, (row + d) % height, column] for d in (-1, 0, 1)))
+    x = _centered(column, width) + _between(*(peaks[each, row, (column + d) % width] for d in (-1, 0, 1)))
     return float(np.percentile(np.hypot(x, y)[found], MOVING_SHARE)) / max(before.shape)
 
 
-def _centred(index: np.ndarray, size: int) -> np.ndarray:
+def _centered(index: np.ndarray, size: int) -> np.ndarray:
     """Positions in a periodic axis as displacements of either sign."""
     return (index + size // 2) % size - size // 2
 

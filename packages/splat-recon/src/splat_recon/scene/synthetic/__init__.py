@@ -1,4 +1,4 @@
-"""Generated scenes: ray-cast photos with exact poses, free of any licence."""
+"""Generated scenes: ray-cast photos with exact poses, free of any license."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def sample_points(
     """
     total = config.num_points * CANDIDATES_PER_POINT
     per_view = np.bincount(rng.integers(len(cameras), size=total), minlength=len(cameras))
-    surface, true, colour = [], [], []
+    surface, true, color = [], [], []
     for i, count in enumerate(per_view):
         pixels = _textured_pixels(rng, photos_u8[i], int(count))
         origins, dirs = _rays(cameras[i], pixels)
@@ -48,8 +48,8 @@ def sample_points(
         surface.append((moved + noise)[shared])
         true.append(p_world[shared])
         columns, rows = pixels[seen][shared].T.astype(int)
-        colour.append(photos_u8[i][rows, columns])
-    p_world, rgb_u8 = np.concatenate(surface), np.concatenate(colour)
+        color.append(photos_u8[i][rows, columns])
+    p_world, rgb_u8 = np.concatenate(surface), np.concatenate(color)
     chosen = np.sort(rng.permutation(len(p_world))[: config.num_points])
     p_true = np.concatenate(true)[chosen]
     seen_in = {name: np.flatnonzero(_sees(world, camera, p_true)) for name, camera in zip(names, cameras, strict=True)}
@@ -59,11 +59,11 @@ def sample_points(
 def _textured_pixels(
     rng: np.random.Generator, photo_u8: UInt8[np.ndarray, "h w 3"], count: int
 ) -> Float64[np.ndarray, "n 2"]:
-    grey = photo_u8.astype(np.float64).mean(axis=2)
-    slope = np.abs(np.gradient(grey, axis=0)) + np.abs(np.gradient(grey, axis=1))
+    gray = photo_u8.astype(np.float64).mean(axis=2)
+    slope = np.abs(np.gradient(gray, axis=0)) + np.abs(np.gradient(gray, axis=1))
     weight = (slope + 0.3).ravel()
     flat = rng.choice(len(weight), size=count, p=weight / weight.sum())
-    return np.stack([flat % grey.shape[1] + 0.5, flat // grey.shape[1] + 0.5], axis=1)
+    return np.stack([flat % gray.shape[1] + 0.5, flat // gray.shape[1] + 0.5], axis=1)
 
 
 def _rays(

@@ -31,8 +31,8 @@ def _one_texture(rng: np.random.Generator) -> Texture:
     return np.clip(texture * grain[..., None], 0.02, 0.95) ** 2.2
 
 
-def _colour(rng: np.random.Generator) -> Rgb:
-    """Draw an sRGB colour: mostly greys and earth tones, some greens and blues, a few vivid ones."""
+def _color(rng: np.random.Generator) -> Rgb:
+    """Draw an sRGB color: mostly grays and earth tones, some greens and blues, a few vivid ones."""
     value, draw = rng.uniform(0.12, 0.95), rng.random()
     if draw < 0.6:
         hue, saturation = rng.normal(0.45, 0.3), rng.uniform(0.0, 0.3)
@@ -68,15 +68,15 @@ def _blend(mask: Float[np.ndarray, "t t"], first: Rgb, second: Rgb) -> Texture:
 
 
 def _plain(rng: np.random.Generator) -> Texture:
-    return np.broadcast_to(_colour(rng), (TEXTURE_SIZE, TEXTURE_SIZE, 3)).copy()
+    return np.broadcast_to(_color(rng), (TEXTURE_SIZE, TEXTURE_SIZE, 3)).copy()
 
 
 def _clouds(rng: np.random.Generator) -> Texture:
     mask = _noise(rng, first=int(rng.integers(2, 12)), octaves=5)
-    first, second = _colour(rng), _colour(rng)
+    first, second = _color(rng), _color(rng)
     texture = _blend(mask, first, first + rng.uniform(0.2, 1.0) * (second - first))
     accent = _noise(rng, first=int(rng.integers(4, 16)), octaves=3) > rng.uniform(0.6, 0.9)
-    texture[accent] = 0.5 * texture[accent] + 0.5 * _colour(rng)
+    texture[accent] = 0.5 * texture[accent] + 0.5 * _color(rng)
     return texture
 
 
@@ -84,7 +84,7 @@ def _checker(rng: np.random.Generator) -> Texture:
     u, v = _grid()
     cells = int(rng.integers(2, 9)) * 2
     mask = ((np.floor(u * cells) + np.floor(v * cells)) % 2).astype(np.float32)
-    return _blend(mask, _colour(rng), _colour(rng))
+    return _blend(mask, _color(rng), _color(rng))
 
 
 def _stripes(rng: np.random.Generator) -> Texture:
@@ -92,7 +92,7 @@ def _stripes(rng: np.random.Generator) -> Texture:
     angle, cycles = rng.uniform(0, np.pi), rng.integers(3, 16)
     phase = (u * np.cos(angle) + v * np.sin(angle)) * cycles
     mask = ((phase % 1) < rng.uniform(0.2, 0.8)).astype(np.float32)
-    return _blend(mask, _colour(rng), _colour(rng))
+    return _blend(mask, _color(rng), _color(rng))
 
 
 def _bricks(rng: np.random.Generator) -> Texture:
@@ -103,14 +103,14 @@ def _bricks(rng: np.random.Generator) -> Texture:
     column = np.floor(along) % columns
     tone = rng.uniform(0.75, 1.25, (rows, columns))[row.astype(int), column.astype(int)]
     mortar = ((v * rows) % 1 < 0.12) | (along % 1 < 0.06)
-    texture = tone[..., None] * _colour(rng)
-    texture[mortar] = _colour(rng)
+    texture = tone[..., None] * _color(rng)
+    texture[mortar] = _color(rng)
     return texture
 
 
 def _tiles(rng: np.random.Generator) -> Texture:
     cells = int(rng.integers(3, 10))
-    palette = np.stack([_colour(rng) for _ in range(int(rng.integers(2, 6)))])
+    palette = np.stack([_color(rng) for _ in range(int(rng.integers(2, 6)))])
     choice = rng.integers(len(palette), size=(cells, cells))
     u, v = _grid()
     texture = palette[choice[(v * cells).astype(int), (u * cells).astype(int)]]
@@ -122,7 +122,7 @@ def _tiles(rng: np.random.Generator) -> Texture:
 def _glyphs(rng: np.random.Generator) -> Texture:
     """Lines of random 3x5 block letters on paper."""
     texture = _plain(rng)
-    ink = _colour(rng) * 0.4
+    ink = _color(rng) * 0.4
     scale = int(rng.integers(2, 6))
     step_x, step_y = 4 * scale, 8 * scale
     for top in range(2 * scale, TEXTURE_SIZE - 6 * scale, step_y):
@@ -137,14 +137,14 @@ def _glyphs(rng: np.random.Generator) -> Texture:
 def _poster(rng: np.random.Generator) -> Texture:
     """A gradient with discs and bars, like a painting or a label."""
     u, v = _grid()
-    texture = _blend(v if rng.random() < 0.5 else u, _colour(rng), _colour(rng))
+    texture = _blend(v if rng.random() < 0.5 else u, _color(rng), _color(rng))
     for _ in range(int(rng.integers(4, 14))):
         cx, cy, rx, ry = *rng.uniform(0, 1, 2), *rng.uniform(0.03, 0.3, 2)
         if rng.random() < 0.5:
             inside = ((u - cx) / rx) ** 2 + ((v - cy) / ry) ** 2 < 1
         else:
             inside = (np.abs(u - cx) < rx) & (np.abs(v - cy) < ry)
-        texture[inside] = _colour(rng)
+        texture[inside] = _color(rng)
     return texture
 
 
@@ -160,11 +160,11 @@ def _marble(rng: np.random.Generator) -> Texture:
     u, v = _grid()
     bend = _noise(rng, first=int(rng.integers(3, 7)), octaves=5)
     mask = np.abs(np.sin(np.pi * (u + v + 3 * bend) * rng.uniform(1, 4))) ** 0.6
-    return _blend(mask, _colour(rng), _colour(rng))
+    return _blend(mask, _color(rng), _color(rng))
 
 
 def _speckles(rng: np.random.Generator) -> Texture:
-    texture = _blend(_noise(rng, first=6, octaves=4), _colour(rng), _colour(rng))
+    texture = _blend(_noise(rng, first=6, octaves=4), _color(rng), _color(rng))
     spots = _noise(rng, first=int(rng.integers(20, 64)), octaves=2) > rng.uniform(0.6, 0.8)
-    texture[spots] = _colour(rng)
+    texture[spots] = _color(rng)
     return texture

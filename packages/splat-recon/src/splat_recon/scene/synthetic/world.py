@@ -16,14 +16,14 @@ TORUS_TUBE = 0.32
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class World:
-    """Everything that a ray can meet. World frame: z up, units of about one metre."""
+    """Everything that a ray can meet. World frame: z up, units of about one meter."""
 
     kinds: Int64[np.ndarray, " n"]
     T_solid_world: Float64[np.ndarray, "n 3 4"]
     half_sizes: Float64[np.ndarray, "n 3"]
     """Half extents in the world, so that textures keep their size on every solid."""
     bounds: Float64[np.ndarray, "n 4"]
-    """Bounding sphere: centre and radius, in the world."""
+    """Bounding sphere: center and radius, in the world."""
     texture_idx: Int64[np.ndarray, " n"]
     texture_sizes: Float64[np.ndarray, " n"]
     """World size of one texture tile."""
@@ -36,7 +36,7 @@ class World:
     """Sun's linear strength, its distance (0: infinitely far), softness, ambient from above, ambient from below."""
     light_rgb: Float64[np.ndarray, " 3"]
     sky_rgb: Float64[np.ndarray, "2 3"]
-    """Linear colour at the horizon and at the zenith."""
+    """Linear color at the horizon and at the zenith."""
 
 
 class WorldBuilder:
