@@ -368,7 +368,7 @@ def color_fields(names: Sequence[str]) -> tuple[str, str, str] | None:
 _COLOR_NAMES = [("red", "green", "blue"), ("r", "g", "b")]
 _COLOR_NAMES += [
     (f"{prefix}{a}", f"{prefix}{b}", f"{prefix}{c}")
-    for prefix in ("diffuse_", "color_", "color_", "col_", "vertex_", "rgb_", "colors_")
+    for prefix in ("diffuse_", "color_", "colour_", "col_", "vertex_", "rgb_", "colors_")
     for a, b, c in (("red", "green", "blue"), ("r", "g", "b"), ("0", "1", "2"))
 ]
 
