@@ -208,7 +208,7 @@ def test_a_torn_checkpoint_is_refused(scene: Scene, stereo: StereoStart, tmp_pat
     run.train_until(8)
     run.save(tmp_path)
     (tmp_path / "member_2" / "state.json").unlink()
-    with pytest.raises(ValueError, match="is not a .* checkpoint"):
+    with pytest.raises(ValueError, match=r"is not a .* checkpoint"):
         distillation(scene, stereo).load(tmp_path)
 
 
