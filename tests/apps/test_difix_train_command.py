@@ -132,9 +132,12 @@ def test_adapters_are_trained_and_exported(pairs: Path, tmp_path: Path, capsys: 
 
 def test_a_run_that_ended_before_its_first_checkpoint_can_be_started_again(pairs: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    out.mkdir()
-    (out / "config.json").write_text("{}")
-    assert main(["run", "--pairs", str(pairs), "--out", str(out), *RUN, "--max-steps", "1"]) == 0
+    argv = ["run", "--pairs", str(pairs), "--out", str(out), *RUN, "--max-steps", "1"]
+    assert main(argv) == 0
+    shutil.rmtree(out / "checkpoints")
+    shutil.rmtree(out / "model")
+    assert (out / "config.json").is_file()
+    assert main(argv) == 0
     assert (out / "model").is_dir()
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
-from splat_recon.errors import InputError
+from splat_render.errors import InputError
 from splat_render.files.ply import read_ply, write_ply
 from splat_render.gaussians import Gaussians
 from splat_render.poses import inverse, matrix_from_quat_wxyz, similarity, transform_points
