@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from difix3d_enhance_app.__main__ import main as enhance
+from difix3d_eval_app.__main__ import main as scores_of
 from difix3d_pairs_app.__main__ import main as pairs
+from difix3d_train_app.__main__ import main as loop
+from difix_fix.__main__ import main as fix
 from splat_recon_app.__main__ import main as splats
 from support.hostile_names import HOSTILE, files_outside
 
@@ -133,6 +137,58 @@ def test_pairs_of_a_scene_have_files_of_their_own(world: Path):
     assert len({sample["image"] for sample in samples.values()}) == 2 * num_photos
     assert len({sample["target_image"] for sample in samples.values()}) == num_photos
     shutil.rmtree(out)
+
+
+def test_the_loop_its_films_and_fixes_stay_inside(world: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setattr("difix3d.film.VIDEO_FRAMES", 2)
+    scene, out, film, fixed = world / "scenes" / "garden", world / "run", world / "film", world / "fixed"
+    short = ["--max-steps", "12", "--max-size", "32", "--num-novel", "2", "--num-rounds", "1", "--stereo", "off"]
+    train = ["--scene", scene, "--out", out, "--split", "every:2", "--loop", "rounds", "--device", "cpu", *short]
+    done(loop, world, out, *train)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics
+
+    done(
+        enhance,
+        world,
+        film,
+        "--input",
+        out / "loop.ply",
+        "--scene",
+        scene,
+        "--out",
+        film,
+        "--frames",
+        2,
+        "--device",
+        "cpu",
+    )
+    frames = sorted(path for path in film.iterdir() if path.suffix == ".png")
+    assert len(frames) == 2
+
+    # A result's name that is a link of the user's is replaced, or refused: what it leads to stays.
+    elsewhere = world / "elsewhere"
+    elsewhere.mkdir()
+    Image.new("RGB", (4, 4)).save(elsewhere / "mine.png")
+    fixed.mkdir()
+    (fixed / frames[0].name).symlink_to(elsewhere / "mine.png")
+    before = files_outside(world, fixed)
+    fix(["--input", str(film), "--out", str(fixed), "--reference", str(film), "--device", "cpu", "--gate", "off"])
+    assert files_outside(world, fixed) == before
+    message = refused(fix, world, capsys, "--input", film, "--out", film, "--device", "cpu")
+    assert message
+
+    renders, photos, scores = world / "renders" / "art", world / "photos" / "art" / "images", world / "scores"
+    for place in (renders, photos):
+        place.mkdir(parents=True)
+        Image.new("RGB", (24, 20), (90, 120, 40)).save(place / "frame_1_00000.png")
+        Image.new("RGB", (24, 20), (9, 120, 40)).save(place / "back\\slash.png")
+    done(
+        scores_of, world, scores,
+        "score", "--renders", renders.parent, "--scenes", world / "photos", "--no-masked", "--out", scores,
+    )  # fmt: skip
+    for made in (out, film, fixed, elsewhere, renders.parent, world / "photos", scores):
+        shutil.rmtree(made)
 
 
 def test_outputs_that_would_replace_inputs_are_refused(world: Path, tmp_path: Path, capsys):
