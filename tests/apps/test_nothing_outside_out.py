@@ -191,6 +191,31 @@ def test_the_loop_its_films_and_fixes_stay_inside(world: Path, monkeypatch: pyte
         shutil.rmtree(made)
 
 
+def test_structure_from_motion_of_odd_names_stays_inside(world: Path, capsys):
+    """These photos show nothing to match: what counts is that nothing else is touched on the way to saying so."""
+    photos, out = world / "photos", world / "model"
+    (photos / ".thumbnails").mkdir(parents=True)
+    noise = np.random.default_rng(0)
+    for name in (
+        "new\nline.png",
+        "back\\slash.png",
+        "E.png",
+        "e.png",
+        "d.jpg",
+        "d.png",
+        ".thumbnails/t.png",
+        "._x.png",
+    ):
+        Image.fromarray(noise.integers(0, 255, (36, 48, 3), dtype=np.uint8)).save(photos / name)
+    before = files_outside(world, out)
+    assert splats(["sfm", "--images", str(photos), "--out", str(out)]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert files_outside(world, out) == before
+    assert refused(splats, world, capsys, "sfm", "--images", photos, "--out", photos)
+    shutil.rmtree(photos)
+    shutil.rmtree(out, ignore_errors=True)
+
+
 def test_outputs_that_would_replace_inputs_are_refused(world: Path, tmp_path: Path, capsys):
     scene = world / "scenes" / "garden"
     other = world / "plain"
