@@ -9,8 +9,9 @@
 A change that is not meant to change results shows no difference. A tiny fixer is trained on pairs of noise, with all
 that the result of a step depends on: accumulation, moving average, cosine schedule with warm-up, augmentation,
 references that are dropped or wrong, and a second part after a save and a load; then the UNet of the
-embedded weights, for some steps of their recipe. Compare on one machine: the bits are
-those of a CPU with one thread.
+embedded weights, for some steps of their recipe; then splats on a small generated scene: rounds whose fixer adds a
+little of the photo and a little noise, rounds whose fixer does harm and is undone, and distillation with a fixer; each
+beside its plain training. Compare on one machine: the bits are those of a CPU with one thread.
 """
 
 from __future__ import annotations
@@ -153,6 +154,70 @@ def _coarse_values(mse: str) -> list[dict[str, torch.Tensor]]:
     return found
 
 
+def mixed_in(request: Any) -> Any:
+    """A fixer: a tenth of the nearest photo's mean color."""
+    from difix3d import FixResult
+
+    colors = torch.stack([references[0].mean(dim=(0, 1)) for references in request.references])
+    return FixResult.of(request, 0.9 * request.rgb + 0.1 * colors[:, None, None].to(request.rgb))
+
+
+def harmful(request: Any) -> Any:
+    """A fixer that inverts colors."""
+    from difix3d import FixResult
+
+    return FixResult.of(request, 1 - request.rgb)
+
+
+LOOPS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "rounds": (mixed_in, {"loop": "rounds", "num_rounds": 3, "num_references": 2, "hold_back": 0.0}),
+    "confidence": (mixed_in, {"loop": "rounds", "num_rounds": 2, "unseen_weight": 0.3, "reference_agreement": 0.1}),
+    "rollback": (
+        harmful,
+        {"loop": "rounds", "novel_prob": 0.9, "novel_weight": 2.0, "hold_back": 0.2, "hold_back_min_views": 5},
+    ),
+    "distillation": (mixed_in, {"loop": "distillation", "num_novel": 6, "stereo": "off"}),
+}
+"""Fixer and settings of each loop; the names of settings are those of the revision."""
+
+LATER_NAMES: dict[str, str] = {}
+"""What earlier revisions called a setting."""
+
+
+def train_loop(name: str, scene: Path, folder: Path) -> None:
+    """One run of difix3d on a scene: its measurements and splats."""
+    from difix3d import Experiment, RunFolder, RunSettings
+    from splat_render.files.ply import read_ply
+
+    fixer, own = LOOPS[name]
+    known = {field.name for field in dataclasses.fields(RunSettings)}
+    own = {key if key in known else LATER_NAMES[key]: value for key, value in own.items()}
+    settings = RunSettings(scene=str(scene), max_steps=60, split="every:3", seed=1, device="cpu", **own)
+    for _ in Experiment(settings, RunFolder(folder), fixer=fixer).run():
+        pass
+    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        values = json.loads(line)
+        loss = values["loss"]
+        print(name, values["step"], values["variant"], values["psnr"].hex(), "-" if loss is None else loss.hex())
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    print(name, "rounds", metrics["rounds"]["made"], "undone", metrics["rounds"]["undone"])
+    for splat in ("plain", "loop"):
+        gaussians = read_ply(folder / f"{splat}.ply")
+        tensors = {field.name: getattr(gaussians, field.name) for field in dataclasses.fields(gaussians)}
+        print(name, splat, len(gaussians), digest(tensors), metrics["variants"][splat]["psnr"].hex())
+
+
+def train_splats(folder: Path) -> None:
+    """Every loop on one small generated scene."""
+    from splat_recon.io.colmap import write_scene
+    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+
+    config = SyntheticConfig(layout="table", num_views=12, width=40, height=32, num_points=100, samples_per_axis=1)
+    write_scene(folder / "scene", generate_scene(5, config))
+    for name in LOOPS:
+        train_loop(name, folder / "scene", folder / name)
+
+
 def main() -> None:
     """Train, and print."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
@@ -160,6 +225,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         train_fixer(Path(folder))
     train_recipe()
+    with tempfile.TemporaryDirectory() as folder:
+        train_splats(Path(folder))
 
 
 if __name__ == "__main__":
