@@ -263,7 +263,7 @@ class _Rows:
 
     def _distillation(self, first: SplatTrainer, fixer: ViewFixer | None = None) -> Distillation:
         from difix3d.distillation import Distillation
-        from difix3d.targets import target_poses
+        from difix3d.loop.targets import target_poses
 
         poses = np.stack([view.camera.T_world_cam for view in self.case.captured])
         extent = self.case.scene.extent or 1.0

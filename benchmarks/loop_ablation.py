@@ -29,8 +29,8 @@ import torch
 from few_photo_rows import FIXERS, RESULTS, FewPhotos, train_rows
 
 if TYPE_CHECKING:
-    from difix3d.config import ProgressiveConfig
     from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
+    from difix3d.loop.config import ProgressiveConfig
     from splat_recon.scene.scene import Scene, View
     from splat_render.cameras import Camera
 
@@ -76,8 +76,8 @@ class Photos:
 
 def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
     """The config of a variant."""
-    from difix3d.config import EvenRounds, HoldBackConfig, PoolConfig, released_config, released_train_config
-    from difix3d.target_config import CoverageTargets
+    from difix3d.loop.config import EvenRounds, HoldBackConfig, PoolConfig, released_config, released_train_config
+    from difix3d.loop.target_config import CoverageTargets
     from splat_recon.config import AdcConfig
 
     if variant == "released":
@@ -145,12 +145,12 @@ def poses(views: Sequence[View]) -> np.ndarray:
 
 def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train one variant and score it, and its fixed renders beside it."""
-    from difix3d.config import HoldBackConfig, ProgressiveConfig
-    from difix3d.enhance import EnhancedRenderer
+    from difix3d.enhance.renderer import EnhancedRenderer
     from difix3d.fixers.identity import IdentityFixer
     from difix3d.fixers.opening import open_fixer
-    from difix3d.progressive import ProgressiveTrainer
-    from difix3d.targets import target_poses
+    from difix3d.loop.config import HoldBackConfig, ProgressiveConfig
+    from difix3d.loop.progressive import ProgressiveTrainer
+    from difix3d.loop.targets import target_poses
     from difix_model.opening import FixerConfig
     from splat_recon.config import AdcConfig, TrainConfig
     from splat_recon.evaluate import evaluate

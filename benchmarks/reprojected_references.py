@@ -52,8 +52,8 @@ Samples = dict[str, torch.Tensor]
 
 def reprojected(scene: Scene, trainer: Any, name: str, photos: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """A render, and what photos show of the same view, RGB in [0, 1], `[h w 3]`."""
-    from difix3d.trust import photographed
-    from difix3d.visibility import DepthView, Places
+    from difix3d.loop.confidence import photographed
+    from difix3d.loop.surface_points import DepthView, Places
 
     camera = scene.view(name).camera
     output = trainer.render(camera)

@@ -11,7 +11,7 @@ from difix3d_train_app.__main__ import main
 def small(tmp_path, monkeypatch):
     """Arguments of a run of seconds, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("difix3d.film.VIDEO_FRAMES", 3)
+    monkeypatch.setattr("difix3d.report.film.VIDEO_FRAMES", 3)
     return ["--fixer", "none", "--max-steps", "12", "--max-size", "40", "--num-novel", "3", "--num-rounds", "2"]
 
 
@@ -56,7 +56,7 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_end(small, tmp_path, monk
     assert main([*small]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "runs/demo/report.html"
 
-    from difix3d.experiment import Experiment
+    from difix3d.run.experiment import Experiment
 
     measure = Experiment._measure
 

@@ -140,7 +140,7 @@ def test_pairs_of_a_scene_have_files_of_their_own(world: Path):
 
 
 def test_the_loop_its_films_and_fixes_stay_inside(world: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    monkeypatch.setattr("difix3d.film.VIDEO_FRAMES", 2)
+    monkeypatch.setattr("difix3d.report.film.VIDEO_FRAMES", 2)
     scene, out, film, fixed = world / "scenes" / "garden", world / "run", world / "film", world / "fixed"
     short = ["--max-steps", "12", "--max-size", "32", "--num-novel", "2", "--num-rounds", "1", "--stereo", "off"]
     train = ["--scene", scene, "--out", out, "--split", "every:2", "--loop", "rounds", "--device", "cpu", *short]

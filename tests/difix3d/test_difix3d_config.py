@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from difix3d.config import (
+from difix3d.errors import InputError
+from difix3d.loop.config import (
     EvenRounds,
     HoldBackConfig,
     MixtureConfig,
@@ -17,10 +18,8 @@ from difix3d.config import (
     released_config,
     released_train_config,
 )
-from difix3d.errors import InputError
-from difix3d.schedule import rounds
-from difix3d.settings import TARGETS, RunSettings, for_photos, progressive_config, resolved
-from difix3d.target_config import (
+from difix3d.loop.schedule import rounds
+from difix3d.loop.target_config import (
     AroundTargets,
     CoverageTargets,
     FileTargets,
@@ -30,6 +29,7 @@ from difix3d.target_config import (
     PerturbedTargets,
     SpiralTargets,
 )
+from difix3d.run.settings import TARGETS, RunSettings, for_photos, progressive_config, resolved
 from splat_recon.config import AdcConfig, TrainConfig
 
 
@@ -218,7 +218,7 @@ def test_settings_survive_json_and_name_what_is_unknown():
 
 
 def test_settings_and_package_root_need_no_torch():
-    code = "import sys, difix3d, difix3d.settings, difix3d.run_folder; assert 'torch' not in sys.modules"
+    code = "import sys, difix3d, difix3d.run.settings, difix3d.run.run_folder; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.curves import Curves
 from difix3d.errors import InputError
-from difix3d.evaluate import VariantResult, verdict
-from difix3d.experiment import Experiment
 from difix3d.fixers.difix import DifixFixer
 from difix3d.fixers.identity import IdentityFixer
 from difix3d.fixers.opening import open_fixer
-from difix3d.pictures import labeled_pair
-from difix3d.run_folder import KEPT_CHECKPOINTS, RunFolder, newest_run, numbered
-from difix3d.settings import RunSettings
-from difix3d.variants import VARIANTS
+from difix3d.report.curves import Curves
+from difix3d.report.pictures import labeled_pair
+from difix3d.report.results import VariantResult, verdict
+from difix3d.report.variants import VARIANTS
+from difix3d.run.experiment import Experiment
+from difix3d.run.run_folder import KEPT_CHECKPOINTS, RunFolder, newest_run, numbered
+from difix3d.run.settings import RunSettings
 from difix_model.config import tiny_config
 from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.network import DifixNetwork
@@ -54,7 +54,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _short_film(monkeypatch):
-    monkeypatch.setattr("difix3d.film.VIDEO_FRAMES", NUM_FRAMES)
+    monkeypatch.setattr("difix3d.report.film.VIDEO_FRAMES", NUM_FRAMES)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def settings(scene_folder, weights):
 @pytest.fixture(scope="module")
 def finished(settings, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("difix3d.film.VIDEO_FRAMES", NUM_FRAMES)
+        patch.setattr("difix3d.report.film.VIDEO_FRAMES", NUM_FRAMES)
         folder = RunFolder(tmp_path_factory.mktemp("runs") / "whole")
         experiment = Experiment(settings, folder)
         phases = [(progress.phase, progress.done, progress.total) for progress in experiment.run()]

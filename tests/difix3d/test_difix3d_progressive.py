@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.config import (
+from difix3d.enhance.renderer import EnhancedRenderer, nearest_views
+from difix3d.errors import InputError
+from difix3d.fixers.batches import fixed_views
+from difix3d.fixers.contract import FixResult
+from difix3d.fixers.identity import IdentityFixer
+from difix3d.loop.config import (
     EvenRounds,
     HoldBackConfig,
     MixtureConfig,
@@ -16,14 +21,9 @@ from difix3d.config import (
     SteppingConfig,
     StepRounds,
 )
-from difix3d.enhance import EnhancedRenderer, nearest_views
-from difix3d.errors import InputError
-from difix3d.fixers.batches import fixed_views
-from difix3d.fixers.contract import FixResult
-from difix3d.fixers.identity import IdentityFixer
-from difix3d.novel_views import NovelView, NovelViews, pool_view_set
-from difix3d.progressive import ProgressiveTrainer, forked
-from difix3d.target_config import HeldOutTargets
+from difix3d.loop.novel_views import NovelView, NovelViews, pool_view_set
+from difix3d.loop.progressive import ProgressiveTrainer, forked
+from difix3d.loop.target_config import HeldOutTargets
 from difix_model.gate.verdict import FixVerdict
 from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.scene.normalize import normalized

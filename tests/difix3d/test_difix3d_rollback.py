@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.config import EvenRounds, HoldBackConfig, MixtureConfig, PoolConfig, ProgressiveConfig
-from difix3d.experiment import Experiment
 from difix3d.fixers.contract import FixResult
 from difix3d.fixers.identity import IdentityFixer
-from difix3d.novel_views import pool_view_set
-from difix3d.progressive import ProgressiveTrainer
-from difix3d.run_folder import RunFolder
-from difix3d.schedule import Round
-from difix3d.settings import RunSettings
-from difix3d.target_config import HeldOutTargets
-from difix3d.watch import Watch, held_back_indices, marks
+from difix3d.loop.config import EvenRounds, HoldBackConfig, MixtureConfig, PoolConfig, ProgressiveConfig
+from difix3d.loop.novel_views import pool_view_set
+from difix3d.loop.progressive import ProgressiveTrainer
+from difix3d.loop.rollback import Watch, held_back_indices, marks
+from difix3d.loop.schedule import Round
+from difix3d.loop.target_config import HeldOutTargets
+from difix3d.run.experiment import Experiment
+from difix3d.run.run_folder import RunFolder
+from difix3d.run.settings import RunSettings
 from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.io.colmap import write_scene
 from splat_recon.scene.normalize import normalized
@@ -394,7 +394,7 @@ def test_a_pool_of_rounds_survives_resuming(new_loop, tmp_path):
 
 @pytest.mark.parametrize("against", ["best", "plain"])
 def test_a_whole_run_says_what_was_undone_and_resumes(against, tmp_path, monkeypatch):
-    monkeypatch.setattr("difix3d.film.VIDEO_FRAMES", 2)
+    monkeypatch.setattr("difix3d.report.film.VIDEO_FRAMES", 2)
     config = SyntheticConfig(layout="table", num_views=8, width=40, height=32, num_points=100, samples_per_axis=1)
     write_scene(tmp_path / "table", generate_scene(5, config))
     settings = RunSettings(

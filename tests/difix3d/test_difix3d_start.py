@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.config import StartConfig
 from difix3d.errors import InputError
-from difix3d.experiment import Experiment
-from difix3d.run_folder import RunFolder
-from difix3d.settings import RunSettings, progressive_config, resolved
-from difix3d.start import start_gaussians
-from difix3d.track import begun
+from difix3d.loop.branch import begun
+from difix3d.loop.config import StartConfig
+from difix3d.run.experiment import Experiment
+from difix3d.run.run_folder import RunFolder
+from difix3d.run.settings import RunSettings, progressive_config, resolved
+from difix3d.run.start import start_gaussians
 from splat_recon.config import TrainConfig
 from splat_recon.io.colmap import read_scene, write_scene
 from splat_recon.scene.normalize import normalized, principal_axes, similarity_from_cameras
@@ -153,7 +153,7 @@ def test_what_cannot_be_read_safely_is_refused_in_a_sentence(scene, tmp_path, mo
 
 
 def test_a_run_goes_on_from_a_splat_and_resumes(scene_folder, scene, trained, tmp_path, monkeypatch):
-    monkeypatch.setattr("difix3d.film.VIDEO_FRAMES", 2)
+    monkeypatch.setattr("difix3d.report.film.VIDEO_FRAMES", 2)
     path = tmp_path / "splat.ply"
     write_ply(path, transformed(trained.gaussians, np.linalg.inv(scene.T_scene_colmap)))
     settings = RunSettings(

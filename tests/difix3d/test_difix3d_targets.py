@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.config import EvenRounds, HoldBackConfig, ProgressiveConfig, SteppingConfig
-from difix3d.coverage import weakly_seen
 from difix3d.errors import InputError
 from difix3d.fixers.contract import FixResult
 from difix3d.fixers.identity import IdentityFixer
-from difix3d.progressive import ProgressiveTrainer
-from difix3d.target_config import CoverageTargets, FileTargets, OrbitTargets, PerturbedTargets, SpiralTargets
-from difix3d.targets import target_poses
+from difix3d.loop.config import EvenRounds, HoldBackConfig, ProgressiveConfig, SteppingConfig
+from difix3d.loop.coverage import weakly_seen
+from difix3d.loop.progressive import ProgressiveTrainer
+from difix3d.loop.target_config import CoverageTargets, FileTargets, OrbitTargets, PerturbedTargets, SpiralTargets
+from difix3d.loop.targets import target_poses
 from difix_model.references.poses import pose_distances, ranked_poses, rotation_angles
 from difix_model.references.stepping import progress_to_targets, stepped_poses
 from splat_recon.config import TrainConfig

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.config import EvenRounds, HoldBackConfig, MixtureConfig, ProgressiveConfig
 from difix3d.fixers.contract import FixResult
 from difix3d.fixers.identity import IdentityFixer
-from difix3d.progressive import ProgressiveTrainer
-from difix3d.target_config import HeldOutTargets
-from difix3d.trust import TrustJudge
-from difix3d.visibility import DepthView, Places, Projected
+from difix3d.loop.confidence import TrustJudge
+from difix3d.loop.config import EvenRounds, HoldBackConfig, MixtureConfig, ProgressiveConfig
+from difix3d.loop.progressive import ProgressiveTrainer
+from difix3d.loop.surface_points import DepthView, Places, Projected
+from difix3d.loop.target_config import HeldOutTargets
 from splat_recon.config import TrainConfig
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.scene import View

@@ -15,8 +15,8 @@ from difix3d.ensemble import agreement, confidence_of_fix, ensemble_view
 from difix3d.errors import InputError
 from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
 from difix3d.fixers.ensemble import EnsembleFixer
-from difix3d.target_config import SpreadTargets
-from difix3d.targets import neighboring_pairs, target_poses
+from difix3d.loop.target_config import SpreadTargets
+from difix3d.loop.targets import neighboring_pairs, target_poses
 from splat_recon.config import TrainConfig
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.scene import Scene

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from difix3d.experiment import Experiment
 from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
-from difix3d.run_folder import RunFolder
-from difix3d.settings import RunSettings, distillation_config, for_photos, progressive_config, resolved
-from difix3d.target_config import AroundTargets, SpreadTargets
+from difix3d.loop.target_config import AroundTargets, SpreadTargets
+from difix3d.run.experiment import Experiment
+from difix3d.run.run_folder import RunFolder
+from difix3d.run.settings import RunSettings, distillation_config, for_photos, progressive_config, resolved
 from splat_recon.config import AdcConfig
 from splat_recon.io.colmap import write_scene
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene

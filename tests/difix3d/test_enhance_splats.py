@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difix3d.enhance_config import EnhanceConfig
-from difix3d.enhance_references import PosedPhotos
-from difix3d.enhance_run import Enhancement
+from difix3d.enhance.config import EnhanceConfig
+from difix3d.enhance.references import PosedPhotos
+from difix3d.enhance.run import Enhancement
 from difix3d.errors import InputError
 from difix_model.video.fix import Fixer
 from media_files.videos import read_frames

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from difix3d.experiment import Experiment
 from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
 from difix3d.fixers.difix import DifixFixer
-from difix3d.run_folder import RunFolder
-from difix3d.settings import RunSettings, fixer_config, resolved
+from difix3d.run.experiment import Experiment
+from difix3d.run.run_folder import RunFolder
+from difix3d.run.settings import RunSettings, fixer_config, resolved
 from difix_model.gate.apply import Gated
 from difix_model.gate.verdict import FixVerdict
 from difix_model.pipeline import DifixPipeline
@@ -42,7 +42,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Whitening, Expe
     settings = RunSettings(max_steps=8, max_size=40, max_gaussians=300, num_rounds=1, num_novel=3, hold_back=0.0)
     folder = tmp_path_factory.mktemp("run") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("difix3d.film.VIDEO_FRAMES", 2)
+        patch.setattr("difix3d.report.film.VIDEO_FRAMES", 2)
         experiment = Experiment(settings, RunFolder(folder), fixer=fixer)
         list(experiment.run())
     return folder, fixer, experiment

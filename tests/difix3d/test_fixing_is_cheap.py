@@ -11,23 +11,23 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.config import EvenRounds, HoldBackConfig, PoolConfig, ProgressiveConfig
 from difix3d.errors import InputError
-from difix3d.evaluate import VariantResult, final_fix_changes_nothing
-from difix3d.experiment import Experiment
-from difix3d.film import VIDEO_SIZE, write_film
 from difix3d.fixers.batches import fix_round
 from difix3d.fixers.contract import FixedView, FixRequest, FixResult, resident
 from difix3d.fixers.difix import DifixFixer, OffloadedFixer
 from difix3d.fixers.identity import IdentityFixer
 from difix3d.fixers.opening import open_fixer
-from difix3d.fixing_time import FixingTime, TimedFixer
-from difix3d.image_memory import check_image_memory, photo_bytes, picture_bytes
-from difix3d.progressive import ProgressiveTrainer
-from difix3d.run_folder import RunFolder
-from difix3d.run_scene import load_scene
-from difix3d.settings import RunSettings, progressive_config, resolved
-from difix3d.target_config import HeldOutTargets
+from difix3d.loop.config import EvenRounds, HoldBackConfig, PoolConfig, ProgressiveConfig
+from difix3d.loop.progressive import ProgressiveTrainer
+from difix3d.loop.target_config import HeldOutTargets
+from difix3d.report.film import VIDEO_SIZE, write_film
+from difix3d.report.results import VariantResult, final_fix_changes_nothing
+from difix3d.run.experiment import Experiment
+from difix3d.run.fixing_time import FixingTime, TimedFixer
+from difix3d.run.image_memory import check_image_memory, photo_bytes, picture_bytes
+from difix3d.run.run_folder import RunFolder
+from difix3d.run.scene import load_scene
+from difix3d.run.settings import RunSettings, progressive_config, resolved
 from difix_model.config import tiny_config
 from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.gate.apply import Gated
@@ -216,7 +216,7 @@ def test_one_change_among_the_first_has_all_fixed_as_without_asking(scene: Scene
 def test_the_film_is_fixed_in_batches_or_not_at_all(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("difix3d.film.VIDEO_FRAMES", 6)
+    monkeypatch.setattr("difix3d.report.film.VIDEO_FRAMES", 6)
     sizes: list[int] = []
 
     def fixer(asked: FixRequest) -> FixResult:

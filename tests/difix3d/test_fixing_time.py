@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from difix3d.experiment import Experiment
 from difix3d.fixers.contract import FixRequest, FixResult
-from difix3d.fixing_time import FixingTime, TimedFixer
-from difix3d.run_folder import RunFolder
-from difix3d.settings import RunSettings
+from difix3d.run.experiment import Experiment
+from difix3d.run.fixing_time import FixingTime, TimedFixer
+from difix3d.run.run_folder import RunFolder
+from difix3d.run.settings import RunSettings
 from support.fix_requests import request
 
 

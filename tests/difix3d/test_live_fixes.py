@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from difix3d.errors import InputError
-from difix3d.live.config import LiveConfig
-from difix3d.live.fixes import LiveFixes, PictureFixer
-from difix3d.live.painter import FixPainter
-from difix3d.live.pictures import SEAM_PX, bar_height, half_camera, side_by_side
+from difix3d.viewer.config import LiveConfig
+from difix3d.viewer.fixes import LiveFixes, PictureFixer
+from difix3d.viewer.painter import FixPainter
+from difix3d.viewer.pictures import SEAM_PX, bar_height, half_camera, side_by_side
 from splat_recon.io.images import to_u8
 from splat_recon.pages.view_requests import SETTLED_SECONDS, ViewRequests, camera_of
 from splat_render.cameras import Camera
@@ -283,10 +283,10 @@ def test_a_thread_of_its_own_fixes_and_ends() -> None:
 
 
 def test_a_photos_place_is_fixed_as_the_same_frame_of_a_film(tmp_path: Path) -> None:
-    from difix3d.enhance_config import EnhanceConfig
-    from difix3d.enhance_references import PosedPhotos
-    from difix3d.enhance_run import Enhancement
-    from difix3d.live.page import PhotoFixer
+    from difix3d.enhance.config import EnhanceConfig
+    from difix3d.enhance.references import PosedPhotos
+    from difix3d.enhance.run import Enhancement
+    from difix3d.viewer.page import PhotoFixer
     from difix_model.opening import FixerConfig, open_pipeline
     from splat_recon.io.colmap import read_scene, write_scene
     from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
@@ -322,7 +322,7 @@ def test_a_page_of_a_scene_is_served_and_closed(tmp_path: Path) -> None:
     pytest.importorskip("viser", reason="the extra viewer is not installed")
     import urllib.request
 
-    from difix3d.live.page import LivePage
+    from difix3d.viewer.page import LivePage
     from splat_recon.io.colmap import write_scene
     from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
     from splat_render.files.ply import write_ply

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from difix3d.evaluate import VariantResult
-from difix3d.pictures import write_comparison
+from difix3d.report.pictures import write_comparison
+from difix3d.report.results import VariantResult
 from splat_recon.evaluate import Evaluation
 from support.hostile_names import HOSTILE, files_outside
 from support.posed_scenes import orbit_scene

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from difix3d.errors import InputError
-from difix3d.run_folder import RunFolder
-from difix3d.scene_task import RunOutcome, SceneTask
-from difix3d.scenes_queue import is_finished, run_queue, scene_folders, scene_tasks
-from difix3d.settings import RunSettings
+from difix3d.queue.scene_task import RunOutcome, SceneTask
+from difix3d.queue.scenes import is_finished, run_queue, scene_folders, scene_tasks
+from difix3d.run.run_folder import RunFolder
+from difix3d.run.settings import RunSettings
 from splat_recon.io.colmap import write_scene
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 
@@ -64,8 +64,8 @@ def test_a_queue_begins_without_what_only_its_runs_need(folder: Path, done: Path
     code = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from difix3d.scenes_queue import run_queue, scene_tasks\n"
-        "from difix3d.settings import RunSettings\n"
+        "from difix3d.queue.scenes import run_queue, scene_tasks\n"
+        "from difix3d.run.settings import RunSettings\n"
         f"settings = RunSettings.from_dict({SETTINGS.to_dict()!r})\n"
         f"tasks = scene_tasks(Path({str(folder)!r}), Path({str(done)!r}), settings)\n"
         "finished = [task for task in tasks if task.name != 'b']\n"

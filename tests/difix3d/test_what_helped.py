@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from difix3d.config import ProgressiveConfig
-from difix3d.evaluate import VariantResult
-from difix3d.report import RunFacts
-from difix3d.settings import RunSettings
-from difix3d.what_helped import FROM_POINTS, WITH_STEREO, what_helped
+from difix3d.loop.config import ProgressiveConfig
+from difix3d.report.page import RunFacts
+from difix3d.report.results import VariantResult
+from difix3d.report.what_helped import FROM_POINTS, WITH_STEREO, what_helped
+from difix3d.run.settings import RunSettings
 from difix_model.gate.verdict import FixVerdict
 from splat_recon.config import TrainConfig
 from splat_recon.evaluate import Evaluation

@@ -16,9 +16,9 @@ from difix3d.errors import InputError
 from difix3d_enhance_app.cli import VIEW, EnhanceCommand, ViewCommand
 
 if TYPE_CHECKING:
-    from difix3d.enhance_config import EnhanceConfig
-    from difix3d.enhance_run import Enhancement
-    from difix3d.live.config import LiveConfig
+    from difix3d.enhance.config import EnhanceConfig
+    from difix3d.enhance.run import Enhancement
+    from difix3d.viewer.config import LiveConfig
 
 PHASES = {"fix": "Fixing", "compare": "Side by side"}
 """What the phases are called on the screen."""
@@ -69,7 +69,7 @@ def _view(config: LiveConfig) -> int:
     with _stoppable():
         try:
             with console.status("Loading the splat and the network"):
-                from difix3d.live.page import LivePage
+                from difix3d.viewer.page import LivePage
 
                 page = LivePage(config)
             with page:
@@ -86,7 +86,7 @@ def _opened(config: EnhanceConfig) -> Enhancement:
 
     with Console(stderr=True).status("Loading the network"):
         # Here, after everything that can be said without it, torch is loaded.
-        from difix3d.enhance_run import Enhancement
+        from difix3d.enhance.run import Enhancement
 
         return Enhancement(config)
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import tyro
 
-from difix3d.enhance_config import EnhanceConfig
-from difix3d.live.config import LiveConfig
+from difix3d.enhance.config import EnhanceConfig
+from difix3d.viewer.config import LiveConfig
 
 VIEW = "view"
 """The word after which the flags are those of the live page."""

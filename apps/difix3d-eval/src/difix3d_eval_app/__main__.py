@@ -81,7 +81,7 @@ def _tables(out: Path, name: str, contents: list[dict[str, Any]]) -> int:
 
 
 def _ablation(command: Ablation) -> int:
-    from difix3d.scenes_queue import check_scene
+    from difix3d.queue.scenes import check_scene
 
     if command.run.scene is not None:
         check_scene(Path(command.run.scene))

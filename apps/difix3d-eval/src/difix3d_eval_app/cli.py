@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from difix3d.settings import RunSettings
+from difix3d.run.settings import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import tyro
 
 from difix3d.errors import InputError
-from difix3d.run_folder import RunFolder, newest_run, numbered
-from difix3d.scenes_queue import check_scene
-from difix3d.settings import RunSettings
+from difix3d.queue.scenes import check_scene
+from difix3d.run.run_folder import RunFolder, newest_run, numbered
+from difix3d.run.settings import RunSettings
 from difix3d_train_app.cli import TrainCommand
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def _run(command: TrainCommand) -> int:
     print(f"{'Resuming' if command.resume else 'Writing to'} {folder.path}", flush=True)
 
     # Here, after everything that can be said without it, torch is loaded.
-    from difix3d.experiment import Experiment
+    from difix3d.run.experiment import Experiment
 
     experiment = Experiment(settings, folder, resume=command.resume)
     with _signals() as received:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from difix3d.settings import RunSettings
+from difix3d.run.settings import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)

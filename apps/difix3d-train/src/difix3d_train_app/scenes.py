@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difix3d.errors import InputError
-from difix3d.scenes_queue import run_queue, scene_tasks
+from difix3d.queue.scenes import run_queue, scene_tasks
 
 if TYPE_CHECKING:
-    from difix3d.scene_task import RunOutcome
+    from difix3d.queue.scene_task import RunOutcome
     from difix3d_train_app.cli import TrainCommand
 
 DONE, SOME_FAILED = 0, 1

@@ -7,49 +7,49 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from difix3d.config import ProgressiveConfig, released_config
     from difix3d.distillation import Distillation
     from difix3d.distillation_config import DistillationConfig
-    from difix3d.enhance import EnhancedRenderer, nearest_views
+    from difix3d.enhance.renderer import EnhancedRenderer, nearest_views
     from difix3d.errors import InputError
-    from difix3d.experiment import Experiment, Progress
     from difix3d.fixers.batches import RenderedView, fixed_views
     from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
     from difix3d.fixers.difix import DifixFixer
     from difix3d.fixers.ensemble import EnsembleFixer
     from difix3d.fixers.identity import IdentityFixer
     from difix3d.fixers.opening import open_fixer
-    from difix3d.novel_views import NovelView, NovelViews
-    from difix3d.progressive import ProgressiveTrainer
-    from difix3d.run_folder import RunFolder
-    from difix3d.settings import RunSettings
-    from difix3d.targets import target_poses
+    from difix3d.loop.config import ProgressiveConfig, released_config
+    from difix3d.loop.novel_views import NovelView, NovelViews
+    from difix3d.loop.progressive import ProgressiveTrainer
+    from difix3d.loop.targets import target_poses
+    from difix3d.run.experiment import Experiment, Progress
+    from difix3d.run.run_folder import RunFolder
+    from difix3d.run.settings import RunSettings
 
 _SUBMODULES = {
     "DifixFixer": "fixers.difix",
     "Distillation": "distillation",
     "DistillationConfig": "distillation_config",
-    "EnhancedRenderer": "enhance",
+    "EnhancedRenderer": "enhance.renderer",
     "EnsembleFixer": "fixers.ensemble",
-    "Experiment": "experiment",
+    "Experiment": "run.experiment",
     "FixRequest": "fixers.contract",
     "FixResult": "fixers.contract",
     "IdentityFixer": "fixers.identity",
     "InputError": "errors",
-    "NovelView": "novel_views",
-    "NovelViews": "novel_views",
-    "Progress": "experiment",
-    "ProgressiveConfig": "config",
-    "ProgressiveTrainer": "progressive",
+    "NovelView": "loop.novel_views",
+    "NovelViews": "loop.novel_views",
+    "Progress": "run.experiment",
+    "ProgressiveConfig": "loop.config",
+    "ProgressiveTrainer": "loop.progressive",
     "RenderedView": "fixers.batches",
-    "RunFolder": "run_folder",
-    "RunSettings": "settings",
+    "RunFolder": "run.run_folder",
+    "RunSettings": "run.settings",
     "ViewFixer": "fixers.contract",
     "fixed_views": "fixers.batches",
-    "nearest_views": "enhance",
+    "nearest_views": "enhance.renderer",
     "open_fixer": "fixers.opening",
-    "released_config": "config",
-    "target_poses": "targets",
+    "released_config": "loop.config",
+    "target_poses": "loop.targets",
 }
 """Where each public name lives; it is imported when it is first used."""
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from difix3d import checkpoint
 from difix3d.ensemble import EnsembleView, ensemble_view
 from difix3d.errors import InputError
 from difix3d.fixers.batches import RenderedView, fixed_views
 from difix3d.fixers.contract import resident
 from difix3d.fixers.ensemble import EnsembleFixer
-from difix3d.novel_views import NovelView, NovelViews
+from difix3d.loop import checkpoint
+from difix3d.loop.novel_views import NovelView, NovelViews
 from difix_model.references.poses import ranked_poses
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture

@@ -6,8 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from difix3d.config import MixtureConfig
-from difix3d.target_config import SpreadTargets, Targets
+from difix3d.loop.config import MixtureConfig
+from difix3d.loop.target_config import SpreadTargets, Targets
 from splat_recon.config import TrainConfig
 
 SEED_STRIDE = 1000

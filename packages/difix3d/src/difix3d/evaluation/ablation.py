@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from difix3d.enhance import EnhancedRenderer
+from difix3d.enhance.renderer import EnhancedRenderer
 from difix3d.errors import InputError, as_input_error
 from difix3d.evaluation.consistency import consistency
-from difix3d.experiment import Experiment
 from difix3d.fixers.opening import open_fixer
-from difix3d.run_folder import RunFolder
-from difix3d.run_scene import load_scene
-from difix3d.scene_task import SceneTask
-from difix3d.scenes_queue import is_finished
-from difix3d.settings import RunSettings, fixer_config
-from difix3d.targets import path_poses
+from difix3d.loop.targets import path_poses
+from difix3d.queue.scene_task import SceneTask
+from difix3d.queue.scenes import is_finished
+from difix3d.run.experiment import Experiment
+from difix3d.run.run_folder import RunFolder
+from difix3d.run.scene import load_scene
+from difix3d.run.settings import RunSettings, fixer_config
 from splat_recon.drawable import DrawableSplats
 from splat_recon.io.images import to_u8
 

@@ -1,0 +1,1 @@
+"""Films of any splat, fixed at render time (Difix3D+)."""

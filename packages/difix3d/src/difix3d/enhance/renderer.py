@@ -1,0 +1,65 @@
+"""Fixing rendered views with the nearest captured photos, once more on what is shown (Difix3D+)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from difix3d.fixers.batches import RenderedView, fixed_views
+from difix3d.fixers.contract import FixedView, ViewFixer
+from difix3d.loop.surface_points import Render
+from difix_model.gate.verdict import FixVerdict
+from difix_model.references.poses import nearest_poses
+from splat_recon.scene.scene import View
+from splat_render.cameras import Camera
+
+
+def nearest_views(
+    captured: Sequence[View],
+    T_world_cam: Float64[np.ndarray, "n 4 4"],
+    *,
+    extent: float,
+    rotation_weight: float = 1.0,
+) -> tuple[View, ...]:
+    """For every pose the captured view that is nearest to it."""
+    T_world_captured = np.stack([view.camera.T_world_cam for view in captured])
+    nearest: Int64[np.ndarray, " n"] = nearest_poses(
+        T_world_cam, T_world_captured, extent=extent, rotation_weight=rotation_weight
+    )
+    return tuple(captured[index] for index in nearest)
+
+
+class EnhancedRenderer:
+    """Renders and fixes in one call: Difix3D+, the fixer at render time.
+
+    Args:
+        render: From a camera to what the splat shows there, for example of a splat's trainer.
+        fixer: What fixes.
+        captured: The views that references are taken from.
+        extent: The scene's extent in world units.
+    """
+
+    def __init__(self, render: Render, fixer: ViewFixer, captured: Sequence[View], *, extent: float) -> None:
+        self.render = render
+        self.fixer = fixer
+        self.captured = tuple(captured)
+        self.extent = extent
+        self.verdicts: list[FixVerdict] = []
+        """What became of each call's fix, in order."""
+
+    def fix(self, cameras: Sequence[Camera], *, batch_size: int = 1) -> list[FixedView]:
+        """The fixed renders of cameras."""
+        poses = np.stack([camera.T_world_cam for camera in cameras])
+        references = nearest_views(self.captured, poses, extent=self.extent)
+        rendered = [
+            RenderedView.of(camera, self.render(camera), (nearest,))
+            for camera, nearest in zip(cameras, references, strict=True)
+        ]
+        return list(fixed_views(self.fixer, rendered, batch_size=batch_size))
+
+    def __call__(self, camera: Camera) -> Float[Tensor, "h w 3"]:
+        """The fixed render of a camera, sRGB in [0, 1]."""
+        (fixed,) = self.fix([camera])
+        self.verdicts.append(fixed.verdict)
+        return fixed.rgb

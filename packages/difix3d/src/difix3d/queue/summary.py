@@ -1,0 +1,142 @@
+"""What came of many scenes: one JSON file and one page with a row for each."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from difix3d.errors import as_input_error
+from difix3d.queue.scene_task import RunOutcome, SceneTask
+from difix3d.report.variants import VARIANTS
+from difix3d.run.fixing_time import TIME_FILE
+from output_files import write_text_whole
+from splat_recon.pages.html_page import filled, settings_table
+
+SUMMARY = "summary.json"
+PAGE = "summary.html"
+
+MAX_SAID = 200
+"""Characters of an error on the page; all of it is in the JSON file."""
+
+_TEMPLATE = Path(__file__).with_name("summary.html")
+
+
+def write_summary(out: Path, tasks: Sequence[SceneTask], outcomes: Mapping[str, RunOutcome]) -> dict[str, Any]:
+    """Write both files, whole or not at all, from what the runs' folders hold now.
+
+    Args:
+        out: Folder of the queue.
+        tasks: All scenes.
+        outcomes: How it went with those that are done in this call.
+
+    Returns:
+        The content of the JSON file.
+
+    Raises:
+        InputError: A file cannot be written.
+    """
+    rows = [_row(task, outcomes.get(task.name)) for task in tasks]
+    content = {
+        "num_scenes": len(rows),
+        "num_finished": sum(row["state"] == "finished" for row in rows),
+        "num_failed": sum(row["state"] == "failed" for row in rows),
+        "means": _means(rows),
+        "scenes": rows,
+    }
+    with as_input_error():
+        write_text_whole(out / SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
+        write_text_whole(out / PAGE, _page(content, tasks))
+    return content
+
+
+def _row(task: SceneTask, outcome: RunOutcome | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": task.name, "folder": task.folder.name, "state": "waiting", "error": None}
+    metrics = task.folder / "metrics.json"
+    if outcome is not None and outcome.error is not None:
+        row |= {"state": "failed", "error": outcome.error}
+    elif metrics.is_file() and (task.folder / "report.html").is_file():
+        values = json.loads(metrics.read_text(encoding="utf-8"))
+        variants = {
+            name: {key: scores.get(key) for key in ("psnr", "ssim", "lpips", "flip")}
+            for name, scores in values["variants"].items()
+        }
+        row |= {"state": "finished", "best_variant": values["best_variant"], "variants": variants}
+        row["fixing_share"] = _fixing_share(task.folder / TIME_FILE)
+    elif (task.folder / "config.json").is_file():
+        row["state"] = "unfinished"
+    return row
+
+
+def _fixing_share(path: Path) -> float | None:
+    if not path.is_file():
+        return None
+    return float(json.loads(path.read_text(encoding="utf-8"))["fixing_share"])
+
+
+def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Mean scores over the finished scenes, each scene weighing the same; LPIPS only where every scene has it."""
+    finished = [row["variants"] for row in rows if row["state"] == "finished"]
+    means: dict[str, dict[str, float]] = {}
+    for name in VARIANTS:
+        for key in ("psnr", "ssim", "lpips", "flip"):
+            values = [variants[name].get(key) for variants in finished if name in variants]
+            if values and len(values) == len(finished) and None not in values:
+                means.setdefault(name, {})[key] = sum(values) / len(values)
+    return means
+
+
+def _page(content: Mapping[str, Any], tasks: Sequence[SceneTask]) -> str:
+    settings = {name: value for name, value in tasks[0].settings.to_dict().items() if name != "scene"}
+    parts = {
+        "title": "Difix3D: many scenes",
+        "verdict": html.escape(_verdict(content)),
+        "table": _table(content),
+        "settings": settings_table(settings),
+    }
+    return filled(_TEMPLATE, parts)
+
+
+def _verdict(content: Mapping[str, Any]) -> str:
+    total, finished, failed = content["num_scenes"], content["num_finished"], content["num_failed"]
+    sentence = f"{finished} of {total} scenes are finished" + (f", {failed} failed" if failed else "") + "."
+    means = content["means"]
+    if "plain" in means and "loop" in means:
+        gain = means["loop"]["psnr"] - means["plain"]["psnr"]
+        finished_rows = [row["variants"] for row in content["scenes"] if row["state"] == "finished"]
+        wins = sum(row["loop"]["psnr"] > row["plain"]["psnr"] for row in finished_rows)
+        sentence += (
+            f" In the mean the loop is at {means['loop']['psnr']:.2f} dB, {gain:+.2f} dB against plain training, and "
+            f"ahead in {wins} of {finished}."
+        )
+    return sentence
+
+
+def _table(content: Mapping[str, Any]) -> str:
+    heads = ("scene", *(f"{words} (dB)" for words in VARIANTS.values()), "loop against plain", "fixing")
+    rows = [_table_row(row) for row in content["scenes"]]
+    means = content["means"]
+    if means and content["num_finished"] > 1:
+        rows.append(_cells("<b>mean</b>", {name: means.get(name) for name in VARIANTS}, None))
+    return f'<table class="numbers"><tr>{"".join(f"<th>{head}</th>" for head in heads)}</tr>{"".join(rows)}</table>'
+
+
+def _table_row(row: Mapping[str, Any]) -> str:
+    name = html.escape(row["name"])
+    if row["state"] != "finished":
+        said = f"{row['state']}: {row['error']}" if row["error"] else row["state"]
+        said = said if len(said) <= MAX_SAID else f"{said[:MAX_SAID]} ..."
+        return f'<tr><td>{name}</td><td colspan={len(VARIANTS) + 2} class="said">{html.escape(said)}</td></tr>'
+    link = f'<a href="{html.escape(row["folder"])}/report.html">{name}</a>'
+    return _cells(link, row["variants"], row["fixing_share"])
+
+
+def _cells(name: str, variants: Mapping[str, Any], share: float | None) -> str:
+    psnrs = [variants.get(variant) for variant in VARIANTS]
+    cells = [name, *("&ndash;" if scores is None else f"{scores['psnr']:.2f}" for scores in psnrs)]
+    difference = variants["loop"]["psnr"] - variants["plain"]["psnr"]
+    cells.append(f'<span class="{"gain" if difference >= 0 else "loss"}">{difference:+.2f} dB</span>')
+    cells.append("&ndash;" if share is None else f"{share:.1%}")
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

@@ -1,0 +1,1 @@
+"""What a run shows: results, curves, pictures, the film and the page."""

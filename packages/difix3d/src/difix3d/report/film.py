@@ -1,0 +1,87 @@
+"""The film of a run: one splat beside another along a path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from difix3d.enhance.renderer import EnhancedRenderer
+from difix3d.fixers.contract import resident
+from difix3d.loop.targets import path_poses
+from difix3d.report.pictures import labeled_pair
+from media_files.video_writer import write_video
+from splat_recon.scene.downscale import limited_size
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
+    from difix3d.fixers.contract import ViewFixer
+    from difix3d.loop.surface_points import Render
+    from splat_recon.scene.scene import View
+    from splat_render.cameras import Camera
+
+
+VIDEO_FRAMES = 72
+VIDEO_FPS = 18
+VIDEO_SIZE = 640
+"""Four seconds along the captured views; longer side of each half in pixels."""
+
+
+def write_film(
+    path: Path,
+    plain: Render,
+    loop: Render,
+    *,
+    fixer: ViewFixer | None,
+    captured: Sequence[View],
+    extent: float,
+    batch_size: int,
+) -> Iterator[tuple[int, int]]:
+    """Write a film along the captured views, and yield how many frames are done, and of how many.
+
+    Args:
+        path: The file.
+        plain: Renders the splat of plain training, on the left.
+        loop: Renders the loop's, on the right.
+        fixer: What fixes the loop's renders; None shows them as they are.
+        captured: The views that references are taken from.
+        extent: The scene's extent in world units.
+        batch_size: Most frames that the fixer gets at a time.
+    """
+    poses = path_poses(np.stack([view.camera.T_world_cam for view in captured]), VIDEO_FRAMES, extent=extent)
+    lens = captured[0].camera
+    lens = lens.resized(*limited_size(lens.width, lens.height, VIDEO_SIZE))
+    cameras = [lens.with_pose(T_world_cam) for T_world_cam in poses]
+    frames = []
+    for frame in _side_by_side(
+        plain, loop, cameras, fixer=fixer, captured=captured, extent=extent, batch_size=batch_size
+    ):
+        frames.append(frame)
+        yield len(frames), len(cameras)
+    write_video(path, frames, rate=VIDEO_FPS, even=True)
+
+
+def _side_by_side(
+    plain: Render,
+    loop: Render,
+    cameras: Sequence[Camera],
+    *,
+    fixer: ViewFixer | None,
+    captured: Sequence[View],
+    extent: float,
+    batch_size: int,
+) -> Iterator[UInt8[np.ndarray, "h w2 3"]]:
+    for start in range(0, len(cameras), batch_size):
+        batch = cameras[start : start + batch_size]
+        if fixer is None:
+            right = [loop(camera).rgb.clamp(0, 1) for camera in batch]
+        else:
+            enhanced = EnhancedRenderer(loop, fixer, captured, extent=extent)
+            with resident(fixer):
+                right = [view.rgb for view in enhanced.fix(batch, batch_size=batch_size)]
+        labels = ("plain", "loop" if fixer is None else "loop + final fix")
+        for camera, picture in zip(batch, right, strict=True):
+            yield labeled_pair(plain(camera).rgb, picture, labels)

@@ -1,0 +1,78 @@
+"""What the live page of a splat and its fixes can be told; no torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from difix3d.enhance.config import SPLAT_SUFFIXES
+
+FixMode = Literal["off", "on", "side-by-side"]
+"""What the page shows: renders, fixes as soon as they are ready, or both."""
+
+MODES: tuple[FixMode, ...] = get_args(FixMode)
+
+GateName = Literal["auto", "checkpoint", "off"]
+"""Which gate says how much of a fix is believed."""
+
+GATES: tuple[GateName, ...] = get_args(GateName)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiveConfig:
+    """Look at a splat in the browser, as it is and fixed."""
+
+    input: Path
+    """The splat (.ply, .compressed.ply, .spz, .splat), in the world of the scene's cameras."""
+
+    scene: Path | None = None
+    """The captured photos, of which the nearest by pose is the reference: a COLMAP folder (images/ and sparse/0/), or a
+    folder with images/ and transforms.json. None: no references."""
+
+    cameras: Path | None = None
+    """Cameras to show on the page, which begins at the first: a COLMAP folder, transforms.json or cameras.json. None:
+    those of the scene."""
+
+    fix: FixMode = "side-by-side"
+    """What the page shows to begin with: off (as rendered), on, or side-by-side. The page can change it."""
+
+    num_references: int = 1
+    """References per picture, nearest first; 0 for none."""
+
+    model: str = "default"
+    """Weights: default (those that come with the project), a checkpoint's folder, a file or a hub name."""
+
+    base: str | None = None
+    """Only for a .pkl of the released trainer: what it was trained from, as a folder or hub name."""
+
+    gate: GateName = "auto"
+    """How much of a fix is believed: auto keeps good renders, checkpoint takes the gate that the weights bring, off
+    believes everything. The page can change it."""
+
+    strength: float = 1.0
+    """Share of the fix, in [0, 1]."""
+
+    max_size: int | None = None
+    """Longer side of a picture in pixels, in [128, 2048]; the page can change it. None: 1024 on a GPU, 512 on a CPU."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to render and to fix."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on: this machine's own, unless told otherwise."""
+
+    port: int = 8080
+    """Port to listen on; the next free one where it is taken."""
+
+    def __post_init__(self) -> None:
+        if self.input.suffix.lower() not in SPLAT_SUFFIXES:
+            raise ValueError(f"input must be a splat ({', '.join(SPLAT_SUFFIXES)}), got {self.input}")
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"strength must be in [0, 1], got {self.strength}")
+        if self.num_references < 0:
+            raise ValueError(f"num_references must be at least 0, got {self.num_references}")
+        if self.max_size is not None and not 128 <= self.max_size <= 2048:
+            raise ValueError(f"max_size must be in [128, 2048], got {self.max_size}")
+        if not 1 <= self.port <= 65535:
+            raise ValueError(f"port must be in [1, 65535], got {self.port}")

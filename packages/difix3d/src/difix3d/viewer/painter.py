@@ -1,0 +1,109 @@
+"""Which picture a page gets: the render at once, the fix when it is ready."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from difix3d.viewer.config import MODES, FixMode
+from difix3d.viewer.fixes import Fixed, LiveFixes, Seen
+from difix3d.viewer.pictures import bar_height, half_camera, side_by_side
+from splat_recon.pages.view_requests import SHOWN, Asked, Render, rendered_picture
+from splat_render.cameras import Camera
+
+
+class FixPainter:
+    """Shows renders while a page moves, and their fixes where it rests.
+
+    Args:
+        fixes: Where they are made.
+        mode: What is shown to begin with.
+        say: Told a line about the newest picture.
+        clock: Seconds from some point in time on.
+    """
+
+    def __init__(
+        self,
+        fixes: LiveFixes,
+        *,
+        mode: FixMode = "side-by-side",
+        say: Callable[[str], None] = lambda text: None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._fixes = fixes
+        self._mode = mode
+        self.say = say
+        self._clock = clock
+
+    @property
+    def mode(self) -> str:
+        """One of `MODES`."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+        self._mode = mode
+        self._fixes.forget()
+
+    def forget(self, client_id: int) -> None:
+        """A page was closed."""
+        self._fixes.forget(client_id)
+
+    def paint(self, asked: Asked, render: Render) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture that a page gets now; one that stands still is handed on to be fixed."""
+        mode = self._mode
+        if asked.shown != SHOWN[0] or mode == "off":
+            self._fixes.forget(asked.client_id)
+            seen = self._rendered(asked.camera, render, asked.shown)
+            self.say(f"{_size(seen)}; render {seen.render_ms:.0f} ms")
+            return seen.rgb_u8
+        halves = mode == "side-by-side"
+        camera = half_camera(asked.camera) if halves else asked.camera
+        fixed = self._fixes.found(asked.client_id, camera)
+        seen = self._fixes.wanted(asked.client_id, camera) if fixed is None else fixed.seen
+        if seen is None:
+            seen = self._rendered(camera, render, asked.shown)
+            if asked.is_full:
+                self._fixes.want(asked.client_id, seen)
+            else:
+                self._fixes.forget(asked.client_id)
+        self.say(_line(seen, fixed, is_full=asked.is_full))
+        right = seen.rgb_u8 if fixed is None or fixed.rgb_u8 is None else fixed.rgb_u8
+        if not halves:
+            return right
+        labels = (f"as rendered, {seen.render_ms:.0f} ms", _state(fixed, is_full=asked.is_full))
+        return side_by_side(seen.rgb_u8, right, labels, bar_height(asked.camera.height))
+
+    def _rendered(self, camera: Camera, render: Render, shown: str) -> Seen:
+        start = self._clock()
+        # Taking the picture off the device waits until it is rendered.
+        rgb_u8 = rendered_picture(render(camera), shown)
+        return Seen(camera=camera, rgb_u8=rgb_u8, render_ms=1000 * (self._clock() - start))
+
+
+def _state(fixed: Fixed | None, *, is_full: bool) -> str:
+    if fixed is None:
+        return "fixing: still as rendered" if is_full else "moving: as rendered"
+    if fixed.rgb_u8 is None:
+        return "no fix: as rendered"
+    return f"fixed, {fixed.fix_ms:.0f} ms{'' if fixed.change else ': nothing changed'}"
+
+
+def _size(seen: Seen) -> str:
+    return f"{seen.camera.width} x {seen.camera.height} pixels"
+
+
+def _line(seen: Seen, fixed: Fixed | None, *, is_full: bool) -> str:
+    """About a picture, in Markdown."""
+    begun = f"{_size(seen)}; render {seen.render_ms:.0f} ms"
+    if fixed is None:
+        return f"{begun}; {'fixing ...' if is_full else 'moving'}"
+    if fixed.rgb_u8 is None:
+        return f"{begun}; **no fix**: {fixed.failure}"
+    references = f"reference {', '.join(fixed.references)}" if fixed.references else "no reference"
+    return f"{begun}; **fix {fixed.fix_ms:.0f} ms**; {references}; mean change {fixed.change:.2f} of 255"
