@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from splat_recon.optim import GaussianOptimizer
 from splat_recon.per_photo.parts import ViewParts, photo_poses
 from splat_recon.per_photo.poses import PoseChange
 from splat_recon.scene.scene import Scene
+from splat_recon.threads import one_torch_thread
 from splat_recon.training_checks import check_device, check_sizes, image_sizes, shared_cap
 from splat_recon.views.identity import check_same_views, views_identity
 from splat_recon.views.mixture import ViewMixture
@@ -179,8 +181,9 @@ class SplatTrainer:
         Raises:
             DivergedError: The loss is not finite; nothing was changed by that step.
         """
-        while self.step < step:
-            self._train_step()
+        with one_torch_thread() if self.device == "cpu" else nullcontext():
+            while self.step < step:
+                self._train_step()
 
     def render(self, camera: Camera) -> RenderOutput:
         """This process's Gaussians over the configured background, without gradients, at the current SH degree."""

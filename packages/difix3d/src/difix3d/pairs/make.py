@@ -7,12 +7,10 @@ import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from difix3d.errors import InputError, as_input_error
@@ -30,6 +28,7 @@ from difix_model.formats.durable import flush
 from difix_model.pairs import PairRecord, read_pairs, write_pairs
 from output_files import check_inputs_kept, check_links, output_names, write_text_whole
 from splat_recon.scene.scene import Scene
+from splat_recon.threads import one_torch_thread
 
 __all__ = [
     "MAKERS",
@@ -133,7 +132,7 @@ def make_scene_pairs(source: SceneSource, out: Path, config: PairsConfig) -> lis
     """
     folder = out / source.name
     check_places([source], out)
-    with as_input_error(), _one_torch_thread():
+    with as_input_error(), one_torch_thread():
         if not is_finished(out, source.name):
             partial = out / f".{source.name}{PARTIAL}{socket.gethostname()}-{os.getpid()}"
             try:
@@ -186,16 +185,6 @@ def _check_settings(path: Path, settings: dict[str, Any]) -> None:
             f"{path.parent} holds pairs made with other settings ({', '.join(differing)}): choose another folder or "
             "delete it"
         )
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _write_scene(source: SceneSource, folder: Path, config: PairsConfig) -> None:
