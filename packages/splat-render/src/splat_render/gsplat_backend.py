@@ -83,6 +83,9 @@ class GsplatRasterizer:
             RuntimeError: If it does not; the message holds the reason.
         """
         check_gsplat(device)
+        if config.sparse_grad:
+            # gsplat makes sparse tensors without saying that nobody need check them, of which torch warns.
+            torch.sparse.check_sparse_tensor_invariants.disable()
         self.config = config
 
     def __call__(
