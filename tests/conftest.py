@@ -46,6 +46,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "gpu" in item.keywords:
+            # On a machine with a GPU, libraries may warn of things that no test has seen here: shown, but no error.
+            item.add_marker(pytest.mark.filterwarnings("default"))
     if config.getoption("--run-slow"):
         return
     skip = pytest.mark.skip(reason="slow: run with --run-slow")

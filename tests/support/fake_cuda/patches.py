@@ -114,6 +114,12 @@ def replaced(
 
             replace(_wrapper, "_make_lazy_cuda_func", kernel)
             replace(_wrapper, "_make_lazy_cuda_obj", lambda name: name)
+        if find_spec("splat_render") is not None:
+            from splat_render import gsplat_backend, gsplat_build
+
+            replace(gsplat_build, "ensure_compiled", lambda: None)
+            gsplat_backend._probe.cache_clear()
+            stack.callback(gsplat_backend._probe.cache_clear)
         for function in _subclasses(torch.autograd.Function):
             package = function.__module__.split(".")[0]
             if package in ("gsplat", *OURS) and "backward" in vars(function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,19 +11,26 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from splat_render import gsplat_build
 from splat_render.cameras import Camera
+from splat_render.errors import InputError
 from splat_render.gaussians import Gaussians
 from splat_render.output import RenderBatch, RenderOutput, RenderStats, SharedRenderOutput
 from splat_render.rasterizer import DEFAULT_CONFIG, RenderConfig, check_request
 
 _ADVICE = (
-    "gsplat compiles its CUDA code at the first call, which needs a CUDA toolkit (nvcc on PATH) that matches "
-    "torch.version.cuda and a C++ compiler; or pass device='cpu'."
+    "gsplat compiles its CUDA code when it is first used, which needs a C++ compiler and a CUDA compiler that fits "
+    f"torch, which {gsplat_build.EXTRA} installs; or pass device='cpu'."
 )
 
 
+@functools.cache
 def _probe(device: str) -> None:
-    """Render one Gaussian at 16 x 16, so that a broken installation shows here and not in the middle of training."""
+    """Render one Gaussian at 16 x 16, so that a broken installation shows here and not in the middle of training.
+
+    Once per process: it waits for the device.
+    """
+    gsplat_build.ensure_compiled()
     from gsplat import rasterization
 
     one = torch.ones(1, device=device)
@@ -44,7 +52,7 @@ def _probe(device: str) -> None:
 
 
 def check_gsplat(device: str) -> None:
-    """Make sure that gsplat can render on a CUDA device.
+    """Make sure that gsplat can render on a CUDA device; the first time it may have to be compiled.
 
     Raises:
         RuntimeError: If it cannot; the message and the chained exception hold the reason.
@@ -66,6 +74,8 @@ def real_reason(error: BaseException) -> str:
     compiling fails with an OSError, gsplat goes on to load the file that was never built and reports only that it
     is missing; the first exception is then the context of the last.
     """
+    if isinstance(error, InputError):
+        return str(error)
     if isinstance(error, AttributeError) and "NoneType" in str(error):
         return "it found no CUDA toolkit, so its CUDA code is not compiled"
     while (earlier := error.__cause__ or error.__context__) is not None:
