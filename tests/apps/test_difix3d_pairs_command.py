@@ -55,7 +55,7 @@ def test_a_failing_scene_is_listed_and_the_exit_code_is_one(tmp_path: Path, caps
     arguments = ["--scenes", str(tmp_path / "empty"), "--generated", "1", "--out", str(tmp_path / "out"), *QUICK]
     assert main(arguments) == 1
     printed = capsys.readouterr()
-    assert printed.err.startswith("failed: empty: ")
+    assert "\nfailed: empty: " in printed.err
     assert "Traceback" not in printed.err
     assert len(read_pairs(tmp_path / "out" / "pairs.json")) == 13
     assert list(json.loads((tmp_path / "out" / "card.json").read_text(encoding="utf-8"))["failed"]) == ["empty"]

@@ -83,7 +83,6 @@ def test_bad_input_is_told_in_a_sentence(pairs: Path, tmp_path: Path, capsys: py
         ([*broken, "--out", "o", *RUN], "image_0.png"),
         ([*fine, "--out", str(tmp_path / "file" / "out"), *RUN], "cannot write to"),
         ([*fine, "--out", "o", "--preset", "huge"], "no preset 'huge'"),
-        ([*fine, "--out", "o"], "--model"),
         ([*fine, "--out", "o", "--model", "a", "--base", "b"], "--base"),
         ([*fine, "--out", "o", *RUN, "--lora-rank", "4"], "--lora-rank takes effect only with --base"),
         ([*fine, "--out", "o", "--model", "default", "--lora-rank", "2"], "--lora-rank takes effect only with --base"),
@@ -94,7 +93,7 @@ def test_bad_input_is_told_in_a_sentence(pairs: Path, tmp_path: Path, capsys: py
         ),
         ([*fine, "--out", "o", *RUN, "--resume"], "no checkpoint to continue from"),
         (["run", "--pairs", str(tmp_path / "absent.json"), "--out", "o", *RUN], "absent.json"),
-        (["eval", "--pairs", str(good), "--split", "train", "--max-samples", "0"], "max_samples"),
+        (["eval", "--pairs", str(good), "--split", "train", "--max-samples", "0"], "--max-samples"),
         (["eval", "--pairs", str(good), "--model", str(tmp_path / "absent")], "absent"),
         (
             [*fine, "--out", str(tmp_path / "none"), *RUN[2:], "--model", "no/such/weights"],

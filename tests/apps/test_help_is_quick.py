@@ -8,13 +8,14 @@ import sys
 import pytest
 
 COMMANDS = {
-    "difix_fix": ["--input", "--out", "--reference", "--model", "convert", "serve"],
+    "difix_fix": ["--input", "--out", "--reference", "--model", "convert", "serve", "--help all"],
     "difix_train_app": ["run"],
     "splat_recon_app": ["train", "eval", "render", "export", "sfm", "convert"],
-    "difix3d_train_app": ["--scene", "--out", "--fixer", "--max-steps", "--resume"],
+    "difix3d_train_app": ["--scene", "--out", "--fixer", "--max-steps", "--resume", "--help all"],
     "difix3d_pairs_app": ["--out"],
     "difix3d_eval_app": ["score", "compare", "ablation"],
-    "diffsplat_app": ["generate", "download"],
+    "diffsplat_app": ["generate", "download", "train"],
+    "sparsefusion_app": ["reconstruct"],
     "difix3d_enhance_app": ["--input", "--scene", "--out", "--resume", "view"],
 }
 

@@ -336,21 +336,6 @@ def test_a_signal_while_scoring_is_told_and_resumed(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize(("number", "heard"), [(signal.SIGHUP, []), (signal.SIGINT, [signal.SIGINT])])
-def test_what_nohup_ignores_stays_ignored_but_not_what_a_script_ignores(number: int, heard: list[int]):
-    from splat_recon_app import signals
-
-    before = signal.signal(number, signal.SIG_IGN)
-    try:
-        with signals.raised(), signals.collected() as received:
-            signal.raise_signal(number)
-            assert received == heard
-        assert signal.getsignal(number) is signal.SIG_IGN
-    finally:
-        signal.signal(number, before)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_signal_saves_and_leaves_a_run_that_resumes(scene_folder: Path, tmp_path: Path):
     out = tmp_path / "run"
     argv = _train(scene_folder, out)

@@ -25,7 +25,8 @@ PROCESS = """
     from splat_render.output import SharedRenderOutput
     from splat_render.gaussians import Gaussians
     from splat_render.rasterizer import make_rasterizer
-    from splat_recon_app.__main__ import parse
+    import tyro
+    from splat_recon_app.cli import Train
     from splat_recon_app.train_shared import train_with
 
     class StandIn:
@@ -41,7 +42,7 @@ PROCESS = """
 
     engine.SharedGsplatRasterizer = StandIn
     torch.set_num_threads(1)
-    sys.exit(train_with(parse(sys.argv[1:]), World.from_environment(), device="cpu", backend="gloo"))
+    sys.exit(train_with(tyro.cli(Train, args=sys.argv[2:]), World.from_environment(), device="cpu", backend="gloo"))
 """
 
 

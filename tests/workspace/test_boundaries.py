@@ -23,6 +23,7 @@ KINDS = ("packages", "apps", "recipes")
 
 ALLOWED_FIRST_PARTY = {
     "output_files": set(),
+    "commands": {"output_files"},
     "media_files": set(),
     "train_runs": {"output_files"},
     "splat_render": {"output_files"},
@@ -33,20 +34,21 @@ ALLOWED_FIRST_PARTY = {
     "difix3d": {"media_files", "difix_model", "splat_recon", "splat_render", "output_files"},
     "diffsplat": {"media_files", "splat_render", "synthetic_objects", "train_runs"},
     "sparsefusion": {"media_files", "output_files", "splat_render", "synthetic_objects"},
-    "sparsefusion_app": {"sparsefusion", "output_files"},
-    "difix_fix": {"difix_model"},
-    "difix_train_app": {"difix_train", "output_files"},
-    "splat_recon_app": {"splat_recon", "splat_render", "output_files"},
-    "difix3d_train_app": {"difix3d"},
-    "difix3d_pairs_app": {"difix3d"},
-    "difix3d_enhance_app": {"difix3d"},
-    "difix3d_eval_app": {"difix3d", "output_files"},
+    "sparsefusion_app": {"commands", "sparsefusion", "output_files"},
+    "difix_fix": {"commands", "difix_model"},
+    "difix_train_app": {"commands", "difix_train", "output_files"},
+    "splat_recon_app": {"commands", "splat_recon", "splat_render", "output_files"},
+    "difix3d_train_app": {"commands", "difix3d"},
+    "difix3d_pairs_app": {"commands", "difix3d"},
+    "difix3d_enhance_app": {"commands", "difix3d"},
+    "difix3d_eval_app": {"commands", "difix3d", "output_files"},
     "embedded_weights": {"difix_model", "train_runs", "output_files"},
-    "diffsplat_app": {"diffsplat", "splat_render", "train_runs"},
+    "diffsplat_app": {"commands", "diffsplat", "splat_render", "train_runs"},
     "diffsplat_small": {"diffsplat", "synthetic_objects", "train_runs"},
 }
 
 FORBIDDEN_THIRD_PARTY = {
+    "commands": {"torch", "numba", "diffusers", "transformers", "gsplat", "pycolmap"},
     "media_files": {"torch", "numba", "pycolmap", "tyro", "rich"},
     "train_runs": {"diffusers", "transformers", "tyro", "rich", "gsplat", "pycolmap"},
     "splat_render": {"pycolmap", "av", "diffusers", "transformers", "accelerate", "tyro", "rich"},

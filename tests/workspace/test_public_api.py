@@ -10,6 +10,7 @@ import pytest
 
 LIBRARIES = [
     "output_files",
+    "commands",
     "media_files",
     "train_runs",
     "splat_render",

@@ -5,23 +5,16 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-COMMANDS = {
-    "generate": "diffsplat_app.generate",
-    "download": "diffsplat_app.download",
-    "train": "diffsplat_app.train",
+from commands import verb_of
+
+DISTRIBUTION = "diffsplat-app"
+
+VERBS = {
+    "generate": "Write splats, turntables and contact sheets for prompts, images or control maps.",
+    "download": "Fetch published weights into the hub's cache, or say what would be fetched.",
+    "train": "Train gsrecon, gsvae or a denoiser on generated objects.",
 }
-"""Commands and the modules whose `main` runs them; only the one that is asked for is imported."""
-
-USAGE = """usage: diffsplat COMMAND [options]
-
-Text or one image to a 3D Gaussian splat.
-
-  generate   write splats, turntables and contact sheets for prompts, images or control maps
-  download   fetch published weights into the hub's cache, or say what would be fetched
-  train      train gsrecon, gsvae or a denoiser on generated objects
-
-Each answers --help.
-"""
+"""What each verb does; the module of its name, whose `main` runs it, is imported when it is asked for."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,14 +23,14 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: The command line after the command's name; None takes it from the process.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or given[0] in ("-h", "--help"):
-        print(USAGE, end="")
-        return 0 if given else 2
-    if given[0] not in COMMANDS:
-        print(f"error: {given[0]!r} is no command: take one of {', '.join(COMMANDS)}", file=sys.stderr)
-        return 2
-    return import_module(COMMANDS[given[0]]).main(given[1:])
+    verb, given = verb_of(
+        VERBS,
+        arguments,
+        prog="diffsplat",
+        distribution=DISTRIBUTION,
+        description="Text or one image to a 3D Gaussian splat.",
+    )
+    return import_module(f"diffsplat_app.{verb}").main(given)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
+from commands import outcome_of, parse
 from diffsplat.errors import InputError
 
 
@@ -37,15 +36,15 @@ class DownloadSettings:
 
 def main(arguments: list[str]) -> int:
     """Fetch, and print where it lies."""
-    settings = tyro.cli(
-        DownloadSettings, args=arguments, prog="diffsplat download", config=(tyro.conf.FlagCreatePairsOff,)
+    settings = parse(DownloadSettings, arguments, prog="diffsplat download", distribution="diffsplat-app")
+    return outcome_of(
+        partial(_download, settings),
     )
-    try:
-        for place in downloaded(settings):
-            print(place)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+
+
+def _download(settings: DownloadSettings) -> int:
+    for place in downloaded(settings):
+        print(place)
     return 0
 
 

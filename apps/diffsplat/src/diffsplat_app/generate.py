@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
+from commands import Device, Groups, ended, outcome_of, parse
+from commands.help import parameters_of
 from diffsplat.config import GenerationConfig
 from diffsplat.errors import InputError, first_problems
 
@@ -89,7 +92,7 @@ class GenerateSettings:
     batch_size: int = 1
     """Objects to generate at a time. Results depend on it by rounding only."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where to compute; auto takes CUDA if it is there."""
 
     precision: Literal["float32", "float16", "bfloat16"] | None = None
@@ -106,6 +109,23 @@ class GenerateSettings:
     """Give each object the seed that follows the one before it; otherwise all have the same."""
 
 
+GROUPS: Groups = {
+    "what matters": ("out", "prompt", "image", "model", "formats", "turntable", "seed", "overwrite"),
+    "what is generated": (
+        "prompts",
+        "remove_background",
+        "control",
+        "control_image",
+        "estimate_elevation",
+        "batch_size",
+        "seed_per_object",
+    ),
+    "weights": ("which", "base", "vae", "iteration", "without_t5"),
+    "files": ("min_opacity", "num_frames", "size"),
+    "hardware": ("device", "precision", "offload"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One object to make."""
@@ -118,17 +138,14 @@ class Job:
 
 def main(arguments: list[str]) -> int:
     """Generate, show progress and print what was written."""
-    settings = tyro.cli(
-        GenerateSettings, args=arguments, prog="diffsplat generate", config=(tyro.conf.FlagCreatePairsOff,)
+    settings = parse(
+        GenerateSettings, arguments, prog="diffsplat generate", distribution="diffsplat-app", groups=GROUPS
     )
-    try:
-        return generate(settings)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on with the objects that are missing", file=sys.stderr)
-        return 130
+    return outcome_of(
+        partial(generate, settings),
+        stopped="stopped; the same command goes on with the objects that are missing",
+        parameters=parameters_of(GenerateSettings),
+    )
 
 
 def jobs_of(settings: GenerateSettings) -> list[Job]:
@@ -236,11 +253,11 @@ def generate(settings: GenerateSettings) -> int:
 
         maps = as_control(control, size, name=str(settings.control_image))
     import torch
-    from rich.console import Console
-    from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("objects", total=len(wanted))
+    from commands.progress import progress_bar
+
+    with progress_bar() as progress:
+        bar = progress.add_task("Generating", total=len(wanted), note="")
         for start in range(0, len(wanted), settings.batch_size):
             batch = wanted[start : start + settings.batch_size]
             images = None
@@ -259,7 +276,10 @@ def generate(settings: GenerateSettings) -> int:
             for job, splat in zip(batch, splats, strict=True):
                 write_object(folder(job), splat, output, parameters(job))
                 progress.advance(bar)
-    print(folder(wanted[0]) if len(jobs) == 1 else settings.out)
+    made = folder(wanted[0])
+    splat = next(iter(sorted(path for path in made.iterdir() if path.suffix in (".ply", ".spz", ".splat"))), None)
+    following = () if splat is None else ("splat-recon", "export", "--splat", splat, "--to", made / "scene.html")
+    ended(made if len(jobs) == 1 else settings.out, *following)
     return 0
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import tyro
-
+from commands import ended, outcome_of, parse, verb_of
 from diffsplat.errors import InputError
 from diffsplat.training.config import (
     DenoiserTrainConfig,
@@ -17,7 +17,6 @@ from diffsplat.training.config import (
     GSReconTrainConfig,
     GSVAETrainConfig,
 )
-from train_runs import InputError as RunError
 from train_runs import LoopConfig, NonFiniteLossError, RunFolder
 
 if TYPE_CHECKING:
@@ -145,39 +144,42 @@ class DenoiserRun:
     """How it is trained."""
 
 
-Run = (
-    Annotated[GSReconRun, tyro.conf.subcommand("gsrecon")]
-    | Annotated[GSVAERun, tyro.conf.subcommand("gsvae")]
-    | Annotated[DenoiserRun, tyro.conf.subcommand("denoiser")]
-)
+KINDS: dict[str, Any] = {"gsrecon": GSReconRun, "gsvae": GSVAERun, "denoiser": DenoiserRun}
+"""What can be trained, and with which flags."""
 
 
 def main(arguments: list[str]) -> int:
     """Train, show progress and print where the model lies."""
-    run: Any = tyro.cli(Run, args=arguments, prog="diffsplat train", config=(tyro.conf.FlagCreatePairsOff,))  # type: ignore[arg-type]
+    verb, given = verb_of(
+        KINDS,
+        arguments,
+        prog="diffsplat train",
+        distribution="diffsplat-app",
+        description="Train the parts of DiffSplat on generated objects, in runs that can be killed anywhere.",
+    )
+    run = parse(KINDS[verb], given, prog=f"diffsplat train {verb}", distribution="diffsplat-app")
+    return outcome_of(
+        partial(_train, run),
+        failed=NonFiniteLossError,
+        stopped="stopped; --resume goes on from the last checkpoint",
+    )
+
+
+def _train(run: Any) -> int:
     from train_runs import Loop
 
-    try:
-        RunFolder(run.out).open(resume=run.resume)
-        task = {GSReconRun: gsrecon_task, GSVAERun: gsvae_task, DenoiserRun: denoiser_task}[type(run)](run)
-        loop = Loop(task, run.out, run.loop, settings=run)
-        _trained(loop)
-    except (InputError, RunError, NonFiniteLossError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; --resume goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    print(run.out / "model")
+    RunFolder(run.out).open(resume=run.resume)
+    task = {GSReconRun: gsrecon_task, GSVAERun: gsvae_task, DenoiserRun: denoiser_task}[type(run)](run)
+    _trained(Loop(task, run.out, run.loop, settings=run))
+    ended(run.out / "model")
     return 0
 
 
 def _trained(loop: Loop) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
+    from commands.progress import progress_bar
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("steps", total=loop.config.max_steps, completed=loop.step)
+    with progress_bar() as progress:
+        bar = progress.add_task("Training", total=loop.config.max_steps, completed=loop.step, note="")
         while not loop.done:
             loop.train_until(loop.step + 10)
             progress.update(bar, completed=loop.step)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+from commands import verb_of
+
 COMMANDS = {"fix": "difix_fix.fix", "convert": "difix_fix.convert", "serve": "difix_fix.serve"}
 """Commands and the modules whose `main` runs them; only the one that is asked for is imported."""
 
-DEFAULT_COMMAND = "fix"
+DISTRIBUTION = "difix-fix-app"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,8 +19,9 @@ def main(arguments: list[str] | None = None) -> int:
     Args:
         arguments: The command line after the command's name; None takes it from the process.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    name = given.pop(0) if given and given[0] in COMMANDS else DEFAULT_COMMAND
+    name, given = verb_of(
+        COMMANDS, arguments, prog="difix-fix", distribution=DISTRIBUTION, description="", default="fix"
+    )
     return import_module(COMMANDS[name]).main(given)
 
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from commands import FixerFlags
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FixSettings:
+
+@dataclass(frozen=True, kw_only=True)
+class FixSettings(FixerFlags):
     """Fix a render, a folder of renders, or a video."""
 
     input: Path
@@ -35,22 +37,8 @@ class FixSettings:
     reference_cameras: Path | None = None
     """Cameras of the photos, in the same world. By default those beside the photos, otherwise those of the images."""
 
-    model: str = "default"
-    """Weights: "default" (those that come with the project), a checkpoint folder, a folder in the published layout, a
-    hub id such as nvidia/difix_ref, or a model_<step>.pkl of the released trainer. Weights carry their own licenses."""
-
-    base: str | None = None
-    """Only for a .pkl: what it was trained from, as a folder or hub id (stabilityai/sd-turbo for the released ones)."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to run; auto takes CUDA if it is there."""
-
     strength: float = 1.0
     """Share of the fix, in [0, 1]; below 1 the result is blended with the input."""
-
-    gate: Literal["auto", "checkpoint", "off"] = "auto"
-    """How much of a fix is believed: auto keeps good renders and lets through what changes bad ones; checkpoint takes
-    the gate that the weights bring, if any; off believes everything."""
 
     mask: Path | None = None
     """Where images may be changed: a gray image, or a folder with one of each image's name; white for yes."""

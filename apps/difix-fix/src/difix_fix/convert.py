@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
-from difix_model.errors import InputError
+from commands import ended, outcome_of, parse
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,22 +51,16 @@ def main(arguments: list[str]) -> int:
     Args:
         arguments: The command line after `difix-fix convert`.
     """
-    settings = tyro.cli(
-        ConvertSettings, args=arguments, prog="difix-fix convert", config=(tyro.conf.FlagCreatePairsOff,)
+    settings = parse(ConvertSettings, arguments, prog="difix-fix convert", distribution="difix-fix-app")
+    return outcome_of(
+        partial(_convert, settings),
     )
-    try:
-        _convert(settings)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(settings.out)
-    return 0
 
 
-def _convert(settings: ConvertSettings) -> None:
-    from rich.console import Console
+def _convert(settings: ConvertSettings) -> int:
+    from commands.progress import console
 
-    with Console(stderr=True).status(f"Converting {settings.source}"):
+    with console.status(f"Converting {settings.source}"):
         # Here, after everything that can be said without it, torch is loaded.
         from difix_model.formats.conversion import convert_checkpoint
 
@@ -82,3 +74,8 @@ def _convert(settings: ConvertSettings) -> None:
             uses_reference=settings.uses_reference,
             dtype=settings.dtype,
         )
+    if settings.to == "pkl":
+        ended(settings.out)
+    else:
+        ended(settings.out, "difix-fix", "serve", "--model", settings.out, extra="serve")
+    return 0

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 
-import tyro
-
+from commands import Groups, outcome_of, parse
 from difix_fix.cli import FixSettings
-from difix_fix.images import fix_images, refuse_options_for_images
-from difix_fix.sequence import fix_sequence, treats_as_sequence
-from difix_model.errors import InputError
 
 DESCRIPTION = """Fix a render, a folder of renders, or a video.
 
 Other commands: "difix-fix convert" turns weights into another format, "difix-fix serve" opens a local page to try
 fixing in a browser; each answers --help."""
+
+GROUPS: Groups = {
+    "what matters": ("input", "out", "reference", "model", "gate", "strength", "resume"),
+    "references": ("reference_by", "num_references", "cameras", "reference_cameras"),
+    "where images may be changed": ("mask", "alpha", "write_mask"),
+    "videos and consecutive frames": ("steady", "previous_view", "fps"),
+    "weights and hardware": ("base", "device", "batch_size", "skip_broken"),
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -23,18 +27,22 @@ def main(arguments: list[str]) -> int:
     Args:
         arguments: The command line after `difix-fix` or `difix-fix fix`.
     """
-    try:
-        settings = tyro.cli(
-            FixSettings,
-            args=arguments,
-            prog="difix-fix",
-            description=DESCRIPTION,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-        if treats_as_sequence(settings):
-            refuse_options_for_images(settings)
-            return fix_sequence(settings)
-        return fix_images(settings)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    settings = parse(
+        FixSettings,
+        arguments,
+        prog="difix-fix",
+        distribution="difix-fix-app",
+        groups=GROUPS,
+        description=DESCRIPTION,
+    )
+    return outcome_of(partial(_fix, settings), stopped="Stopped before an image was finished.")
+
+
+def _fix(settings: FixSettings) -> int:
+    from difix_fix.images import fix_images, refuse_options_for_images
+    from difix_fix.sequence import fix_sequence, treats_as_sequence
+
+    if treats_as_sequence(settings):
+        refuse_options_for_images(settings)
+        return fix_sequence(settings)
+    return fix_images(settings)

@@ -6,14 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from commands import exit_code
 from difix_fix.cli import FixSettings
 from difix_fix.reference_flags import reference_config, say_what_was_chosen
 from difix_model.errors import InputError, first_problems
 from difix_model.jobs.files import FixJob, plan_job
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from difix_model.pipeline import DifixPipeline
 
 IMAGES_ONLY = ("mask", "alpha", "write_mask", "skip_broken")
@@ -51,16 +50,13 @@ def fix_images(settings: FixSettings) -> int:
         print(f"{len(job.finished)} images are finished already.", file=sys.stderr)
     say_what_was_chosen(job.choice, job.choice_output)
     finished = [len(job.finished)]
-    from difix_fix.stopping import stoppable
-
-    with stoppable() as stopped:
-        try:
-            if job.inputs:
-                _run(settings, job, finished)
-        except KeyboardInterrupt:
-            total = len(job.inputs) + len(job.finished)
-            print(f"Stopped: {finished[0]} of {total} images are finished. Go on with --resume.", file=sys.stderr)
-            return 128 + stopped()
+    try:
+        if job.inputs:
+            _run(settings, job, finished)
+    except KeyboardInterrupt as interrupt:
+        total = len(job.inputs) + len(job.finished)
+        print(f"Stopped: {finished[0]} of {total} images are finished. Go on with --resume.", file=sys.stderr)
+        return exit_code(interrupt)
     print(_written(settings, job))
     if job.skipped:
         print(f"error: {len(job.skipped)} left out: {first_problems(job.skipped)}", file=sys.stderr)
@@ -69,29 +65,21 @@ def fix_images(settings: FixSettings) -> int:
 
 
 def _run(settings: FixSettings, job: FixJob, finished: list[int]) -> None:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from commands.progress import progress_bar
 
-    console = Console(stderr=True)
-    pipeline = _opened(settings, console)
+    pipeline = _opened(settings)
     from difix_model.jobs.fix_files import run_job
 
-    columns = (TextColumn("Fixing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bars:
-        task = bars.add_task("fixing", total=finished[0] + len(job.inputs), completed=finished[0])
+    with progress_bar() as bars:
+        task = bars.add_task("Fixing", note="", total=finished[0] + len(job.inputs), completed=finished[0])
         for count in run_job(job, pipeline, strength=settings.strength):
             finished[0] += count
             bars.advance(task, count)
 
 
-def _opened(settings: FixSettings, console: Console) -> DifixPipeline:
+def _opened(settings: FixSettings) -> DifixPipeline:
+    from commands.progress import console
+
     with console.status("Loading the network"):
         # Here, after everything that can be said without it, torch is loaded.
         from difix_model.opening import FixerConfig, open_pipeline

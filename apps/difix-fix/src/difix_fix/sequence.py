@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from commands import exit_code
 from difix_fix.cli import FixSettings
 from difix_fix.reference_flags import reference_config, say_what_was_chosen
-from difix_fix.stopping import stoppable
 from difix_model.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,13 +41,12 @@ def fix_sequence(settings: FixSettings) -> int:
     )
     say_what_was_chosen(job.choice, job.choice_output)
     run: VideoRun | None = None
-    with stoppable() as stopped:
-        try:
-            run = _opened(settings, job)
-            _run(run)
-        except KeyboardInterrupt:
-            print(_after_a_stop(run, job), file=sys.stderr)
-            return 128 + stopped()
+    try:
+        run = _opened(settings, job)
+        _run(run)
+    except KeyboardInterrupt as interrupt:
+        print(_after_a_stop(run, job), file=sys.stderr)
+        return exit_code(interrupt)
     if run.said:
         print(f"note: {run.said}", file=sys.stderr)
     print(job.out)
@@ -55,9 +54,9 @@ def fix_sequence(settings: FixSettings) -> int:
 
 
 def _opened(settings: FixSettings, job: VideoJob) -> VideoRun:
-    from rich.console import Console
+    from commands.progress import console
 
-    with Console(stderr=True).status("Loading the network"):
+    with console.status("Loading the network"):
         # Here, after everything that can be said without it, torch is loaded.
         from difix_model.opening import FixerConfig, open_pipeline
         from difix_model.video.fix import VideoRun
@@ -79,19 +78,10 @@ def _opened(settings: FixSettings, job: VideoJob) -> VideoRun:
 
 
 def _run(run: VideoRun) -> None:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from commands.progress import progress_bar
 
-    columns = (TextColumn("Fixing"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        task = bars.add_task("fixing", total=run.num_frames, completed=run.num_resumed)
+    with progress_bar() as bars:
+        task = bars.add_task("Fixing", note="", total=run.num_frames, completed=run.num_resumed)
         with run:
             for finished in run:
                 bars.advance(task, finished)

@@ -9,11 +9,11 @@ import sys
 import tempfile
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import tyro
-
+from commands import FixerFlags, outcome_of, parse
 from difix_model.errors import InputError
 
 LOCAL_HOST = "127.0.0.1"
@@ -21,8 +21,8 @@ LOCAL_HOST = "127.0.0.1"
 MISSING_EXTRA = "the page needs Gradio: run it as uv run --extra serve difix-fix serve"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ServeSettings:
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(FixerFlags):
     """Open a local page: choose a render and photos, press a button, compare before and after, download.
 
     The page answers this machine only, fetches nothing from the internet, and keeps nothing when it ends.
@@ -33,18 +33,6 @@ class ServeSettings:
 
     host: str = LOCAL_HOST
     """Address to listen on. Anyone who can reach an address other than the default can use the page."""
-
-    model: str = "default"
-    """Weights, as for fixing."""
-
-    base: str | None = None
-    """Only for a .pkl: what it was trained from."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to run; auto takes CUDA if it is there."""
-
-    gate: Literal["auto", "checkpoint", "off"] = "auto"
-    """How much of a fix is believed, as for fixing."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.port <= 65535:
@@ -57,12 +45,15 @@ def main(arguments: list[str]) -> int:
     Args:
         arguments: The command line after `difix-fix serve`.
     """
-    settings = tyro.cli(ServeSettings, args=arguments, prog="difix-fix serve", config=(tyro.conf.FlagCreatePairsOff,))
+    settings = parse(ServeSettings, arguments, prog="difix-fix serve", distribution="difix-fix-app")
+    return outcome_of(
+        partial(_served, settings),
+    )
+
+
+def _served(settings: ServeSettings) -> int:
     try:
         _serve(settings)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         # Before the page was open.
         print("Stopped.", file=sys.stderr)
@@ -77,9 +68,9 @@ def _serve(settings: ServeSettings) -> None:
             import gradio
         except ImportError as error:
             raise InputError(MISSING_EXTRA) from error
-        from rich.console import Console
+        from commands.progress import console
 
-        with Console(stderr=True).status("Loading the network"):
+        with console.status("Loading the network"):
             from difix_fix.page import LocalOnly, make_page, page_style
             from difix_model.opening import FixerConfig, open_pipeline
 

@@ -2,33 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Any
 
-import tyro
-
+from commands import Groups
 from difix_train.settings import EvalSettings, ExportSettings, LoraSettings, RunSettings
 
-RunCommand = Annotated[
-    RunSettings,
-    tyro.conf.subcommand("run", description="Train a Difix network from pairs of degraded and clean images."),
-]
-LoraCommand = Annotated[
-    LoraSettings,
-    tyro.conf.subcommand(
-        "lora",
-        description="Fine-tune by adapters, in bfloat16 with recomputed activations: for one 24 GB GPU.",
+DISTRIBUTION = "difix-train-app"
+
+DESCRIPTION = "Train a Difix network from pairs of degraded and clean images, measure it, and write it for others."
+
+VERBS = {
+    "run": "Train a Difix network from pairs of degraded and clean images.",
+    "lora": "Fine-tune by adapters, in bfloat16 with recomputed activations: for one 24 GB GPU.",
+    "eval": "Measure a network on pairs: before, and after with the right, a wrong and no reference.",
+    "export": "Write a run's network as our folder, in the published layout or as .pkl.",
+}
+"""What each verb does."""
+
+KINDS: dict[str, Any] = {"run": RunSettings, "lora": LoraSettings, "eval": EvalSettings, "export": ExportSettings}
+"""The flags of each verb."""
+
+TRAINING_GROUPS: Groups = {
+    "what matters": (
+        "pairs",
+        "out",
+        "model",
+        "max_steps",
+        "batch_size",
+        "height",
+        "width",
+        "learning_rate",
+        "resume",
     ),
-]
-EvalCommand = Annotated[
-    EvalSettings,
-    tyro.conf.subcommand(
-        "eval", description="Measure a network on pairs: before, and after with the right, a wrong and no reference."
+    "what is trained": (
+        "base",
+        "preset",
+        "lora_rank",
+        "reference_attention",
+        "unet_lora_rank",
+        "trainable",
+        "timestep",
+        "posterior_noise",
     ),
-]
-ExportCommand = Annotated[
-    ExportSettings,
-    tyro.conf.subcommand(
-        "export", description="Write a run's network as our folder, in the published layout or as .pkl."
+    "images": (
+        "framing",
+        "horizontal_flip_prob",
+        "vertical_flip_prob",
+        "drop_reference_prob",
+        "wrong_reference_prob",
+        "cache",
+        "num_workers",
     ),
-]
-Command = RunCommand | LoraCommand | EvalCommand | ExportCommand
+    "loss": (
+        "l2_weight",
+        "l1_weight",
+        "log_mse_weight",
+        "lpips_weight",
+        "gram_weight",
+        "gram_warmup_steps",
+        "gram_crop",
+        "gram_across_batch",
+        "views",
+        "clamp_before_loss",
+        "vgg16",
+        "missing_backbone",
+    ),
+}
+"""What `difix-train run --help` shows, and what `--help all` adds; the rest is about optimizer, run and hardware."""

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from types import FrameType
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
-import tyro
-
+from commands import ended, exit_code, outcome_of, parse
+from commands.help import parameters_of
+from difix3d.enhance.config import EnhanceConfig
 from difix3d.errors import InputError
-from difix3d_enhance_app.cli import VIEW, EnhanceCommand, ViewCommand
+from difix3d.viewer.config import LiveConfig
+from difix3d_enhance_app.cli import DISTRIBUTION, ENHANCE, ENHANCE_GROUPS, LOOK, VIEW
 
 if TYPE_CHECKING:
-    from difix3d.enhance.config import EnhanceConfig
+    from rich.progress import TaskID
+
     from difix3d.enhance.run import Enhancement
-    from difix3d.viewer.config import LiveConfig
 
 PHASES = {"fix": "Fixing", "compare": "Side by side"}
 """What the phases are called on the screen."""
@@ -27,64 +26,61 @@ PHASES = {"fix": "Fixing", "compare": "Side by side"}
 def main(arguments: list[str] | None = None) -> int:
     """Run `difix3d-enhance` and return its exit code: 0, 2 for bad input, 128 + signal when stopped."""
     given = sys.argv[1:] if arguments is None else arguments
-    flags = (tyro.conf.FlagCreatePairsOff,)
     # Without a verb the command enhances: a page is the other thing that it does.
     if given[:1] == [VIEW]:
-        page = tyro.cli(ViewCommand, args=given[1:], prog=f"difix3d-enhance {VIEW}", config=flags).config
-        run = functools.partial(_view, page)
-    else:
-        config = tyro.cli(EnhanceCommand, args=given, prog="difix3d-enhance", config=flags).config
-        run = functools.partial(_enhance, config)
-    try:
-        return run()
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        page = parse(LiveConfig, given[1:], prog=f"difix3d-enhance {VIEW}", distribution=DISTRIBUTION, description=LOOK)
+        return outcome_of(partial(_view, page), parameters=parameters_of(LiveConfig))
+    config = parse(
+        EnhanceConfig,
+        given,
+        prog="difix3d-enhance",
+        distribution=DISTRIBUTION,
+        groups=ENHANCE_GROUPS,
+        description=ENHANCE,
+    )
+    return outcome_of(partial(_enhance, config), parameters=parameters_of(EnhanceConfig))
 
 
 def _enhance(config: EnhanceConfig) -> int:
     if not config.input.exists():
         raise InputError(f"there is no {config.input}: give a splat, a folder of renders or a video")
-    with _stoppable() as received:
-        enhancement: Enhancement | None = None
-        try:
-            enhancement = _opened(config)
-            _say_references(enhancement)
-            _show(enhancement)
-        except KeyboardInterrupt:
-            print(_after_a_stop(enhancement), file=sys.stderr)
-            return 128 + (received[-1] if received else signal.SIGINT)
+    enhancement: Enhancement | None = None
+    try:
+        enhancement = _opened(config)
+        _say_references(enhancement)
+        _show(enhancement)
+    except KeyboardInterrupt as interrupt:
+        print(_after_a_stop(enhancement), file=sys.stderr)
+        return exit_code(interrupt)
     if enhancement.said:
         print(f"note: {enhancement.said}", file=sys.stderr)
     if config.side_by_side is not None:
         print(config.side_by_side)
-    print(enhancement.job.out)
+    ended(enhancement.job.out)
     return 0
 
 
 def _view(config: LiveConfig) -> int:
-    from rich.console import Console
+    from commands.progress import console
 
-    console = Console(stderr=True)
-    with _stoppable():
-        try:
-            with console.status("Loading the splat and the network"):
-                from difix3d.viewer.page import LivePage
+    try:
+        with console.status("Loading the splat and the network"):
+            from difix3d.viewer.page import LivePage
 
-                page = LivePage(config)
-            with page:
-                console.print(f"look at {page.url}; Ctrl-C ends it", soft_wrap=True)
-                print(page.url, flush=True)
-                page.serve()
-        except KeyboardInterrupt:
-            console.print("closed")
+            page = LivePage(config)
+        with page:
+            console.print(f"look at {page.url}; Ctrl-C ends it", soft_wrap=True)
+            print(page.url, flush=True)
+            page.serve()
+    except KeyboardInterrupt:
+        console.print("closed")
     return 0
 
 
 def _opened(config: EnhanceConfig) -> Enhancement:
-    from rich.console import Console
+    from commands.progress import console
 
-    with Console(stderr=True).status("Loading the network"):
+    with console.status("Loading the network"):
         # Here, after everything that can be said without it, torch is loaded.
         from difix3d.enhance.run import Enhancement
 
@@ -99,26 +95,13 @@ def _say_references(enhancement: Enhancement) -> None:
 
 
 def _show(enhancement: Enhancement) -> None:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TaskID,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from commands.progress import progress_bar
 
-    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     tasks: dict[str, TaskID] = {}
-    with (
-        Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True)) as bars,
-        closing(enhancement.run()) as steps,
-    ):
+    with progress_bar() as bars, closing(enhancement.run()) as steps:
         for step in steps:
             if step.phase not in tasks:
-                tasks[step.phase] = bars.add_task(PHASES[step.phase], total=step.total)
+                tasks[step.phase] = bars.add_task(PHASES[step.phase], total=step.total, note="")
             bars.update(tasks[step.phase], completed=step.done, total=step.total)
 
 
@@ -129,28 +112,6 @@ def _after_a_stop(enhancement: Enhancement | None) -> str:
         kept = f"{enhancement.job.out} holds the first {enhancement.num_kept} frames"
         return f"Stopped: {kept}. Go on with the same command and --resume."
     return "Stopped. Go on with the same command and --resume."
-
-
-@contextmanager
-def _stoppable() -> Iterator[list[int]]:
-    """Let SIGTERM and Ctrl-C raise KeyboardInterrupt; the numbers of the signals are collected.
-
-    So does SIGINT where the command was started with it ignored, as scripts do in the background: who sends one means
-    it.
-    """
-    received: list[int] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        del frame
-        received.append(number)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for number, previous in before.items():
-            signal.signal(number, previous)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,24 @@
 """What `difix3d-enhance` understands."""
 
-from dataclasses import dataclass
+from commands import Groups
 
-import tyro
-
-from difix3d.enhance.config import EnhanceConfig
-from difix3d.viewer.config import LiveConfig
+DISTRIBUTION = "difix3d-enhance-app"
 
 VIEW = "view"
 """The word after which the flags are those of the live page."""
 
+ENHANCE = """Fix what a splat shows along a path, a folder of renders, or a video, with captured photos as references.
 
-@dataclass(frozen=True, kw_only=True)
-class EnhanceCommand:
-    """Fix what a splat shows along a path, a folder of renders, or a video, with the captured photos as references.
+Frames are rendered, fixed and written one after the other. To look at a splat live in the browser, with the fix off,
+on, or side by side: `difix3d-enhance view --help`."""
 
-    Frames are rendered, fixed and written one after the other. The last line is the path of what was written.
+ENHANCE_GROUPS: Groups = {
+    "what matters": ("input", "scene", "out", "model", "gate", "side_by_side", "max_size", "resume"),
+    "where the film of a splat goes": ("cameras", "path", "frames", "fps"),
+    "references": ("references", "num_references"),
+    "fixing and hardware": ("base", "strength", "steady", "previous_view", "batch_size", "device"),
+}
 
-    To look at a splat live in the browser, with the fix off, on, or side by side: `difix3d-enhance view --help`.
-    """
+LOOK = """Look at a splat in the browser, as rendered and fixed (extra viewer); Ctrl-C ends it.
 
-    config: tyro.conf.OmitArgPrefixes[EnhanceConfig]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ViewCommand:
-    """Look at a splat in the browser, as rendered and fixed (extra viewer); Ctrl-C ends it.
-
-    Renders follow the mouse; where the camera rests, the picture is fixed with the photo from nearest by.
-    """
-
-    config: tyro.conf.OmitArgPrefixes[LiveConfig]
+Renders follow the mouse; where the camera rests, the picture is fixed with the photo from nearest by."""

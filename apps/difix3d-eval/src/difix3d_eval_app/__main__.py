@@ -4,41 +4,46 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tyro
-
+from commands import outcome_of, parse, verb_of
+from commands.help import parameters_of
 from difix3d.errors import InputError
-from difix3d_eval_app.cli import Ablation, Command, Compare, Score
+from difix3d_eval_app.cli import VERBS, Ablation, Compare, Score
 from output_files import write_text_whole
+
+DISTRIBUTION = "difix3d-eval-app"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run `difix3d-eval` and return its exit code: 0, 2 for bad input, 130 when stopped."""
-    command: Any = tyro.cli(Command, args=arguments, prog="difix3d-eval", config=(tyro.conf.FlagCreatePairsOff,))  # type: ignore[call-overload]
-    try:
-        return {Score: _score, Compare: _compare, Ablation: _ablation}[type(command)](command)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
-        return 130
+    """Run `difix3d-eval` and return its exit code: 0, 2 for bad input, 128 + signal when stopped."""
+    verb, given = verb_of(
+        VERBS,
+        arguments,
+        prog="difix3d-eval",
+        distribution=DISTRIBUTION,
+        description="Scores that may be compared: of renders by a stated protocol, of several methods, of the "
+        "method's own parts.",
+    )
+    kind = VERBS[verb]
+    command = parse(kind, given, prog=f"difix3d-eval {verb}", distribution=DISTRIBUTION)
+    run = {"score": _score, "compare": _compare, "ablation": _ablation}[verb]
+    return outcome_of(partial(run, command), parameters=parameters_of(kind))
 
 
 def _score(command: Score) -> int:
     for folder in (command.renders, command.scenes):
         if not folder.is_dir():
             raise InputError(f"there is no folder {folder}")
-    from rich.console import Console
-
+    from commands.progress import console
     from difix3d.evaluation.protocol import load_protocol
     from difix3d.evaluation.scores import score_renders
 
     protocol = load_protocol(command.protocol)
     content: dict[str, Any] = {}
-    with Console(stderr=True).status("Scoring") as status:
+    with console.status("Scoring") as status:
         scored = score_renders(command.renders, command.scenes, protocol, method=command.method, masked=command.masked)
         for content in scored:
             status.update(f"Scoring: {len(content['scenes'])} of {len(content['identity']['scenes'])} scenes")
@@ -85,13 +90,11 @@ def _ablation(command: Ablation) -> int:
 
     if command.run.scene is not None:
         check_scene(Path(command.run.scene))
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
+    from commands.progress import progress_bar
     from difix3d.evaluation.ablation import ablation
     from difix3d.evaluation.pages import write_pages
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[note]}")) as bars:
+    with progress_bar(percent=True) as bars:
         tasks: dict[str, Any] = {}
         for name, progress in ablation(command.run, command.out, frames=command.frames, seeds=command.seeds):
             if name not in tasks:

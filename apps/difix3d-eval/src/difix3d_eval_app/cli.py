@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
@@ -62,8 +61,5 @@ class Ablation:
     """Frames along the captured views on which the consistency of each row is measured; 0 leaves it out."""
 
 
-Command = (
-    Annotated[Score, tyro.conf.subcommand("score")]
-    | Annotated[Compare, tyro.conf.subcommand("compare")]
-    | Annotated[Ablation, tyro.conf.subcommand("ablation")]
-)
+VERBS = {"score": Score, "compare": Compare, "ablation": Ablation}
+"""What each verb takes."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tyro
 
+from commands import Groups
 from difix3d.pairs.config import PairsConfig
 
 
@@ -63,3 +64,10 @@ class MergeCommand:
 
     out: Path
     """Folder for pairs.json and the card."""
+
+
+GROUPS: Groups = {
+    "what matters": ("out", "generated", "scenes", "strategies", "max_size", "max_steps", "num_processes", "seed"),
+    "scenes": ("first_seed", "num_views", "varied", "test_share", "test_scenes", "ray"),
+}
+"""What `--help` shows, and what `--help all` adds; the rest is about how pairs are degraded and left out."""

@@ -5,7 +5,16 @@ from pathlib import Path
 
 import tyro
 
+from commands import Groups
 from difix3d.run.settings import RunSettings
+
+DISTRIBUTION = "difix3d-train-app"
+
+GROUPS: Groups = {
+    "what matters": ("scene", "out", "max_steps", "max_size", "sparse", "fixer", "gate", "resume"),
+    "photos": ("split", "scenes", "num_processes", "ray", "image_memory"),
+}
+"""What `--help` shows; `--help all` adds the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,14 +7,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commands import DONE, FAILED, ended
 from difix3d.errors import InputError
 from difix3d.queue.scenes import run_queue, scene_tasks
 
 if TYPE_CHECKING:
     from difix3d.queue.scene_task import RunOutcome
     from difix3d_train_app.cli import TrainCommand
-
-DONE, SOME_FAILED = 0, 1
 
 
 def run_scenes(command: TrainCommand, received: list[int]) -> int:
@@ -44,16 +43,15 @@ def run_scenes(command: TrainCommand, received: list[int]) -> int:
         return 128 + (received[0] if received else 2)
     for name, reason in sorted(failed.items()):
         print(f"failed: {name}: {reason}", file=sys.stderr)
-    print(out / "summary.html")
-    return SOME_FAILED if failed else DONE
+    ended(out / "summary.html")
+    return FAILED if failed else DONE
 
 
 def _shown(command: TrainCommand, tasks: list[Any], out: Path, received: list[int]) -> list[RunOutcome]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from commands.progress import progress_bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=16), MofNCompleteColumn(), TimeElapsedColumn())
     outcomes: list[RunOutcome] = []
-    with Progress(*columns, TextColumn("{task.fields[note]}")) as bars:
+    with progress_bar() as bars:
         all_scenes = bars.add_task("Scenes", total=len(tasks), note="")
         current = bars.add_task("", total=1, note="", visible=False)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from commands import Device, Groups
+
 CPU_IMAGE_SIZE, CUDA_IMAGE_SIZE = 128, 256
 """Default side of the images, in pixels, where no networks are given; published networks take 256."""
 
@@ -77,7 +79,7 @@ class ReconstructSettings:
     seed: int = 0
     """Seed of everything random."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where to run; auto takes CUDA if it is there."""
 
     checkpoint_every: int = 50
@@ -121,3 +123,21 @@ class ReconstructSettings:
     def has_networks(self) -> bool:
         """Whether any network is named."""
         return self.model is not None or self.eft is not None
+
+
+GROUPS: Groups = {
+    "what matters": ("scene", "out", "views", "max_steps", "image_size", "resume"),
+    "data sets": ("dataset", "root", "category", "index", "inputs"),
+    "networks": ("eft", "vldm", "vae", "model", "eft_mode"),
+    "results and hardware": (
+        "render_size",
+        "samples",
+        "circle_frames",
+        "splat_resolution",
+        "seed",
+        "device",
+        "checkpoint_every",
+        "stop_at",
+    ),
+}
+"""What `--help` shows, and what `--help all` adds."""

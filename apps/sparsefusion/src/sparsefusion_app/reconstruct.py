@@ -7,9 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
+from commands import ended
+from commands.progress import console, progress_bar
 from output_files import check_inputs_kept, check_links, output_place, write_text_whole, written_whole
 from sparsefusion.config import DistillConfig, FieldConfig, ModelConfig
 from sparsefusion.errors import InputError
@@ -22,6 +21,8 @@ from sparsefusion_app.cli import (
 )
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from sparsefusion.checkpoints import SparseFusionModel
     from sparsefusion.data.colmap import WorldTransform
     from sparsefusion.data.sequence import ObjectSequence
@@ -64,12 +65,13 @@ def reconstruct(settings: ReconstructSettings) -> int:
     if settings.resume:
         _restore(distillation, settings.out / STATE)
     write_text_whole(output_place(settings.out, "config.json"), json.dumps(flags, indent=2) + "\n")
-    console = Console(stderr=True)
-    with _progress(console) as progress:
+    with progress_bar() as progress:
         _train(settings, distillation, progress)
         if settings.stop_at is None or distillation.step >= distillation.config.max_steps:
-            _write(settings, sequence, chosen, transform, distillation, progress, console)
-    print(settings.out / "report.html" if (settings.out / "report.html").is_file() else settings.out)
+            _write(settings, sequence, chosen, transform, distillation, progress)
+    report, splat = settings.out / "report.html", settings.out / "splat.ply"
+    following = ("splat-recon", "export", "--splat", splat, "--to", settings.out / "scene.html")
+    ended(report if report.is_file() else settings.out, *(following if splat.is_file() else ()))
     return 0
 
 
@@ -200,23 +202,11 @@ def _restore(distillation: Distillation, path: Path) -> None:
         raise InputError(f"{path} is not a checkpoint of this run: {str(error).splitlines()[0]}") from error
 
 
-def _progress(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-        console=console,
-    )
-
-
 def _train(settings: ReconstructSettings, distillation: Distillation, progress: Progress) -> None:
     last = distillation.config.max_steps
     if settings.stop_at is not None:
         last = min(last, settings.stop_at)
-    bar = progress.add_task("fit", total=last, completed=distillation.step)
+    bar = progress.add_task("Fitting", total=last, completed=distillation.step, note="")
     saved = distillation.step
     while distillation.step < last:
         mark = (distillation.step // settings.checkpoint_every + 1) * settings.checkpoint_every
@@ -241,7 +231,6 @@ def _write(
     transform: WorldTransform | None,
     distillation: Distillation,
     progress: Progress,
-    console: Console,
 ) -> None:
     from sparsefusion.results import Results
 

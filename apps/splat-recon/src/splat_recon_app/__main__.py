@@ -6,83 +6,58 @@ import faulthandler
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any
 
-from splat_recon_app import cli, data_flags, signals
+from commands import outcome_of, parse, verb_of
+from commands.help import parameters_of
+from splat_recon_app import cli, data_flags
 
-BAD_INPUT = 2
-"""Exit code for what the user can put right."""
+DISTRIBUTION = "splat-recon-app"
+
+VERBS: dict[str, Any] = {
+    "sfm": data_flags.Sfm,
+    "train": cli.Train,
+    "eval": cli.Eval,
+    "render": cli.Render,
+    "view": cli.View,
+    "export": cli.Export,
+    "convert": data_flags.Convert,
+}
+"""What each verb takes."""
+
+HOMES = {
+    "sfm": "sfm.sfm",
+    "train": "train.train",
+    "eval": "evaluation.evaluate",
+    "render": "render.render",
+    "view": "view.view",
+    "export": "export.export",
+    "convert": "scenes.convert",
+}
+"""Where each verb is done; only the one that is asked for is imported."""
 
 
-def parse(argv: Sequence[str] | None = None) -> cli.Command:
-    """The command that the arguments ask for; exits with usage help on bad ones."""
-    import tyro
-
-    return tyro.extras.subcommand_cli_from_dict(
-        {
-            "train": cli.Train,
-            "eval": cli.Eval,
-            "render": cli.Render,
-            "view": cli.View,
-            "export": cli.Export,
-            "sfm": data_flags.Sfm,
-            "convert": data_flags.Convert,
-        },
-        prog="splat-recon",
-        description="Photos to Gaussian splats.",
-        args=argv,
-    )
-
-
-def run(command: cli.Command) -> int:
+def run(verb: str, command: Any) -> int:
     """Run a command and return the exit code."""
     # Several OpenMP threads on small tensors cost more than they give; numba brings its own threads.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if isinstance(command, cli.Train):
-        from splat_recon_app.train import train
-
-        return train(command)
-    if isinstance(command, data_flags.Sfm):
-        from splat_recon_app.sfm import sfm
-
-        return sfm(command)
-    if isinstance(command, data_flags.Convert):
-        from splat_recon_app.scenes import convert
-
-        return convert(command)
-    if isinstance(command, cli.Render):
-        from splat_recon_app.render import render
-
-        return render(command)
-    if isinstance(command, cli.View):
-        from splat_recon_app.view import view
-
-        return view(command)
-    if isinstance(command, cli.Eval):
-        from splat_recon_app.evaluation import evaluate
-
-        return evaluate(command)
-    from splat_recon_app.export import export
-
-    return export(command)
+    module, function = HOMES[verb].split(".")
+    return getattr(import_module(f"splat_recon_app.{module}"), function)(command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the arguments and run; 0 on success, 2 on bad input, 128 and its number when stopped by a signal."""
-    command = parse(argv)
-    from splat_recon.errors import InputError
-
+    verb, given = verb_of(
+        VERBS, argv, prog="splat-recon", distribution=DISTRIBUTION, description="Photos to Gaussian splats."
+    )
+    kind = VERBS[verb]
+    command = parse(kind, given, prog=f"splat-recon {verb}", distribution=DISTRIBUTION, groups=cli.GROUPS.get(verb))
     # A crash in compiled code leaves its trace too, not an empty screen.
     if sys.stderr is sys.__stderr__:
         faulthandler.enable()
-    try:
-        with signals.raised():
-            return run(command)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt as interrupt:
-        print("stopped", file=sys.stderr)
-        return signals.exit_code(interrupt)
+    return outcome_of(partial(run, verb, command), stopped="stopped", parameters=parameters_of(kind))
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from commands import Device, Groups
 from splat_recon.config import MIN_GAUSSIANS
-from splat_recon_app.data_flags import Convert, SceneFlags, Sfm
+from splat_recon_app.data_flags import SceneFlags
 from splat_recon_app.training_flags import TrainingFlags
-
-Device = Literal["auto", "cpu", "cuda"]
 
 CPU_MAX_STEPS, CUDA_MAX_STEPS = 3000, 30_000
 """Default number of steps."""
@@ -257,4 +256,36 @@ class View:
         _check_at_least(self, 1, "port")
 
 
-Command = Train | Eval | Render | Export | View | Sfm | Convert
+GROUPS: dict[str, Groups] = {
+    "train": {
+        "what matters": ("scene", "out", "max_steps", "max_size", "sparse", "split", "preset", "resume"),
+        "photos": ("images", "model", "photo_memory", "photo_cache", "keep_undistorted"),
+        "how Gaussians are trained": (
+            "max_gaussians",
+            "sh_degree",
+            "antialiased",
+            "stereo",
+            "background",
+            "random_background",
+            "opacity_reg",
+            "scale_reg",
+            "dropout",
+            "refine_poses",
+            "appearance",
+            "depth_weight",
+            "batch_size",
+            "seed",
+        ),
+        "watching": ("viewer", "viewer_host", "viewer_port", "tensorboard", "eval_every"),
+        "checkpoints and hardware": (
+            "checkpoint_every",
+            "keep_checkpoints",
+            "stop_at",
+            "device",
+            "packed",
+            "sparse_grad",
+            "visible_adam",
+        ),
+    },
+}
+"""Of verbs with many flags: what `--help` shows, and what `--help all` adds."""

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commands.logs import logging_to
+from commands.progress import console, progress_bar
 from splat_recon import run_folder
 from splat_recon.errors import InputError
 from splat_recon.io.layouts import check_scene_folder
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
-from splat_recon_app.console import console, logging_to, progress_bar
 from splat_recon_app.data_flags import SceneFlags
 from splat_recon_app.scenes import read_scene_and_split, scene_of
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from commands.logs import logging_to
+from commands.progress import console
 from output_files import check_inputs_kept
 from splat_recon import run_folder
 from splat_recon.errors import InputError
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
-from splat_recon_app.console import console, logging_to
 
 
 def export(args: cli.Export) -> int:

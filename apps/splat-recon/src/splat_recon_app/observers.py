@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from commands.progress import console
 from splat_recon import run_folder
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
-from splat_recon_app.console import console
 
 if TYPE_CHECKING:
     from splat_recon.pages.tensorboard import TensorBoardLog

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from commands.progress import console
 from splat_recon import run_folder
 from splat_recon.run_folder import RunFolder
-from splat_recon_app.console import console
 
 if TYPE_CHECKING:
     from splat_recon.trainer import SplatTrainer

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from commands.logs import logging_to
+from commands.progress import console, progress_bar
 from splat_recon import run_folder
 from splat_recon.errors import InputError
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
-from splat_recon_app.console import console, logging_to, progress_bar
 
 if TYPE_CHECKING:
     from splat_recon.drawable import DrawableSplats

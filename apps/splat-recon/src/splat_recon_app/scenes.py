@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from commands.logs import logging_to
+from commands.progress import console
 from output_files import check_inputs_kept
 from splat_recon import run_folder
 from splat_recon.errors import InputError
 from splat_recon.io.layouts import check_scene_folder
-from splat_recon_app.console import console, logging_to
 from splat_recon_app.data_flags import AS_FOUND, Convert, SceneFlags
 
 if TYPE_CHECKING:

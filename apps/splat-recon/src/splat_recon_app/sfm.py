@@ -11,10 +11,11 @@ from contextlib import contextmanager
 
 from rich.status import Status
 
+from commands import exit_code
+from commands.logs import logging_to
+from commands.progress import console
 from splat_recon import run_folder
 from splat_recon.errors import InputError
-from splat_recon_app import signals
-from splat_recon_app.console import console, logging_to
 from splat_recon_app.data_flags import Sfm
 
 
@@ -31,7 +32,7 @@ def sfm(args: Sfm) -> int:
             found = reconstruct(args.images, args.out, args.config())
         except KeyboardInterrupt as interrupt:
             console.print("stopped: the same command goes on from here")
-            return _left(signals.exit_code(interrupt), COLMAP_THREAD)
+            return _left(exit_code(interrupt), COLMAP_THREAD)
     for line in summary(found):
         console.print(line, highlight=False)
     print(args.out)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from commands.progress import progress_bar
 from splat_recon.errors import InputError
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
-from splat_recon_app.console import progress_bar
 from splat_recon_app.scenes import read_scene_and_split
 
 if TYPE_CHECKING:

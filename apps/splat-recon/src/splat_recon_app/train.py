@@ -6,12 +6,14 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from commands import collected, exit_code
+from commands.logs import logging_to
+from commands.progress import console, progress_bar
 from splat_recon import run_folder
 from splat_recon.errors import DivergedError, InputError
 from splat_recon.io.layouts import check_scene_folder
 from splat_recon.run_folder import RunFolder
-from splat_recon_app import cli, presets, signals
-from splat_recon_app.console import console, logging_to, progress_bar
+from splat_recon_app import cli, presets
 from splat_recon_app.evaluation import score
 from splat_recon_app.observers import Observer, watching
 from splat_recon_app.refined_cameras import write_refined_cameras
@@ -51,7 +53,7 @@ def train(args: cli.Train) -> int:
             raise
         except KeyboardInterrupt as interrupt:
             if run.config.exists():
-                logger.info("ended by signal %d after the last checkpoint", signals.exit_code(interrupt) - 128)
+                logger.info("ended by signal %d after the last checkpoint", exit_code(interrupt) - 128)
                 console.print("ended after its last checkpoint: add --resume to the same command to go on")
             raise
 
@@ -128,7 +130,7 @@ def _train_until(
     saved_step = trainer.step
     # How many steps are taken at once changes no result.
     chunk = 1 if any(observer.every_step for observer in observers) else CHUNK
-    with signals.collected() as received, progress_bar() as bar:
+    with collected() as received, progress_bar() as bar:
         task = bar.add_task("training", total=stop_at, completed=min(trainer.step, stop_at), note="compiling")
         for observer in observers:
             observer.observe(trainer)

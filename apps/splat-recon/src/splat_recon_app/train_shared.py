@@ -9,11 +9,13 @@ import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+from commands import collected
+from commands.logs import logging_to
+from commands.progress import console
 from splat_recon import run_folder
 from splat_recon.errors import DivergedError, InputError
 from splat_recon.run_folder import RunFolder
-from splat_recon_app import cli, presets, signals
-from splat_recon_app.console import console, logging_to
+from splat_recon_app import cli, presets
 from splat_recon_app.evaluation import score
 from splat_recon_app.scenes import read_training_scene
 from splat_recon_app.stereo import keep_stereo, stereo_start
@@ -81,7 +83,7 @@ def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
         if stereo is not None:
             keep_stereo(run, stereo)
     stop_at = min(config.max_steps, args.stop_at or config.max_steps)
-    with signals.collected() as received:
+    with collected() as received:
         stopped = _train_until(trainer, run, stop_at, args, received)
     if stopped:
         if first:

@@ -259,11 +259,13 @@ def starting_point(settings: RunSettings, prompts: tuple[str, ...]) -> StartingP
 def _plain_starting_point(settings: RunSettings, prompts: tuple[str, ...]) -> StartingPoint:
     if settings.preset is not None:
         return start_from_preset(preset(settings.preset), prompts=prompts, seed=settings.config.seed)
-    if settings.model is not None:
+    if settings.model is not None or settings.base is None:
         return start_from_model(
-            settings.model, base=settings.base, prompts=prompts, reference_attention=settings.reference_attention
+            settings.model or "default",
+            base=settings.base,
+            prompts=prompts,
+            reference_attention=settings.reference_attention,
         )
-    assert settings.base is not None
     return start_from_base(
         settings.base,
         prompts=prompts,

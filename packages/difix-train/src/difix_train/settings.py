@@ -36,8 +36,8 @@ class RunSettings:
     """Run folder; everything is written there."""
 
     model: str | None = None
-    """Weights to continue from: a checkpoint folder, a folder or hub id in the published layout, or a published
-    trainer's .pkl (with --base)."""
+    """Weights to continue from: default (those that come with difix-model), a checkpoint folder, a folder or hub id in
+    the published layout, or a published trainer's .pkl (with --base). None: default, unless base or preset is given."""
 
     base: str | None = None
     """Folder or hub id of SD-Turbo. Alone: train Difix from it, as published; with a .pkl: what completes it."""
@@ -109,8 +109,6 @@ class RunSettings:
             preset(self.preset)
             if self.model is not None or self.base is not None:
                 raise InputError("a preset trains a fresh network: leave --model and --base out")
-        elif self.model is None and self.base is None:
-            raise InputError("nothing to train: give --model (weights to continue from), --base or --preset")
         if self.model is not None and self.base is not None and not self.model.endswith(".pkl"):
             raise InputError("--base goes with a .pkl or stands alone: leave --model or --base out")
         if self.lora_rank is not None and (self.base is None or self.model is not None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -46,6 +47,10 @@ def collected() -> Iterator[list[int]]:
 
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        # Signals are the main thread's.
+        yield
+        return
     # `nohup` means that a closed terminal does not end the command. An ignored SIGINT only says that a script started
     # it in the background; who sends one all the same means it.
     numbers = [number for number in STOPPING if number in ALWAYS or signal.getsignal(number) is not signal.SIG_IGN]
