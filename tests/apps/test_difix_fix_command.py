@@ -49,6 +49,7 @@ def test_one_image(renders: Path, tmp_path: Path, checkpoint: str, capsys: pytes
     assert last_line(capsys) == str(out)
     assert open_image(out).size == (31, 17)
     assert main([*given[:3], str(tmp_path / "weak.png"), *given[4:], "--strength", "0"]) == 0
+    assert "Nothing was changed" in capsys.readouterr().err
     assert np.array_equal(np.asarray(open_image(tmp_path / "weak.png")), np.asarray(open_image(renders / "b.png")))
 
 
@@ -58,7 +59,10 @@ def test_a_folder_with_references(
     out = tmp_path / "fixed"
     given = ["--input", str(renders), "--out", str(out), "--model", checkpoint, "--reference", str(renders)]
     assert main([*given, "--batch-size", "2"]) == 0
-    assert last_line(capsys) == str(out)
+    said = capsys.readouterr()
+    assert said.out.strip() == str(out)
+    assert "Changed " in said.err
+    assert " of 3 images" in said.err
     assert (out / "references.json").is_file()
     assert {path.name: open_image(path).size for path in out.iterdir() if path.suffix != ".json"} == {
         path.name: open_image(path).size for path in renders.iterdir()

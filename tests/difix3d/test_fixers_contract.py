@@ -95,9 +95,10 @@ def test_its_verdicts_are_in_metrics_and_report(run: tuple[Path, Whitening, Expe
     page = (folder / "report.html").read_text(encoding="utf-8")
     sentence = "changed by 31.9 of 255, 127.5 proposed: only redrawn detail"
     assert page.count(sentence) == 3
-    assert "The newest round: of 3 novel views 3 changed" in page
-    assert f"The final fix: of {len(experiment.held_out)} held-out views" in page
-    assert "round 1: of 3 novel views" in (folder / "log.txt").read_text(encoding="utf-8")
+    assert "The newest round: changed 3 of 3 novel views" in page
+    assert f" of {len(experiment.held_out)} held-out views" in page
+    assert "The final fix: changed " in page
+    assert "round 1: changed 3 of 3 novel views" in (folder / "log.txt").read_text(encoding="utf-8")
 
 
 def test_difix_gets_opacity_and_all_references_in_one_call() -> None:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from difix_model.gate.apply import apply_gate
 from difix_model.gate.config import EvidenceConfig, GateConfig
-from difix_model.gate.verdict import NOT_ASKED, FixVerdict, verdict_summary
+from difix_model.gate.verdict import NOT_ASKED, FixVerdict, verdict_summary, what_to_try
 from difix_model.opening import FixerConfig, open_pipeline
 
 
@@ -59,9 +59,10 @@ def test_each_reason_is_told_apart_in_one_batch() -> None:
         applied = float((result.rgb[index] - render[index]).abs().double().mean())
         assert verdict.applied_change == pytest.approx(applied, abs=1e-6)
     summary = verdict_summary([*result.verdicts, NOT_ASKED], "view")
-    assert summary.startswith("of 4 views ")
-    assert "1: its colors move away" in summary
-    assert "1: not fixed" in summary
+    assert summary.startswith("changed ")
+    assert " of 4 views" in summary
+    assert ": its colors move away" in summary
+    assert "1 kept: not fixed" in summary
 
 
 def test_a_small_change_and_a_local_one() -> None:
@@ -116,3 +117,20 @@ def test_a_call_returns_its_verdict_with_the_weight(checkpoint_folder: Path) -> 
     change = np.abs(found.image.astype(float) - pixels).mean() / 255
     assert found.verdict.applied_change == pytest.approx(change, abs=2e-3)
     assert found.verdict.reason == "limited"
+
+
+def _verdict(change: float, reason: str = "passed", proposed: float = 0.1) -> FixVerdict:
+    return FixVerdict(proposed_change=proposed, applied_change=change, reason=reason)  # type: ignore[arg-type]
+
+
+def test_a_run_is_told_in_a_sentence_and_what_to_do_where_nothing_changed() -> None:
+    some = [_verdict(2 / 255), _verdict(4 / 255), _verdict(3 / 255, "local"), _verdict(0.0, "low_coverage")]
+    assert verdict_summary(some, "image") == (
+        "changed 3 of 4 images (mean 3.0 of 255); 1 kept: only redrawn detail: too little of the image changes "
+        "coarsely; 1 in part: let through only where the change is coarse"
+    )
+    assert what_to_try(some) is None
+    assert what_to_try([]) is None
+    assert verdict_summary([_verdict(1e-6)], "image").startswith("changed 0 of 1 image; 1 kept: the proposed change is")
+    for reason, word in (("low_coverage", "--gate off"), ("no_change", "--model"), ("limited", "--strength")):
+        assert word in (what_to_try([_verdict(0.0, reason)] * 3) or "")

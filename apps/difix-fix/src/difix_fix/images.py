@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commands import exit_code
+from commands import ended, exit_code
 from difix_fix.cli import FixSettings
+from difix_fix.outcome import say_what_changed
 from difix_fix.reference_flags import reference_config, say_what_was_chosen
 from difix_model.errors import InputError, first_problems
 from difix_model.jobs.files import FixJob, plan_job
 
 if TYPE_CHECKING:
+    from difix_model.gate.verdict import FixVerdict
     from difix_model.pipeline import DifixPipeline
 
 IMAGES_ONLY = ("mask", "alpha", "write_mask", "skip_broken")
@@ -49,32 +51,37 @@ def fix_images(settings: FixSettings) -> int:
     if job.finished:
         print(f"{len(job.finished)} images are finished already.", file=sys.stderr)
     say_what_was_chosen(job.choice, job.choice_output)
-    finished = [len(job.finished)]
+    verdicts: list[FixVerdict] = []
     try:
         if job.inputs:
-            _run(settings, job, finished)
+            _run(settings, job, verdicts)
     except KeyboardInterrupt as interrupt:
         total = len(job.inputs) + len(job.finished)
-        print(f"Stopped: {finished[0]} of {total} images are finished. Go on with --resume.", file=sys.stderr)
+        print(
+            f"Stopped: {len(job.finished) + len(verdicts)} of {total} images are finished. Go on with --resume.",
+            file=sys.stderr,
+        )
         return exit_code(interrupt)
-    print(_written(settings, job))
+    say_what_changed(verdicts, "image")
+    written = _written(settings, job)
+    ended(written)
     if job.skipped:
         print(f"error: {len(job.skipped)} left out: {first_problems(job.skipped)}", file=sys.stderr)
         return 2
     return 0
 
 
-def _run(settings: FixSettings, job: FixJob, finished: list[int]) -> None:
+def _run(settings: FixSettings, job: FixJob, verdicts: list[FixVerdict]) -> None:
     from commands.progress import progress_bar
 
     pipeline = _opened(settings)
     from difix_model.jobs.fix_files import run_job
 
     with progress_bar() as bars:
-        task = bars.add_task("Fixing", note="", total=finished[0] + len(job.inputs), completed=finished[0])
-        for count in run_job(job, pipeline, strength=settings.strength):
-            finished[0] += count
-            bars.advance(task, count)
+        task = bars.add_task("Fixing", note="", total=len(job.finished) + len(job.inputs), completed=len(job.finished))
+        for batch in run_job(job, pipeline, strength=settings.strength):
+            verdicts += batch
+            bars.advance(task, len(batch))
 
 
 def _opened(settings: FixSettings) -> DifixPipeline:

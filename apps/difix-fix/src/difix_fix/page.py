@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from difix_model.errors import InputError
+from difix_model.gate.config import GATES
+from difix_model.gate.verdict import what_to_try
 from difix_model.jobs.files import open_image
 
 TITLE = "Difix"
@@ -40,9 +42,10 @@ def make_page(gradio: Any, pipeline: Pipeline, folder: Path, *, model: str) -> A
         model: Name of the weights, to show.
     """
 
-    def fix(render: str | None, references: Sequence[Any] | None, strength: float) -> tuple[Any, Any, str]:
+    def fix(render: str | None, references: Sequence[Any] | None, strength: float, gate: str) -> tuple[Any, Any, str]:
         try:
-            before, after, said = fixed_image(pipeline, render, [path for path, _ in references or []], strength)
+            photos = [path for path, _ in references or []]
+            before, after, said = fixed_image(pipeline, render, photos, strength, gate=gate)
         except InputError as error:
             raise gradio.Error(f"{error}", title="This cannot be fixed", print_exception=False) from error
         path = folder / secrets.token_hex(8) / f"{Path(render or 'render').stem}_fixed.png"
@@ -67,6 +70,11 @@ def make_page(gradio: Any, pipeline: Pipeline, folder: Path, *, model: str) -> A
                 strength = gradio.Slider(
                     0.0, 1.0, value=1.0, step=0.05, label="Strength", info="0 keeps the render", elem_id="strength"
                 )
+                gate = gradio.Radio(
+                    list(GATES), value=pipeline.gate if pipeline.gate in GATES else "auto", label="Gate",
+                    info="auto keeps good renders; checkpoint takes the weights' own gate; off lets everything through",
+                    elem_id="gate",
+                )  # fmt: skip
                 button = gradio.Button("Fix", variant="primary", elem_id="fix")
             with gradio.Column(scale=2):
                 slider = gradio.ImageSlider(
@@ -75,7 +83,9 @@ def make_page(gradio: Any, pipeline: Pipeline, folder: Path, *, model: str) -> A
                 )  # fmt: skip
                 said = gradio.Markdown(elem_id="said")
                 download = gradio.DownloadButton("Download", interactive=False, elem_id="download")
-        button.click(fix, [render, references, strength], [slider, download, said], api_name=False, concurrency_limit=1)
+        button.click(
+            fix, [render, references, strength, gate], [slider, download, said], api_name=False, concurrency_limit=1
+        )
     return page
 
 
@@ -87,7 +97,12 @@ def page_style(gradio: Any) -> dict[str, Any]:
 
 
 def fixed_image(
-    pipeline: Pipeline, render: str | Path | None, references: Sequence[str | Path], strength: float
+    pipeline: Pipeline,
+    render: str | Path | None,
+    references: Sequence[str | Path],
+    strength: float,
+    *,
+    gate: str = "auto",
 ) -> tuple[Any, Any, str]:
     """Fix one image file.
 
@@ -96,6 +111,7 @@ def fixed_image(
         render: The file; None if nothing was chosen.
         references: Photos.
         strength: Share of the fix, in [0, 1].
+        gate: How much of a fix is let through: auto, checkpoint or off.
 
     Returns:
         The image, the fixed image, and a sentence on what was done.
@@ -108,10 +124,15 @@ def fixed_image(
     before = open_image(Path(render))
     views = [open_image(Path(path)) for path in references]
     start = time.perf_counter()
-    after = pipeline(before, views or None, strength=strength)
+    after = pipeline(before, views or None, strength=strength, gate=gate)
     seconds = time.perf_counter() - start
     photos = {0: "without a photo", 1: "with 1 photo"}.get(len(views), f"with {len(views)} photos")
-    return before, after, f"{after.width} x {after.height} pixels, {photos}, in {seconds:.1f} s."
+    said = f"{after.width} x {after.height} pixels, {photos}, in {seconds:.1f} s. "
+    for verdict in pipeline.verdicts:
+        sentence = verdict.sentence()
+        said += f"{sentence[0].upper()}{sentence[1:]}."
+    advice = what_to_try(pipeline.verdicts)
+    return before, after, f"{said} {advice}" if advice else said
 
 
 class LocalOnly:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from commands import exit_code
+from commands import ended, exit_code
 from difix_fix.cli import FixSettings
+from difix_fix.outcome import say_what_changed
 from difix_fix.reference_flags import reference_config, say_what_was_chosen
 from difix_model.errors import InputError
 
@@ -49,7 +50,8 @@ def fix_sequence(settings: FixSettings) -> int:
         return exit_code(interrupt)
     if run.said:
         print(f"note: {run.said}", file=sys.stderr)
-    print(job.out)
+    say_what_changed(run.verdicts, "frame")
+    ended(job.out)
     return 0
 
 

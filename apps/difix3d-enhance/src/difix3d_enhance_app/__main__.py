@@ -54,6 +54,8 @@ def _enhance(config: EnhanceConfig) -> int:
         return exit_code(interrupt)
     if enhancement.said:
         print(f"note: {enhancement.said}", file=sys.stderr)
+    for sentence in enhancement.outcome():
+        print(sentence, file=sys.stderr)
     if config.side_by_side is not None:
         print(config.side_by_side)
     ended(enhancement.job.out)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 from commands import signals
 from commands.flags import as_flags
@@ -43,9 +44,7 @@ def outcome_of(
             sys.stdout.flush()
             return code
     except BrokenPipeError:
-        # `difix3d-train ... | head`: nobody reads on, and Python must not complain about it when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return _nobody_reads()
     except ValueError as error:
         if all(kind.__name__ != "InputError" for kind in type(error).__mro__):
             raise
@@ -57,6 +56,21 @@ def outcome_of(
     except KeyboardInterrupt as interrupt:
         print(stopped, file=sys.stderr)
         return signals.exit_code(interrupt)
+
+
+def leave(text: str, code: int = DONE) -> NoReturn:
+    """Print a text that was asked for, such as help, and end the process."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        code = _nobody_reads()
+    raise SystemExit(code)
+
+
+def _nobody_reads() -> int:
+    """`difix3d-train ... | head`: nobody reads on, and Python must not complain about it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
 
 
 def _said(sentence: str, code: int) -> int:

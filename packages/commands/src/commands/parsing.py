@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from commands.exits import BAD_INPUT, DONE
+from commands.exits import BAD_INPUT, leave
 from commands.flags import as_flags
 from commands.help import Groups, help_text, parameters_of, verbs_text
 
@@ -48,12 +48,10 @@ def parse(
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["--version"]:
-        print(f"{prog} {version(distribution)}")
-        raise SystemExit(DONE)
+        leave(f"{prog} {version(distribution)}")
     if "--help" in given or "-h" in given:
         everything = groups is None or given[-1] == "all"
-        print(help_text(kind, prog, groups, everything=everything, description=description, flat=flat))
-        raise SystemExit(DONE)
+        leave(help_text(kind, prog, groups, everything=everything, description=description, flat=flat))
     markers = (tyro.conf.FlagCreatePairsOff, *((tyro.conf.OmitArgPrefixes,) if flat else ()))
     said = io.StringIO()
     try:
@@ -89,12 +87,10 @@ def verb_of(
     if default is not None:
         return default, given
     if given[:1] == ["--version"]:
-        print(f"{prog} {version(distribution)}")
-        raise SystemExit(DONE)
+        leave(f"{prog} {version(distribution)}")
     text = verbs_text(verbs, prog, description)
     if given[:1] in (["--help"], ["-h"]):
-        print(text)
-        raise SystemExit(DONE)
+        leave(text)
     if given:
         print(f"error: {given[0]!r} is no verb of {prog}: take one of {', '.join(verbs)}", file=sys.stderr)
     else:

@@ -17,6 +17,7 @@ from difix_model.formats.checkpoint import Checkpoint
 from difix_model.formats.sources import DEFAULT_SOURCE, load_source
 from difix_model.gate.apply import Gated, apply_gate
 from difix_model.gate.config import GateChoice, chosen_gate, gate_from
+from difix_model.gate.verdict import FixVerdict
 from difix_model.images import AnyImage, GivenImage, colors, given_image
 from difix_model.inference.reference_cache import DEFAULT_CACHE_BYTES, ReferenceImage
 from difix_model.inference.runner import NetworkRunner
@@ -68,6 +69,8 @@ class DifixPipeline(PipelineMethods):
         self.uses_reference = bool(self.metadata.get("uses_reference", checkpoint.network.config.reference_attention))
         self.gate: GateChoice = "checkpoint"
         """How much of a fix is believed where a call does not say."""
+        self.verdicts: tuple[FixVerdict, ...] = ()
+        """What became of each image of the newest call."""
         self.device = torch.device(device)
         self.dtype = dtype
         self.batch_size = batch_size
@@ -192,7 +195,7 @@ class DifixPipeline(PipelineMethods):
         masks = planes(one_per_image(mask, len(given), "mask"), sizes, "mask")
         alphas = planes(one_per_image(alpha, len(given), "opacity"), sizes, "opacity")
         chosen = chosen_gate(gate or self.gate, gate_from(self.metadata.get("gate")))
-        results = []
+        results, verdicts = [], []
         judges = chosen is not None and chosen.evidence is not None
         for number, (image, rgb, fixed) in enumerate(zip(taken, rgbs, self._run(rgbs, views), strict=True)):
             opacity = image.opacity() if alphas[number] is None else alphas[number]
@@ -208,10 +211,12 @@ class DifixPipeline(PipelineMethods):
                 in_place=True,
             )
             result = image.restore(finished.rgb[0])
+            verdicts.append(finished.verdicts[0])
             weight = None if finished.weight is None else finished.weight[0].float().cpu().numpy()
             results.append(
                 result if weight is None else FixedImage(image=result, weight=weight, verdict=finished.verdicts[0])
             )
+        self.verdicts = tuple(verdicts)
         return results[0] if single else results
 
     def fix(
@@ -275,7 +280,7 @@ class DifixPipeline(PipelineMethods):
             )
             for index, image in enumerate(fixed)
         ]
-        verdicts = tuple(result.verdicts[0] for result in results)
+        verdicts = self.verdicts = tuple(result.verdicts[0] for result in results)
         if len(results) == 1:
             return Gated(rgb=results[0].rgb, verdicts=verdicts)
         return Gated(rgb=torch.cat([result.rgb for result in results]) if results else rendered, verdicts=verdicts)

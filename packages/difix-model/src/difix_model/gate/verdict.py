@@ -26,6 +26,9 @@ _REASONS: dict[Reason, str] = {
     "not_asked": "not fixed: the fixer leaves even the views farthest from any photo as they are",
 }
 
+_KEPT: dict[Reason, str] = {"passed": "the proposed change is too small to be seen"}
+"""Of images that look the same: where the reason is another one than that of a part."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FixVerdict:
@@ -72,17 +75,47 @@ NOT_ASKED = FixVerdict(proposed_change=None, applied_change=0.0, reason="not_ask
 """Of a view that was left as rendered without asking the fixer."""
 
 
+VISIBLE = 0.05 / 255
+"""Mean change from which an image counts as changed: less rounds to none."""
+
+GATED: tuple[Reason, ...] = ("low_coverage", "palette_drift", "small_change", "local")
+"""Reasons that are the gate's."""
+
+
 def verdict_summary(verdicts: Sequence[FixVerdict], noun: str) -> str:
-    """How many fixes of several images were let through, and why the others were not; a sentence's worth.
+    """How many images were changed and how far, and why the others were kept; a sentence's worth.
 
     Args:
         verdicts: One per image.
         noun: What the images are, such as "novel view".
     """
-    counts: Counter[Reason] = Counter(verdict.reason for verdict in verdicts)
+    changed = [verdict for verdict in verdicts if verdict.applied_change >= VISIBLE]
     plural = "" if len(verdicts) == 1 else "s"
-    changed = sum(verdict.applied_change > 0 for verdict in verdicts)
-    applied = sum(verdict.applied_change for verdict in verdicts) / max(1, len(verdicts))
-    sentence = f"of {len(verdicts)} {noun}{plural} {changed} changed, by {255 * applied:.1f} of 255 in the mean"
-    reasons = [f"{count}: {_REASONS[reason]}" for reason, count in counts.most_common() if reason != "passed"]
-    return "; ".join((sentence, *reasons))
+    sentence = f"changed {len(changed)} of {len(verdicts)} {noun}{plural}"
+    if changed:
+        applied = sum(verdict.applied_change for verdict in changed) / len(changed)
+        sentence += f" (mean {255 * applied:.1f} of 255)"
+    kept: Counter[Reason] = Counter(verdict.reason for verdict in verdicts if verdict.applied_change < VISIBLE)
+    partly: Counter[Reason] = Counter(verdict.reason for verdict in changed if verdict.reason != "passed")
+    parts = [f"{count} kept: {_KEPT.get(reason, _REASONS[reason])}" for reason, count in kept.most_common()]
+    parts += [f"{count} in part: {_REASONS[reason]}" for reason, count in partly.most_common()]
+    return "; ".join((sentence, *parts))
+
+
+def what_to_try(verdicts: Sequence[FixVerdict]) -> str | None:
+    """What to do where nothing was changed, naming the commands' flags; None where something was, or nothing was asked.
+
+    Args:
+        verdicts: One per image.
+    """
+    if not verdicts or any(verdict.applied_change >= VISIBLE for verdict in verdicts):
+        return None
+    reason = Counter(verdict.reason for verdict in verdicts).most_common(1)[0][0]
+    if reason in GATED:
+        return (
+            "Nothing was changed: the gate keeps what it finds good, or finds no evidence against. --gate off shows "
+            "what the weights propose; other weights are named with --model, such as nvidia/difix_ref."
+        )
+    if reason == "limited":
+        return "Nothing was changed: --strength or the mask let nothing through."
+    return "Nothing was changed: these weights propose nothing here. Name others with --model (nvidia/difix_ref)."

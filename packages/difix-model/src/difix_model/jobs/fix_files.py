@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from difix_model.errors import InputError
+from difix_model.gate.verdict import FixVerdict
 from difix_model.jobs.files import FixJob, open_image, save_image
 from difix_model.masks import FixedImage
 from difix_model.pipeline import DifixPipeline
@@ -16,7 +17,7 @@ from difix_model.references.choice import write_choice
 T = TypeVar("T")
 
 
-def run_job(job: FixJob, pipeline: DifixPipeline, *, strength: float = 1.0) -> Iterator[int]:
+def run_job(job: FixJob, pipeline: DifixPipeline, *, strength: float = 1.0) -> Iterator[tuple[FixVerdict, ...]]:
     """Fix everything, a batch at a time, and write each result as soon as it is there.
 
     Args:
@@ -25,7 +26,7 @@ def run_job(job: FixJob, pipeline: DifixPipeline, *, strength: float = 1.0) -> I
         strength: Share of the fix, in [0, 1].
 
     Yields:
-        How many images were finished since the last time.
+        What became of each image that was finished since the last time.
 
     Raises:
         InputError: If a file turns out to be damaged, the result cannot be written, or the pipeline knows no
@@ -45,7 +46,7 @@ def run_job(job: FixJob, pipeline: DifixPipeline, *, strength: float = 1.0) -> I
             said = str(error) if isinstance(error, InputError) else f"out of memory at {_names(job, batch)}"
             kept = f"; the {num_finished} images finished before are kept" if num_finished else ""
             raise InputError(f"{said}{kept}") from error
-        yield len(batch)
+        yield pipeline.verdicts
 
 
 def _fixed(

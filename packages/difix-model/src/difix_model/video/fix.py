@@ -3,6 +3,7 @@
 import functools
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from difix_model.errors import InputError
+from difix_model.gate.verdict import FixVerdict
 from difix_model.references.choice import write_choice
 from difix_model.video.job import VideoJob
 from difix_model.video.join import join_segments
@@ -98,6 +100,8 @@ class VideoRun:
         if job.choice is not None and job.choice_output is not None:
             write_choice(job.choice_output, job.choice)
         self._restore(self._sink.state())
+        self.verdicts: list[FixVerdict] = []
+        """What became of each frame that this run has fixed; how far the written one is from the given one."""
         self.num_resumed = self._sink.num_finished
         """Frames that were finished before."""
 
@@ -127,8 +131,10 @@ class VideoRun:
             references = [[*several, Image.fromarray(self._previous)] for several in references]
         given = references if any(references) else None
         fixed = self._pipeline([frame.rgb for frame in frames], given, strength=self._strength)
-        for frame, rgb in zip(frames, fixed, strict=True):
+        verdicts = getattr(self._pipeline, "verdicts", ()) or [None] * len(frames)
+        for frame, rgb, verdict in zip(frames, fixed, verdicts, strict=True):
             steadied = rgb if self._filter is None else self._filter(frame.rgb, rgb)
+            self.verdicts.append(_verdict_on(frame.rgb, steadied, verdict))
             self._previous = steadied
             if isinstance(self._sink, SegmentFolder):
                 full = self._sink.write(steadied, frame.pts, frame.duration)
@@ -213,6 +219,13 @@ class VideoRun:
             source=None if self.job.info is None else self.job.source,
             until=None if whole else end,
         )
+
+
+def _verdict_on(before: np.ndarray, after: np.ndarray, verdict: FixVerdict | None) -> FixVerdict:
+    change = float(np.abs(after.astype(np.int16) - before).mean()) / 255
+    if verdict is None:
+        return FixVerdict(proposed_change=change, applied_change=change, reason="passed" if change else "no_change")
+    return replace(verdict, applied_change=change)
 
 
 def _identity(job: VideoJob, settings: dict[str, Any]) -> dict[str, Any]:

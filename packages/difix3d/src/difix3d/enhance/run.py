@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from difix3d.enhance.config import EnhanceConfig
 from difix3d.enhance.job import SplatJob, plan_enhancement
 from difix3d.errors import InputError, as_input_error
+from difix_model.gate.verdict import FixVerdict, verdict_summary, what_to_try
 from difix_model.jobs.files import open_image
 from difix_model.opening import FixerConfig, open_pipeline
 from difix_model.video.fix import Fixer, VideoRun
@@ -95,6 +96,16 @@ class Enhancement:
     def said(self) -> str | None:
         """What could not be kept as it was."""
         return self._run.said
+
+    @property
+    def verdicts(self) -> list[FixVerdict]:
+        """What became of each frame that this run has fixed."""
+        return self._run.verdicts
+
+    def outcome(self) -> list[str]:
+        """How many frames were changed, and what to do where none was; sentences."""
+        advice = what_to_try(self.verdicts)
+        return [verdict_summary(self.verdicts, "frame"), *([advice] if advice else [])] if self.verdicts else []
 
     def reference_names(self) -> list[tuple[str, ...]]:
         """Of every frame the photos that it is fixed with; one entry if all have the same."""
