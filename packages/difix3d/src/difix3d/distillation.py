@@ -1,9 +1,9 @@
 """Few photos: several splats teach one, by what they show together at places where no photo was taken.
 
 The members learn from the photos alone, from two seeds and two starts. Then every novel view becomes the median of
-their renders, and on request a fixer's work on that; pixels on which the members differ count less. The student begins
-anew, from the denser start, and learns from photos and novel views in one training. Without any fixer it is closer to
-held-out photos than any member (docs/benchmarks.md): splats of few photos err at random, and the median does not.
+their renders, and on request a fixer's work on that. The student begins anew, from the denser start, and learns from
+photos and novel views in one training. Without any fixer it is closer to held-out photos than the members
+(docs/benchmarks.md): splats of few photos err at random, and the median less so.
 """
 
 from __future__ import annotations
@@ -199,8 +199,8 @@ class Distillation:
         teacher = EnsembleFixer(
             [member.render for member in self.members],
             combine=self.config.combine,
-            disagreement=self.config.disagreement,
             fixer=self.fixer,
+            contradiction=self.config.contradiction,
         )
         with resident(teacher):
             fixed = list(fixed_views(teacher, rendered, batch_size=self.config.fix_batch_size))

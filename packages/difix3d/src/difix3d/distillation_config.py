@@ -39,8 +39,8 @@ class DistillationConfig:
     combine: Literal["median", "mean"] = "median"
     """How the members' renders become one."""
 
-    disagreement: float = 0.1
-    """Standard deviation of the members' colors, in [0, 1], at which a pixel counts exp(-1)."""
+    contradiction: float = 0.1
+    """How far a fixer may go from what all members show, in [0, 1], until a pixel of its picture counts exp(-1)."""
 
     targets: Targets = field(default_factory=SpreadTargets)
     """Where the novel views are: many, and far from the photos."""
@@ -66,7 +66,7 @@ class DistillationConfig:
                 f"num_sparse_members must be at least 1 and num_stereo_members 0, got {self.num_sparse_members} and "
                 f"{self.num_stereo_members}"
             )
-        for name in ("member_length", "student_length", "disagreement"):
+        for name in ("member_length", "student_length", "contradiction"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.average_last < 1:

@@ -1,8 +1,7 @@
 """What several splats of the same photos show together, and how far they agree.
 
 Splats of few photos err at random: trained from another seed or another start, they put their fog and floaters
-elsewhere. Their median is closer to the truth than any of them (docs/benchmarks.md), and where they differ none is to
-be relied on.
+elsewhere. Their median is closer to the truth than most of them (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -56,34 +55,26 @@ def ensemble_view(outputs: Sequence[RenderOutput], combine: Combine) -> Ensemble
     return EnsembleView(rgb=combined, alpha=alpha.mean(dim=0), deviation=deviation)
 
 
-def agreement(deviation: Float[Tensor, "*size"], scale: float) -> Float[Tensor, "*size"]:
-    """Confidence in [0, 1] for a deviation of colors: exp(-(deviation / scale)^2)."""
-    return torch.exp(-((deviation / scale) ** 2))
-
-
 def confidence_of_fix(
-    combined: Float[Tensor, "h w c=3"],
-    fixed: Float[Tensor, "h w c=3"],
-    deviation: Float[Tensor, "h w"],
-    scale: float,
-) -> Float[Tensor, "h w"]:
+    combined: Float[Tensor, "*n h w c=3"],
+    fixed: Float[Tensor, "*n h w c=3"],
+    deviation: Float[Tensor, "*n h w"],
+    contradiction: float,
+) -> Float[Tensor, "*n h w"]:
     """Confidence in a fix of an ensemble's view, in [0, 1].
 
-    Where the splats differ, a fixer that changes the view decides between them and is relied on as far as it does;
-    where it leaves the view as it is, nothing is decided, and the splats' agreement counts. A change beyond what the
-    splats differ by contradicts all of them, as a tint does, and counts less the farther it goes.
+    Where the splats differ, a fixer that changes the view decides between them. A change beyond what they differ by
+    contradicts all of them, as a tint does, and counts less the farther it goes.
 
     Args:
         combined: What the splats show together.
         fixed: What the fixer made of it.
         deviation: How far the splats differ.
-        scale: Deviation or contradiction at which a pixel counts exp(-1).
+        contradiction: Change beyond that, mean over the colors in [0, 1], at which a pixel counts exp(-1).
     """
     change = (fixed - combined).abs().mean(dim=-1)
-    decided = (change / (deviation + 1 / 255)).clamp(0, 1)
-    undecided = agreement(deviation, scale)
-    contradiction = (change - NUM_DEVIATIONS * deviation).clamp_min(0)
-    return (decided + (1 - decided) * undecided) * agreement(contradiction, scale)
+    beyond = (change - NUM_DEVIATIONS * deviation).clamp_min(0)
+    return torch.exp(-((beyond / contradiction) ** 2))
 
 
 NUM_DEVIATIONS = 2.0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from difix3d.ensemble import Combine, agreement, confidence_of_fix, ensemble_view
+from difix3d.ensemble import Combine, confidence_of_fix, ensemble_view
 from difix3d.fixers.contract import FixRequest, FixResult, resident
 
 if TYPE_CHECKING:
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class EnsembleFixer:
-    """Replaces renders by the median or mean of several splats; its confidence is their agreement.
+    """Replaces renders by the median or mean of several splats.
 
     Args:
         members: From a camera to a render, one per splat; for example trainers' `render`.
         combine: How their renders become one.
-        disagreement: Standard deviation of their colors, in [0, 1], at which a pixel's confidence is exp(-1).
-        fixer: Another fixer that works on what they show together; it is relied on where it decides between them, and
-            less where it contradicts them all (`ensemble.confidence_of_fix`).
+        fixer: Another fixer that works on what they show together; it is relied on less where it contradicts them all
+            (`ensemble.confidence_of_fix`).
+        contradiction: How far from what they all show a pixel's confidence is exp(-1), in [0, 1].
 
     Raises:
         ValueError: There is no member.
@@ -36,15 +36,15 @@ class EnsembleFixer:
         members: Sequence[Callable[[Camera], RenderOutput]],
         *,
         combine: Combine = "median",
-        disagreement: float = 0.1,
         fixer: ViewFixer | None = None,
+        contradiction: float = 0.1,
     ) -> None:
         if not members:
             raise ValueError("an ensemble needs at least one member")
         self.members = tuple(members)
         self.combine: Combine = combine
-        self.disagreement = disagreement
         self.fixer = fixer
+        self.contradiction = contradiction
 
     @contextmanager
     def resident(self) -> Iterator[None]:
@@ -59,9 +59,8 @@ class EnsembleFixer:
         """What the members show from the request's cameras; the request's own renders do not count."""
         views = [ensemble_view([render(camera) for render in self.members], self.combine) for camera in request.cameras]
         rgb = torch.stack([view.rgb for view in views]).to(request.rgb)
-        deviation = torch.stack([view.deviation for view in views]).to(request.rgb)
         if self.fixer is None:
-            return FixResult.of(request, rgb, agreement(deviation, self.disagreement))
+            return FixResult.of(request, rgb)
         together = FixRequest(
             rgb=rgb,
             alpha=torch.stack([view.alpha for view in views]).to(request.rgb),
@@ -69,12 +68,8 @@ class EnsembleFixer:
             references=request.references,
         )
         result = self.fixer(together)
-        confidence = torch.stack(
-            [
-                confidence_of_fix(one, fixed, spread, self.disagreement)
-                for one, fixed, spread in zip(rgb, result.rgb, deviation, strict=True)
-            ]
-        )
+        deviation = torch.stack([view.deviation for view in views]).to(request.rgb)
+        confidence = confidence_of_fix(rgb, result.rgb, deviation, self.contradiction)
         if result.confidence is not None:
             confidence = confidence * result.confidence
         return FixResult(rgb=result.rgb, verdicts=result.verdicts, confidence=confidence)
