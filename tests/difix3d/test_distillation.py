@@ -66,7 +66,7 @@ def stereo(scene: Scene) -> StereoStart:
 
 def config_of(**changes: object) -> DistillationConfig:
     train = TrainConfig(seed=3).scaled_to(STEPS)
-    return dataclasses.replace(DistillationConfig(train=train, seed=3, average_last=0.3), **changes)
+    return dataclasses.replace(DistillationConfig(train=train, seed=3), **changes)
 
 
 def poses_of(scene: Scene, number: int = 5) -> np.ndarray:
@@ -173,8 +173,6 @@ def test_stages_follow_each_other_in_as_many_steps_as_they_say(scene: Scene, ste
     assert run.novel is not None
     assert len(run.novel.views) == 5
     assert run.trainer is run.student
-    assert run.student.config.average_last == 0.3
-    assert all(member.config.average_last == 0 for member in run.members)
 
 
 def test_any_number_of_stops_changes_no_bit(scene: Scene, stereo: StereoStart, tmp_path: Path):

@@ -39,7 +39,6 @@ CONFIGS = {
     "sparse": TrainConfig(strategy=ADC, packed=True, sparse_grad=True, **BASE),
     "sparse-mcmc": TrainConfig(strategy=MCMC, packed=True, sparse_grad=True, batch_size=2, dropout=0.1, **BASE),
     "visible": TrainConfig(strategy=ADC, visible_adam=True, **BASE),
-    "averaged": TrainConfig(strategy=ADC, average_last=0.5, **BASE),
 }
 
 

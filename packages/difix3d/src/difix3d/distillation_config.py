@@ -33,9 +33,6 @@ class DistillationConfig:
     student_length: float = 2.0
     """Length of the training of the splat that learns from them, relative to the first member's."""
 
-    average_last: float = 0.0
-    """Fraction of the student's training at whose end its Gaussians become their mean (`TrainConfig.average_last`)."""
-
     combine: Literal["median", "mean"] = "median"
     """How the members' renders become one."""
 
@@ -69,8 +66,6 @@ class DistillationConfig:
         for name in ("member_length", "student_length", "contradiction"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.average_last < 1:
-            raise ValueError(f"average_last must be in [0, 1), got {self.average_last}")
         for name in ("fix_batch_size", "num_references"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -100,5 +95,5 @@ class DistillationConfig:
     def student_config(self) -> TrainConfig:
         """The training of the splat that learns from the members, before stereo changes it."""
         seed = self.train.seed + SEED_STRIDE * self.num_members
-        config = dataclasses.replace(self.train, seed=seed, average_last=self.average_last)
+        config = dataclasses.replace(self.train, seed=seed)
         return config.scaled_to(max(1, round(self.student_length * self.train.max_steps)))

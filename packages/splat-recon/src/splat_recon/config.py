@@ -242,10 +242,6 @@ class TrainConfig:
     """Share of the Gaussians, in [0, 1), that the last step's render leaves out at random, and the others are as much
     more opaque; it grows from 0 in proportion to the steps. For few photos (see `regularized_for`)."""
 
-    average_last: float = 0.0
-    """Fraction of the run, in [0, 1), at whose end the Gaussians become their mean over its steps, as far as density
-    control is over by then. Raw parameters are averaged."""
-
     background: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """RGB behind the scene, in [0, 1]."""
 
@@ -289,7 +285,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_positive(self, "max_steps", "sh_degree_every", "init_scale", "near", "log_every")
         _check_not_negative(self, "opacity_reg", "scale_reg", "seed")
-        _check_fraction(self, "ssim_weight", "dropout", "average_last")
+        _check_fraction(self, "ssim_weight", "dropout")
         if self.dropout == 1:
             raise ValueError("dropout must be below 1: something has to be rendered")
         if self.sh_degree not in range(4):

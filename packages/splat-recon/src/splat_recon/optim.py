@@ -150,12 +150,6 @@ class GaussianOptimizer:
             if key in state:
                 state[key].zero_()
 
-    @torch.no_grad()
-    def assign(self, gaussians: Gaussians) -> None:
-        """Overwrite all parameters with those of as many Gaussians; moments stay."""
-        for name, parameter in self._gaussians.parameters().items():
-            parameter.copy_(gaussians.parameters()[name])
-
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and moments by name, for a checkpoint."""
         found: dict[str, Tensor] = {}

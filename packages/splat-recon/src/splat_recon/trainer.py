@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from splat_recon.averaging import GaussianAverage
 from splat_recon.checkpoint import gaussians_from_tensors, read_checkpoint, write_checkpoint
 from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.distributed import (
@@ -143,7 +142,6 @@ class SplatTrainer:
             shared_cap(config.strategy, world), extent=self._extent, generator=self._generators["density"]
         )
         self._background = torch.tensor(config.background, dtype=torch.float32, device=device)
-        self._average = GaussianAverage(config)
         self._loss_sum, self._num_summed = 0.0, 0
 
     @property
@@ -223,7 +221,6 @@ class SplatTrainer:
         self._parts.step(self.step)
         self._density.after_step(self._optimizer, stats, self.step)
         self.step += 1
-        self._average.after_step(self._optimizer, self.step)
         self._log(value)
 
     def _view_loss(self, *, with_regularization: bool) -> tuple[Float[Tensor, ""], Sequence[RenderStats]]:
@@ -303,7 +300,6 @@ class SplatTrainer:
         tensors |= {f"density.{name}": tensor for name, tensor in self._density.tensors().items()}
         tensors |= {f"generator.{name}": generator.get_state() for name, generator in self._generators.items()}
         tensors |= {f"views.{name}": tensor for name, tensor in self._parts.tensors().items()}
-        tensors |= {f"average.{name}": tensor for name, tensor in self._average.tensors().items()}
         if self.world.size > 1:
             tensors = joined_tensors(self.world.collected(tensors))
             if self.world.rank > 0:
@@ -358,7 +354,6 @@ class SplatTrainer:
         except ValueError as error:
             raise InputError(f"checkpoint {folder} is of other views: {error}") from error
         trainer._optimizer.load_tensors(tensors)
-        trainer._average.load_tensors(_with_prefix(tensors, "average."))
         trainer._density.load_tensors(
             {name: tensor.to(device) for name, tensor in _with_prefix(tensors, "density.").items()}
         )
