@@ -124,6 +124,7 @@ def test_gsvae_trains_the_vae_or_the_tiny_decoder_only(objects, tiny):
     assert set(found) == {"psnr_gsrecon", "psnr_gsvae"}
 
 
+@pytest.mark.long
 def test_a_denoiser_and_its_words_learn(objects):
     task = denoiser_task(objects, train_encoder=True)
     frozen = {name: value.clone() for name, value in task.gsvae.state_dict().items()}

@@ -192,6 +192,7 @@ def plain_of_six(six_photos, judged_loop):
     return plain
 
 
+@pytest.mark.long
 def test_with_six_photos_wrong_colors_are_noticed_and_leave_the_whole_of_plain_training(spoiled, plain_of_six):
     assert len(spoiled.held_back) == 2
     undone = [check for check in spoiled.watch.checks if check.verdict == "undone"]
@@ -235,6 +236,7 @@ class GoodThenBad:
         return IdentityFixer()(request) if self.num_left >= 0 else Blinding()(request)
 
 
+@pytest.mark.long
 def test_only_the_bad_round_is_undone(judged_loop):
     # Two splats have their views fixed, three each.
     loop = judged_loop(GoodThenBad(6))
@@ -260,6 +262,7 @@ def test_where_one_round_less_is_not_enough_all_are_undone(judged_loop, plain_of
     _assert_same(loop.trainer, plain_of_six)
 
 
+@pytest.mark.long
 def test_stopping_around_undone_rounds_with_six_photos_changes_nothing(spoiled, judged_loop, tmp_path):
     first = next(check.step for check in spoiled.watch.checks if check.verdict == "undone")
     for stop in (121, first - 1, first, first + 1):
@@ -392,6 +395,7 @@ def test_a_pool_of_rounds_survives_resuming(new_loop, tmp_path):
     _assert_same(resumed.trainer, whole.trainer)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("against", ["best", "plain"])
 def test_a_whole_run_says_what_was_undone_and_resumes(against, tmp_path, monkeypatch):
     monkeypatch.setattr("difix3d.report.film.VIDEO_FRAMES", 2)

@@ -258,6 +258,7 @@ def _image_bytes() -> int:
     return sum(storages.values())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("pool_rounds", [1, 2])
 def test_a_run_holds_no_more_of_novel_views_than_was_said(scene: Scene, pool_rounds: int) -> None:
     captured, targets = scene.views[::2], scene.views[1::2]

@@ -16,6 +16,7 @@ from difix_train.losses.gram import gram_loss, gram_matrices, random_window
 from difix_train.losses.lpips import Lpips
 from difix_train.losses.reconstruction import l1_loss, log_mse_loss
 from difix_train.losses.vgg import LAYER_INDICES, VggFeatures
+from support.closeness import assert_close_to_largest
 
 NARROW = (4, 4, None, 8, 8, None, 16, 16, 16, None, 16, 16, 16, None, 16, 16, 16)
 
@@ -58,7 +59,7 @@ def test_gram_loss_and_its_gradient(reference_data: Path) -> None:
         loss = gram_loss(vgg(x_pred), vgg(x_clean), across_batch=True)
         loss.backward()
         torch.testing.assert_close(loss.detach(), expected[f"{case}.loss"], rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(x_pred.grad, expected[f"{case}.grad_style"], rtol=1e-3, atol=1e-5)
+        assert_close_to_largest(x_pred.grad, expected[f"{case}.grad_style"], 1e-4, case)
         features = vgg(x_clean)
         for layer in LAYER_INDICES:
             gram = gram_matrices(features[layer], across_batch=True)[0]

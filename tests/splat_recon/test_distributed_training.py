@@ -84,6 +84,7 @@ def _port() -> int:
         return probe.getsockname()[1]
 
 
+@pytest.mark.long
 def test_two_processes_train_as_one_does_with_two_photos_per_step(tmp_path: Path):
     import json
 

@@ -313,6 +313,7 @@ def test_several_models_are_said_and_the_largest_is_kept(corner, tmp_path, monke
     assert len(read_scene(tmp_path / "scene").views) == NUM_PHOTOS
 
 
+@pytest.mark.long
 def test_an_interrupted_run_goes_on_where_it_was(corner, tmp_path, monkeypatch):
     photos, _ = corner
     extracted, extract, match = [], pycolmap.extract_features, pycolmap.match_exhaustive
@@ -376,6 +377,7 @@ def test_a_signal_ends_a_running_step_soon(tmp_path):
     assert (tmp_path / "out" / ".sfm" / "database.db").exists()
 
 
+@pytest.mark.long
 @pytest.mark.scenes
 def test_real_photos_become_a_scene(scenes, tmp_path):
     expected = json.loads((scenes / "kermit_raw" / "expected.json").read_text())

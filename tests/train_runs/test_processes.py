@@ -46,6 +46,7 @@ def _launch(folder: Path, *, sharded: bool) -> None:
     assert [process.returncode for process in started] == [0, 0], "\n".join(outputs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "sharded", [pytest.param(False, id="copies"), pytest.param(True, id="shards", marks=pytest.mark.slow)]
 )

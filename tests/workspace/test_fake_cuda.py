@@ -146,7 +146,8 @@ def test_gsplat_over_the_stand_ins_renders_what_the_cpu_does(config: RenderConfi
     assert int(((on_cuda["radii"] > 0) != (images["radii"] > 0)).sum()) <= 1
     assert set(gradients) == set(gradients_on_cuda) >= {*gaussians.parameters(), "means2d"}
     for name, gradient in gradients.items():
-        assert_gradients_agree(gradients_on_cuda[name], gradient, name, rtol=2e-3, atol=2e-4)
+        largest = float(gradient.abs().max())
+        assert_gradients_agree(gradients_on_cuda[name], gradient, name, rtol=2e-3, atol=2e-4 * largest)
 
 
 def test_several_cameras_in_one_call():
