@@ -41,15 +41,11 @@ CHOICES = (
     "released",
     "unfixed",
     "loop",
-    "pool of 3 rounds",
-    "opacity weights",
-    "agreement weights",
     "2 references",
     "coverage targets",
     "twice the weight",
     "unseen pixels",
     "photos' say",
-    "held back, plain",
     "held back",
     "photos",
 )
@@ -76,7 +72,8 @@ class Photos:
 
 def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
     """The config of a variant."""
-    from difix3d.loop.config import EvenRounds, HoldBackConfig, PoolConfig, released_config, released_train_config
+    from difix3d.loop.config import EvenRounds, ValidationConfig
+    from difix3d.loop.presets import released_config, released_train_config
     from difix3d.loop.target_config import CoverageTargets
     from splat_recon.config import AdcConfig
 
@@ -88,16 +85,12 @@ def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
     changes: dict[str, dict[str, Any]] = {
         "gsplat": {"rounds": EvenRounds(num_rounds=0)},
         "plain": {"rounds": EvenRounds(num_rounds=0)},
-        "pool of 3 rounds": {"pool": PoolConfig(num_rounds=3)},
-        "opacity weights": {"mixture": dataclasses.replace(mixture, soft_alpha=True)},
-        "agreement weights": {"mixture": dataclasses.replace(mixture, agreement=0.1)},
         "2 references": {"num_references": 2},
         "coverage targets": {"targets": CoverageTargets()},
         "twice the weight": {"mixture": dataclasses.replace(mixture, novel_weight=2 * mixture.novel_weight)},
         "unseen pixels": {"mixture": dataclasses.replace(mixture, unseen_weight=0.2)},
-        "photos' say": {"mixture": dataclasses.replace(mixture, reference_agreement=0.1)},
-        "held back, plain": {"hold_back": HoldBackConfig(against="plain", min_views=4)},
-        "held back": {"hold_back": HoldBackConfig(min_views=2)},
+        "photos' say": {"mixture": dataclasses.replace(mixture, photo_tolerance=0.1)},
+        "held back": {"validation": ValidationConfig(min_views=2)},
         "photos": {
             "stepping": dataclasses.replace(config.stepping, step_distance=1e6, max_turn_degrees=None),
             "num_probe_views": 0,
@@ -148,7 +141,7 @@ def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) ->
     from difix3d.enhance.renderer import EnhancedRenderer
     from difix3d.fixers.identity import IdentityFixer
     from difix3d.fixers.opening import open_fixer
-    from difix3d.loop.config import HoldBackConfig, ProgressiveConfig
+    from difix3d.loop.config import ProgressiveConfig, ValidationConfig
     from difix3d.loop.progressive import ProgressiveTrainer
     from difix3d.loop.targets import target_poses
     from difix_model.opening import FixerConfig
@@ -162,7 +155,7 @@ def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) ->
     if variant != "gsplat":
         train = config_for_photos(case.captured, train)
     train = train.scaled_to(options.max_steps)
-    config = changed(variant, ProgressiveConfig(train=train, hold_back=HoldBackConfig(share=0), seed=seed))
+    config = changed(variant, ProgressiveConfig(train=train, validation=ValidationConfig(fraction=0), seed=seed))
     extent = case.scene.extent or 1.0
     targets = target_poses(
         config.targets,
@@ -192,7 +185,7 @@ def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) ->
         result |= {"fixed_psnr": fixed.psnr, "fixed_ssim": fixed.ssim}
     return result | {
         "rounds": loop.num_rounds_done,
-        "rounds_undone": loop.watch.num_rounds_undone if loop.watch else 0,
+        "rounds_undone": loop.policy.num_rounds_undone,
         "kept_step": loop.trainer.step,
         "seconds": round(time.process_time() - start),
     }

@@ -52,23 +52,23 @@ Samples = dict[str, torch.Tensor]
 
 def reprojected(scene: Scene, trainer: Any, name: str, photos: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """A render, and what photos show of the same view, RGB in [0, 1], `[h w 3]`."""
-    from difix3d.loop.confidence import photographed
-    from difix3d.loop.surface_points import DepthView, Places
+    from difix3d.loop.confidence import sampled_photo
+    from difix3d.loop.surface_points import DepthView, SurfacePoints
 
     camera = scene.view(name).camera
     output = trainer.render(camera)
-    places = Places.shown_by(DepthView.of(camera, output))
-    seen, color = torch.zeros(len(places.p_world)).double(), torch.zeros(len(places.p_world), 3).double()
+    points = SurfacePoints.of(DepthView.of(camera, output))
+    seen, color = torch.zeros(len(points.p_world)).double(), torch.zeros(len(points.p_world), 3).double()
     for photo in photos:
         view = scene.view(photo)
-        share, rgb = photographed(view, DepthView.of(view.camera, trainer.render(view.camera)), places)
+        share, rgb = sampled_photo(view, DepthView.of(view.camera, trainer.render(view.camera)), points)
         seen += share
         color += share[:, None] * rgb
     rendered = output.rgb.clamp(0, 1)
     picture = rendered.clone()
     shown = seen > UNSEEN
     mean = (color[shown] / seen[shown, None]).float()
-    picture[places.rows_idx[shown], places.columns_idx[shown]] = mean
+    picture[points.rows_idx[shown], points.columns_idx[shown]] = mean
     return rendered, picture
 
 

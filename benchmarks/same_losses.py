@@ -170,17 +170,27 @@ def harmful(request: Any) -> Any:
 
 
 LOOPS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "rounds": (mixed_in, {"loop": "rounds", "num_rounds": 3, "num_references": 2, "hold_back": 0.0}),
-    "confidence": (mixed_in, {"loop": "rounds", "num_rounds": 2, "unseen_weight": 0.3, "reference_agreement": 0.1}),
+    "rounds": (mixed_in, {"loop": "rounds", "num_rounds": 3, "num_references": 2, "validation_fraction": 0.0}),
+    "confidence": (mixed_in, {"loop": "rounds", "num_rounds": 2, "unseen_weight": 0.3, "photo_tolerance": 0.1}),
     "rollback": (
         harmful,
-        {"loop": "rounds", "novel_prob": 0.9, "novel_weight": 2.0, "hold_back": 0.2, "hold_back_min_views": 5},
+        {
+            "loop": "rounds",
+            "novel_prob": 0.9,
+            "novel_weight": 2.0,
+            "validation_fraction": 0.2,
+            "validation_min_views": 5,
+        },
     ),
     "distillation": (mixed_in, {"loop": "distillation", "num_novel": 6, "stereo": "off"}),
 }
 """Fixer and settings of each loop; the names of settings are those of the revision."""
 
-LATER_NAMES: dict[str, str] = {}
+EARLIER_NAMES = {
+    "validation_fraction": "hold_back",
+    "validation_min_views": "hold_back_min_views",
+    "photo_tolerance": "reference_agreement",
+}
 """What earlier revisions called a setting."""
 
 
@@ -191,7 +201,7 @@ def train_loop(name: str, scene: Path, folder: Path) -> None:
 
     fixer, own = LOOPS[name]
     known = {field.name for field in dataclasses.fields(RunSettings)}
-    own = {key if key in known else LATER_NAMES[key]: value for key, value in own.items()}
+    own = {key if key in known else EARLIER_NAMES[key]: value for key, value in own.items()}
     settings = RunSettings(scene=str(scene), max_steps=60, split="every:3", seed=1, device="cpu", **own)
     for _ in Experiment(settings, RunFolder(folder), fixer=fixer).run():
         pass

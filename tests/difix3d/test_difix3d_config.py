@@ -9,16 +9,14 @@ import pytest
 from difix3d.errors import InputError
 from difix3d.loop.config import (
     EvenRounds,
-    HoldBackConfig,
     MixtureConfig,
-    PoolConfig,
     ProgressiveConfig,
     SteppingConfig,
     StepRounds,
-    released_config,
-    released_train_config,
+    ValidationConfig,
 )
-from difix3d.loop.schedule import rounds
+from difix3d.loop.presets import released_config, released_train_config
+from difix3d.loop.schedule import round_steps
 from difix3d.loop.target_config import (
     AroundTargets,
     CoverageTargets,
@@ -29,8 +27,10 @@ from difix3d.loop.target_config import (
     PerturbedTargets,
     SpiralTargets,
 )
-from difix3d.run.settings import TARGETS, RunSettings, for_photos, progressive_config, resolved
-from splat_recon.config import AdcConfig, TrainConfig
+from difix3d.run.configs import progressive_config
+from difix3d.run.defaults import for_photos, resolved
+from difix3d.run.settings import TARGETS, RunSettings
+from splat_recon.config import AdcConfig, McmcConfig, TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -50,22 +50,19 @@ from splat_recon.config import AdcConfig, TrainConfig
         (lambda: PerturbedTargets(turn_degrees=200.0), "turn_degrees in"),
         (lambda: CoverageTargets(num_views=9, num_candidates=8), "num_candidates must be at least"),
         (lambda: SteppingConfig(max_turn_degrees=0.0), "max_turn_degrees must be positive"),
-        (lambda: HoldBackConfig(share=1.0), "share must be in"),
-        (lambda: HoldBackConfig(margin=-1.0), "margin must be at least 0"),
-        (lambda: HoldBackConfig(check_every=0.0), "check_every must be in"),
-        (lambda: HoldBackConfig(first_check=1.5), "first_check must be in"),
-        (lambda: HoldBackConfig(min_views=1), "min_views must be at least 2"),
-        (lambda: PoolConfig(num_rounds=0), "num_rounds must be at least 1"),
-        (lambda: PoolConfig(decay=2.0), "decay must be in"),
-        (lambda: MixtureConfig(agreement=0.0), "agreement must be positive"),
-        (lambda: MixtureConfig(reference_agreement=-0.1), "reference_agreement must be positive"),
+        (lambda: ValidationConfig(fraction=1.0), "fraction must be in"),
+        (lambda: ValidationConfig(max_drop_db=-1.0), "max_drop_db must be at least 0"),
+        (lambda: ValidationConfig(validate_every=0.0), "validate_every must be in"),
+        (lambda: ValidationConfig(first=1.5), "first must be in"),
+        (lambda: ValidationConfig(min_views=1), "min_views must be at least 2"),
+        (lambda: MixtureConfig(photo_tolerance=-0.1), "photo_tolerance must be positive"),
         (lambda: MixtureConfig(unseen_weight=1.5), "unseen_weight must be in"),
         (lambda: RunSettings(unseen_weight=-0.5), "unseen_weight must be in"),
-        (lambda: RunSettings(reference_agreement=0.0), "reference_agreement must be positive"),
+        (lambda: RunSettings(photo_tolerance=0.0), "photo_tolerance must be positive"),
         (lambda: ProgressiveConfig(num_references=0), "num_references must be at least 1"),
         (lambda: RunSettings(max_turn_degrees=-5.0), "max_turn_degrees must be positive"),
-        (lambda: RunSettings(hold_back_min_views=1), "min_views must be at least 2"),
-        (lambda: RunSettings(hold_back=-0.1), "share must be in"),
+        (lambda: RunSettings(validation_min_views=1), "min_views must be at least 2"),
+        (lambda: RunSettings(validation_fraction=-0.1), "fraction must be in"),
         (lambda: RunSettings(targets="no/such/file"), "or a file with cameras"),
         (lambda: ProgressiveConfig(fix_batch_size=0), "fix_batch_size must be at least 1"),
         (lambda: RunSettings(max_size=3), "max_size must be at least 16"),
@@ -77,16 +74,18 @@ def test_values_out_of_range_are_refused_by_name(make, words):
         make()
 
 
-def test_even_rounds_keep_their_share_of_any_run():
-    short = rounds(EvenRounds(num_rounds=3, first=0.4, last=0.8), max_steps=100, min_remaining=0.05)
-    assert [(round_.index, round_.start_step) for round_ in short] == [(0, 40), (1, 60), (2, 80)]
-    assert [r.start_step for r in rounds(EvenRounds(num_rounds=9), max_steps=3, min_remaining=0.05)] == [2]
-    assert rounds(EvenRounds(num_rounds=0), max_steps=100, min_remaining=0.05) == ()
+def steps_of(rounds, max_steps):
+    return round_steps(ProgressiveConfig(train=TrainConfig(max_steps=max_steps), rounds=rounds))
+
+
+def test_even_rounds_keep_their_place_in_any_run():
+    assert steps_of(EvenRounds(num_rounds=3, first=0.4, last=0.8), 100) == (40, 60, 80)
+    assert steps_of(EvenRounds(num_rounds=9), 3) == (2,)
+    assert steps_of(EvenRounds(num_rounds=0), 100) == ()
 
 
 def test_rounds_that_nothing_could_be_learned_from_are_left_out():
-    kept = rounds(StepRounds(steps=(10, 94, 96, 100, 200)), max_steps=100, min_remaining=0.05)
-    assert [round_.start_step for round_ in kept] == [10, 94]
+    assert steps_of(StepRounds(steps=(10, 94, 96, 100, 200)), 100) == (10, 94)
 
 
 @pytest.mark.reference
@@ -108,8 +107,8 @@ def test_released_config_has_the_released_constants(reference_data):
         ("grow_grad2d", "grow_grad2d"),
     ):
         assert getattr(strategy, ours) == released["strategy"][theirs], ours
-    plan = rounds(config.rounds, max_steps=config.train.max_steps, min_remaining=config.min_remaining)
-    assert plan[-1].start_step < config.train.max_steps
+    plan = round_steps(config)
+    assert plan[-1] < config.train.max_steps
 
 
 def test_released_preset_is_as_described():
@@ -126,10 +125,9 @@ def test_released_preset_is_as_described():
     )
     mixture = config.mixture
     assert (mixture.novel_prob, mixture.novel_weight, mixture.captured_weight) == (0.3, 0.3, 1.5)
-    assert (mixture.alpha_threshold, mixture.soft_alpha, mixture.agreement) == (0.5, False, None)
-    assert (mixture.unseen_weight, mixture.reference_agreement) == (1.0, None)
-    assert config.pool.num_rounds == 1
-    assert config.hold_back.share == 0
+    assert mixture.alpha_threshold == 0.5
+    assert (mixture.unseen_weight, mixture.photo_tolerance) == (1.0, None)
+    assert config.validation.fraction == 0
     assert isinstance(config.targets, HeldOutTargets)
     rates = config.train.learning_rates
     expected = (1.6e-5, 1e-3, 2e-4, 1e-2, 5e-5, 2.5e-6)
@@ -150,9 +148,10 @@ def test_presets_of_others_scale_with_the_run():
     short = progressive_config(resolved(RunSettings(preset="paper", max_steps=3000), "cpu"))
     assert isinstance(short.rounds, StepRounds)
     assert short.rounds.steps[:2] == (150, 300)
-    asked = progressive_config(resolved(RunSettings(preset="released", targets="orbit", hold_back=0.2), "cpu"))
+    settings = RunSettings(preset="released", targets="orbit", validation_fraction=0.2)
+    asked = progressive_config(resolved(settings, "cpu"))
     assert isinstance(asked.targets, OrbitTargets)
-    assert asked.hold_back.share == 0.2
+    assert asked.validation.fraction == 0.2
 
 
 def test_few_photos_are_regularized_where_the_training_is_our_own():
@@ -183,19 +182,18 @@ def test_the_background_of_few_photos_is_theirs_and_of_a_finished_splat_its_own(
 
 def test_settings_resolve_to_configs():
     demo = resolved(RunSettings(), "cpu")
-    begins = ("scene", "from_checkpoint", "from_ply", "agreement", "reference_agreement", "max_turn_degrees", "base")
+    begins = ("scene", "from_checkpoint", "from_ply", "photo_tolerance", "max_turn_degrees", "base")
     assert None not in [value for name, value in for_photos(demo, 6).to_dict().items() if name not in begins]
-    assert progressive_config(demo).hold_back == HoldBackConfig()
+    assert progressive_config(demo).validation == ValidationConfig()
     assert isinstance(progressive_config(demo).targets, AroundTargets)
     assert isinstance(progressive_config(resolved(RunSettings(targets="path"), "cpu")).targets, PathTargets)
     for name, kind in TARGETS.items():
         assert isinstance(progressive_config(resolved(RunSettings(targets=name), "cpu")).targets, kind)
     from_file = progressive_config(resolved(RunSettings(targets=__file__), "cpu")).targets
     assert from_file == FileTargets(path=__file__)
-    asked = RunSettings(unseen_weight=0.2, reference_agreement=0.1, hold_back_against="plain")
+    asked = RunSettings(unseen_weight=0.2, photo_tolerance=0.1)
     config = progressive_config(resolved(asked, "cpu"))
-    assert (config.mixture.unseen_weight, config.mixture.reference_agreement) == (0.2, 0.1)
-    assert config.hold_back == HoldBackConfig(against="plain")
+    assert (config.mixture.unseen_weight, config.mixture.photo_tolerance) == (0.2, 0.1)
     own = resolved(RunSettings(scene="somewhere", targets="test"), "cuda")
     assert own.split == "auto"
     assert own.sparse is None
@@ -206,6 +204,15 @@ def test_settings_resolve_to_configs():
     assert progressive_config(released).train.max_steps == 60_000
     with pytest.raises(ValueError, match="resolved"):
         progressive_config(RunSettings())
+
+
+def test_density_control_can_be_chosen():
+    config = progressive_config(resolved(RunSettings(strategy="mcmc", max_gaussians=500, max_steps=3000), "cpu"))
+    assert isinstance(config.train.strategy, McmcConfig)
+    assert config.train.strategy.cap_max == 500
+    assert config.train.opacity_reg == 0.01
+    with pytest.raises(ValueError, match="its own density control"):
+        RunSettings(strategy="mcmc", preset="released")
 
 
 def test_settings_survive_json_and_name_what_is_unknown():

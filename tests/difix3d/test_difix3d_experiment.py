@@ -147,7 +147,7 @@ def test_stopping_and_resuming_gives_the_same_run(finished, settings, tmp_path):
     # A damaged newest checkpoint is passed over.
     newest = folder.checkpoint_folders()[0]
     assert newest.name == "step_000013"
-    (newest / "loop" / "splat" / "state.safetensors").write_bytes(b"damaged")
+    (newest / "loop" / "main" / "splat" / "state.safetensors").write_bytes(b"damaged")
     resumed = Experiment(settings, folder, resume=True)
     list(resumed.run())
     assert resumed.finished

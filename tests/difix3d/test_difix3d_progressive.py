@@ -7,22 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.enhance.renderer import EnhancedRenderer, nearest_views
+from difix3d.enhance.renderer import EnhancedRenderer
 from difix3d.errors import InputError
 from difix3d.fixers.batches import fixed_views
 from difix3d.fixers.contract import FixResult
 from difix3d.fixers.identity import IdentityFixer
+from difix3d.fixers.references import nearest_views
+from difix3d.loop.branch import clone_trainer
 from difix3d.loop.config import (
     EvenRounds,
-    HoldBackConfig,
     MixtureConfig,
-    PoolConfig,
     ProgressiveConfig,
     SteppingConfig,
     StepRounds,
+    ValidationConfig,
 )
-from difix3d.loop.novel_views import NovelView, NovelViews, pool_view_set
-from difix3d.loop.progressive import ProgressiveTrainer, forked
+from difix3d.loop.novel_views import NovelView, NovelViews
+from difix3d.loop.progressive import ProgressiveTrainer
 from difix3d.loop.target_config import HeldOutTargets
 from difix_model.gate.verdict import FixVerdict
 from splat_recon.config import AdcConfig, TrainConfig
@@ -78,7 +79,7 @@ def new_loop(scene, captured, T_world_target):
             rounds=EvenRounds(num_rounds=2, first=0.4, last=0.7),
             targets=HeldOutTargets(),
             mixture=MixtureConfig(novel_prob=0.5),
-            hold_back=HoldBackConfig(share=0),
+            validation=ValidationConfig(fraction=0),
         )
         return ProgressiveTrainer(
             scene, captured, T_world_target, fixer or WhiteningFixer(), replace(config, **changes)
@@ -99,7 +100,7 @@ def test_without_rounds_it_is_plain_training_bit_for_bit(scene, captured, new_lo
     loop = new_loop(IdentityFixer(), rounds=EvenRounds(num_rounds=0))
     loop.train_until(24)
     _assert_same_splats(loop.trainer, plain)
-    assert loop.novel is None
+    assert loop.main.novel is None
 
 
 def test_rounds_that_are_never_drawn_from_change_nothing(scene, captured, new_loop):
@@ -114,7 +115,7 @@ def test_rounds_that_are_never_drawn_from_change_nothing(scene, captured, new_lo
 def test_fixed_views_are_learned_from_only_after_the_first_round(scene, captured, new_loop):
     plain = plain_trainer(scene, captured)
     loop = new_loop()
-    first = loop.rounds[0].start_step
+    first = loop.events[0].step
     for trainer in (plain, loop):
         trainer.train_until(first)
     _assert_same_splats(loop.trainer, plain)
@@ -126,7 +127,7 @@ def test_fixed_views_are_learned_from_only_after_the_first_round(scene, captured
 def test_stopping_and_resuming_around_a_round_is_bitwise_the_same(tmp_path, new_loop):
     whole = new_loop()
     whole.train_until(24)
-    first, second = (round_.start_step for round_ in whole.rounds)
+    first, second = (event.step for event in whole.events)
     for stop in (first - 1, first, first + 2, second):
         part = new_loop()
         part.train_until(stop)
@@ -136,13 +137,13 @@ def test_stopping_and_resuming_around_a_round_is_bitwise_the_same(tmp_path, new_
         assert resumed.num_rounds_done == sum(step <= stop for step in (first, second))
         resumed.train_until(24)
         _assert_same_splats(resumed.trainer, whole.trainer)
-        np.testing.assert_array_equal(resumed.T_world_novel, whole.T_world_novel)
+        np.testing.assert_array_equal(resumed.main.T_world_novel, whole.main.T_world_novel)
 
 
-def test_a_fork_goes_on_like_its_original(scene, captured):
+def test_a_clone_goes_on_like_its_original(scene, captured):
     plain = plain_trainer(scene, captured)
     plain.train_until(7)
-    copy = forked(plain, captured)
+    copy = clone_trainer(plain, captured)
     for trainer in (plain, copy):
         trainer.train_until(15)
     _assert_same_splats(copy, plain)
@@ -151,33 +152,33 @@ def test_a_fork_goes_on_like_its_original(scene, captured):
 def test_rounds_that_are_left_out_are_mentioned(new_loop, caplog):
     with caplog.at_level(logging.WARNING, logger="difix3d"):
         loop = new_loop(rounds=StepRounds(steps=(10, 24)))
-    assert len(loop.rounds) == 1
+    assert len(loop.events) == 1
     assert "1 rounds are left out" in caplog.text
 
 
 def test_damaged_and_foreign_checkpoints_are_named(tmp_path, new_loop):
     loop = new_loop()
-    loop.train_until(loop.rounds[0].start_step)
+    loop.train_until(loop.events[0].step)
     loop.save(tmp_path / "saved")
     with pytest.raises(InputError, match="another run"):
         new_loop(rounds=EvenRounds(num_rounds=0)).load(tmp_path / "saved")
-    novel_views = tmp_path / "saved" / "novel_views.npz"
+    novel_views = tmp_path / "saved" / "main" / "state.safetensors"
     novel_views.write_bytes(novel_views.read_bytes()[:-100])
     with pytest.raises(InputError, match="damaged"):
         new_loop().load(tmp_path / "saved")
     novel_views.unlink()
     with pytest.raises(InputError, match="cannot be read"):
         new_loop().load(tmp_path / "saved")
-    with pytest.raises(InputError, match="missing"):
+    with pytest.raises(InputError, match="cannot be read"):
         new_loop().load(tmp_path / "missing")
 
 
 def test_a_round_records_what_was_rendered_fixed_and_looked_at(captured, new_loop, T_world_target):
     loop = new_loop(stepping=SteppingConfig(step_distance=100.0))
-    loop.train_until(loop.rounds[0].start_step)
-    np.testing.assert_array_equal(loop.novel.T_world_cam, T_world_target)
+    loop.train_until(loop.events[0].step)
+    np.testing.assert_array_equal(loop.main.novel.T_world_cam, T_world_target)
     references = {view.name: view for view in captured}
-    for view in loop.novel.views:
+    for view in loop.main.novel.views:
         rendered = loop.trainer.render(view.camera)
         assert torch.equal(view.rendered, rendered.rgb.clamp(0, 1))
         assert torch.equal(view.alpha, rendered.alpha)
@@ -205,7 +206,7 @@ def test_fixed_views_count_only_where_the_render_was_opaque():
     assert view.weight == 0.3
     assert view.pixel_weight is not None
     assert torch.equal(view.pixel_weight, (alpha[..., 0] == 0.9).float())
-    assert pool_view_set((novel(torch.zeros(11, 12, 1)),), mixture, PoolConfig()) is None
+    assert novel(torch.zeros(11, 12, 1)).training_views(mixture) == []
 
 
 def test_views_of_different_sizes_never_share_a_batch(captured):

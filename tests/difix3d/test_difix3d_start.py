@@ -9,12 +9,14 @@ import pytest
 import torch
 
 from difix3d.errors import InputError
-from difix3d.loop.branch import begun
-from difix3d.loop.config import StartConfig
+from difix3d.loop.branch import new_trainer
+from difix3d.run.configs import progressive_config
+from difix3d.run.defaults import resolved
 from difix3d.run.experiment import Experiment
 from difix3d.run.run_folder import RunFolder
-from difix3d.run.settings import RunSettings, progressive_config, resolved
+from difix3d.run.settings import RunSettings
 from difix3d.run.start import start_gaussians
+from difix3d.run.start_config import StartConfig
 from splat_recon.config import TrainConfig
 from splat_recon.io.colmap import read_scene, write_scene
 from splat_recon.scene.normalize import normalized, principal_axes, similarity_from_cameras
@@ -55,7 +57,9 @@ def trained(scene):
 
 
 def _assert_same_picture(scene, trained, gaussians):
-    started = begun(scene, scene.views, TrainConfig(max_steps=60, sh_degree_every=1), device="cpu", gaussians=gaussians)
+    started = new_trainer(
+        scene, scene.views, TrainConfig(max_steps=60, sh_degree_every=1), device="cpu", gaussians=gaussians
+    )
     for view in scene.views[:2]:
         before, after = trained.render(view.camera), started.render(view.camera)
         torch.testing.assert_close(after.rgb, before.rgb, atol=2e-4, rtol=0)
@@ -167,7 +171,7 @@ def test_a_run_goes_on_from_a_splat_and_resumes(scene_folder, scene, trained, tm
     )
     config = progressive_config(resolved(settings, "cpu"))
     assert config.train.sh_degree_every == 1
-    assert config.hold_back.share == 0
+    assert config.validation.fraction == 0
     assert config.train.learning_rates.means == pytest.approx(1.6e-5)
     folders = [RunFolder(tmp_path / name) for name in ("whole", "part")]
     list(Experiment(settings, folders[0]).run())

@@ -1,4 +1,4 @@
-"""Where novel views go: around, beside, to a file's cameras, to what is weakly seen; and how far they come."""
+"""Where novel views go: around, beside, to a file's cameras, to what is under-observed; and how far they come."""
 
 import json
 
@@ -9,8 +9,8 @@ import torch
 from difix3d.errors import InputError
 from difix3d.fixers.contract import FixResult
 from difix3d.fixers.identity import IdentityFixer
-from difix3d.loop.config import EvenRounds, HoldBackConfig, ProgressiveConfig, SteppingConfig
-from difix3d.loop.coverage import weakly_seen
+from difix3d.loop.config import EvenRounds, ProgressiveConfig, SteppingConfig, ValidationConfig
+from difix3d.loop.coverage import under_observed
 from difix3d.loop.progressive import ProgressiveTrainer
 from difix3d.loop.target_config import CoverageTargets, FileTargets, OrbitTargets, PerturbedTargets, SpiralTargets
 from difix3d.loop.targets import target_poses
@@ -107,7 +107,7 @@ def test_coverage_chooses_what_few_views_saw_and_not_the_same_twice():
     camera, render = _wall_and_cameras()
     captured = [camera(x) for x in (-1.0, -0.95, -0.9)]
     candidates = [camera(x) for x in (-0.97, 1.0, 1.02, 2.0, 8.0)]
-    chosen = weakly_seen(candidates, captured, render, 2, max_seen=0).tolist()
+    chosen = under_observed(candidates, captured, render, 2, max_seen=0).tolist()
     # Neither what was seen already, nor the same thing twice, nor the void beside the wall.
     assert set(chosen) in ({1, 3}, {2, 3})
 
@@ -118,7 +118,7 @@ def test_a_loop_goes_where_little_was_seen_and_says_how_far_it_came(raw_scene):
         train=TrainConfig(max_steps=6),
         rounds=EvenRounds(num_rounds=1, first=0.5, last=0.5),
         targets=CoverageTargets(num_views=2, num_candidates=9),
-        hold_back=HoldBackConfig(share=0),
+        validation=ValidationConfig(fraction=0),
         num_references=2,
     )
     candidates = _targets(config.targets, scene)
@@ -132,17 +132,17 @@ def test_a_loop_goes_where_little_was_seen_and_says_how_far_it_came(raw_scene):
 
     loop = ProgressiveTrainer(scene, scene.views[:4], candidates, Recording(), config)
     loop.train_until(4)
-    assert loop.novel is not None
-    assert len(loop.novel.views) == 2
+    assert loop.main.novel is not None
+    assert len(loop.main.novel.views) == 2
     assert 0 < loop.main.progress <= 1
     # Both novel views go in one call, each with both of its references, its camera and its opacity.
     (asked,) = seen
     for first, second in asked.references:
         assert not torch.equal(first, second)
-    for view, camera, alpha in zip(loop.novel.views, asked.cameras, asked.alpha, strict=True):
+    for view, camera, alpha in zip(loop.main.novel.views, asked.cameras, asked.alpha, strict=True):
         assert camera is view.camera
         assert torch.equal(alpha, view.alpha[..., 0])
-    torch.testing.assert_close(loop.novel.views[0].fixed, loop.novel.views[0].rendered + 0.1)
+    torch.testing.assert_close(loop.main.novel.views[0].fixed, loop.main.novel.views[0].rendered + 0.1)
 
 
 def test_steps_turn_no_farther_than_they_may_and_arrive():
@@ -176,11 +176,11 @@ def test_units_of_the_world_restore_the_released_steps(raw_scene):
         train=TrainConfig(max_steps=6),
         rounds=EvenRounds(num_rounds=1, first=0.5, last=0.5),
         stepping=world,
-        hold_back=HoldBackConfig(share=0),
+        validation=ValidationConfig(fraction=0),
     )
     loop = ProgressiveTrainer(raw_scene, raw_scene.views[:4], poses[4:], IdentityFixer(), config)
     loop.train_until(4)
-    np.testing.assert_array_equal(loop.T_world_novel, stepped_poses(poses[:4], poses[4:], 0.5))
+    np.testing.assert_array_equal(loop.main.T_world_novel, stepped_poses(poses[:4], poses[4:], 0.5))
 
 
 def test_ranked_poses_begin_with_the_nearest(raw_scene):

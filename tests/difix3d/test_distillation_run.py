@@ -10,9 +10,11 @@ import pytest
 
 from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
 from difix3d.loop.target_config import AroundTargets, SpreadTargets
+from difix3d.run.configs import distillation_config, progressive_config
+from difix3d.run.defaults import for_photos, resolved
 from difix3d.run.experiment import Experiment
 from difix3d.run.run_folder import RunFolder
-from difix3d.run.settings import RunSettings, distillation_config, for_photos, progressive_config, resolved
+from difix3d.run.settings import RunSettings
 from splat_recon.config import AdcConfig
 from splat_recon.io.colmap import write_scene
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
@@ -66,7 +68,7 @@ def test_few_photos_are_distilled_unless_rounds_are_asked_for():
     many = for_photos(resolved(RunSettings(), "cpu"), 13)
     assert (many.loop, many.fixer, many.num_rounds) == ("rounds", "default", 5)
     assert isinstance(progressive_config(many).targets, AroundTargets)
-    for asked in (RunSettings(num_rounds=2), RunSettings(hold_back=0.1), RunSettings(from_ply="a.ply")):
+    for asked in (RunSettings(num_rounds=2), RunSettings(validation_fraction=0.1), RunSettings(from_ply="a.ply")):
         assert for_photos(resolved(asked, "cpu"), 6).loop == "rounds"
     assert for_photos(resolved(RunSettings(preset="released"), "cpu"), 6).loop == "rounds"
     own = for_photos(resolved(RunSettings(fixer="default", num_novel=7, targets="path"), "cpu"), 6)
@@ -128,17 +130,17 @@ def test_a_fixer_works_on_what_the_splats_show_together(settings: RunSettings, t
 def test_no_more_novel_views_are_made_than_memory_has_room_for(settings: RunSettings, tmp_path: Path):
     few = dataclasses.replace(settings, num_novel=None, stereo="off", image_memory=0.005)
     experiment = run(few, tmp_path / "run", stop_at=1)
-    assert experiment.settings.num_novel is not None
-    assert 1 < experiment.settings.num_novel < 60
-    assert len(experiment.T_world_target) == experiment.settings.num_novel
+    assert experiment.inputs.settings.num_novel is not None
+    assert 1 < experiment.inputs.settings.num_novel < 60
+    assert len(experiment.inputs.T_world_target) == experiment.inputs.settings.num_novel
 
 
 def test_rounds_start_with_stereo_in_both_trainings(settings: RunSettings, tmp_path: Path):
     asked = dataclasses.replace(settings, num_rounds=1, fixer="none", num_novel=2)
     experiment = run(asked, tmp_path / "run", stop_at=3)
-    assert experiment.stereo is not None
-    assert len(experiment.scene.points) > 200
-    strategy = experiment.config.train.strategy
+    assert experiment.inputs.stereo is not None
+    assert len(experiment.inputs.scene.points) > 200
+    strategy = experiment.inputs.config.train.strategy
     assert isinstance(strategy, AdcConfig)
     assert strategy.grow_grad2d == 4e-4
 

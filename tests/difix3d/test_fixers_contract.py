@@ -11,9 +11,11 @@ import torch
 
 from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
 from difix3d.fixers.difix import DifixFixer
+from difix3d.loop.progressive import ProgressiveTrainer
+from difix3d.run.defaults import resolved
 from difix3d.run.experiment import Experiment
 from difix3d.run.run_folder import RunFolder
-from difix3d.run.settings import RunSettings, fixer_config, resolved
+from difix3d.run.settings import RunSettings
 from difix_model.gate.apply import Gated
 from difix_model.gate.verdict import FixVerdict
 from difix_model.pipeline import DifixPipeline
@@ -39,7 +41,9 @@ class Whitening:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Whitening, Experiment]:
     fixer = Whitening()
-    settings = RunSettings(max_steps=8, max_size=40, max_gaussians=300, num_rounds=1, num_novel=3, hold_back=0.0)
+    settings = RunSettings(
+        max_steps=8, max_size=40, max_gaussians=300, num_rounds=1, num_novel=3, validation_fraction=0.0
+    )
     folder = tmp_path_factory.mktemp("run") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("difix3d.report.film.VIDEO_FRAMES", 2)
@@ -58,16 +62,17 @@ def test_a_whole_run_takes_any_fixer_and_hands_it_what_is_known(run: tuple[Path,
     assert all(len(views) == 1 for views in first.references)
     assert {(camera.height, camera.width) for camera in first.cameras} == {tuple(first.rgb.shape[1:3])}
     # A round, the held-out views of two splats, and the film.
-    held_out = experiment.held_out
+    held_out = experiment.inputs.held_out
     assert sum(map(len, fixer.asked)) == 3 + 2 * len(held_out) + 2
 
 
 def test_its_confidence_weighs_the_pixels_that_are_learned_from(run: tuple[Path, Whitening, Experiment]) -> None:
     _, _, experiment = run
-    loop = experiment._loop
+    loop = experiment.loop
+    assert isinstance(loop, ProgressiveTrainer)
     assert loop is not None
-    assert loop.novel is not None
-    for view, learned in zip(loop.novel.views, loop.trainer.views.sets[1], strict=True):  # type: ignore[union-attr]
+    assert loop.main.novel is not None
+    for view, learned in zip(loop.main.novel.views, loop.trainer.views.sets[1], strict=True):  # type: ignore[union-attr]
         opaque = (view.alpha[..., 0] > 0.5).float()
         half = opaque.shape[1] // 2
         assert learned.pixel_weight is not None
@@ -85,18 +90,18 @@ def test_its_verdicts_are_in_metrics_and_report(run: tuple[Path, Whitening, Expe
         "coverage": 0.0625,
         "palette_drift": None,
     }
-    names = {view.name for view in experiment.captured}
+    names = {view.name for view in experiment.inputs.captured}
     assert len(fixes["novel_views"]) == 3
     for found in fixes["novel_views"]:
         assert found.pop("reference") in names
         assert found == expected
     assert set(fixes["final"]) == {"plain_fixed", "loop_fixed"}
-    assert fixes["final"]["loop_fixed"] == {view.name: expected for view in experiment.held_out}
+    assert fixes["final"]["loop_fixed"] == {view.name: expected for view in experiment.inputs.held_out}
     page = (folder / "report.html").read_text(encoding="utf-8")
     sentence = "changed by 31.9 of 255, 127.5 proposed: only redrawn detail"
     assert page.count(sentence) == 3
     assert "The newest round: changed 3 of 3 novel views" in page
-    assert f" of {len(experiment.held_out)} held-out views" in page
+    assert f" of {len(experiment.inputs.held_out)} held-out views" in page
     assert "The final fix: changed " in page
     assert "round 1: changed 3 of 3 novel views" in (folder / "log.txt").read_text(encoding="utf-8")
 
@@ -129,7 +134,7 @@ def test_a_request_that_does_not_fit_together_is_refused() -> None:
 
 
 def test_the_gate_can_be_chosen_and_is_the_commands_own_by_default() -> None:
-    assert fixer_config(resolved(RunSettings(), "cpu")).gate == "auto"
-    assert fixer_config(resolved(RunSettings(preset="released"), "cpu")).gate == "checkpoint"
-    assert fixer_config(resolved(RunSettings(gate="off", base="b"), "cpu")).gate == "off"
-    assert fixer_config(resolved(RunSettings(gate="off", base="b"), "cpu")).base == "b"
+    assert resolved(RunSettings(), "cpu").fixer_config.gate == "auto"
+    assert resolved(RunSettings(preset="released"), "cpu").fixer_config.gate == "checkpoint"
+    assert resolved(RunSettings(gate="off", base="b"), "cpu").fixer_config.gate == "off"
+    assert resolved(RunSettings(gate="off", base="b"), "cpu").fixer_config.base == "b"

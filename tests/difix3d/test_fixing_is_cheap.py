@@ -12,22 +12,24 @@ import pytest
 import torch
 
 from difix3d.errors import InputError
-from difix3d.fixers.batches import fix_round
 from difix3d.fixers.contract import FixedView, FixRequest, FixResult, resident
 from difix3d.fixers.difix import DifixFixer, OffloadedFixer
 from difix3d.fixers.identity import IdentityFixer
 from difix3d.fixers.opening import open_fixer
-from difix3d.loop.config import EvenRounds, HoldBackConfig, PoolConfig, ProgressiveConfig
+from difix3d.loop.config import EvenRounds, MixtureConfig, ProgressiveConfig, ValidationConfig
+from difix3d.loop.fixing import fix_round
 from difix3d.loop.progressive import ProgressiveTrainer
 from difix3d.loop.target_config import HeldOutTargets
 from difix3d.report.film import VIDEO_SIZE, write_film
 from difix3d.report.results import VariantResult, final_fix_changes_nothing
+from difix3d.run.configs import progressive_config
+from difix3d.run.defaults import resolved
 from difix3d.run.experiment import Experiment
 from difix3d.run.fixing_time import FixingTime, TimedFixer
 from difix3d.run.image_memory import check_image_memory, photo_bytes, picture_bytes
 from difix3d.run.run_folder import RunFolder
 from difix3d.run.scene import load_scene
-from difix3d.run.settings import RunSettings, progressive_config, resolved
+from difix3d.run.settings import RunSettings
 from difix_model.config import tiny_config
 from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.gate.apply import Gated
@@ -81,6 +83,11 @@ class Asked:
         return FixResult.of(asked, torch.where(bright, asked.rgb * 0.5, asked.rgb))
 
 
+def round_config(batch_size: int, num_probe_views: int, min_alpha: float = 0.0) -> ProgressiveConfig:
+    mixture = MixtureConfig(alpha_threshold=min_alpha)
+    return ProgressiveConfig(fix_batch_size=batch_size, num_probe_views=num_probe_views, mixture=mixture)
+
+
 @pytest.fixture(scope="module")
 def scene() -> Scene:
     config = SyntheticConfig(
@@ -120,7 +127,7 @@ def test_a_round_moves_it_there_and_back_once_even_if_it_fails(scene: Scene) -> 
     views = scene.views[:6]
     rendered = [torch.rand(HEIGHT, WIDTH, 3) for _ in views]
     asked = rendered_views(rendered, [[view] for view in views])
-    fix_round(fixer, asked, distances=range(6), batch_size=2, num_probe_views=2)
+    fix_round(fixer, asked, list(range(6)), round_config(2, 2))
     assert pipeline.moves == ["cpu", "cuda", "cpu"]
     assert len(pipeline.worked_on) == 3
     with pytest.raises(RuntimeError, match="no luck"), resident(fixer):
@@ -168,7 +175,7 @@ def _round(scene: Scene, fixer: Any, num_probe_views: int, references: int = 1) 
     rendered = [torch.full((HEIGHT, WIDTH, 3), index / 10) for index in range(8)]
     views = [[scene.views[(index + k) % 8] for k in range(references)] for index in range(8)]
     asked = rendered_views(rendered, views)
-    return fix_round(fixer, asked, distances=range(8), batch_size=3, num_probe_views=num_probe_views)
+    return fix_round(fixer, asked, list(range(8)), round_config(3, num_probe_views))
 
 
 def test_where_the_fixer_leaves_the_worst_renders_it_is_asked_no_more(scene: Scene) -> None:
@@ -198,7 +205,7 @@ def test_holes_that_are_filled_do_not_count_as_changes(scene: Scene) -> None:
     views = [replace(view, alpha=alpha) for view in rendered_views(images, [[scene.views[0]]] * 8)]
     for min_alpha, expected in ((0.5, [2]), (0.1, [2, 6])):
         asked.clear()
-        fix_round(filling, views, distances=range(8), batch_size=8, num_probe_views=2, min_alpha=min_alpha)
+        fix_round(filling, views, list(range(8)), round_config(8, 2, min_alpha))
         assert asked == expected
 
 
@@ -259,16 +266,14 @@ def _image_bytes() -> int:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("pool_rounds", [1, 2])
-def test_a_run_holds_no_more_of_novel_views_than_was_said(scene: Scene, pool_rounds: int) -> None:
+def test_a_run_holds_no_more_of_novel_views_than_was_said(scene: Scene) -> None:
     captured, targets = scene.views[::2], scene.views[1::2]
     train = TrainConfig(max_steps=30, strategy=AdcConfig(reset_every=0))
     config = ProgressiveConfig(
         train=train,
         rounds=EvenRounds(num_rounds=3, first=0.3, last=0.7),
         targets=HeldOutTargets(),
-        pool=PoolConfig(num_rounds=pool_rounds),
-        hold_back=HoldBackConfig(share=0),
+        validation=ValidationConfig(fraction=0),
     )
     held = []
 
@@ -282,10 +287,10 @@ def test_a_run_holds_no_more_of_novel_views_than_was_said(scene: Scene, pool_rou
     loop.train_until(30)
     assert loop.num_rounds_done == 3
     said = picture_bytes(config, captured, num_targets=len(targets), num_held_out=0)
-    pool = 28 * pool_rounds * len(targets) * WIDTH * HEIGHT
-    assert pool <= _image_bytes() - before <= said
-    assert pool < max(held) <= said
-    twice = replace(config, hold_back=HoldBackConfig(share=0.3, min_views=2))
+    kept = 28 * len(targets) * WIDTH * HEIGHT
+    assert kept <= _image_bytes() - before <= said
+    assert kept < max(held) <= said
+    twice = replace(config, validation=ValidationConfig(fraction=0.3, min_views=2))
     assert picture_bytes(twice, captured, num_targets=4, num_held_out=0) > said
 
 

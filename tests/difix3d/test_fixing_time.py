@@ -45,7 +45,7 @@ def test_what_the_fixer_takes_is_counted_for_its_phase(tmp_path: Path) -> None:
 
 def test_a_run_says_how_much_of_it_was_fixing(tmp_path: Path) -> None:
     settings = RunSettings(
-        fixer="none", max_steps=6, max_size=40, max_gaussians=300, num_rounds=1, num_novel=2, hold_back=0.0
+        fixer="none", max_steps=6, max_size=40, max_gaussians=300, num_rounds=1, num_novel=2, validation_fraction=0.0
     )
     experiment = Experiment(settings, RunFolder(tmp_path / "run"))
     list(experiment.run())

@@ -20,7 +20,14 @@ from splat_recon.io.colmap import write_scene
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 
 SETTINGS = RunSettings(
-    fixer="none", max_steps=6, max_size=40, max_gaussians=300, num_rounds=1, num_novel=2, split="every:3", hold_back=0.0
+    fixer="none",
+    max_steps=6,
+    max_size=40,
+    max_gaussians=300,
+    num_rounds=1,
+    num_novel=2,
+    split="every:3",
+    validation_fraction=0.0,
 )
 
 

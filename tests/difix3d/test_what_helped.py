@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from difix3d.loop.config import ProgressiveConfig
-from difix3d.report.page import RunFacts
+from difix3d.report.facts import RunFacts
 from difix3d.report.results import VariantResult
 from difix3d.report.what_helped import FROM_POINTS, WITH_STEREO, what_helped
 from difix3d.run.settings import RunSettings
@@ -23,7 +23,6 @@ POINTS = TrainingPoints(num_kept=300, num_all=900, num_train=6, num_views=9, num
 def facts(loop: str = "rounds", **changes: Any) -> RunFacts:
     values: dict[str, Any] = {
         "scene_name": "s",
-        "generated": True,
         "settings": RunSettings(loop=loop),  # type: ignore[arg-type]
         "config": ProgressiveConfig(train=TrainConfig(background=(1.0, 0.0, 0.2))),
         "split": Split(train=("a",), test=("b",), policy="p"),
@@ -32,7 +31,7 @@ def facts(loop: str = "rounds", **changes: Any) -> RunFacts:
         "novel": None,
         "fixed": True,
         "step": 10,
-        "kept_step": 10,
+        "splat_step": 10,
         "transparency": 0.02,
     }
     return RunFacts(**(values | changes))

@@ -31,7 +31,7 @@ ALLOWED_FIRST_PARTY = {
     "splat_recon": {"media_files", "splat_render", "output_files", "train_runs"},
     "synthetic_objects": set(),
     "difix_train": {"difix_model", "train_runs"},
-    "difix3d": {"media_files", "difix_model", "splat_recon", "splat_render", "output_files"},
+    "difix3d": {"media_files", "difix_model", "splat_recon", "splat_render", "train_runs", "output_files"},
     "diffsplat": {"media_files", "splat_render", "synthetic_objects", "train_runs"},
     "sparsefusion": {"media_files", "output_files", "splat_render", "synthetic_objects"},
     "sparsefusion_app": {"commands", "sparsefusion", "output_files"},

@@ -51,8 +51,8 @@ class Ablation:
     out: Path
     """Folder of both runs and of ablation.json, ablation.md and ablation.html; the same command goes on."""
 
-    run: tyro.conf.OmitArgPrefixes[RunSettings] = field(default_factory=lambda: RunSettings(hold_back=0.0))
-    """Here nothing is held back unless asked for: every round is trusted, so that rows show what rounds do."""
+    run: tyro.conf.OmitArgPrefixes[RunSettings] = field(default_factory=lambda: RunSettings(validation_fraction=0.0))
+    """Here nothing is held back unless asked for: every round is kept, so that rows show what rounds do."""
 
     seeds: tuple[int, ...] = ()
     """Repeat all with each of these seeds, and give mean and spread of every row. None: once, with --seed."""

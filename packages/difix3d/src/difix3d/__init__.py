@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from difix3d.distillation import Distillation
     from difix3d.distillation_config import DistillationConfig
-    from difix3d.enhance.renderer import EnhancedRenderer, nearest_views
+    from difix3d.enhance.renderer import EnhancedRenderer
     from difix3d.errors import InputError
     from difix3d.fixers.batches import RenderedView, fixed_views
     from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from difix3d.fixers.ensemble import EnsembleFixer
     from difix3d.fixers.identity import IdentityFixer
     from difix3d.fixers.opening import open_fixer
-    from difix3d.loop.config import ProgressiveConfig, released_config
+    from difix3d.fixers.references import nearest_views
+    from difix3d.loop.config import ProgressiveConfig
     from difix3d.loop.novel_views import NovelView, NovelViews
+    from difix3d.loop.presets import released_config
     from difix3d.loop.progressive import ProgressiveTrainer
     from difix3d.loop.targets import target_poses
-    from difix3d.run.experiment import Experiment, Progress
+    from difix3d.run.experiment import Experiment
+    from difix3d.run.progress import Progress
     from difix3d.run.run_folder import RunFolder
     from difix3d.run.settings import RunSettings
 
@@ -38,7 +41,7 @@ _SUBMODULES = {
     "InputError": "errors",
     "NovelView": "loop.novel_views",
     "NovelViews": "loop.novel_views",
-    "Progress": "run.experiment",
+    "Progress": "run.progress",
     "ProgressiveConfig": "loop.config",
     "ProgressiveTrainer": "loop.progressive",
     "RenderedView": "fixers.batches",
@@ -46,9 +49,9 @@ _SUBMODULES = {
     "RunSettings": "run.settings",
     "ViewFixer": "fixers.contract",
     "fixed_views": "fixers.batches",
-    "nearest_views": "enhance.renderer",
+    "nearest_views": "fixers.references",
     "open_fixer": "fixers.opening",
-    "released_config": "loop.config",
+    "released_config": "loop.presets",
     "target_poses": "loop.targets",
 }
 """Where each public name lives; it is imported when it is first used."""

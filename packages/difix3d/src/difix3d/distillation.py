@@ -84,27 +84,10 @@ class Distillation:
         self.student: SplatTrainer | None = None
         self.novel: NovelViews | None = None
 
-    watch = None
-    """Nothing is held back, so nothing is watched."""
-
-    held_back: tuple[View, ...] = ()
-    """No photo is."""
-
-    newest_round_step: int | None = None
-    """There are no rounds to be saved after."""
-
-    progress = 1.0
-    """Novel views are where they should be from the start."""
-
     @property
     def num_rounds_done(self) -> int:
         """1 once novel views are made."""
         return 0 if self.novel is None else 1
-
-    @property
-    def same_as_plain(self) -> bool:
-        """Whether there is no student yet that could be scored."""
-        return self.student is None
 
     @property
     def max_steps(self) -> int:
@@ -230,7 +213,7 @@ class Distillation:
         for index, member in enumerate(self.members[1:], start=1):
             member.save(folder / f"member_{index}")
         if self.student is not None and self.novel is not None:
-            checkpoint.save_progress(folder / "student", self.student, (self.novel,), num_rounds_done=1, progress=1.0)
+            checkpoint.write_branch(folder / "student", {}, self.novel, self.student)
         state = {"members": len(self.members), "student": self.student is not None}
         (folder / STAGES).write_text(json.dumps(state) + "\n", encoding="utf-8")
 
@@ -253,7 +236,8 @@ class Distillation:
             members.append(SplatTrainer.load(part, scene, self._photos(), device=self.device))
         self.members = members
         if has_student:
-            pool, _, _ = checkpoint.load_pool(folder / "student")
-            self.novel = pool[0]
+            _, self.novel = checkpoint.read_branch(folder / "student")
+            if self.novel is None:
+                raise InputError(f"checkpoint {folder} holds no novel views: resume from another one")
             views = self._mixture(self.novel)
             self.student = checkpoint.load_splat(folder / "student", self.dense, views, device=self.device)

@@ -3,31 +3,16 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from difix3d.fixers.batches import RenderedView, fixed_views
 from difix3d.fixers.contract import FixedView, ViewFixer
+from difix3d.fixers.references import nearest_views
 from difix3d.loop.surface_points import Render
 from difix_model.gate.verdict import FixVerdict
-from difix_model.references.poses import nearest_poses
 from splat_recon.scene.scene import View
 from splat_render.cameras import Camera
-
-
-def nearest_views(
-    captured: Sequence[View],
-    T_world_cam: Float64[np.ndarray, "n 4 4"],
-    *,
-    extent: float,
-    rotation_weight: float = 1.0,
-) -> tuple[View, ...]:
-    """For every pose the captured view that is nearest to it."""
-    T_world_captured = np.stack([view.camera.T_world_cam for view in captured])
-    nearest: Int64[np.ndarray, " n"] = nearest_poses(
-        T_world_cam, T_world_captured, extent=extent, rotation_weight=rotation_weight
-    )
-    return tuple(captured[index] for index in nearest)
 
 
 class EnhancedRenderer:

@@ -27,7 +27,7 @@ from difix3d.queue.scenes import is_finished
 from difix3d.run.experiment import Experiment
 from difix3d.run.run_folder import RunFolder
 from difix3d.run.scene import load_scene
-from difix3d.run.settings import RunSettings, fixer_config
+from difix3d.run.settings import RunSettings
 from splat_recon.drawable import DrawableSplats
 from splat_recon.io.images import to_u8
 
@@ -173,7 +173,7 @@ class _Films:
         )
         loaded = load_scene(settings)
         self.device = settings.device if settings.device != "auto" else "cpu"
-        self.fixer = open_fixer(fixer_config(settings), device=self.device)
+        self.fixer = open_fixer(settings.fixer_config, device=self.device)
         self.captured = loaded.scene.select(loaded.split.train)
         self.extent = loaded.scene.extent or 1.0
         self.T_scene_colmap = loaded.scene.T_scene_colmap

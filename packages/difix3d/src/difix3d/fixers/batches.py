@@ -1,16 +1,14 @@
-"""Fixing any number of rendered views: batches of one size, and no more work than a round is worth."""
+"""Fixing any number of rendered views, in batches of one size."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
-from difix3d.fixers.contract import FixedView, FixRequest, resident, views_of
-from difix_model.gate.verdict import NOT_ASKED
+from difix3d.fixers.contract import FixedView, FixRequest, views_of
 from splat_recon.scene.scene import View
 
 if TYPE_CHECKING:
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
     from difix3d.fixers.contract import ViewFixer
     from splat_render.cameras import Camera
     from splat_render.output import RenderOutput
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -86,53 +82,3 @@ def _batches(rendered: Sequence[RenderedView], batch_size: int) -> Iterator[list
         batch.append(view)
     if batch:
         yield batch
-
-
-def fix_round(
-    fixer: ViewFixer,
-    rendered: Sequence[RenderedView],
-    *,
-    distances: Sequence[float],
-    batch_size: int,
-    num_probe_views: int,
-    min_alpha: float = 0.0,
-) -> list[FixedView]:
-    """Fix the renders of a round.
-
-    A gate lets changes through where a render is bad. Those farthest from any photo are the worst ones as a rule, so
-    they come first: if the fixer leaves even them as they are, bit for bit, where they are learned from, it is not
-    asked about the others. (What is transparent is filled whatever the gate, and is not learned from.)
-
-    Args:
-        fixer: What fixes.
-        rendered: What to fix.
-        distances: How far each is from the captured view that is nearest to it.
-        batch_size: Most views that the fixer gets at a time.
-        num_probe_views: How many come first; 0: all are fixed in order.
-        min_alpha: Pixels are learned from where the opacity is above this.
-    """
-    order = sorted(range(len(rendered)), key=lambda index: -distances[index])
-    probes = sorted(order[:num_probe_views]) if num_probe_views < len(rendered) else []
-    fixed: dict[int, FixedView] = {}
-
-    def fix(indices: Sequence[int]) -> None:
-        views = fixed_views(fixer, [rendered[index] for index in indices], batch_size=batch_size)
-        fixed.update(zip(indices, views, strict=True))
-
-    with resident(fixer):
-        fix(probes)
-        if probes and all(_leaves(fixed[index], rendered[index], min_alpha) for index in probes):
-            logger.info("the fixer leaves %d of %d novel views as they are; so are the others", len(probes), len(order))
-            rest = (index for index in order if index not in fixed)
-            fixed |= {index: FixedView(rgb=rendered[index].rgb, verdict=NOT_ASKED) for index in rest}
-        else:
-            fix([index for index in range(len(rendered)) if index not in fixed])
-    return [fixed[index] for index in range(len(rendered))]
-
-
-def _leaves(fixed: FixedView, rendered: RenderedView, min_alpha: float) -> bool:
-    """Whether a fix leaves all pixels as they are that are learned from."""
-    if rendered.alpha is None:
-        return torch.equal(fixed.rgb, rendered.rgb)
-    counts = rendered.alpha > min_alpha
-    return torch.equal(fixed.rgb[counts], rendered.rgb[counts])

@@ -6,17 +6,15 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from difix3d.enhance.renderer import nearest_views
-from difix3d.fixers.batches import RenderedView, fix_round
+from difix3d.errors import InputError
+from difix3d.fixers.batches import RenderedView
+from difix3d.fixers.references import nearest_views
 from difix3d.loop import checkpoint
-from difix3d.loop.confidence import NUM_REPROJECTED, TrustJudge
-from difix3d.loop.coverage import weakly_seen
-from difix3d.loop.novel_views import NovelView, NovelViews, Pool, pool_view_set, pooled
+from difix3d.loop.coverage import under_observed
 from difix3d.loop.target_config import CoverageTargets
 from difix_model.references.poses import nearest_distances, ranked_poses
 from difix_model.references.stepping import progress_to_targets, stepped_poses
@@ -28,8 +26,8 @@ from splat_recon.views.view_set import ViewSet
 if TYPE_CHECKING:
     from jaxtyping import Float64
 
-    from difix3d.fixers.contract import ViewFixer
     from difix3d.loop.config import ProgressiveConfig
+    from difix3d.loop.novel_views import NovelViews
     from splat_recon.config import TrainConfig
     from splat_recon.scene.scene import Scene, View
     from splat_render.gaussians import Gaussians
@@ -37,8 +35,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class Track:
-    """A splat, the captured views that it learns from, and its pool of novel views.
+class SplatBranch:
+    """A splat, the captured views that it learns from, and the novel views of its newest round.
 
     Args:
         scene: The scene; its extent is the unit of the steps. A new splat begins with the points that two of the
@@ -46,7 +44,7 @@ class Track:
         captured: The views to train on and to take references from.
         config: The method's constants.
         device: Where the splat lives.
-        trainer: A splat whose training has begun; None begins a new one.
+        trainer: A training to share until the first round, which goes on with a copy; None begins a new one.
         gaussians: Where a new one begins instead of the scene's points.
     """
 
@@ -65,92 +63,53 @@ class Track:
         logger.info("%s", points.sentence())
         self.config = config
         self.device = device
-        self.pool: Pool = ()
-        self.T_world_novel = self._captured_poses()
+        self.novel: NovelViews | None = None
+        self.T_world_captured = np.stack([view.camera.T_world_cam for view in self.captured])
+        self.T_world_novel: Float64[np.ndarray, "n 4 4"] = self.T_world_captured
+        """Where novel views have come to; the captured poses before the first round."""
         self.progress = 0.0
         """How far novel views have come to their targets, in [0, 1]."""
-        self.trainer = trainer or begun(self.scene, self.captured, config.train, device=device, gaussians=gaussians)
-
-    def _captured_poses(self) -> Float64[np.ndarray, "n 4 4"]:
-        return np.stack([view.camera.T_world_cam for view in self.captured])
+        self.shares_trainer = trainer is not None
+        self.trainer = trainer or new_trainer(
+            self.scene, self.captured, config.train, device=device, gaussians=gaussians
+        )
 
     @property
     def unit(self) -> float:
         """What lengths are measured in, in world units; 1 where all cameras stand at one place."""
         return 1.0 if self.config.stepping.unit == "world" else self.scene.extent or 1.0
 
-    def make_round(self, round_index: int, T_world_target: Float64[np.ndarray, "n 4 4"], fixer: ViewFixer) -> None:
-        """Move the novel poses one step, render and fix what the splat shows there, and mix it into the training."""
+    @property
+    def _pose_weights(self) -> dict[str, float]:
+        return {"extent": self.unit, "rotation_weight": self.config.stepping.rotation_weight}
+
+    def train(self, num_steps: int) -> None:
+        """Take so many steps more; none if negative."""
+        self.trainer.train_until(self.trainer.step + num_steps)
+
+    def move_toward(self, T_world_target: Float64[np.ndarray, "n 4 4"]) -> None:
+        """Move the novel poses one step toward their targets, those of the config's choice."""
         stepping = self.config.stepping
         T_world_target = self._chosen(T_world_target)
         self.T_world_novel = stepped_poses(
             self.T_world_novel,
             T_world_target,
             stepping.step_distance,
-            extent=self.unit,
-            rotation_weight=stepping.rotation_weight,
             max_turn_degrees=stepping.max_turn_degrees,
+            **self._pose_weights,
         )
         self.progress = progress_to_targets(
-            self._captured_poses(),
-            self.T_world_novel,
-            T_world_target,
-            extent=self.unit,
-            rotation_weight=stepping.rotation_weight,
+            self.T_world_captured, self.T_world_novel, T_world_target, **self._pose_weights
         )
-        logger.info("round %d: novel views have come %.0f %% of their way", round_index + 1, 100 * self.progress)
-        self.pool = pooled(self.pool, self._novel_views(round_index, fixer), self.config.pool)
-        self.trainer.views = self._views(self._captured_position())
-
-    def _novel_views(self, round_index: int, fixer: ViewFixer) -> NovelViews:
-        """What the splat shows where novel poses are, fixed with the nearest captured photos."""
-        num_references = self.config.num_references
-        weights = {"extent": self.unit, "rotation_weight": self.config.stepping.rotation_weight}
-        num_ranked = max(num_references, NUM_REPROJECTED)
-        ranked = ranked_poses(self.T_world_novel, self._captured_poses(), num_ranked, **weights)
-        lenses = [self.captured[nearest].camera for nearest in ranked[:, 0]]
-        cameras = [lens.with_pose(T) for lens, T in zip(lenses, self.T_world_novel, strict=True)]
-        outputs = [self.trainer.render(camera) for camera in cameras]
-        rendered = [
-            RenderedView.of(camera, output, [self.captured[index] for index in row[:num_references]])
-            for camera, output, row in zip(cameras, outputs, ranked, strict=True)
-        ]
-        fixed = fix_round(
-            fixer,
-            rendered,
-            distances=nearest_distances(self.T_world_novel, self._captured_poses(), **weights),
-            batch_size=self.config.fix_batch_size,
-            num_probe_views=self.config.num_probe_views,
-            min_alpha=self.config.mixture.alpha_threshold,
-        )
-        judge = TrustJudge(self.captured, self.trainer.render, self.config.mixture)
-        views = []
-        for view, row, better, output in zip(rendered, ranked, fixed, outputs, strict=True):
-            trust = judge.trust(view.camera, output, better.rgb, row[:NUM_REPROJECTED].tolist())
-            factors = [factor for factor in (better.confidence, trust) if factor is not None]
-            views.append(
-                NovelView(
-                    camera=view.camera,
-                    reference_name=view.references[0].name,
-                    rendered=view.rgb,
-                    fixed=better.rgb.to(view.rgb),
-                    alpha=output.alpha,
-                    verdict=better.verdict,
-                    confidence=torch.stack(factors).prod(dim=0) if factors else None,
-                )
-            )
-        novel = NovelViews(round_index=round_index, views=tuple(views))
-        logger.info("round %d: %s", round_index + 1, novel.summary())
-        return novel
+        logger.info("novel views have come %.0f %% of their way", 100 * self.progress)
 
     def _chosen(self, T_world_target: Float64[np.ndarray, "n 4 4"]) -> Float64[np.ndarray, "m 4 4"]:
         """All targets, or those of the candidates that show what few captured views saw."""
         targets = self.config.targets
         if not isinstance(targets, CoverageTargets):
             return T_world_target
-        weights = {"extent": self.unit, "rotation_weight": self.config.stepping.rotation_weight}
-        lenses = nearest_views(self.captured, T_world_target, **weights)
-        chosen = weakly_seen(
+        lenses = nearest_views(self.captured, T_world_target, **self._pose_weights)
+        chosen = under_observed(
             [view.camera.with_pose(T) for view, T in zip(lenses, T_world_target, strict=True)],
             [view.camera for view in self.captured],
             self.trainer.render,
@@ -159,42 +118,64 @@ class Track:
         )
         return T_world_target[chosen]
 
-    def _captured_position(self) -> dict[str, object]:
-        """Where the captured views stand in their epoch, which a round does not disturb."""
+    def render_novel_views(self) -> list[RenderedView]:
+        """What the splat shows at the novel poses, with the nearest captured views, whose lenses the cameras have."""
+        num_references = self.config.num_references
+        ranked = ranked_poses(self.T_world_novel, self.T_world_captured, num_references, **self._pose_weights)
+        references = [[self.captured[index] for index in row] for row in ranked]
+        cameras = [nearest[0].camera.with_pose(T) for nearest, T in zip(references, self.T_world_novel, strict=True)]
+        return [
+            RenderedView.of(camera, self.trainer.render(camera), nearest)
+            for camera, nearest in zip(cameras, references, strict=True)
+        ]
+
+    def novel_distances(self) -> list[float]:
+        """How far each novel pose is from the captured one that is nearest to it."""
+        return nearest_distances(self.T_world_novel, self.T_world_captured, **self._pose_weights)
+
+    def learn_from(self, novel: NovelViews) -> None:
+        """Mix novel views into the training, in place of those of the round before."""
+        logger.info("round %d: %s", novel.round_index + 1, novel.summary())
+        if self.shares_trainer:
+            self.trainer = clone_trainer(self.trainer, self.captured, device=self.device)
+            self.shares_trainer = False
+        self.novel = novel
         views = self.trainer.views
-        return (views.sets[0] if isinstance(views, ViewMixture) else views).state_dict()
+        # A round does not disturb where the captured views stand in their epoch.
+        position = (views.sets[0] if isinstance(views, ViewMixture) else views).state_dict()
+        self.trainer.views = self._views(position)
 
-    def _views(self, captured_position: dict[str, object] | None = None) -> ViewSet | ViewMixture:
+    def _views(self, captured_position: dict[str, Any] | None = None) -> ViewSet | ViewMixture:
         mixture = self.config.mixture
-        captured_set = ViewSet.from_views(self.captured, weight=mixture.captured_weight if self.pool else 1.0)
+        captured = ViewSet.from_views(self.captured, weight=mixture.captured_weight if self.novel else 1.0)
         if captured_position is not None:
-            captured_set.load_state_dict(captured_position)
-        novel_set = pool_view_set(self.pool, mixture, self.config.pool)
-        return captured_set.mixed_with(novel_set, mixture.novel_prob) if novel_set else captured_set
+            captured.load_state_dict(captured_position)
+        novel = self.novel.training_views(mixture) if self.novel else ()
+        return captured.mixed_with(ViewSet(novel), mixture.novel_prob) if novel else captured
 
-    def take_over(self, plain: SplatTrainer) -> None:
-        """Go on from where a plain training of the same captured views stands, which stays as it is."""
-        self.trainer = forked(plain, self.captured, device=self.device)
+    def save(self, folder: Path, *, whole: bool = False) -> None:
+        """Write splat and novel views; of a training that is shared only where it stands, unless all is asked for."""
+        trainer = None if self.shares_trainer and not whole else self.trainer
+        values = {"step": self.trainer.step, "progress": self.progress}
+        checkpoint.write_branch(folder, values, self.novel, trainer)
 
-    def save(self, folder: Path, *, num_rounds_done: int) -> None:
-        """Write splat and pool."""
-        checkpoint.save_progress(
-            folder, self.trainer, self.pool, num_rounds_done=num_rounds_done, progress=self.progress
-        )
-
-    def load(self, folder: Path) -> int:
-        """Go back to, or on from, what `save` wrote, random streams included; returns the number of rounds done.
+    def load(self, folder: Path) -> None:
+        """Go back to, or on from, what `save` wrote, random streams included.
 
         Raises:
             InputError: The folder is incomplete or of another run.
         """
-        self.pool, num_rounds_done, self.progress = checkpoint.load_pool(folder)
-        self.T_world_novel = self.pool[-1].T_world_cam if self.pool else self._captured_poses()
-        self.trainer = checkpoint.load_splat(folder, self.scene, self._views(), device=self.device)
-        return num_rounds_done
+        values, self.novel = checkpoint.read_branch(folder)
+        self.progress = float(values["progress"])
+        self.T_world_novel = self.novel.T_world_cam if self.novel else self.T_world_captured
+        if checkpoint.has_splat(folder):
+            self.trainer = checkpoint.load_splat(folder, self.scene, self._views(), device=self.device)
+            self.shares_trainer = False
+        elif not self.shares_trainer or self.trainer.step != values["step"]:
+            raise InputError(f"checkpoint {folder} shares a training that is to be given, at step {values['step']}")
 
 
-def begun(
+def new_trainer(
     scene: Scene, captured: Sequence[View], config: TrainConfig, *, device: str, gaussians: Gaussians | None = None
 ) -> SplatTrainer:
     """A new training; one of a finished splat counts as many steps as done as it has degrees of view-dependent color.
@@ -207,8 +188,8 @@ def begun(
     return trainer
 
 
-def forked(trainer: SplatTrainer, captured: Sequence[View], *, device: str = "cpu") -> SplatTrainer:
-    """A second training that stands where the first one does and goes its own way from there."""
+def clone_trainer(trainer: SplatTrainer, captured: Sequence[View], *, device: str = "cpu") -> SplatTrainer:
+    """A second training that stands where the first one does, and goes on by itself."""
     with TemporaryDirectory() as folder:
         trainer.save(Path(folder) / "splat")
         return SplatTrainer.load(Path(folder) / "splat", trainer.scene, ViewSet.from_views(captured), device=device)

@@ -1,125 +1,131 @@
-"""A run of the progressive method on disk: the splat's checkpoint and the novel views it was training on.
+"""The method on disk: the loop's counts, and each branch as a checkpoint of train-runs.
 
-A folder holds `splat/` (written by the splat's trainer), `progress.json` and, once a round is done,
-`novel_views.npz` with the pool, whose checksum is in `progress.json`. Where views are held back it also holds
-`watch.json` with all checks, `probe/`, the splat that does without them, `control/`, plain training without them where
-it is compared with that, and `states/`, both splats as they were when there was something to go back to.
-It appears under its name only when it is complete.
+A branch is its novel views, and the splat in a folder `splat`.
 """
 
-import hashlib
+from __future__ import annotations
+
 import json
-import os
-import shutil
-import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
+from torch import Tensor, from_numpy
 
 from difix3d.errors import InputError
-from difix3d.loop.novel_views import NovelView, NovelViews, Pool
+from difix3d.loop.novel_views import NovelView, NovelViews
 from difix_model.gate.verdict import FixVerdict
 from splat_recon.scene.scene import Scene
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
 from splat_render.cameras import Camera
+from train_runs.checkpoints import read_checkpoint, under, write_checkpoint
+from train_runs.errors import InputError as RunError
 
-FORMAT = 3
-"""Version of the layout."""
+if TYPE_CHECKING:
+    from difix3d.loop.branch import SplatBranch
 
-NOVEL_VIEWS = "novel_views.npz"
+SPLAT, LOOP = "splat", "loop.json"
+"""Folder of a splat's own checkpoint, and file of the loop's counts."""
+
+BRANCHES = ("main", "validation")
+"""Folders of the loop's branches."""
 
 
-def save_progress(
-    folder: Path, trainer: SplatTrainer, pool: Pool, *, num_rounds_done: int, progress: float = 0.0
+def write_loop(folder: Path, branches: Sequence[SplatBranch], state: Mapping[str, Any]) -> None:
+    """Write the loop's branches, and how far it is: plain values."""
+    for name, branch in zip(BRANCHES, branches, strict=False):
+        branch.save(folder / name)
+    (folder / LOOP).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+
+
+def load_loop(folder: Path, branches: Sequence[SplatBranch], *, num_events: int) -> dict[str, Any]:
+    """Bring branches to where they were written, and read how far the loop was.
+
+    Args:
+        folder: Where `write_loop` wrote.
+        branches: New ones.
+        num_events: How many events the run has.
+
+    Raises:
+        InputError: Something is missing or damaged, or of a run with more events.
+    """
+    try:
+        state = json.loads((folder / LOOP).read_text(encoding="utf-8"))
+        if state["num_events_done"] > num_events:
+            raise InputError(f"checkpoint {folder} is of another run: it has {state['num_rounds_done']} rounds")
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
+    for name, branch in zip(BRANCHES, branches, strict=False):
+        branch.load(folder / name)
+    return state
+
+
+def write_branch(
+    folder: Path, values: Mapping[str, Any], novel: NovelViews | None, trainer: SplatTrainer | None
 ) -> None:
-    """Write a checkpoint; a folder of this name is replaced once the new one is complete."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    trainer.save(part / "splat")
-    state: dict[str, Any] = {"format": FORMAT, "step": trainer.step, "num_rounds_done": num_rounds_done}
-    state["progress"] = progress
-    if pool:
-        state["rounds"] = [
-            {
-                "round_index": novel.round_index,
-                "views": [{"reference": view.reference_name, "verdict": asdict(view.verdict)} for view in novel.views],
-            }
-            for novel in pool
-        ]
-        arrays = {name: array for age, novel in enumerate(pool) for name, array in _novel_arrays(novel, age).items()}
-        np.savez(part / NOVEL_VIEWS, **arrays)  # pyright: ignore[reportArgumentType]
-        state["sha256"] = _sha256(part / NOVEL_VIEWS)
-    (part / "progress.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    for path in part.glob("*.*"):
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    """Write a branch; a folder of this name is replaced once the new one is complete.
+
+    Args:
+        folder: The branch's own.
+        values: What JSON can hold.
+        novel: The views of its newest round.
+        trainer: Its splat's training; None leaves it out.
+
+    Raises:
+        InputError: The folder cannot be written.
+    """
+    facts = None if novel is None else {"round_index": novel.round_index, "views": [_facts(one) for one in novel.views]}
+    tensors = {} if novel is None else {k: v for i, one in enumerate(novel.views) for k, v in _tensors(one, i).items()}
+    write_splat = None if trainer is None else lambda part: trainer.save(part / SPLAT)
+    try:
+        write_checkpoint(folder, {**values, "novel": facts}, tensors, write_more=write_splat)
+    except RunError as error:
+        raise InputError(str(error)) from error
 
 
-def load_splat(folder: Path, scene: Scene, views: ViewSet | ViewMixture, *, device: str) -> SplatTrainer:
-    """The splat's training, to go on with."""
-    return SplatTrainer.load(folder / "splat", scene, views, device=device)
-
-
-def load_pool(folder: Path) -> tuple[Pool, int, float]:
-    """The novel views of a checkpoint (on the CPU), the number of rounds that were done, and their progress.
+def read_branch(folder: Path) -> tuple[dict[str, Any], NovelViews | None]:
+    """The values and the novel views (on the CPU) of a branch.
 
     Raises:
         InputError: A file is missing or damaged.
     """
     try:
-        state = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        if state.get("format") != FORMAT:
-            raise InputError(f"checkpoint {folder} is of another version: expected {FORMAT}, got {state.get('format')}")
-        num_rounds_done, progress = int(state["num_rounds_done"]), float(state["progress"])
-        pool = []
-        if "rounds" in state:
-            if _sha256(folder / NOVEL_VIEWS) != state["sha256"]:
-                raise InputError(f"checkpoint {folder}: {NOVEL_VIEWS} is damaged, its checksum differs")
-            with np.load(folder / NOVEL_VIEWS, allow_pickle=False) as arrays:
-                for age, round_ in enumerate(state["rounds"]):
-                    listed = enumerate(round_["views"])
-                    views = tuple(_novel_view(arrays, f"{age}.{index}", facts) for index, facts in listed)
-                    pool.append(NovelViews(round_index=round_["round_index"], views=views))
-    except (OSError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, json.JSONDecodeError) as error:
+        found = read_checkpoint(folder)
+        facts = found.values["novel"]
+        if facts is None:
+            return found.values, None
+        views = tuple(_novel_view(found.tensors, index, each) for index, each in enumerate(facts["views"]))
+        return found.values, NovelViews(round_index=facts["round_index"], views=views)
+    except (RunError, KeyError, TypeError) as error:
         raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
-    return tuple(pool), num_rounds_done, progress
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def has_splat(folder: Path) -> bool:
+    """Whether a branch holds its splat."""
+    return (folder / SPLAT).is_dir()
 
 
-def _novel_arrays(novel: NovelViews, age: int) -> dict[str, np.ndarray]:
-    arrays = {}
-    for index, view in enumerate(novel.views):
-        arrays[f"{age}.{index}.T_world_cam"] = view.camera.T_world_cam
-        arrays[f"{age}.{index}.K"] = view.camera.K
-        for name in ("rendered", "fixed", "alpha"):
-            arrays[f"{age}.{index}.{name}"] = getattr(view, name).cpu().numpy()
-        if view.confidence is not None:
-            arrays[f"{age}.{index}.confidence"] = view.confidence.cpu().numpy()
-    return arrays
+def load_splat(folder: Path, scene: Scene, views: ViewSet | ViewMixture, *, device: str) -> SplatTrainer:
+    """The splat's training, to go on with."""
+    return SplatTrainer.load(folder / SPLAT, scene, views, device=device)
 
 
-def _novel_view(arrays: "np.lib.npyio.NpzFile", key: str, facts: dict[str, Any]) -> NovelView:
-    rendered, fixed, alpha = (torch.from_numpy(arrays[f"{key}.{name}"]) for name in ("rendered", "fixed", "alpha"))
-    height, width = rendered.shape[:2]
-    camera = Camera(T_world_cam=arrays[f"{key}.T_world_cam"], K=arrays[f"{key}.K"], width=width, height=height)
-    return NovelView(
-        camera=camera,
-        reference_name=facts["reference"],
-        rendered=rendered,
-        fixed=fixed,
-        alpha=alpha,
-        verdict=FixVerdict(**facts["verdict"]),
-        confidence=torch.from_numpy(arrays[f"{key}.confidence"]) if f"{key}.confidence" in arrays else None,
-    )
+def _facts(view: NovelView) -> dict[str, Any]:
+    return {"reference": view.reference_name, "verdict": asdict(view.verdict)}
+
+
+def _tensors(view: NovelView, index: int) -> dict[str, Tensor]:
+    tensors = {name: getattr(view, name) for name in ("rendered", "fixed", "alpha", "confidence")}
+    tensors |= {name: from_numpy(getattr(view.camera, name)) for name in ("T_world_cam", "K")}
+    return {f"{index}.{name}": tensor for name, tensor in tensors.items() if tensor is not None}
+
+
+def _novel_view(tensors: Mapping[str, Tensor], index: int, facts: dict[str, Any]) -> NovelView:
+    own = under(f"{index}.", tensors)
+    T_world_cam, K = (own.pop(name).numpy() for name in ("T_world_cam", "K"))
+    height, width = own["rendered"].shape[:2]
+    camera = Camera(T_world_cam=T_world_cam, K=K, width=width, height=height)
+    return NovelView(camera=camera, reference_name=facts["reference"], verdict=FixVerdict(**facts["verdict"]), **own)

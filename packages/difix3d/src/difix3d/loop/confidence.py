@@ -1,139 +1,147 @@
-"""How far the pixels of fixed views are believed, by what captured views know of the places that they show.
+"""How far each pixel of a fixed view is relied on, by what captured views know of the surface that it shows.
 
-Both questions are answered with the splat's own depth, so they are as good as its geometry.
+Visibility and photo consistency are both found with the splat's own depth, so they are as good as its geometry.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
 from difix3d.fixers.batches import photo
-from difix3d.loop.config import MixtureConfig
-from difix3d.loop.surface_points import DepthView, Places, Projected, Render
+from difix3d.loop.surface_points import DepthView, ProjectedPoints, Render, SurfacePoints, project
+from difix_model.references.poses import ranked_poses
 from splat_recon.scene.scene import View
 from splat_render.cameras import Camera
-from splat_render.output import RenderOutput
 
-COUNT_SIZE = 128
-"""Longer side, in pixels, of the renders by which it is found which captured views see a place."""
+if TYPE_CHECKING:
+    from difix3d.loop.config import ProgressiveConfig
 
-NUM_REPROJECTED = 3
+VISIBILITY_SIZE = 128
+"""Longer side, in pixels, of the renders by which it is found which captured views see a point."""
+
+NUM_COMPARED = 3
 """A fixed view is compared with so many captured photos, the nearest ones."""
 
 
-class TrustJudge:
-    """Judges the fixed views of one round, while the splat stays as it is.
+class PixelConfidence:
+    """The confidence in the fixed views of one round, while the splat stays as it is.
 
     Args:
         captured: What is known.
         render: What the splat shows.
-        config: Which questions are asked, and how much the answers count.
+        config: What counts, and how much (`MixtureConfig.unseen_weight`, `photo_tolerance`).
+        unit: What lengths are measured in where poses are compared, in world units.
     """
 
-    def __init__(self, captured: Sequence[View], render: Render, config: MixtureConfig) -> None:
+    def __init__(
+        self, captured: Sequence[View], render: Render, config: ProgressiveConfig, *, unit: float = 1.0
+    ) -> None:
         self.captured = tuple(captured)
         self.config = config
+        self.unit = unit
         self._render = render
         self._small: list[DepthView] = []
         self._full: dict[int, DepthView] = {}
 
-    def trust(
-        self, camera: Camera, output: RenderOutput, fixed: Float[Tensor, "h w 3"], nearest: Sequence[int]
-    ) -> Float[Tensor, "h w"] | None:
-        """How far each pixel of a fixed view is believed, in [0, 1]; None where nothing is asked.
+    def of(self, camera: Camera, fixed: Float[Tensor, "h w 3"]) -> Float[Tensor, "h w"] | None:
+        """The confidence in each pixel of a view, in [0, 1]; None where the config asks for none.
 
         Args:
             camera: Where the view is.
-            output: What the splat shows there.
             fixed: What the fixer made of it.
-            nearest: Indices of the captured views to compare it with.
         """
+        mixture = self.config.mixture
         maps = []
-        if self.config.unseen_weight < 1:
-            maps.append(self.seen_weight(camera))
-        if self.config.reference_agreement is not None:
-            maps.append(self.agreement(camera, output, fixed, nearest, half=self.config.reference_agreement))
+        if mixture.unseen_weight < 1:
+            maps.append(self.visibility(camera))
+        if mixture.photo_tolerance is not None:
+            maps.append(self.photo_consistency(camera, fixed, tolerance=mixture.photo_tolerance))
         return torch.stack(maps).prod(dim=0).to(fixed) if maps else None
 
-    def seen_weight(self, camera: Camera) -> Float64[Tensor, "h w"]:
+    def visibility(self, camera: Camera) -> Float64[Tensor, "h w"]:
         """1 where a captured view sees what a pixel shows, the config's weight where none does, between in doubt.
 
-        One view is enough: a place that is seen more often is no better a place for guessing, and no worse.
+        One view is enough: a point that is seen more often is no better known.
         """
-        shown = DepthView.rendered(camera, self._render, max_size=COUNT_SIZE)
-        places = Places.shown_by(shown)
+        shown = DepthView.rendered(camera, self._render, max_size=VISIBILITY_SIZE)
+        points = SurfacePoints.of(shown)
         if not self._small:
-            self._small = [DepthView.rendered(view.camera, self._render, max_size=COUNT_SIZE) for view in self.captured]
-        count = torch.zeros_like(places.p_world[:, 0])
+            sizes = {"max_size": VISIBILITY_SIZE}
+            self._small = [DepthView.rendered(view.camera, self._render, **sizes) for view in self.captured]
+        count = torch.zeros_like(points.p_world[:, 0])
         for view in self._small:
-            count += Projected.into(view, places.p_world).seen_share
-        unseen = self.config.unseen_weight
+            count += project(points.p_world, view).visibility
+        unseen = self.config.mixture.unseen_weight
         weight = torch.full_like(shown.depth, unseen)
-        weight[places.rows_idx, places.columns_idx] = unseen + (1 - unseen) * count.clamp_max(1)
+        weight[points.rows_idx, points.columns_idx] = unseen + (1 - unseen) * count.clamp_max(1)
         size = (camera.height, camera.width)
         return interpolate(weight[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
 
-    def agreement(
-        self,
-        camera: Camera,
-        output: RenderOutput,
-        fixed: Float[Tensor, "h w 3"],
-        nearest: Sequence[int],
-        *,
-        half: float,
+    def photo_consistency(
+        self, camera: Camera, fixed: Float[Tensor, "h w 3"], *, tolerance: float
     ) -> Float64[Tensor, "h w"]:
-        """1 where a fixed view has the colors that photos have of the same places, less where it has others.
+        """1 where a fixed view has the colors that the nearest photos have of the same points, less where it differs.
 
-        It falls with the square of the difference; `half` is the difference at which it is one half. Several photos
-        count by their mean difference. Where none of them sees what a pixel shows, it is 1.
+        It falls with the square of the difference, to one half at the tolerance. Several photos count by their mean
+        difference. Where none of them sees what a pixel shows, it is 1.
         """
-        shown = DepthView.of(camera, output)
-        places = Places.shown_by(shown)
-        rgb = fixed[places.rows_idx, places.columns_idx].double()
+        shown = DepthView.of(camera, self._render(camera))
+        points = SurfacePoints.of(shown)
+        rgb = fixed[points.rows_idx, points.columns_idx].double()
         seen, difference = torch.zeros_like(rgb[:, 0]), torch.zeros_like(rgb[:, 0])
-        for index in nearest:
-            share, photographed = self._reprojected(index, places)
-            seen += share
-            difference += share * (rgb - photographed).abs().mean(dim=1)
+        for index in self._nearest(camera):
+            visibility, photo_rgb = self._sampled(index, points)
+            seen += visibility
+            difference += visibility * (rgb - photo_rgb).abs().mean(dim=1)
         difference /= seen.clamp_min(1e-9)
-        agreed = 1 / (1 + (difference / half) ** 2)
-        trust = torch.ones_like(shown.depth)
-        trust[places.rows_idx, places.columns_idx] = 1 - seen.clamp_max(1) * (1 - agreed)
-        return trust
+        agreed = 1 / (1 + (difference / tolerance) ** 2)
+        confidence = torch.ones_like(shown.depth)
+        confidence[points.rows_idx, points.columns_idx] = 1 - seen.clamp_max(1) * (1 - agreed)
+        return confidence
 
-    def _reprojected(self, index: int, places: Places) -> tuple[Float64[Tensor, " n"], Float64[Tensor, "n 3"]]:
-        """How surely a photo shows places, in [0, 1], and the colors that it has there."""
+    def _nearest(self, camera: Camera) -> list[int]:
+        poses = np.stack([view.camera.T_world_cam for view in self.captured])
+        weights = {"extent": self.unit, "rotation_weight": self.config.stepping.rotation_weight}
+        return ranked_poses(camera.T_world_cam[None], poses, NUM_COMPARED, **weights)[0].tolist()
+
+    def _sampled(self, index: int, points: SurfacePoints) -> tuple[Float64[Tensor, " n"], Float64[Tensor, "n 3"]]:
         view = self.captured[index]
         if index not in self._full:
             self._full[index] = DepthView.of(view.camera, self._render(view.camera))
-        return photographed(view, self._full[index], places)
+        return sampled_photo(view, self._full[index], points)
 
 
-def photographed(view: View, depth: DepthView, places: Places) -> tuple[Float64[Tensor, " n"], Float64[Tensor, "n 3"]]:
-    """How surely a photo shows places, in [0, 1], and the colors that it has there.
+def sampled_photo(
+    view: View, depth: DepthView, points: SurfacePoints
+) -> tuple[Float64[Tensor, " n"], Float64[Tensor, "n 3"]]:
+    """How surely a photo shows surface points, in [0, 1], and the colors that it has there.
 
     Args:
         view: The photo.
         depth: How far it sees.
-        places: Where to look.
+        points: Where to look.
     """
-    found = Projected.into(depth, places.p_world)
+    found = project(points.p_world, depth)
     size = found.xy.new_tensor([view.camera.width, view.camera.height])
     # Pixel centers are at +0.5, as they are here for align_corners=False.
     where = (2 * found.xy / size - 1)[None, None]
     image = photo(view, device=found.xy.device).double().permute(2, 0, 1)[None]
     rgb = grid_sample(image, where, mode="bilinear", padding_mode="border", align_corners=False)[0, :, 0].T
-    share = found.seen_share
+    visibility = found.visibility
     if view.mask is not None:
-        share = share * _looked_up(torch.from_numpy(view.mask.copy()).to(share.device), found)
-    return share, rgb
+        visibility = visibility * _masked(torch.from_numpy(view.mask.copy()).to(visibility.device), found)
+    return visibility, rgb
 
 
-def _looked_up(mask: Bool[Tensor, "h w"], found: Projected) -> Bool[Tensor, " n"]:
-    """What a mask says of the places that are inside; False for the others."""
+def _masked(mask: Bool[Tensor, "h w"], found: ProjectedPoints) -> Bool[Tensor, " n"]:
+    """What a mask says of the points that are inside; False for the others."""
     looked_up = torch.zeros_like(found.inside)
     columns, rows = found.xy[found.inside].floor().long().unbind(dim=1)
     looked_up[found.inside] = mask[rows, columns]

@@ -1,26 +1,13 @@
-"""What the progressive method can be told; no torch here, so that command lines answer at once."""
+"""The constants of the progressive method; no torch here, so that command lines answer at once."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
-from difix3d.loop.target_config import AroundTargets, HeldOutTargets, Targets
-from splat_recon.config import AdcConfig, LearningRates, TrainConfig
-
-RELEASED_STEPS = 60_000
-"""Steps of the released code's run."""
-
-PAPER_STEPS, PAPER_FIX_EVERY = 30_000, 1500
-"""The paper fixes novel views every 1500 steps; it does not say of how many: 30 000 is gsplat's run."""
+from difix3d.loop.target_config import AroundTargets, Targets
+from splat_recon.config import TrainConfig
 
 RELEASED_FIX_STEPS = (3000, 6000, *range(8000, 60_001, 2000))
 """Steps after which the released code fixes novel views, in a run of 60 000 steps."""
-
-
-MIN_VIEWS_AGAINST_PLAIN = 4
-"""Fewest captured views of which one is held back to compare a probe with plain training: three are left to it."""
-
-TWO_VIEWS_AGAINST_PLAIN = 6
-"""Fewest captured views of which two are held back for that: two undo good rounds less often than one does."""
 
 
 def _check_fraction(name: str, value: float) -> None:
@@ -70,88 +57,59 @@ class StepRounds:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HoldBackConfig:
-    """Captured views that a training does not see, so that harm is noticed and undone.
+class ValidationConfig:
+    """Captured views that a second splat is trained without, so that harm is noticed and undone.
 
-    Beside the splat that learns from all captured views, a second one, the probe, learns from all but those held back,
-    and goes through rounds of its own. At every check it is scored on the views held back; what lowers the score is
-    undone in both. So nothing is lost to the result but time.
+    Beside the splat that learns from all captured views, the second one learns from all but those held back, and goes
+    through rounds of its own. It is scored on the views held back; what lowers the score is undone in both. So nothing
+    is lost to the result but time.
     """
 
-    against: Literal["best", "plain"] = "best"
-    """What the score is compared with. best: the probe's best score so far; steps that end below it are undone, and
-    training stops where nothing helps any more. plain: a third splat that learns from the same views as the probe,
-    without rounds. That judges rounds and not the training: both splats may get worse on the views held back, by
-    learning the others by heart, and only a round after which the probe is worse than plain training is undone; its
-    steps are done again without it. So a run never stops early, and few views can judge. It costs one more training."""
-
-    share: float = 0.15
-    """Share of the captured views that is held back, rounded to whole views, at least one, and two of six or more to be
-    compared with plain training; 0 trusts every round, and trains one splat only. Scenes of fewer than `min_views`
-    captured views hold nothing back."""
+    fraction: float = 0.15
+    """Fraction of the captured views that is held back, rounded to whole views, at least one; 0 keeps every round, and
+    trains one splat only."""
 
     min_views: int = 12
-    """Fewest captured views of which some are held back to be compared with the best score. With few views one of them
-    is no judge of the others: without it the probe may get worse there for steps in which the splat of all views gets
-    better everywhere. Compared with plain training, 4 are enough."""
+    """Scenes of fewer captured views hold nothing back, and keep every round. With few views one of them says little
+    about the others: without it the second splat may get worse there for steps in which the splat of all views gets
+    better everywhere."""
 
     max_views: int = 6
     """Most views that are held back."""
 
-    give_back: bool = True
-    """Whether the result is a second splat that learns from the views held back too, and that follows every decision.
-    False saves its time, and does without those views for good."""
+    max_drop_db: float = 0.3
+    """Loss of PSNR on the views held back, in dB below the best, from which what was done since the last validation is
+    undone. The score of one view moves by tenths of a dB by itself."""
 
-    margin: float = 0.3
-    """Loss of PSNR on the views held back, in dB below what it is compared with, from which a try is undone. The score
-    of one view moves by tenths of a dB by itself."""
-
-    first_check: float = 0.2
-    """Fraction of the run before which nothing is checked: a splat of few steps is a blur, and scores as one."""
+    first: float = 0.2
+    """Fraction of the run before which nothing is scored between rounds: a splat of few steps is a blur, and scores as
+    one."""
 
     max_undone_rounds: int = 2
     """After so many rounds that were undone no more are made."""
 
-    check_every: float = 0.1
-    """Fraction of the run between two checks where no rounds are; there is one at every round and at the end."""
+    validate_every: float = 0.1
+    """Fraction of the run between two scores where no rounds are; there is one at every round and at the end."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share < 1:
-            raise ValueError(f"share must be in [0, 1), got {self.share}")
+        if not 0 <= self.fraction < 1:
+            raise ValueError(f"fraction must be in [0, 1), got {self.fraction}")
         if self.min_views < 2 or self.max_views < 1 or self.max_undone_rounds < 1:
             raise ValueError(
                 f"min_views must be at least 2, max_views and max_undone_rounds at least 1, got {self.min_views}, "
                 f"{self.max_views} and {self.max_undone_rounds}"
             )
-        if not 0 <= self.margin < float("inf"):
-            raise ValueError(f"margin must be at least 0 and finite, got {self.margin}")
-        if not 0 < self.check_every <= 1:
-            raise ValueError(f"check_every must be in (0, 1], got {self.check_every}")
-        _check_fraction("first_check", self.first_check)
+        if not 0 <= self.max_drop_db < float("inf"):
+            raise ValueError(f"max_drop_db must be at least 0 and finite, got {self.max_drop_db}")
+        if not 0 < self.validate_every <= 1:
+            raise ValueError(f"validate_every must be in (0, 1], got {self.validate_every}")
+        _check_fraction("first", self.first)
 
     def num_views(self, num_captured: int) -> int:
         """How many of so many captured views are held back."""
-        fewest = self.min_views if self.against == "best" else MIN_VIEWS_AGAINST_PLAIN
-        if self.share == 0 or num_captured < fewest:
+        if self.fraction == 0 or num_captured < self.min_views:
             return 0
-        least = 2 if self.against == "plain" and num_captured >= TWO_VIEWS_AGAINST_PLAIN else 1
-        return min(max(least, round(self.share * num_captured)), self.max_views)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PoolConfig:
-    """Which rounds' novel views take part in training."""
-
-    num_rounds: int = 1
-    """The newest so many. Released code: 1."""
-
-    decay: float = 0.5
-    """Factor of a view's weight for each round that has come after its own, in [0, 1]."""
-
-    def __post_init__(self) -> None:
-        if self.num_rounds < 1:
-            raise ValueError(f"num_rounds must be at least 1, got {self.num_rounds}")
-        _check_fraction("decay", self.decay)
+        return min(max(1, round(self.fraction * num_captured)), self.max_views)
 
 
 Rounds = EvenRounds | StepRounds
@@ -200,48 +158,25 @@ class MixtureConfig:
     alpha_threshold: float = 0.5
     """Pixels of a fixed view count where the render's opacity is above this. Released code: 0.5."""
 
-    soft_alpha: bool = False
-    """Whether pixels that count do so by their opacity, rather than all alike. Released code: all alike."""
-
-    agreement: float | None = None
-    """Difference between fixed and rendered color, in [0, 1], at which a pixel counts half; it falls on with the
-    square of the difference. None: a fix is believed however much it changes. Released code: None."""
-
     unseen_weight: float = 1.0
-    """Factor of pixels that show a place which no captured view sees, in [0, 1]: what they show is guessed. It is 1
-    where at least one view sees the place, and between where that is in doubt. Places are found by the splat's depth.
-    1: guesses count like the rest. Released code: 1."""
+    """Factor of pixels whose surface no captured view sees, in [0, 1]: what they show is guessed. It is 1 where at
+    least one view sees it, and between where that is in doubt, by the splat's depth. 1: guesses count like the rest.
+    Released code: 1."""
 
-    reference_agreement: float | None = None
+    photo_tolerance: float | None = None
     """Difference in color between a fixed view and the nearest photos, in [0, 1], at which a pixel counts half; it
-    falls on with the square of the difference. The photos are reprojected by the splat's depth; pixels whose places
-    none of them sees count as before. None: photos are not compared. Released code: None."""
+    falls on with the square of the difference. The photos are reprojected by the splat's depth; pixels that none of
+    them sees count as before. None: photos are not compared. Released code: None."""
 
     def __post_init__(self) -> None:
         _check_fraction("novel_prob", self.novel_prob)
         _check_fraction("unseen_weight", self.unseen_weight)
-        for name in ("agreement", "reference_agreement"):
-            if getattr(self, name) is not None:
-                _check_positive(name, getattr(self, name))
+        if self.photo_tolerance is not None:
+            _check_positive("photo_tolerance", self.photo_tolerance)
         _check_fraction("alpha_threshold", self.alpha_threshold)
         for name, value in (("novel_weight", self.novel_weight), ("captured_weight", self.captured_weight)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be at least 0 and finite, got {value}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StartConfig:
-    """A finished splat to begin with."""
-
-    path: str
-    """The file or folder."""
-
-    kind: Literal["checkpoint", "ply"]
-    """A checkpoint (a run's folder, or gsplat's ckpt_STEP_rankR.pt, the files of all ranks beside it), or a splat file
-    in COLMAP's frame."""
-
-    frame: Literal["normalized", "colmap"] = "normalized"
-    """Frame of a checkpoint of gsplat: its normalized one, or COLMAP's, where it was told not to normalize."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -266,10 +201,7 @@ class ProgressiveConfig:
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     """How much they count."""
 
-    pool: PoolConfig = field(default_factory=PoolConfig)
-    """How long they count."""
-
-    hold_back: HoldBackConfig = field(default_factory=HoldBackConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     """What notices whether they help."""
 
     num_references: int = 1
@@ -293,52 +225,3 @@ class ProgressiveConfig:
         for name in ("fix_batch_size", "num_references"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-
-
-RELEASED_LEARNING_RATES = LearningRates(
-    means=1.6e-4 / 10,
-    scales=5e-3 / 5,
-    quats=1e-3 / 5,
-    opacities=5e-2 / 5,
-    sh0=2.5e-3 / 50,
-    sh_rest=2.5e-3 / 20 / 50,
-)
-"""The released code's rates, for going on from a finished splat; it takes them from scratch too."""
-
-
-def released_train_config(max_steps: int, strategy: AdcConfig | None = None, *, seed: int = 42) -> TrainConfig:
-    """The released code's training of the splat: gsplat's intervals in 60 000 steps and lower rates, scaled.
-
-    Args:
-        max_steps: Length of the run.
-        strategy: Density control, its intervals those of a run of 60 000 steps; None: gsplat's.
-        seed: Of everything random.
-    """
-    config = TrainConfig(max_steps=RELEASED_STEPS, strategy=strategy or AdcConfig(), seed=seed)
-    return replace(config, learning_rates=RELEASED_LEARNING_RATES).scaled_to(max_steps)
-
-
-def released_config(train: TrainConfig) -> ProgressiveConfig:
-    """The released code's constants around a given training of the splat, to whose length its rounds are scaled."""
-    return ProgressiveConfig(
-        train=train,
-        rounds=StepRounds(steps=_scaled_steps(RELEASED_FIX_STEPS, train.max_steps / RELEASED_STEPS)),
-        targets=HeldOutTargets(),
-        stepping=SteppingConfig(step_distance=0.5, unit="world", max_turn_degrees=None),
-        mixture=MixtureConfig(novel_prob=0.3, novel_weight=0.3, captured_weight=1.5),
-        pool=PoolConfig(num_rounds=1),
-        hold_back=HoldBackConfig(share=0),
-        fix_batch_size=1,
-        num_probe_views=0,
-    )
-
-
-def paper_config(train: TrainConfig) -> ProgressiveConfig:
-    """The paper's schedule, a round every 1500 of 30 000 steps, scaled; what it does not say is the released code's."""
-    steps = range(PAPER_FIX_EVERY, PAPER_STEPS + 1, PAPER_FIX_EVERY)
-    rounds = StepRounds(steps=_scaled_steps(tuple(steps), train.max_steps / PAPER_STEPS))
-    return replace(released_config(train), rounds=rounds)
-
-
-def _scaled_steps(steps: tuple[int, ...], factor: float) -> tuple[int, ...]:
-    return tuple(sorted({max(1, round(step * factor)) for step in steps}))

@@ -5,17 +5,17 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from difix3d.loop.surface_points import DepthView, Places, Projected, Render
+from difix3d.loop.surface_points import DepthView, Render, SurfacePoints, project
 from splat_render.cameras import Camera
 
 MAX_SIZE = 64
 """Longer side of the renders that are compared, in pixels."""
 
 MIN_OPAQUE = 0.5
-"""Candidates that show something in less than this share of their pixels come last: they have nothing to fix."""
+"""Candidates that show something in a smaller fraction of their pixels come last: they have nothing to fix."""
 
 
-def weakly_seen(
+def under_observed(
     candidates: Sequence[Camera],
     captured: Sequence[Camera],
     render: Render,
@@ -30,15 +30,15 @@ def weakly_seen(
         captured: Cameras of the captured views.
         render: What the splat shows.
         num_chosen: How many are wanted.
-        max_seen: A place is weakly seen if no more views than this see it.
+        max_seen: A point is under-observed if no more views than this see it.
 
     Returns:
         Indices of candidates, the best first.
     """
     views = [DepthView.rendered(camera, render, max_size=MAX_SIZE) for camera in captured]
     shown = [DepthView.rendered(camera, render, max_size=MAX_SIZE) for camera in candidates]
-    places = [Places.shown_by(one) for one in shown]
-    counts = [sum((_sees(view, one) for view in views), np.zeros(len(one.p_world), dtype=np.int64)) for one in places]
+    points = [SurfacePoints.of(one) for one in shown]
+    counts = [sum((_sees(view, one) for view in views), np.zeros(len(one.p_world), dtype=np.int64)) for one in points]
     chosen: list[int] = []
     for _ in range(min(num_chosen, len(shown))):
         scores = [
@@ -47,16 +47,16 @@ def weakly_seen(
         ]
         chosen.append(int(np.argmax(scores)))
         best = shown[chosen[-1]]
-        counts = [count + _sees(best, one) for one, count in zip(places, counts, strict=True)]
+        counts = [count + _sees(best, one) for one, count in zip(points, counts, strict=True)]
     return np.array(chosen, dtype=np.int64)
 
 
-def _sees(view: DepthView, places: Places) -> Int64[np.ndarray, " n"]:
-    return Projected.into(view, places.p_world).seen.cpu().numpy().astype(np.int64)
+def _sees(view: DepthView, points: SurfacePoints) -> Int64[np.ndarray, " n"]:
+    return project(points.p_world, view).seen.cpu().numpy().astype(np.int64)
 
 
 def _score(count: Int64[np.ndarray, " n"], num_pixels: int, max_seen: int) -> float:
-    """Share of the pixels that are weakly seen; halved, and halved again, for views that are mostly empty."""
+    """Fraction of the pixels that are under-observed; halved, and halved again, for views that are mostly empty."""
     opaque = len(count) / num_pixels
     weak = float((count <= max_seen).sum()) / num_pixels
     return weak if opaque >= MIN_OPAQUE else 0.25 * weak

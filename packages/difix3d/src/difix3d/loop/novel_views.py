@@ -1,15 +1,25 @@
 """The novel views of one round: where they are, what was rendered, what the fixer made of it."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from difix3d.loop.config import MixtureConfig, PoolConfig
+from difix3d.loop.config import MixtureConfig
 from difix_model.gate.verdict import FixVerdict, verdict_summary
-from splat_recon.views.view_set import TrainingView, ViewSet
+from splat_recon.views.view_set import TrainingView
 from splat_render.cameras import Camera
+
+if TYPE_CHECKING:
+    from difix3d.fixers.batches import RenderedView
+    from difix3d.fixers.contract import FixedView
+    from difix3d.loop.confidence import PixelConfidence
 
 MIN_COVERAGE = 0.01
 """A fixed view of which a smaller part counts is left out: it would teach nothing but noise at its few pixels."""
@@ -39,20 +49,12 @@ class NovelView:
 
     confidence: Float[Tensor, "h w"] | None = None
     """How far each pixel is relied on, in [0, 1]: by the fixer that made it, and by what captured views know of the
-    place that it shows (`trust`); None: all alike."""
+    surface that it shows (`PixelConfidence`); None: all alike."""
 
     def pixel_weight(self, config: MixtureConfig) -> Float[Tensor, "h w"]:
-        """How much each pixel of the fixed view is trusted, in [0, 1]."""
-        alpha = self.alpha[..., 0]
-        weight = (alpha > config.alpha_threshold).to(self.fixed.dtype)
-        if config.soft_alpha:
-            weight = weight * alpha.clamp(0, 1)
-        if config.agreement is not None:
-            difference = (self.fixed - self.rendered).abs().mean(dim=-1) / config.agreement
-            weight = weight / (1 + difference**2)
-        if self.confidence is not None:
-            weight = weight * self.confidence
-        return weight
+        """How much each pixel of the fixed view counts in training, in [0, 1]."""
+        weight = (self.alpha[..., 0] > config.alpha_threshold).to(self.fixed.dtype)
+        return weight if self.confidence is None else weight * self.confidence
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -65,6 +67,32 @@ class NovelViews:
     views: tuple[NovelView, ...]
     """The views, in the order of the targets."""
 
+    @classmethod
+    def of(
+        cls,
+        round_index: int,
+        rendered: Sequence[RenderedView],
+        fixed: Sequence[FixedView],
+        confidence: PixelConfidence,
+    ) -> NovelViews:
+        """Those of fixed renders, with the fixer's confidence times that of captured views."""
+        views = []
+        for view, better in zip(rendered, fixed, strict=True):
+            factors = [better.confidence, confidence.of(view.camera, better.rgb)]
+            known = [factor for factor in factors if factor is not None]
+            views.append(
+                NovelView(
+                    camera=view.camera,
+                    reference_name=view.references[0].name,
+                    rendered=view.rgb,
+                    fixed=better.rgb.to(view.rgb),
+                    alpha=view.rgb.new_ones((*view.rgb.shape[:2], 1)) if view.alpha is None else view.alpha[..., None],
+                    verdict=better.verdict,
+                    confidence=torch.stack(known).prod(dim=0) if known else None,
+                )
+            )
+        return cls(round_index=round_index, views=tuple(views))
+
     @property
     def T_world_cam(self) -> Float64[np.ndarray, "n 4 4"]:
         """Their poses."""
@@ -74,37 +102,12 @@ class NovelViews:
         """What became of the fixes, in a sentence."""
         return verdict_summary([view.verdict for view in self.views], "novel view")
 
-    def training_views(self, config: MixtureConfig, *, decay: float = 1.0) -> list[TrainingView]:
-        """The fixed views to train on: they count where the render was opaque, and as the config says.
-
-        Args:
-            config: What counts how much.
-            decay: A further factor of all of them.
-
-        Returns:
-            Those that have enough pixels that count.
-        """
+    def training_views(self, config: MixtureConfig) -> list[TrainingView]:
+        """The fixed views to train on, those that have enough pixels that count."""
         views = []
         for view in self.views:
             pixel_weight = view.pixel_weight(config)
             if float((pixel_weight > 0).to(pixel_weight.dtype).mean()) >= MIN_COVERAGE:
-                weight = config.novel_weight * decay
+                weight = config.novel_weight
                 views.append(TrainingView(camera=view.camera, rgb=view.fixed, weight=weight, pixel_weight=pixel_weight))
         return views
-
-
-Pool = tuple[NovelViews, ...]
-"""Rounds whose views take part in training, the newest last."""
-
-
-def pooled(pool: Pool, newest: NovelViews, config: PoolConfig) -> Pool:
-    """The pool with a new round in it; the oldest rounds leave it where it is full."""
-    return (*pool, newest)[-config.num_rounds :]
-
-
-def pool_view_set(pool: Pool, mixture: MixtureConfig, config: PoolConfig) -> ViewSet | None:
-    """The views of a pool to train on, older rounds with less weight; None if no view has pixels that count."""
-    views = []
-    for age, novel in enumerate(reversed(pool)):
-        views = novel.training_views(mixture, decay=config.decay**age) + views
-    return ViewSet(views) if views else None

@@ -1,6 +1,6 @@
-"""Which places a view shows, and which other views see them, by the depth of a splat.
+"""The surface points that a view shows, and which other views see them, by the depth of a splat.
 
-A view sees a place if it lies in the image, and in front of nothing nearer that is opaque.
+A view sees a point that lies in its image, with nothing opaque in front of it.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,10 @@ OPAQUE = 0.5
 """Opacity from which a pixel shows something."""
 
 SAME_DEPTH = 0.1
-"""Relative difference of depths up to which two views see the same place."""
+"""Relative difference of depths up to which two views see the same point."""
 
 HALF_SEEN = 0.05
-"""Relative difference of depths at which a view that looks at something nearer is believed by half to see a place."""
+"""Relative difference of depths at which a view that looks at something nearer is taken by half to see a point."""
 
 Render = Callable[[Camera], RenderOutput]
 """What a splat shows to a camera."""
@@ -53,8 +53,8 @@ class DepthView:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Places:
-    """The places that the pixels of a view show, pixels that show nothing left out."""
+class SurfacePoints:
+    """The points that the pixels of a view show, pixels that show nothing left out."""
 
     rows_idx: Int64[Tensor, " n"]
     """Rows of the pixels."""
@@ -66,7 +66,7 @@ class Places:
     """Where what they show is."""
 
     @classmethod
-    def shown_by(cls, view: DepthView) -> "Places":
+    def of(cls, view: DepthView) -> "SurfacePoints":
         """Those of a view, row by row."""
         rows, columns = torch.nonzero(torch.isfinite(view.depth), as_tuple=True)
         z = view.depth[rows, columns]
@@ -78,11 +78,11 @@ class Places:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Projected:
-    """Places as a view sees them."""
+class ProjectedPoints:
+    """Points as a view sees them."""
 
     xy: Float64[Tensor, "n 2"]
-    """Where in the image, in pixels; any number where a place is not inside."""
+    """Where in the image, in pixels; any number where a point is not inside."""
 
     z: Float64[Tensor, " n"]
     """Their z-depth."""
@@ -91,21 +91,7 @@ class Projected:
     """Whether they are in front of the camera and lie in the image."""
 
     nearest: Float64[Tensor, " n"]
-    """z-depth of what the view shows there, infinite where nothing is opaque or a place is not inside."""
-
-    @classmethod
-    def into(cls, view: DepthView, p_world: Float64[Tensor, "n 3"]) -> "Projected":
-        """Places as this view sees them."""
-        T_cam_world = _like(p_world, view.camera.T_cam_world)
-        p_cam = p_world @ T_cam_world[:3, :3].T + T_cam_world[:3, 3]
-        z = p_cam[:, 2]
-        front = z > 1e-6
-        xy = (p_cam @ _like(p_world, view.camera.K).T)[:, :2] / torch.where(front, z, 1.0)[:, None]
-        columns, rows = torch.floor(xy).unbind(dim=1)
-        inside = front & (columns >= 0) & (columns < view.camera.width) & (rows >= 0) & (rows < view.camera.height)
-        nearest = torch.full_like(z, torch.inf)
-        nearest[inside] = view.depth[rows[inside].long(), columns[inside].long()]
-        return cls(xy=xy, z=z, inside=inside, nearest=nearest)
+    """z-depth of what the view shows there, infinite where nothing is opaque or a point is not inside."""
 
     @property
     def seen(self) -> Bool[Tensor, " n"]:
@@ -113,10 +99,24 @@ class Projected:
         return self.inside & (self.z <= (1 + SAME_DEPTH) * self.nearest)
 
     @property
-    def seen_share(self) -> Float64[Tensor, " n"]:
+    def visibility(self) -> Float64[Tensor, " n"]:
         """How surely it sees them, in [0, 1]: the less, the farther in front of them it sees something."""
         behind = (self.z / self.nearest - 1).clamp_min(0) / HALF_SEEN
         return self.inside / (1 + behind**2)
+
+
+def project(p_world: Float64[Tensor, "n 3"], view: DepthView) -> ProjectedPoints:
+    """Points as a view sees them."""
+    T_cam_world = _like(p_world, view.camera.T_cam_world)
+    p_cam = p_world @ T_cam_world[:3, :3].T + T_cam_world[:3, 3]
+    z = p_cam[:, 2]
+    front = z > 1e-6
+    xy = (p_cam @ _like(p_world, view.camera.K).T)[:, :2] / torch.where(front, z, 1.0)[:, None]
+    columns, rows = torch.floor(xy).unbind(dim=1)
+    inside = front & (columns >= 0) & (columns < view.camera.width) & (rows >= 0) & (rows < view.camera.height)
+    nearest = torch.full_like(z, torch.inf)
+    nearest[inside] = view.depth[rows[inside].long(), columns[inside].long()]
+    return ProjectedPoints(xy=xy, z=z, inside=inside, nearest=nearest)
 
 
 def _like(tensor: Tensor, array: Float64[np.ndarray, "..."]) -> Float64[Tensor, "..."]:

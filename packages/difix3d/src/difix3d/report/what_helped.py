@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from difix3d.report.results import CLEAR_DB, VariantResult
 
 if TYPE_CHECKING:
-    from difix3d.report.page import RunFacts
+    from difix3d.report.facts import RunFacts
 
 FROM_POINTS = "one splat, from the points"
 WITH_STEREO = "one splat, with stereo"
@@ -95,7 +95,7 @@ def _loop(facts: RunFacts, psnr: Mapping[str, float]) -> PartOfRun:
         return PartOfRun(name="loop", did="No round of novel views.", gain_db=None)
     advice = ""
     if gain < -CLEAR_DB:
-        advice = "The loop did harm here: keep plain.ply, or hold photos back to have harm undone (--hold-back)."
+        advice = "The loop did harm here: keep plain.ply, or have harm undone by validation (--validation-fraction)."
     return PartOfRun(name="loop", did=did, gain_db=gain, advice=advice)
 
 

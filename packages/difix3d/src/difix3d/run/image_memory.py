@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from splat_recon.scene.scene import View
 
 NOVEL_BYTES = 36
-"""Bytes that a pixel of a novel view takes in the pool, in float32: render and fix in three colors, opacity,
+"""Bytes that a pixel of a novel view takes, in float32: render and fix in three colors, opacity,
 confidence, and its weight in training."""
 
 MAKING_BYTES = 48
-"""Bytes that a pixel takes while its round is made, beside the pool of the rounds before: all of that, and the depth
+"""Bytes that a pixel takes while its round is made, beside those of the round before: all of that, and the depth
 and the colors as the rasterizer gave them."""
 
 BATCH_BYTES = 32
@@ -50,11 +50,11 @@ def picture_bytes(config: ProgressiveConfig, captured: Sequence[View], *, num_ta
     """
     pixels = max(view.camera.width * view.camera.height for view in captured)
     num_views = config.targets.num_views if isinstance(config.targets, CoverageTargets) else num_targets
-    num_splats = 2 if config.hold_back.give_back and config.hold_back.num_views(len(captured)) else 1
-    pool = NOVEL_BYTES * config.pool.num_rounds * num_splats * num_views
+    num_splats = 2 if config.validation.num_views(len(captured)) else 1
+    novel = NOVEL_BYTES * num_splats * num_views
     batch = (BATCH_BYTES + REFERENCE_BYTES * config.num_references) * min(num_views, config.fix_batch_size)
     round_ = MAKING_BYTES * num_views + batch
-    return pixels * (pool + max(round_, COMPARED_BYTES * num_held_out))
+    return pixels * (novel + max(round_, COMPARED_BYTES * num_held_out))
 
 
 def fitting_views(
@@ -79,6 +79,6 @@ def check_image_memory(needed: int, image_memory: float) -> None:
     if needed > room:
         raise InputError(
             f"novel views and renders need {needed / 2**30:.2f} GiB, half of the memory for images is "
-            f"{room / 2**30:.2f} GiB: raise --image-memory to {2 * needed / 2**30:.1f}, or lower --num-novel, "
-            "--pool-rounds or --max-size"
+            f"{room / 2**30:.2f} GiB: raise --image-memory to {2 * needed / 2**30:.1f} or lower "
+            "--num-novel or --max-size"
         )

@@ -8,7 +8,7 @@ images/            held-out photos and renders, novel views of every round
 plain.ply loop.ply the splats, in the frame of the COLMAP folder
 stereo.npz .png    depths that trainings started from, where they did
 path.mp4 report.html log.txt
-states/            what a running training goes back to; no part of the result
+snapshots/         what a running training goes back to; no part of the result
 """
 
 import json
@@ -71,7 +71,7 @@ class RunFolder:
         self.path = path
         self.images = path / "images"
         self.checkpoints = path / "checkpoints"
-        self.states = path / "states"
+        self.snapshots = path / "snapshots"
         self.stereo = path / "stereo.npz"
         self.stereo_picture = path / "stereo.png"
 
@@ -115,9 +115,9 @@ class RunFolder:
         if {path.name for path in self.path.iterdir()} <= {"log.txt"}:
             shutil.rmtree(self.path)
 
-    def remove_states(self) -> None:
-        """Remove what a run kept to go back to, also one that was killed."""
-        shutil.rmtree(self.states, ignore_errors=True)
+    def remove_snapshots(self) -> None:
+        """Remove the snapshots that a run kept for rollbacks, also one that was killed."""
+        shutil.rmtree(self.snapshots, ignore_errors=True)
 
     def write_config(self, settings: dict[str, Any], resolved: dict[str, Any]) -> None:
         """Record what was asked for, what it came to, and with which versions."""

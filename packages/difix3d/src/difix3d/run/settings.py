@@ -1,47 +1,28 @@
 """What a run of the whole comparison is asked to do, flat and JSON-like; no torch here."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from difix3d.distillation_config import DistillationConfig
 from difix3d.errors import InputError
-from difix3d.loop.config import (
-    PAPER_STEPS,
-    RELEASED_LEARNING_RATES,
-    RELEASED_STEPS,
-    EvenRounds,
-    HoldBackConfig,
-    MixtureConfig,
-    PoolConfig,
-    ProgressiveConfig,
-    StartConfig,
-    SteppingConfig,
-    paper_config,
-    released_config,
-    released_train_config,
-)
+from difix3d.loop.config import MixtureConfig, SteppingConfig, ValidationConfig
 from difix3d.loop.target_config import (
     AroundTargets,
     CoverageTargets,
-    FileTargets,
     HeldOutTargets,
     OrbitTargets,
     PathTargets,
     PerturbedTargets,
     SpiralTargets,
     SpreadTargets,
-    Targets,
 )
+from difix3d.run.start_config import StartConfig
 from difix_model.gate.config import GateName
 from difix_model.opening import FixerConfig, Precision
-from splat_recon.config import FEW_PHOTOS, AdcConfig, TrainConfig, regularized_for
 from splat_recon.config_values import check_kinds
-from splat_render.files.background import BLACK
 
 TARGETS: dict[str, type] = {
     "photos-between": AroundTargets,
-    "around": AroundTargets,
     "path": PathTargets,
     "orbit": OrbitTargets,
     "spiral": SpiralTargets,
@@ -50,22 +31,7 @@ TARGETS: dict[str, type] = {
     "spread": SpreadTargets,
     "test": HeldOutTargets,
 }
-"""Names of targets; `around` is an older name of `photos-between`."""
-
-DEMO_STEPS = 1600
-DEMO_SIZE = 256
-DEMO_GAUSSIANS = 12_000
-DEMO_SPARSE = 6
-DEMO_SPLIT = "every:3"
-"""The demo: a generated scene, few photos, minutes on two cores."""
-
-DEFAULT_STEPS = {"cpu": 3000, "cuda": 30_000}
-DEFAULT_SIZE = {"cpu": 384, "cuda": 1600}
-DEFAULT_GAUSSIANS = {"cpu": 30_000, "cuda": 1_000_000}
-"""What a run on each kind of device can afford."""
-
-MIN_PHOTOS_TO_DISTILL = 2
-"""With one photo there is no place between photos, and no stereo."""
+"""Names of targets."""
 
 ROUNDS_DEFAULTS: dict[str, Any] = {
     "fixer": "default",
@@ -84,10 +50,6 @@ DISTILLATION_DEFAULTS: dict[str, Any] = {
     "novel_weight": 1.0,
 }
 """What settings that are None stand for, by the kind of loop."""
-
-SHORT_RUN = 10_000
-"""Runs of fewer steps never reset opacities: they would not recover (on a generated scene with 6 photos and some
-hundred steps, resets cost plain training more than 1 dB)."""
 
 MAX_SEED = 2**32 - 1
 """Every source of random numbers takes seeds up to this one."""
@@ -111,8 +73,8 @@ class RunSettings:
     loop: Literal["auto", "distillation", "rounds"] = "auto"
     """What the loop is. distillation, for few photos: several splats are trained, and one more learns from what they
     show together at many novel views. rounds: one splat, whose renders are fixed and fed back in rounds. auto:
-    distillation with two to twelve training photos, unless another preset, a finished splat, num_rounds or hold_back is
-    asked for."""
+    distillation with two to twelve training photos, unless another preset, a finished splat, num_rounds or
+    validation_fraction is asked for."""
 
     stereo: Literal["auto", "on", "off"] = "auto"
     """Start from points of stereo between the training photos too: with distillation half of its splats and the one
@@ -150,6 +112,10 @@ class RunSettings:
     """Longer side of the photos in pixels, larger ones are made smaller. None: 256 for the demo, else 384 on a CPU,
     1600 on a GPU."""
 
+    strategy: Literal["default", "mcmc"] = "default"
+    """Density control of both trainings. default: gsplat's duplicating, splitting and pruning. mcmc: Markov chain Monte
+    Carlo up to max_gaussians (preset short or paper)."""
+
     max_gaussians: int | None = None
     """Upper limit of the number of Gaussians. None: 12 000 for the demo, else 30 000 on a CPU, 1 000 000 on a GPU."""
 
@@ -160,7 +126,7 @@ class RunSettings:
     """Which photos are held out: every:N, names, or a JSON file. None: the scene's splits.json, else every:8."""
 
     regularized: bool | None = None
-    """Whether few photos are kept from being learned by heart, in both trainings: dropout of Gaussians, and small ones
+    """Whether overfitting to few photos is held down, in both trainings: dropout of Gaussians, and small ones
     of little opacity (splat-recon's regularized_for). None: with up to twelve training photos; not for finished splats,
     nor for other presets."""
 
@@ -216,37 +182,24 @@ class RunSettings:
     """Memory for images, in GiB. Half is for decoded photos: what does not fit is decoded again at each use. Half is
     for novel views and the renders that are compared: a run that needs more is refused before it begins."""
 
-    pool_rounds: int = 1
-    """How many of the newest rounds' views are learned from, older ones with less weight (preset short)."""
-
-    agreement: float | None = None
-    """Difference between fixed and rendered color, in [0, 1], at which a pixel counts half (preset short). None: a fix
-    is believed however much it changes."""
-
     unseen_weight: float = 1.0
-    """Factor of the pixels of a fixed view that show what no training photo sees, in [0, 1] (preset short). 1: guesses
+    """Factor of the pixels of a fixed view whose surface no training photo sees, in [0, 1] (preset short). 1: guesses
     count like the rest."""
 
-    reference_agreement: float | None = None
+    photo_tolerance: float | None = None
     """Difference in color between a fixed view and the nearest photos, reprojected by the splat's depth, in [0, 1],
     at which a pixel counts half (preset short). None: photos are not compared."""
 
-    hold_back: float | None = None
-    """Share of the training photos by which a second splat, trained without them, notices what does not help: it is
-    undone, and training stops where nothing helps any more. 0: every round is trusted. None: 0.15, and 0 for the
-    presets released and paper, and for finished splats, which have seen all photos."""
+    validation_fraction: float | None = None
+    """Fraction of the training photos that a second splat is trained without: what lowers its score on them is undone,
+    and training stops where nothing helps any more. 0: every round is kept. None: 0.15, and 0 for the presets released
+    and paper, and for finished splats, which have seen all photos."""
 
-    hold_back_against: Literal["best", "plain"] = "best"
-    """What the second splat's score is compared with. best: its best score so far; training stops where nothing helps.
-    plain: a third splat that learns from the same photos without rounds; only rounds are undone, training never stops
-    early, and it works from 4 training photos."""
+    validation_min_views: int = 12
+    """Fewest training photos of which some are held back for that; with fewer, every round is kept."""
 
-    hold_back_min_views: int = 12
-    """Fewest training photos of which some are held back to be compared with the best score; with fewer, every round is
-    trusted."""
-
-    hold_back_margin: float = 0.3
-    """Loss of PSNR on those photos, in dB, from which a try is undone."""
+    max_drop_db: float = 0.3
+    """Loss of PSNR on those photos, in dB below the best, from which what was done is undone."""
 
     seed: int = 42
     """Seed of everything random."""
@@ -275,15 +228,63 @@ class RunSettings:
             raise ValueError(f"background must be three values in [0, 1], got {self.background}")
         if self.seed > MAX_SEED:
             raise ValueError(f"seed must be at most {MAX_SEED}, got {self.seed}")
-        if self.loop == "distillation" and (self.preset != "short" or start_config(self) is not None):
+        if self.loop == "distillation" and (self.preset != "short" or self.start is not None):
             raise ValueError(
                 "loop distillation trains its splats from the photos: leave preset, from_checkpoint, from_ply"
             )
+        if self.strategy == "mcmc" and self.preset == "released":
+            raise ValueError("the released code has its own density control: leave strategy, or take another preset")
         # The nested configs know the ranges of the others.
-        SteppingConfig(step_distance=self.step_distance, max_turn_degrees=self.max_turn_degrees)
-        _mixture_config(self)
-        PoolConfig(num_rounds=self.pool_rounds)
-        _hold_back_config(self)
+        _ = self.stepping, self.mixture, self.validation
+
+    def or_default(self, name: str) -> Any:
+        """A setting, or where it is None what it stands for in rounds."""
+        value = getattr(self, name)
+        return ROUNDS_DEFAULTS[name] if value is None else value
+
+    @property
+    def stepping(self) -> SteppingConfig:
+        """How far novel views move per round."""
+        return SteppingConfig(step_distance=self.step_distance, max_turn_degrees=self.max_turn_degrees)
+
+    @property
+    def mixture(self) -> MixtureConfig:
+        """How much fixed views count."""
+        return MixtureConfig(
+            novel_prob=self.or_default("novel_prob"),
+            novel_weight=self.or_default("novel_weight"),
+            unseen_weight=self.unseen_weight,
+            photo_tolerance=self.photo_tolerance,
+        )
+
+    @property
+    def validation(self) -> ValidationConfig:
+        """What notices whether they help."""
+        return ValidationConfig(
+            fraction=self.validation_fraction or 0,
+            min_views=self.validation_min_views,
+            max_drop_db=self.max_drop_db,
+        )
+
+    @property
+    def fixer_config(self) -> FixerConfig:
+        """The fixer."""
+        return FixerConfig(
+            source=self.or_default("fixer"),
+            base=self.base,
+            precision=self.fixer_precision,
+            gate=self.gate or "auto",
+            offload=self.fixer_offload,
+        )
+
+    @property
+    def start(self) -> StartConfig | None:
+        """The finished splat that a run begins with; None where it begins with the scene's points."""
+        if self.from_ply is not None:
+            return StartConfig(path=self.from_ply, kind="ply")
+        if self.from_checkpoint is not None:
+            return StartConfig(path=self.from_checkpoint, kind="checkpoint", frame=self.from_frame)
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -307,177 +308,3 @@ class RunSettings:
             return settings
         except (TypeError, ValueError, ArithmeticError) as error:
             raise InputError(str(error)) from error
-
-
-def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettings:
-    """The same settings with every None filled in for a device; `split` becomes a policy that can be named."""
-    demo = settings.scene is None
-    of_others = settings.preset != "short"
-    finished = settings.from_checkpoint is not None or settings.from_ply is not None
-    default_steps = {"short": DEFAULT_STEPS[device], "released": RELEASED_STEPS, "paper": PAPER_STEPS}[settings.preset]
-    max_steps = settings.max_steps or (DEMO_STEPS if demo and not of_others else default_steps)
-    asks_for_rounds = of_others or finished or settings.num_rounds is not None or settings.hold_back is not None
-    hold_back = settings.hold_back
-    if hold_back is None:
-        hold_back = 0.0 if of_others or finished else HoldBackConfig().share
-    values = settings.to_dict() | {
-        "device": device,
-        "max_steps": max_steps,
-        "max_size": settings.max_size or (DEMO_SIZE if demo else DEFAULT_SIZE[device]),
-        "max_gaussians": settings.max_gaussians or (DEMO_GAUSSIANS if demo else DEFAULT_GAUSSIANS[device]),
-        "sparse": settings.sparse or (DEMO_SPARSE if demo else None),
-        "split": settings.split or (DEMO_SPLIT if demo else "auto"),
-        "targets": settings.targets or ("test" if of_others else None),
-        "loop": "rounds" if settings.loop == "auto" and asks_for_rounds else settings.loop,
-        "hold_back": hold_back,
-        "gate": settings.gate or ("checkpoint" if of_others else "auto"),
-        "checkpoint_every": settings.checkpoint_every or max(1, max_steps // 4),
-    }
-    return RunSettings(**values)
-
-
-def for_photos(
-    settings: RunSettings,
-    num_photos: int,
-    *,
-    background: tuple[float, float, float] = BLACK,
-    start_background: tuple[float, float, float] = BLACK,
-) -> RunSettings:
-    """Resolved settings with what depends on the training photos filled in.
-
-    Args:
-        settings: Resolved.
-        num_photos: How many training photos there are.
-        background: The color that they suggest, taken if they are few and regularized.
-        start_background: The color that a finished splat stands before, taken otherwise.
-    """
-    loop = settings.loop
-    if loop == "auto":
-        loop = "distillation" if MIN_PHOTOS_TO_DISTILL <= num_photos <= FEW_PHOTOS else "rounds"
-    own = settings.preset == "short" and start_config(settings) is None
-    defaults = DISTILLATION_DEFAULTS if loop == "distillation" else ROUNDS_DEFAULTS
-    given = {name: value for name in defaults if (value := getattr(settings, name)) is not None}
-    regularized = own and num_photos <= FEW_PHOTOS if settings.regularized is None else settings.regularized
-    values = {**defaults, **given, "loop": loop, "regularized": regularized}
-    if settings.background is None:
-        values["background"] = background if regularized and num_photos <= FEW_PHOTOS else start_background
-    if loop == "distillation":
-        values["hold_back"] = 0.0
-    return replace(settings, **values)
-
-
-def progressive_config(settings: RunSettings) -> ProgressiveConfig:
-    """The method's constants for resolved settings.
-
-    Raises:
-        ValueError: The settings are not resolved.
-    """
-    if None in (settings.max_steps, settings.max_gaussians, settings.hold_back):
-        raise ValueError("expected resolved settings, got some that are still None")
-    train = _train_config(settings)
-    hold_back = _hold_back_config(settings)
-    if settings.preset != "short":
-        config = released_config(train) if settings.preset == "released" else paper_config(train)
-        return replace(config, targets=_targets(settings), hold_back=hold_back, seed=settings.seed)
-    return ProgressiveConfig(
-        train=train,
-        rounds=EvenRounds(num_rounds=_value(settings, "num_rounds")),
-        targets=_targets(settings),
-        stepping=SteppingConfig(step_distance=settings.step_distance, max_turn_degrees=settings.max_turn_degrees),
-        mixture=_mixture_config(settings),
-        pool=PoolConfig(num_rounds=settings.pool_rounds),
-        num_references=settings.num_references,
-        num_probe_views=settings.num_probe_views,
-        hold_back=hold_back,
-        seed=settings.seed,
-    )
-
-
-def distillation_config(settings: RunSettings, config: ProgressiveConfig) -> DistillationConfig:
-    """The constants of distillation for resolved settings, whose novel views and plain training `config` has."""
-    mixture = replace(
-        DistillationConfig().mixture, **{name: _value(settings, name) for name in ("novel_prob", "novel_weight")}
-    )
-    return DistillationConfig(
-        train=config.train,
-        targets=config.targets,
-        mixture=mixture,
-        num_references=settings.num_references,
-        seed=settings.seed,
-    )
-
-
-def _value(settings: RunSettings, name: str) -> Any:
-    """A setting, or where it is None what it stands for in rounds."""
-    value = getattr(settings, name)
-    return ROUNDS_DEFAULTS[name] if value is None else value
-
-
-def _hold_back_config(settings: RunSettings) -> HoldBackConfig:
-    return HoldBackConfig(
-        share=settings.hold_back or 0,
-        against=settings.hold_back_against,
-        margin=settings.hold_back_margin,
-        min_views=settings.hold_back_min_views,
-    )
-
-
-def _mixture_config(settings: RunSettings) -> MixtureConfig:
-    return MixtureConfig(
-        novel_prob=_value(settings, "novel_prob"),
-        novel_weight=_value(settings, "novel_weight"),
-        agreement=settings.agreement,
-        unseen_weight=settings.unseen_weight,
-        reference_agreement=settings.reference_agreement,
-    )
-
-
-def fixer_config(settings: RunSettings) -> FixerConfig:
-    """The fixer of resolved settings."""
-    return FixerConfig(
-        source=_value(settings, "fixer"),
-        base=settings.base,
-        precision=settings.fixer_precision,
-        gate=settings.gate or "auto",
-        offload=settings.fixer_offload,
-    )
-
-
-def start_config(settings: RunSettings) -> StartConfig | None:
-    """The finished splat that a run begins with; None where it begins with the scene's points."""
-    if settings.from_ply is not None:
-        return StartConfig(path=settings.from_ply, kind="ply")
-    if settings.from_checkpoint is not None:
-        return StartConfig(path=settings.from_checkpoint, kind="checkpoint", frame=settings.from_frame)
-    return None
-
-
-def _train_config(settings: RunSettings) -> TrainConfig:
-    max_steps = settings.max_steps or 1
-    strategy = AdcConfig(cap_max=settings.max_gaussians)
-    if settings.preset == "released":
-        train = released_train_config(max_steps, strategy, seed=settings.seed)
-    else:
-        if max_steps < SHORT_RUN and settings.preset == "short":
-            strategy = replace(strategy, reset_every=0)
-        train = TrainConfig(strategy=strategy, seed=settings.seed).scaled_to(max_steps)
-    if settings.regularized:
-        train = regularized_for(FEW_PHOTOS, train)
-    train = replace(train, background=settings.background or BLACK)
-    if start_config(settings) is None:
-        return train
-    # A finished splat is not to be shaken: it has its view-dependent colors, and learns slowly from there.
-    return replace(train, sh_degree_every=1, learning_rates=RELEASED_LEARNING_RATES)
-
-
-def _targets(settings: RunSettings) -> Targets:
-    name = _value(settings, "targets")
-    kind = TARGETS.get(name)
-    if kind is None:
-        return FileTargets(path=name)
-    if kind is HeldOutTargets:
-        return HeldOutTargets()
-    num_views = _value(settings, "num_novel")
-    if kind is CoverageTargets:
-        return CoverageTargets(num_views=num_views, num_candidates=max(48, 3 * num_views))
-    return kind(num_views=num_views)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from difix3d.errors import InputError, as_input_error
-from difix3d.loop.config import StartConfig
+from difix3d.run.start_config import StartConfig
 from splat_recon.checkpoint import gaussians_from_tensors, newest_checkpoint, read_checkpoint
 from splat_recon.config import TrainConfig
 from splat_recon.io.nerfstudio_frame import colmap_from_nerfstudio
@@ -99,9 +99,9 @@ def _of_ours(path: Path, scene: Scene) -> Gaussians:
 def _places(path: Path) -> list[Path | None]:
     """Where under a path a splat's checkpoint may lie, this project's two kinds of runs included."""
     newest = max(path.glob("checkpoints/step_*"), key=lambda found: int(found.name[5:]), default=None)
-    places: list[Path | None] = [path, path / "splat", path / "loop" / "splat"]
+    places: list[Path | None] = [path, path / "splat", path / "loop" / "main" / "splat"]
     if newest is not None:
-        places += [newest / "loop" / "splat", newest / "plain", newest_checkpoint(path / "checkpoints")]
+        places += [newest / "loop" / "main" / "splat", newest / "plain", newest_checkpoint(path / "checkpoints")]
     return places
 
 

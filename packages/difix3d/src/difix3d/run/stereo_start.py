@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from difix3d.errors import InputError, as_input_error
-from difix3d.run.settings import start_config
 from splat_recon.io.colmap import read_scene
 from splat_recon.io.images import write_photo
 from splat_recon.scene.normalize import normalized
@@ -27,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 def stereo_matching(settings: RunSettings, scene: Scene, captured: Sequence[View]) -> StereoMatching | None:
     """The matching for resolved settings, not begun; None where settings, photos or points want none."""
-    if settings.preset != "short" or start_config(settings) is not None:
+    if settings.preset != "short" or settings.start is not None:
         return None
     if not wants_stereo(settings.stereo, scene, len(captured)):
         return None

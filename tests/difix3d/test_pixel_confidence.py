@@ -8,10 +8,10 @@ import torch
 
 from difix3d.fixers.contract import FixResult
 from difix3d.fixers.identity import IdentityFixer
-from difix3d.loop.confidence import TrustJudge
-from difix3d.loop.config import EvenRounds, HoldBackConfig, MixtureConfig, ProgressiveConfig
+from difix3d.loop.confidence import PixelConfidence
+from difix3d.loop.config import EvenRounds, MixtureConfig, ProgressiveConfig, ValidationConfig
 from difix3d.loop.progressive import ProgressiveTrainer
-from difix3d.loop.surface_points import DepthView, Places, Projected
+from difix3d.loop.surface_points import DepthView, SurfacePoints, project
 from difix3d.loop.target_config import HeldOutTargets
 from splat_recon.config import TrainConfig
 from splat_recon.scene.normalize import normalized
@@ -60,24 +60,28 @@ def _photo(camera, render, mask=None):
     return View(name=f"{camera.center_world[0]:+.2f}", camera=camera, rgb_u8=rgb_u8, mask=mask)
 
 
-def test_places_are_seen_where_they_are_shown(render):
+def confidence_of(captured, render, **mixture):
+    return PixelConfidence(captured, render, ProgressiveConfig(mixture=MixtureConfig(**mixture)))
+
+
+def test_points_are_seen_where_they_are_shown(render):
     view = DepthView.of(_camera(-1.5), render(_camera(-1.5)))
-    places = Places.shown_by(view)
-    assert len(places.p_world) == 60 * 40
-    torch.testing.assert_close(places.p_world[:, 2], torch.full((2400,), 2.0).double(), atol=0.02, rtol=0)
-    found = Projected.into(view, places.p_world)
-    torch.testing.assert_close(found.xy[:, 0], places.columns_idx + 0.5, check_dtype=False)
-    torch.testing.assert_close(found.xy[:, 1], places.rows_idx + 0.5, check_dtype=False)
+    points = SurfacePoints.of(view)
+    assert len(points.p_world) == 60 * 40
+    torch.testing.assert_close(points.p_world[:, 2], torch.full((2400,), 2.0).double(), atol=0.02, rtol=0)
+    found = project(points.p_world, view)
+    torch.testing.assert_close(found.xy[:, 0], points.columns_idx + 0.5, check_dtype=False)
+    torch.testing.assert_close(found.xy[:, 1], points.rows_idx + 0.5, check_dtype=False)
     assert bool(found.seen.all())
-    torch.testing.assert_close(found.seen_share, torch.ones(2400).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found.visibility, torch.ones(2400).double(), atol=1e-6, rtol=0)
 
 
-def test_places_behind_something_or_outside_are_not_seen(render):
+def test_points_behind_something_or_outside_are_not_seen(render):
     view = DepthView.of(_camera(0.0), render(_camera(0.0)))
     p_world = torch.tensor(
         [[0.5, 0.1, 2.0], [0.0, 0.1, 2.0], [0.0, 0.1, 0.9], [5.0, 0.1, 2.0], [0.0, 0.1, -2.0]], dtype=torch.float64
     )
-    beside, behind, before, outside, back = Projected.into(view, p_world).seen_share.tolist()
+    beside, behind, before, outside, back = project(p_world, view).visibility.tolist()
     assert (beside, before) == pytest.approx((1, 1), abs=0.01)
     assert behind < 0.01
     assert outside == back == 0
@@ -86,36 +90,36 @@ def test_places_behind_something_or_outside_are_not_seen(render):
 def test_pixels_that_show_what_nobody_sees_count_less(render):
     # The two see the wall from x = -2 to 0, but for what the board hides from them.
     captured = [_photo(_camera(x), render) for x in (-1.0, -0.9)]
-    judge = TrustJudge(captured, render, MixtureConfig(unseen_weight=0.25))
-    weight = judge.trust(_camera(0.5), render(_camera(0.5)), torch.zeros(40, 60, 3), [0])
+    confidence = confidence_of(captured, render, unseen_weight=0.25)
+    weight = confidence.of(_camera(0.5), torch.zeros(40, 60, 3))
     assert weight is not None
     assert weight.shape == (40, 60)
     assert weight.dtype == torch.float32
-    x = 0.5 + (torch.arange(60) + 0.5 - 30) / 30  # Of the wall's places that the columns show.
+    x = 0.5 + (torch.arange(60) + 0.5 - 30) / 30  # Of the wall's points that the columns show.
     assert weight[:, x > 0.25].max() < 0.3
     assert weight[:, x > 0.25].min() == pytest.approx(0.25)
-    both = TrustJudge([*captured, _photo(_camera(1.0), render)], render, MixtureConfig(unseen_weight=0.25))
-    seen = both.seen_weight(_camera(0.5))
+    both = confidence_of([*captured, _photo(_camera(1.0), render)], render, unseen_weight=0.25)
+    seen = both.visibility(_camera(0.5))
     assert seen[:, x > 0.3].min() > 0.95
     assert seen.max() <= 1 + 1e-9
     # Nobody sees between the board's shadows, and the pixels of an empty view show nothing.
     empty = Camera(T_world_cam=np.diag([1.0, -1, -1, 1]), K=K, width=60, height=40)
-    torch.testing.assert_close(both.seen_weight(empty), torch.full((40, 60), 0.25).double())
+    torch.testing.assert_close(both.visibility(empty), torch.full((40, 60), 0.25).double())
 
 
 def test_colors_that_photos_contradict_count_less_and_unseen_ones_as_before(render):
     captured = [_photo(_camera(x), render) for x in (-1.0, -0.8)]
-    judge = TrustJudge(captured, render, MixtureConfig(reference_agreement=0.1))
+    confidence = confidence_of(captured, render, photo_tolerance=0.1)
     at = _camera(-0.4)
     output = render(at)
     right = output.rgb.clamp(0, 1)
     x = -0.4 + (torch.arange(60) + 0.5 - 30) / 30
     known = (x > -1.3) & (x < -0.55)
-    agreed = judge.trust(at, output, right, [0, 1])
+    agreed = confidence.of(at, right)
     assert agreed is not None
     assert agreed[4:-4, known].min() > 0.95
     wrong = (right + torch.tensor([0.0, 0.0, 0.3])).clamp(0, 1)
-    contradicted = judge.trust(at, output, wrong, [0, 1])
+    contradicted = confidence.of(at, wrong)
     assert contradicted is not None
     # A third of 0.3 is the difference at which a pixel counts half.
     torch.testing.assert_close(contradicted[4:-4, known], torch.full((32, int(known.sum())), 0.5), atol=0.03, rtol=0)
@@ -126,12 +130,12 @@ def test_colors_that_photos_contradict_count_less_and_unseen_ones_as_before(rend
 def test_masked_pixels_of_photos_know_nothing(render):
     mask = np.ones((40, 60), dtype=bool)
     mask[:20] = False
-    judge = TrustJudge([_photo(_camera(-1.0), render, mask)], render, MixtureConfig(reference_agreement=0.1))
+    confidence = confidence_of([_photo(_camera(-1.0), render, mask)], render, photo_tolerance=0.1)
     at = _camera(-1.1)
-    trust = judge.trust(at, render(at), torch.zeros(40, 60, 3), [0])
-    assert trust is not None
-    assert torch.equal(trust[:19], torch.ones(19, 60))
-    assert trust[21:, 10:].max() < 0.3
+    weight = confidence.of(at, torch.zeros(40, 60, 3))
+    assert weight is not None
+    assert torch.equal(weight[:19], torch.ones(19, 60))
+    assert weight[21:, 10:].max() < 0.3
 
 
 class Half:
@@ -155,7 +159,7 @@ def new_loop():
             rounds=EvenRounds(num_rounds=2, first=0.4, last=0.7),
             targets=HeldOutTargets(),
             mixture=replace(MixtureConfig(novel_prob=0.5), **changes),
-            hold_back=HoldBackConfig(share=0),
+            validation=ValidationConfig(fraction=0),
         )
         return ProgressiveTrainer(scene, scene.views[:5], targets, fixer, config)
 
@@ -166,23 +170,23 @@ def test_a_loop_asks_only_what_it_is_told_to(new_loop):
     plain, asking = new_loop(IdentityFixer()), new_loop(IdentityFixer(), unseen_weight=0.0)
     for loop in (plain, asking):
         loop.train_until(12)
-    assert [view.confidence for view in plain.novel.views] == [None] * 3
-    for view, learned in zip(asking.novel.views, asking.trainer.views.sets[1], strict=True):
+    assert [view.confidence for view in plain.main.novel.views] == [None] * 3
+    for view, learned in zip(asking.main.novel.views, asking.trainer.views.sets[1], strict=True):
         opaque = (view.alpha[..., 0] > 0.5).float()
         assert torch.equal(learned.pixel_weight, opaque * view.confidence)
         assert 0 < learned.pixel_weight.mean() < opaque.mean()
 
 
 def test_a_spoiled_half_counts_less_and_stopping_changes_nothing(new_loop, tmp_path):
-    whole, part, resumed = (new_loop(Half(), reference_agreement=0.1, unseen_weight=0.5) for _ in range(3))
+    whole, part, resumed = (new_loop(Half(), photo_tolerance=0.1, unseen_weight=0.5) for _ in range(3))
     whole.train_until(24)
-    for view in whole.novel.views:
+    for view in whole.main.novel.views:
         assert view.confidence[:, :24].mean() < view.confidence[:, 24:].mean()
-    stop = whole.rounds[0].start_step + 2
+    stop = whole.events[0].step + 2
     part.train_until(stop)
     part.save(tmp_path / "saved")
     resumed.load(tmp_path / "saved")
-    for saved, loaded in zip(part.novel.views, resumed.novel.views, strict=True):
+    for saved, loaded in zip(part.main.novel.views, resumed.main.novel.views, strict=True):
         assert torch.equal(saved.confidence, loaded.confidence)
     resumed.train_until(24)
     for name, tensor in whole.trainer.gaussians.parameters().items():

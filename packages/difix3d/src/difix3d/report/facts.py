@@ -1,0 +1,95 @@
+"""What a report says about its run, beside the results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from difix3d.loop.schedule import round_steps
+from difix3d.loop.target_config import FileTargets, HeldOutTargets
+
+if TYPE_CHECKING:
+    from difix3d.loop.config import ProgressiveConfig
+    from difix3d.loop.novel_views import NovelViews
+    from difix3d.loop.rollback import RollbackPolicy
+    from difix3d.run.settings import RunSettings
+    from splat_recon.scene.splits import Split
+    from splat_recon.scene.training_points import TrainingPoints
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class RunFacts:
+    """What a run was, and what became of it."""
+
+    scene_name: str
+    """The scene."""
+
+    settings: RunSettings
+    """Resolved settings."""
+
+    config: ProgressiveConfig
+    """What they came to."""
+
+    split: Split
+    """Which views were trained on and which were held out."""
+
+    points: TrainingPoints | None
+    """Which of the scene's points the trainings began with; None where they began with a finished splat."""
+
+    num_rounds: int
+    """Rounds that were done."""
+
+    novel: NovelViews | None
+    """The newest round's views that the splat learned from."""
+
+    fixed: bool
+    """Whether there was a fixer."""
+
+    step: int
+    """Steps of each training."""
+
+    splat_step: int
+    """Steps of the loop's splat; fewer than `step` where some were undone or not taken."""
+
+    policy: RollbackPolicy | None = None
+    """What the scores on views held back led to, where some were held back."""
+
+    held_back: tuple[str, ...] = ()
+    """Names of those views."""
+
+    file_has_test_poses: bool = False
+    """Whether the targets are those of a file in which poses of held-out photos are."""
+
+    stereo: str | None = None
+    """What came of stereo, in a sentence; None where there was none."""
+
+    parts: dict[str, float] = field(default_factory=dict)
+    """With distillation, PSNR on held-out photos of what it is made of."""
+
+    transparency: float = 0.0
+    """Fraction of the light in the loop's held-out views that comes from the background, in [0, 1]."""
+
+    progress: float = 0.0
+    """How far the splat's novel views came to their targets, in [0, 1]."""
+
+    @property
+    def distilled(self) -> bool:
+        """Whether the loop was distillation."""
+        return self.settings.loop == "distillation"
+
+    @property
+    def num_novel(self) -> int:
+        """Novel views of the newest round."""
+        return len(self.novel.views) if self.novel else 0
+
+    @property
+    def saw_test_poses(self) -> bool:
+        """Whether novel views moved toward the poses of the held-out photos."""
+        targets = self.config.targets
+        known = isinstance(targets, HeldOutTargets) or (isinstance(targets, FileTargets) and self.file_has_test_poses)
+        return known and self.num_rounds > 0
+
+    @property
+    def round_steps(self) -> tuple[int, ...]:
+        """Steps of the rounds."""
+        return round_steps(self.config)

@@ -1,0 +1,128 @@
+"""The end of a run: plain training and the loop, with and without a final fix, scored on the held-out photos."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from difix3d.distillation import Distillation
+from difix3d.enhance.renderer import EnhancedRenderer
+from difix3d.errors import as_input_error
+from difix3d.fixers.contract import resident
+from difix3d.report.facts import RunFacts
+from difix3d.report.film import write_film
+from difix3d.report.metrics import run_metrics
+from difix3d.report.page import write_report
+from difix3d.report.pictures import write_comparison
+from difix3d.report.results import VariantResult, evaluate_variant, final_fix_changes_nothing, rgb_renderer
+from difix3d.report.what_helped import FROM_POINTS, TAUGHT, WITH_STEREO
+from difix3d.run.fixing_time import TIME_FILE
+from difix3d.run.progress import Progress
+from difix_model.references.poses import pose_distances
+from splat_recon.evaluate import evaluate
+from splat_recon.metrics import make_lpips
+from splat_recon.trained import export_ply
+
+if TYPE_CHECKING:
+    from difix3d.loop.progressive import ProgressiveTrainer
+    from difix3d.report.curves import Curves
+    from difix3d.run.fixing_time import FixingTime
+    from difix3d.run.inputs import RunInputs
+    from splat_recon.trainer import SplatTrainer
+
+SAME_POSE = 0.01
+"""Distance of poses, in extents and radians, up to which a target is that of a held-out photo."""
+
+
+def compare(
+    inputs: RunInputs, plain: SplatTrainer, loop: ProgressiveTrainer | Distillation, curves: Curves, time: FixingTime
+) -> Generator[Progress, None, str]:
+    """Score all variants, and write splats, pictures, film, metrics and the report into the run's folder.
+
+    Returns:
+        The verdict, in a sentence or two.
+    """
+    folder, splats = inputs.folder, {"plain": plain, "loop": loop.trainer}
+    yield Progress(phase="compare", done=0, total=4)
+    lpips = make_lpips(device=inputs.device)
+    results: list[VariantResult] = []
+    for name in ("plain", "plain_fixed", "loop", "loop_fixed"):
+        trainer, fixes = splats[name.removesuffix("_fixed")], name.endswith("_fixed")
+        enhanced = EnhancedRenderer(trainer.render, inputs.fixer, inputs.captured, extent=inputs.extent)
+        render, size = enhanced if fixes else rgb_renderer(trainer), len(trainer.gaussians)
+        with resident(inputs.fixer) if fixes else nullcontext():
+            results.append(evaluate_variant(name, render, inputs.held_out, num_gaussians=size, lpips=lpips))
+        yield Progress(phase="compare", done=len(results), total=4)
+    with as_input_error():
+        for name, trainer in splats.items():
+            path, background = folder.path / f"{name}.ply", trainer.config.background
+            export_ply(path, trainer.gaussians, inputs.scene.T_scene_colmap, background=background)
+        write_comparison(folder.images, inputs.held_out, results, inputs.scene.names)
+        shown = write_film(
+            folder.path / "path.mp4",
+            plain.render,
+            loop.trainer.render,
+            fixer=inputs.fixer if inputs.has_fixer and not final_fix_changes_nothing(results) else None,
+            captured=inputs.captured,
+            extent=inputs.extent,
+            batch_size=inputs.config.fix_batch_size,
+        )
+        for done, total in shown:
+            yield Progress(phase="film", done=done, total=total)
+        facts = run_facts(inputs, loop, results)
+        metrics = run_metrics(facts, results)
+        folder.write_json("metrics.json", metrics)
+        # Beside it and not in it: metrics are the same bit for bit after any stop, times are not.
+        folder.write_json(TIME_FILE, time.to_dict())
+        write_report(folder.path, facts, results, curves, inputs.held_out, inputs.captured)
+    yield Progress(phase="report", done=1, total=1)
+    return metrics["verdict"]
+
+
+def run_facts(inputs: RunInputs, loop: ProgressiveTrainer | Distillation, results: Sequence[VariantResult]) -> RunFacts:
+    """What the report says about the run."""
+    rounds = None if isinstance(loop, Distillation) else loop
+    splat_step = loop.trainer.step if rounds is not None else inputs.max_steps
+    return RunFacts(
+        scene_name=inputs.scene.name,
+        settings=inputs.settings,
+        config=inputs.config,
+        split=inputs.split,
+        points=inputs.points if inputs.settings.start is None else None,
+        num_rounds=loop.num_rounds_done,
+        policy=rounds.policy if rounds is not None and rounds.validation is not None else None,
+        held_back=tuple(view.name for view in rounds.held_back) if rounds is not None else (),
+        file_has_test_poses=_targets_are_test_poses(inputs),
+        progress=1.0 if rounds is None else rounds.main.progress,
+        splat_step=splat_step,
+        novel=loop.novel if isinstance(loop, Distillation) else loop.main.novel,
+        fixed=inputs.has_fixer,
+        stereo=None if inputs.stereo is None else inputs.stereo.summary(),
+        parts=_parts(inputs, loop, results) if isinstance(loop, Distillation) else {},
+        transparency=_transparency(inputs, loop.trainer),
+        step=inputs.max_steps,
+    )
+
+
+def _parts(inputs: RunInputs, loop: Distillation, results: Sequence[VariantResult]) -> dict[str, float]:
+    """PSNR on held-out photos of what distillation is made of, in its order."""
+    by_name = {result.name: result.evaluation.psnr for result in results}
+    parts = {FROM_POINTS: by_name["plain"]}
+    stereo = [member for index, member in enumerate(loop.members) if inputs.distillation.starts_with_stereo(index)]
+    if stereo and inputs.stereo is not None and inputs.stereo.helps:
+        parts[WITH_STEREO] = evaluate(rgb_renderer(stereo[0]), inputs.held_out).psnr
+    together = evaluate(lambda camera: loop.together(camera).rgb, inputs.held_out).psnr
+    return parts | {f"{len(loop.members)} splats together": together, TAUGHT: by_name["loop"]}
+
+
+def _transparency(inputs: RunInputs, trainer: SplatTrainer) -> float:
+    return float(np.mean([float(1 - trainer.render(view.camera).alpha.mean()) for view in inputs.held_out]))
+
+
+def _targets_are_test_poses(inputs: RunInputs) -> bool:
+    T_world_held_out = np.stack([view.camera.T_world_cam for view in inputs.held_out])
+    distances = pose_distances(inputs.T_world_target, T_world_held_out, extent=inputs.extent)
+    return bool((distances < SAME_POSE).any())

@@ -1,0 +1,82 @@
+"""What settings that were left open come to: by device, by preset, by the training photos."""
+
+from dataclasses import replace
+from typing import Literal
+
+from difix3d.loop.config import ValidationConfig
+from difix3d.loop.presets import PAPER_STEPS, RELEASED_STEPS
+from difix3d.run.settings import DISTILLATION_DEFAULTS, ROUNDS_DEFAULTS, RunSettings
+from splat_recon.config import FEW_PHOTOS
+from splat_render.files.background import BLACK
+
+DEMO_STEPS = 1600
+DEMO_SIZE = 256
+DEMO_GAUSSIANS = 12_000
+DEMO_SPARSE = 6
+DEMO_SPLIT = "every:3"
+"""The demo: a generated scene, few photos, minutes on two cores."""
+
+DEFAULT_STEPS = {"cpu": 3000, "cuda": 30_000}
+DEFAULT_SIZE = {"cpu": 384, "cuda": 1600}
+DEFAULT_GAUSSIANS = {"cpu": 30_000, "cuda": 1_000_000}
+"""What a run on each kind of device can afford."""
+
+MIN_PHOTOS_TO_DISTILL = 2
+"""With one photo there is no place between photos, and no stereo."""
+
+
+def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettings:
+    """The same settings with every None filled in for a device; `split` becomes a policy that can be named."""
+    demo = settings.scene is None
+    of_others = settings.preset != "short"
+    finished = settings.start is not None
+    default_steps = {"short": DEFAULT_STEPS[device], "released": RELEASED_STEPS, "paper": PAPER_STEPS}[settings.preset]
+    max_steps = settings.max_steps or (DEMO_STEPS if demo and not of_others else default_steps)
+    fraction = settings.validation_fraction
+    asks_for_rounds = of_others or finished or settings.num_rounds is not None or fraction is not None
+    if fraction is None:
+        fraction = 0.0 if of_others or finished else ValidationConfig().fraction
+    values = settings.to_dict() | {
+        "device": device,
+        "max_steps": max_steps,
+        "max_size": settings.max_size or (DEMO_SIZE if demo else DEFAULT_SIZE[device]),
+        "max_gaussians": settings.max_gaussians or (DEMO_GAUSSIANS if demo else DEFAULT_GAUSSIANS[device]),
+        "sparse": settings.sparse or (DEMO_SPARSE if demo else None),
+        "split": settings.split or (DEMO_SPLIT if demo else "auto"),
+        "targets": settings.targets or ("test" if of_others else None),
+        "loop": "rounds" if settings.loop == "auto" and asks_for_rounds else settings.loop,
+        "validation_fraction": fraction,
+        "gate": settings.gate or ("checkpoint" if of_others else "auto"),
+        "checkpoint_every": settings.checkpoint_every or max(1, max_steps // 4),
+    }
+    return RunSettings(**values)
+
+
+def for_photos(
+    settings: RunSettings,
+    num_photos: int,
+    *,
+    background: tuple[float, float, float] = BLACK,
+    start_background: tuple[float, float, float] = BLACK,
+) -> RunSettings:
+    """Resolved settings with what depends on the training photos filled in.
+
+    Args:
+        settings: Resolved.
+        num_photos: How many training photos there are.
+        background: The color that they suggest, taken if they are few and regularized.
+        start_background: The color that a finished splat stands before, taken otherwise.
+    """
+    loop = settings.loop
+    if loop == "auto":
+        loop = "distillation" if MIN_PHOTOS_TO_DISTILL <= num_photos <= FEW_PHOTOS else "rounds"
+    own = settings.preset == "short" and settings.start is None
+    defaults = DISTILLATION_DEFAULTS if loop == "distillation" else ROUNDS_DEFAULTS
+    given = {name: value for name in defaults if (value := getattr(settings, name)) is not None}
+    regularized = own and num_photos <= FEW_PHOTOS if settings.regularized is None else settings.regularized
+    values = {**defaults, **given, "loop": loop, "regularized": regularized}
+    if settings.background is None:
+        values["background"] = background if regularized and num_photos <= FEW_PHOTOS else start_background
+    if loop == "distillation":
+        values["validation_fraction"] = 0.0
+    return replace(settings, **values)

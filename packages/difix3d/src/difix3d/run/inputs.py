@@ -1,0 +1,154 @@
+"""What a run works on: scene, photos, fixer, targets, stereo, and the constants that its settings came to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from difix3d.fixers.identity import IdentityFixer
+from difix3d.fixers.opening import open_fixer
+from difix3d.loop.targets import target_poses
+from difix3d.run.configs import distillation_config, progressive_config
+from difix3d.run.defaults import for_photos, resolved
+from difix3d.run.fixing_time import FixingTime, TimedFixer
+from difix3d.run.image_memory import check_image_memory, fitting_views, picture_bytes
+from difix3d.run.progress import Progress
+from difix3d.run.scene import load_scene
+from difix3d.run.start import start_background, start_gaussians
+from difix3d.run.stereo_start import keep_stereo, kept_stereo, stereo_matching
+from output_files import check_inputs_kept
+from splat_recon.few_photos import photo_background
+from splat_render.device import chosen_device
+
+if TYPE_CHECKING:
+    from difix3d.fixers.contract import ViewFixer
+    from difix3d.run.run_folder import RunFolder
+    from difix3d.run.settings import RunSettings
+    from splat_recon.stereo.start import StereoStart
+    from splat_render.gaussians import Gaussians
+
+PHASE = "prepare"
+
+logger = logging.getLogger(__name__)
+
+
+class RunInputs:
+    """What a run works on; `prepare` completes it, piece by piece.
+
+    Args:
+        asked: The settings that were asked for.
+        folder: The run's.
+        time: Where the fixer's time is counted.
+        resume: Whether the run goes on, and takes the depths that it matched before.
+        fixer: What fixes; None opens what the settings name.
+    """
+
+    def __init__(
+        self, asked: RunSettings, folder: RunFolder, time: FixingTime, *, resume: bool, fixer: ViewFixer | None
+    ) -> None:
+        self.asked, self.folder, self.resume = asked, folder, resume
+        self.device = chosen_device(asked.device)
+        self.settings = resolved(asked, self.device)
+        loaded = load_scene(self.settings)
+        self.scene, self.split, self.points = loaded.scene, loaded.split, loaded.points
+        check_inputs_kept([folder.path / "config.json"], self.scene.sources)
+        self.captured, self.held_out = (self.scene.select(names) for names in (self.split.train, self.split.test))
+        self.settings = for_photos(
+            self.settings,
+            len(self.captured),
+            background=photo_background(self.captured),
+            start_background=start_background(self.settings.start),
+        )
+        self.config = progressive_config(self.settings)
+        self._fit_novel_views()
+        self.stereo: StereoStart | None = None
+        self._given_fixer, self._time = fixer, time
+
+    def prepare(self) -> Iterator[Progress]:
+        """Open the fixer, place the targets, match stereo, and record what everything came to.
+
+        Raises:
+            InputError: Something of it is not usable.
+        """
+        yield Progress(phase=PHASE, done=1, total=3, note="fixer")
+        opened = self._given_fixer or open_fixer(self.settings.fixer_config, device=self.device)
+        self.has_fixer = not isinstance(opened, IdentityFixer)
+        self.fixer = TimedFixer(opened, self._time)
+        self.T_world_target = target_poses(
+            self.config.targets,
+            np.stack([view.camera.T_world_cam for view in self.captured]),
+            np.stack([view.camera.T_world_cam for view in self.held_out]),
+            extent=self.extent,
+            generator=np.random.default_rng(self.config.seed),
+            scene=self.scene,
+        )
+        num_targets, num_held_out = len(self.T_world_target), len(self.held_out)
+        needed = picture_bytes(self.config, self.captured, num_targets=num_targets, num_held_out=num_held_out)
+        check_image_memory(needed, self.settings.image_memory)
+        yield Progress(phase=PHASE, done=2, total=3, note="splat")
+        yield from self._match_stereo()
+        self.distillation = distillation_config(self.settings, self.config)
+        if not self.resume:
+            configs = {"config": asdict(self.config)}
+            if self.distills:
+                configs["distillation"] = asdict(self.distillation)
+            self.folder.write_config(self.asked.to_dict(), self.settings.to_dict() | configs)
+        if self.stereo is not None and not self.folder.stereo.is_file():
+            keep_stereo(self.folder, self.stereo)
+
+    @property
+    def distills(self) -> bool:
+        """Whether the loop is distillation."""
+        return self.settings.loop == "distillation"
+
+    @property
+    def extent(self) -> float:
+        """The scene's extent in world units; 1 where all cameras stand at one place."""
+        return self.scene.extent or 1.0
+
+    @property
+    def max_steps(self) -> int:
+        """Steps of each training; with distillation those of plain training and of all its own together."""
+        return self.config.train.max_steps + (sum(self.distillation.num_steps) if self.distills else 0)
+
+    def start_gaussians(self) -> Gaussians | None:
+        """The finished splat to begin with, if one was named."""
+        return None if self.settings.start is None else start_gaussians(self.settings.start, self.scene)
+
+    def _fit_novel_views(self) -> None:
+        """Distill from fewer novel views where the default number does not fit into the memory for images."""
+        if not self.distills or self.asked.num_novel is not None or self.settings.num_novel is None:
+            return
+        number = fitting_views(
+            self.config,
+            self.captured,
+            num_held_out=len(self.held_out),
+            image_memory=self.settings.image_memory,
+            most=self.settings.num_novel,
+        )
+        if number < self.settings.num_novel:
+            logger.warning("%d novel views instead of %d fit into --image-memory", number, self.settings.num_novel)
+            self.settings = replace(self.settings, num_novel=number)
+            self.config = progressive_config(self.settings)
+
+    def _match_stereo(self) -> Iterator[Progress]:
+        """Depths of the photos, or what an earlier part of the run kept of them.
+
+        Plain training and rounds start from them; distillation has splats with and without.
+        """
+        matching = stereo_matching(self.settings, self.scene, self.captured)
+        if matching is None:
+            return
+        self.stereo = kept_stereo(self.folder) if self.resume else None
+        if self.stereo is None:
+            while not matching.done:
+                matching.advance()
+                yield Progress(phase="stereo", done=matching.num_rounds_done, total=matching.num_rounds)
+            self.stereo = matching.start()
+        if not self.distills:
+            self.scene = self.stereo.scene(self.scene)
+            self.config = replace(self.config, train=self.stereo.train_config(self.config.train))
