@@ -17,10 +17,10 @@ from difix3d.enhance.run import Enhancement
 from difix3d.errors import InputError
 from difix_model.video.fix import Fixer
 from media_files.videos import read_frames
-from splat_recon.drawable import DrawableSplats
 from splat_recon.io.colmap import read_scene, write_scene
 from splat_recon.io.images import to_u8
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon.splat_model import SplatModel
 from splat_render.files.formats import read_splats, write_splats
 from splat_render.files.ply import write_ply
 from support.splat_scenes import make_gaussians
@@ -66,7 +66,7 @@ def pictures(folder: Path) -> list[np.ndarray]:
 def test_every_frame_of_a_splat_is_rendered_fixed_and_written(place: Path, tmp_path: Path) -> None:
     run = enhanced(place, tmp_path / "fixed")
     cameras = read_scene(place / "scene").views
-    splats = DrawableSplats.of_file(place / "splat.ply")
+    splats = SplatModel.of_file(place / "splat.ply")
     wanted = [np.clip(to_u8(splats.render(view.camera).rgb).astype(int) + 20, 0, 255) for view in cameras]
     found = pictures(tmp_path / "fixed")
     assert len(found) == len(wanted) == run.job.num_frames
@@ -112,7 +112,7 @@ def test_a_film_of_another_splat_is_not_gone_on_with(place: Path, tmp_path: Path
 
 def test_strength_reaches_the_fixer(place: Path, tmp_path: Path) -> None:
     enhanced(place, tmp_path / "none", strength=0.0)
-    splats = DrawableSplats.of_file(place / "splat.ply")
+    splats = SplatModel.of_file(place / "splat.ply")
     first = read_scene(place / "scene").views[0]
     assert (pictures(tmp_path / "none")[0] == to_u8(splats.render(first.camera).rgb)).all()
 

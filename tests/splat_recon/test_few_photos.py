@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from splat_recon.config import FEW_PHOTOS, TrainConfig, regularized_for
-from splat_recon.drawable import DrawableSplats
+from splat_recon.export import export_ply, export_splats
 from splat_recon.few_photos import config_for_photos, photo_background
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.scene import View
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_recon.trained import TrainedSplats, export_ply, export_splats
+from splat_recon.splat_model import SplatModel
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
 from splat_render.cameras import Camera
@@ -70,17 +70,17 @@ def test_run_checkpoint_and_files_show_the_same(tmp_path: Path) -> None:
     camera = scene.views[0].camera
     wanted = trainer.render(camera)
     assert wanted.alpha.min() < 0.5  # Much of it is background.
-    kept = TrainedSplats.load(tmp_path / "checkpoint")
+    kept = SplatModel.load(tmp_path / "checkpoint")
     assert np.array_equal(kept.render(camera).rgb, wanted.rgb)
-    assert np.array_equal(DrawableSplats.of_run(kept).render(camera).rgb, wanted.rgb)
+    assert np.array_equal(kept.render(camera).rgb, wanted.rgb)
     # Files are in COLMAP's frame.
     in_colmap = transform_camera(inverse(scene.T_scene_colmap), camera)
     export_ply(tmp_path / "a.ply", trainer.gaussians, scene.T_scene_colmap, background=config.background)
     export_splats(tmp_path / "b.spz", trainer.gaussians, scene.T_scene_colmap, background=config.background)
     for name, tolerance in (("a.ply", 2e-3), ("b.spz", 3e-2)):
-        shown = DrawableSplats.of_file(tmp_path / name).render(in_colmap)
+        shown = SplatModel.of_file(tmp_path / name).render(in_colmap)
         assert float((shown.rgb - wanted.rgb).abs().mean()) < tolerance
-    black = DrawableSplats.of_file(tmp_path / "a.ply", background=(0.0, 0.0, 0.0)).render(in_colmap)
+    black = SplatModel.of_file(tmp_path / "a.ply", background=(0.0, 0.0, 0.0)).render(in_colmap)
     assert float((black.rgb - wanted.rgb).abs().mean()) > 0.05
     # A viewer that reads no more than Gaussians sees the same in a file with a shell.
     export_splats(
@@ -90,5 +90,5 @@ def test_run_checkpoint_and_files_show_the_same(tmp_path: Path) -> None:
         background=config.background,
         background_shell=True,
     )
-    shelled = DrawableSplats.of_file(tmp_path / "c.ply", background=(0.0, 0.0, 0.0)).render(in_colmap)
+    shelled = SplatModel.of_file(tmp_path / "c.ply", background=(0.0, 0.0, 0.0)).render(in_colmap)
     assert float((shelled.rgb - wanted.rgb).abs().max()) < 0.02

@@ -8,9 +8,9 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
-from splat_recon.drawable import DrawableSplats
 from splat_recon.errors import InputError
 from splat_recon.metrics import psnr
+from splat_recon.splat_model import SplatModel
 from splat_render.files.formats import ENDINGS, SplatFile, ending_of, read_splats, write_splats
 from splat_render.files.ply import read_ply, write_ply
 from splat_render.files.spz import read_spz, write_spz
@@ -309,4 +309,4 @@ def test_a_file_without_gaussians_is_nothing_to_look_at(tmp_path):
     """An empty .splat file has no header that could tell it from a download that failed."""
     (tmp_path / "a.splat").write_bytes(b"")
     with pytest.raises(InputError, match="holds no Gaussians"):
-        DrawableSplats.of_file(tmp_path / "a.splat")
+        SplatModel.of_file(tmp_path / "a.splat")

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from splat_recon.config import TrainConfig
-from splat_recon.drawable import DrawableSplats
+from splat_recon.export import export_ply, export_splats
 from splat_recon.scene.normalize import normalized
-from splat_recon.trained import export_ply, export_splats
+from splat_recon.splat_model import SplatModel
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
 from splat_render.files.formats import read_splats
@@ -44,7 +44,7 @@ def test_exports_draw_the_trainings_picture_for_cameras_of_the_world(trainer, wo
     content = read_splats(path)
     assert np.linalg.norm(np.array(content.offset) - UTM) < 20
     assert content.gaussians.means.abs().median() < 20
-    splats = DrawableSplats.of_file(path)
+    splats = SplatModel.of_file(path)
     for own, world in zip(trainer.scene.views[:2], world_scene.views[:2], strict=True):
         expected, found = trainer.render(own.camera).rgb, splats.render(world.camera).rgb
         near = splats.without_offset().render(splats.near(world.camera)).rgb

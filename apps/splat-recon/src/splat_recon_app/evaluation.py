@@ -109,11 +109,11 @@ def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
     scene_folder = args.scene or Path(settings["scene"])
     if not scene_folder.is_dir():
         raise InputError(f"the run's scene folder {scene_folder} is not there: name it with --scene")
-    from splat_recon.trained import TrainedSplats
+    from splat_recon.splat_model import SplatModel
     from splat_render.device import chosen_device
 
     with logging_to(run.log):
-        splats = TrainedSplats.newest(run.checkpoints, device=chosen_device(args.device))
+        splats = SplatModel.newest(run.checkpoints, device=chosen_device(args.device))
         flags = SceneFlags(images=settings.get("images", "auto"), model=settings.get("model"))
         scene, split = read_scene_and_split(
             scene_folder, settings["split"], settings["sparse"], settings["max_size"], flags
@@ -130,7 +130,7 @@ def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
             step=splats.step,
             num_gaussians=len(splats.gaussians),
             split=args.split,
-            color_corrected=splats.config.appearance is not None,
+            color_corrected=splats.training is not None and splats.training.appearance is not None,
         )
     if args.split == "test":
         from splat_recon.pages.report import write_report
@@ -146,12 +146,12 @@ def _score_file(args: cli.Eval) -> RunFolder:
         raise InputError(f"{folder} holds a run, whose scores would be lost: choose another --out")
     check_scene_folder(scene_folder)
     run_folder.check_apart(run, scene_folder)
-    from splat_recon.drawable import DrawableSplats
     from splat_recon.scene.splits import make_split
+    from splat_recon.splat_model import SplatModel
     from splat_render.device import chosen_device
 
     with logging_to(None):
-        splats = DrawableSplats.of_file(args.splats or Path(), device=chosen_device(args.device))
+        splats = SplatModel.of_file(args.splats or Path(), device=chosen_device(args.device))
         # Splat files are in COLMAP's frame, so the scene stays there.
         scene = scene_of(scene_folder, args.max_size, SceneFlags())
         split = None if args.split == "all" else make_split(scene.names, args.held_out, scene_folder=scene_folder)

@@ -34,16 +34,17 @@ def export(args: cli.Export) -> int:
 
 
 def _export(run: RunFolder, target: Path, *, background_shell: bool) -> None:
-    from splat_recon.trained import TrainedSplats, export_splats
+    from splat_recon.export import export_splats
+    from splat_recon.splat_model import SplatModel
 
     _, T_scene_colmap = run_folder.read_cameras(run)
-    splats = TrainedSplats.newest(run.checkpoints)
+    splats = SplatModel.newest(run.checkpoints)
     export_splats(
         target,
         splats.gaussians,
         T_scene_colmap,
         antialiased=splats.config.antialiased,
-        background=splats.config.background,
+        background=splats.background,
         background_shell=background_shell,
     )
 

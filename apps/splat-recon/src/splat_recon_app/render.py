@@ -13,8 +13,8 @@ from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
 
 if TYPE_CHECKING:
-    from splat_recon.drawable import DrawableSplats
     from splat_recon.io.camera_files import CameraFile
+    from splat_recon.splat_model import SplatModel
     from splat_render.cameras import Camera
 
 FPS = 24.0
@@ -71,30 +71,30 @@ def _given(args: cli.Render) -> CameraFile | None:
     return read_camera_file(args.cameras)
 
 
-def _opened(args: cli.Render, given: CameraFile | None) -> tuple[DrawableSplats, list[Camera], float]:
+def _opened(args: cli.Render, given: CameraFile | None) -> tuple[SplatModel, list[Camera], float]:
     """The splats, the cameras in their frame, and the length of COLMAP's unit in it."""
-    from splat_recon.drawable import DrawableSplats
+    from splat_recon.splat_model import SplatModel
     from splat_render.device import chosen_device
     from splat_render.poses import decompose_similarity, transform_camera
 
     cameras = [] if given is None else given.cameras
     colmap_unit = 1.0
     if args.splats is not None:
-        splats = DrawableSplats.of_file(args.splats, device=chosen_device(args.device))
+        splats = SplatModel.of_file(args.splats, device=chosen_device(args.device))
         cameras = [splats.near(camera) for camera in cameras]
         splats = splats.without_offset()
     else:
-        from splat_recon.trained import TrainedSplats
+        from splat_recon.splat_model import SplatModel
 
         run = RunFolder(args.run or Path())
         captured, T_scene_colmap = run_folder.read_cameras(run)
         colmap_unit = float(decompose_similarity(T_scene_colmap)[0])
         cameras = [transform_camera(T_scene_colmap, camera) for camera in cameras] or list(captured.values())
-        splats = DrawableSplats.of_run(TrainedSplats.newest(run.checkpoints, device=chosen_device(args.device)))
+        splats = SplatModel.newest(run.checkpoints, device=chosen_device(args.device))
     return (splats if args.background is None else splats.over(args.background)), cameras, colmap_unit
 
 
-def _path(args: cli.Render, splats: DrawableSplats, cameras: list[Camera]) -> list[Camera]:
+def _path(args: cli.Render, splats: SplatModel, cameras: list[Camera]) -> list[Camera]:
     from splat_recon.film import depth_range
     from splat_recon.geometry.camera_paths import CameraPathConfig, camera_path
 
@@ -121,7 +121,7 @@ def _limited(camera: Camera, max_size: int | None) -> Camera:
     return camera.resized(max(1, round(camera.width * scale)), max(1, round(camera.height * scale)))
 
 
-def _record(args: cli.Render, splats: DrawableSplats, path: list[Camera]) -> dict[str, object]:
+def _record(args: cli.Render, splats: SplatModel, path: list[Camera]) -> dict[str, object]:
     """What the frames depend on, short enough to be compared and read."""
     from splat_recon.film import digests
 

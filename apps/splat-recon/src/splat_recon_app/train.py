@@ -161,8 +161,8 @@ def _save(trainer: SplatTrainer, run: RunFolder, keep: int | None) -> int:
 
 def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
     """Scores, images and the PLY file."""
+    from splat_recon.export import export_splats
     from splat_recon.pages.report import write_report
-    from splat_recon.trained import export_splats
 
     logger.info("step %d: scoring %d held-out photos", trainer.step, len(split.test))
     score(

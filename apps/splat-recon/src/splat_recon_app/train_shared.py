@@ -125,14 +125,15 @@ def _save(trainer: SplatTrainer, run: RunFolder, keep: int | None) -> None:
 
 def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
     """Scores, images and the PLY file, from the Gaussians of all, by the first process."""
+    from splat_recon.export import export_splats
     from splat_recon.pages.report import write_report
-    from splat_recon.trained import TrainedSplats, export_splats
+    from splat_recon.splat_model import SplatModel
 
     gaussians = trainer.all_gaussians()
     if trainer.world.rank > 0:
         return
     config, scene = trainer.config, trainer.scene
-    splats = TrainedSplats(gaussians=gaussians, config=config, step=trainer.step, device=trainer.device)
+    splats = SplatModel.trained(gaussians, config, trainer.step, device=trainer.device)
     score(
         lambda camera: splats.render(camera).rgb,
         scene.select(split.test),

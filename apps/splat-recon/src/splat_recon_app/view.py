@@ -12,7 +12,7 @@ from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
 
 if TYPE_CHECKING:
-    from splat_recon.drawable import DrawableSplats
+    from splat_recon.splat_model import SplatModel
     from splat_render.cameras import Camera
 
 
@@ -40,22 +40,22 @@ def view(args: cli.View) -> int:
     return 0
 
 
-def _opened(args: cli.View) -> tuple[DrawableSplats, dict[str, Camera]]:
-    from splat_recon.drawable import DrawableSplats
+def _opened(args: cli.View) -> tuple[SplatModel, dict[str, Camera]]:
+    from splat_recon.splat_model import SplatModel
     from splat_render.device import chosen_device
 
     if args.run is not None:
-        from splat_recon.trained import TrainedSplats
+        from splat_recon.splat_model import SplatModel
 
         run = RunFolder(args.run)
         cameras, _ = run_folder.read_cameras(run)
-        splats = TrainedSplats.newest(run.checkpoints, device=chosen_device(args.device))
-        return DrawableSplats.of_run(splats), cameras
+        splats = SplatModel.newest(run.checkpoints, device=chosen_device(args.device))
+        return splats, cameras
     cameras = {}
     if args.cameras is not None:
         from splat_recon.io.camera_files import read_camera_file
 
         file = read_camera_file(args.cameras)
         cameras = dict(zip(file.names, file.cameras, strict=True))
-    splats = DrawableSplats.of_file(args.splats or Path(), device=chosen_device(args.device))
+    splats = SplatModel.of_file(args.splats or Path(), device=chosen_device(args.device))
     return splats.without_offset(), {name: splats.near(camera) for name, camera in cameras.items()}

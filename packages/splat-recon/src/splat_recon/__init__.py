@@ -16,9 +16,9 @@ if TYPE_CHECKING:
         antialiased_config,
         mcmc_config,
     )
-    from splat_recon.drawable import DrawableSplats
     from splat_recon.errors import InputError
     from splat_recon.evaluate import Evaluation, ViewScore
+    from splat_recon.export import export_ply, export_splats
     from splat_recon.film import Film, write_frames, write_videos
     from splat_recon.gaussians.initialize import from_points
     from splat_recon.geometry.camera_paths import CameraPathConfig, camera_path
@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from splat_recon.scene.splits import Split, make_split
     from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
     from splat_recon.scene.training_points import TrainingPoints, with_training_points
+    from splat_recon.splat_model import SplatModel
     from splat_recon.stereo.config import StereoConfig
     from splat_recon.stereo.start import StereoMatching, StereoStart
-    from splat_recon.trained import TrainedSplats, export_ply, export_splats
     from splat_recon.trainer import SplatTrainer
     from splat_recon.views.mixture import ViewMixture
     from splat_recon.views.view_set import TrainingView, ViewSet
@@ -66,7 +66,6 @@ _SUBMODULES = {
     "BilateralGridConfig": "per_photo.configs",
     "CameraPathConfig": "geometry.camera_paths",
     "DepthConfig": "per_photo.configs",
-    "DrawableSplats": "drawable",
     "Evaluation": "evaluate",
     "ExposureConfig": "per_photo.configs",
     "Film": "film",
@@ -78,15 +77,16 @@ _SUBMODULES = {
     "Scene": "scene.scene",
     "SfmConfig": "io.sfm.config",
     "SfmResult": "io.sfm.report",
+    "SplatModel": "splat_model",
     "SplatTrainer": "trainer",
     "SplatViewer": "pages.viewer",
     "Split": "scene.splits",
-    "SyntheticConfig": "scene.synthetic",
-    "TrainConfig": "config",
     "StereoConfig": "stereo.config",
     "StereoMatching": "stereo.start",
     "StereoStart": "stereo.start",
-    "TrainedSplats": "trained",
+    "SyntheticConfig": "scene.synthetic",
+    "TrainConfig": "config",
+    "TrainingPoints": "scene.training_points",
     "TrainingView": "views.view_set",
     "TrainingViewer": "pages.viewer",
     "View": "scene.scene",
@@ -97,21 +97,20 @@ _SUBMODULES = {
     "antialiased_config": "config",
     "camera_path": "geometry.camera_paths",
     "downscaled": "scene.downscale",
-    "export_ply": "trained",
-    "export_splats": "trained",
+    "export_ply": "export",
+    "export_splats": "export",
     "from_points": "gaussians.initialize",
     "generate_scene": "scene.synthetic",
     "interpolated": "geometry.trajectories",
     "make_lpips": "metrics",
     "make_split": "scene.splits",
-    "TrainingPoints": "scene.training_points",
-    "with_training_points": "scene.training_points",
     "mcmc_config": "config",
     "normalized": "scene.normalize",
     "read_camera_file": "io.camera_files",
     "read_scene": "io.colmap",
     "read_transforms": "io.transforms_json",
     "reconstruct": "io.sfm.reconstruct",
+    "with_training_points": "scene.training_points",
     "write_frames": "film",
     "write_report": "pages.report",
     "write_scene": "io.colmap",
@@ -143,7 +142,6 @@ __all__ = [
     "Camera",
     "CameraPathConfig",
     "DepthConfig",
-    "DrawableSplats",
     "Evaluation",
     "ExposureConfig",
     "Film",
@@ -161,6 +159,7 @@ __all__ = [
     "SfmConfig",
     "SfmResult",
     "SplatFile",
+    "SplatModel",
     "SplatTrainer",
     "SplatViewer",
     "Split",
@@ -169,7 +168,6 @@ __all__ = [
     "StereoStart",
     "SyntheticConfig",
     "TrainConfig",
-    "TrainedSplats",
     "TrainingPoints",
     "TrainingView",
     "TrainingViewer",

@@ -25,13 +25,13 @@ from difix_model.references.similarity import THUMBNAIL_SIDE
 from difix_model.video.job import VideoJob, plan_video
 from media_files.video_encoder import PictureFormat
 from media_files.videos import TimedFrame
-from splat_recon.drawable import DrawableSplats
 from splat_recon.errors import InputError as SplatInputError
 from splat_recon.film import depth_range, digests
 from splat_recon.geometry.camera_paths import CameraPathConfig, camera_path
 from splat_recon.io.camera_files import CameraFile, read_camera_file
 from splat_recon.io.images import to_u8
 from splat_recon.scene.downscale import limited_size
+from splat_recon.splat_model import SplatModel
 from splat_render.cameras import Camera
 from splat_render.device import chosen_device
 
@@ -43,7 +43,7 @@ FPS = 24.0
 class SplatJob(VideoJob):
     """A film of a splat: frames that are rendered as they are read."""
 
-    splats: DrawableSplats
+    splats: SplatModel
     """What is seen."""
 
     cameras: tuple[Camera, ...]
@@ -103,7 +103,7 @@ def _splat_job(config: EnhanceConfig) -> tuple[SplatJob, np.ndarray]:
     if source is None:
         raise InputError(f"from where is {config.input} to be seen? Name its photos with --scene, or --cameras")
     given = read_camera_file(source)
-    splats = DrawableSplats.of_file(config.input, device=chosen_device(config.device))
+    splats = SplatModel.of_file(config.input, device=chosen_device(config.device))
     cameras = tuple(_sized(camera, config.max_size) for camera in _film(config, given, splats))
     sizes = {(camera.width, camera.height) for camera in cameras}
     job = SplatJob(
@@ -124,7 +124,7 @@ def _splat_job(config: EnhanceConfig) -> tuple[SplatJob, np.ndarray]:
     return job, np.stack([camera.T_world_cam for camera in cameras])
 
 
-def _film(config: EnhanceConfig, given: CameraFile, splats: DrawableSplats) -> list[Camera]:
+def _film(config: EnhanceConfig, given: CameraFile, splats: SplatModel) -> list[Camera]:
     if config.path == "given":
         return given.cameras
     if len(given.cameras) < 2:

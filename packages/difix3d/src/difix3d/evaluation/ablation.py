@@ -28,8 +28,8 @@ from difix3d.run.experiment import Experiment
 from difix3d.run.run_folder import RunFolder
 from difix3d.run.scene import load_scene
 from difix3d.run.settings import RunSettings
-from splat_recon.drawable import DrawableSplats
 from splat_recon.io.images import to_u8
+from splat_recon.splat_model import SplatModel
 
 FORMAT = "difix3d-ablation"
 
@@ -183,7 +183,7 @@ class _Films:
     def consistency(self, run: str, variant: str) -> dict[str, Any]:
         """Of one row."""
         name = variant.removesuffix("_fixed")
-        splats = DrawableSplats.of_file(self.out / run / f"{name}.ply", device=self.device)
+        splats = SplatModel.of_file(self.out / run / f"{name}.ply", device=self.device)
         render = _InScene(splats, self.T_scene_colmap)
         if variant.endswith("_fixed"):
             render = EnhancedRenderer(render, self.fixer, self.captured, extent=self.extent)
@@ -193,7 +193,7 @@ class _Films:
 class _InScene:
     """Renders a splat in COLMAP's frame for a camera in the scene's."""
 
-    def __init__(self, splats: DrawableSplats, T_scene_colmap: np.ndarray) -> None:
+    def __init__(self, splats: SplatModel, T_scene_colmap: np.ndarray) -> None:
         self.splats = splats
         self.T_colmap_scene = np.linalg.inv(T_scene_colmap)
 

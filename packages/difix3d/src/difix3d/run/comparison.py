@@ -23,8 +23,8 @@ from difix3d.run.fixing_time import TIME_FILE
 from difix3d.run.progress import Progress
 from difix_model.references.poses import pose_distances
 from splat_recon.evaluate import evaluate
+from splat_recon.export import export_ply
 from splat_recon.metrics import make_lpips
-from splat_recon.trained import export_ply
 
 if TYPE_CHECKING:
     from difix3d.loop.progressive import ProgressiveTrainer

@@ -19,10 +19,10 @@ from difix3d.viewer.painter import FixPainter
 from difix_model.opening import FixerConfig, open_pipeline
 from difix_model.video.fix import PHOTOS_IN_MEMORY, Fixer
 from media_files.photos import open_image
-from splat_recon.drawable import DrawableSplats
 from splat_recon.io.camera_files import read_camera_file
 from splat_recon.pages.view_requests import ViewRequests
 from splat_recon.pages.viewer import SplatViewer, serve, thumbnails, viser_module
+from splat_recon.splat_model import SplatModel
 from splat_render.cameras import Camera
 from splat_render.device import chosen_device
 
@@ -77,7 +77,7 @@ class LivePage:
         with as_input_error():
             viser_module()
             photos_folder, cameras = _cameras(config)
-            self.splats = DrawableSplats.of_file(config.input, device=chosen_device(config.device))
+            self.splats = SplatModel.of_file(config.input, device=chosen_device(config.device))
             self._pipeline = pipeline or open_pipeline(
                 FixerConfig(source=config.model, base=config.base, gate=config.gate), device=config.device
             )

@@ -1,4 +1,4 @@
-"""Gaussians from a run or from a file, ready to be looked at."""
+"""Gaussians from a run or from a file, with what it takes to render them."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from splat_recon.checkpoint import gaussians_from_tensors, newest_checkpoint, read_checkpoint
+from splat_recon.config import TrainConfig
 from splat_recon.errors import InputError
-from splat_recon.trained import TrainedSplats
 from splat_render.cameras import Camera
 from splat_render.files.background import BLACK, Background
 from splat_render.files.formats import SplatFile, near_zero, read_splats
@@ -21,7 +22,7 @@ DRAWN_FAR = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DrawableSplats:
+class SplatModel:
     """Gaussians with what it takes to render them as they were meant."""
 
     gaussians: Gaussians
@@ -42,19 +43,50 @@ class DrawableSplats:
     offset: Offset = ZERO
     """What to add to the Gaussians' positions for the cameras' frame; zero unless its origin is far away."""
 
+    training: TrainConfig | None = None
+    """Settings that they were trained with; None where they come from a file."""
+
+    step: int | None = None
+    """Steps that they were trained for; None where they come from a file."""
+
     @classmethod
-    def of_run(cls, splats: TrainedSplats) -> "DrawableSplats":
-        """A checkpoint's Gaussians, as the trainer renders them."""
+    def trained(cls, gaussians: Gaussians, training: TrainConfig, step: int, *, device: str) -> "SplatModel":
+        """Gaussians of a scene's frame, as the trainer's own `render` showed them at this step."""
         return cls(
-            gaussians=splats.gaussians,
-            sh_degree=splats.sh_degree,
-            config=splats.render_config,
-            background=splats.config.background,
-            device=splats.device,
+            gaussians=gaussians.to(device),
+            sh_degree=min(step // training.sh_degree_every, training.sh_degree, gaussians.sh_degree_max),
+            config=RenderConfig(near=training.near, antialiased=training.antialiased),
+            background=training.background,
+            device=device,
+            training=training,
+            step=step,
         )
 
     @classmethod
-    def of_file(cls, path: Path, *, device: str = "cpu", background: Background | None = None) -> "DrawableSplats":
+    def load(cls, checkpoint: Path, *, device: str = "cpu") -> "SplatModel":
+        """The Gaussians of a checkpoint, in the frame of the scene that they were trained in.
+
+        Raises:
+            InputError: The checkpoint is damaged or missing.
+        """
+        state, tensors = read_checkpoint(checkpoint)
+        training = TrainConfig.from_dict(state["config"])
+        return cls.trained(gaussians_from_tensors(tensors), training, state["step"], device=device)
+
+    @classmethod
+    def newest(cls, checkpoints: Path, *, device: str = "cpu") -> "SplatModel":
+        """The Gaussians of the newest valid checkpoint in a folder of them.
+
+        Raises:
+            InputError: There is none.
+        """
+        newest = newest_checkpoint(checkpoints)
+        if newest is None:
+            raise InputError(f"{checkpoints} holds no valid checkpoint: train first")
+        return cls.load(newest, device=device)
+
+    @classmethod
+    def of_file(cls, path: Path, *, device: str = "cpu", background: Background | None = None) -> "SplatModel":
         """The Gaussians of a file, in COLMAP's frame, before the background that it names, or black.
 
         Args:
@@ -85,7 +117,7 @@ class DrawableSplats:
         """The way back from `near`."""
         return self._moved(camera, 1.0)
 
-    def without_offset(self) -> "DrawableSplats":
+    def without_offset(self) -> "SplatModel":
         """The same for cameras that `near` has moved already."""
         return replace(self, offset=ZERO)
 
@@ -96,7 +128,7 @@ class DrawableSplats:
         T_world_cam[:3, 3] += sign * np.array(self.offset)
         return camera.with_pose(T_world_cam)
 
-    def over(self, background: tuple[float, float, float]) -> "DrawableSplats":
+    def over(self, background: tuple[float, float, float]) -> "SplatModel":
         """The same before another background."""
         return replace(self, background=background)
 

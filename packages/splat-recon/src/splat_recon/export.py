@@ -1,84 +1,17 @@
-"""Trained Gaussians read back from a checkpoint, to render and to export."""
+"""Gaussians of a scene written as files in COLMAP's frame."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from splat_recon.checkpoint import gaussians_from_tensors, newest_checkpoint, read_checkpoint
-from splat_recon.config import TrainConfig
-from splat_recon.errors import InputError
-from splat_render.cameras import Camera
 from splat_render.files.background import BLACK, Background, background_comments
 from splat_render.files.formats import SplatFile, write_splats
 from splat_render.files.ply import write_ply
 from splat_render.files.world_offset import comments_of, offset_for
 from splat_render.gaussians import Gaussians
-from splat_render.output import RenderOutput
 from splat_render.poses import decompose_similarity, inverse
-from splat_render.rasterizer import RenderConfig, make_rasterizer
 from splat_render.shell import with_shell
 from splat_render.transform import transformed
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TrainedSplats:
-    """The Gaussians of a checkpoint with what it takes to look at them as the trainer does."""
-
-    gaussians: Gaussians
-    """In the frame of the scene they were trained in."""
-
-    config: TrainConfig
-    """Of the training."""
-
-    step: int
-    """Steps they were trained for."""
-
-    device: str
-    """Where they render."""
-
-    @classmethod
-    def load(cls, checkpoint: Path, *, device: str = "cpu") -> "TrainedSplats":
-        """Read a checkpoint's Gaussians.
-
-        Raises:
-            InputError: The checkpoint is damaged or missing.
-        """
-        state, tensors = read_checkpoint(checkpoint)
-        config = TrainConfig.from_dict(state["config"])
-        return cls(
-            gaussians=gaussians_from_tensors(tensors).to(device), config=config, step=state["step"], device=device
-        )
-
-    @classmethod
-    def newest(cls, checkpoints: Path, *, device: str = "cpu") -> "TrainedSplats":
-        """The Gaussians of the newest whole checkpoint in a folder of them.
-
-        Raises:
-            InputError: There is none.
-        """
-        newest = newest_checkpoint(checkpoints)
-        if newest is None:
-            raise InputError(f"{checkpoints} holds no whole checkpoint: train first")
-        return cls.load(newest, device=device)
-
-    @property
-    def sh_degree(self) -> int:
-        """Degree of the view-dependent colors that were in use at this step."""
-        return min(self.step // self.config.sh_degree_every, self.config.sh_degree, self.gaussians.sh_degree_max)
-
-    @property
-    def render_config(self) -> RenderConfig:
-        """How they were projected in training."""
-        return RenderConfig(near=self.config.near, antialiased=self.config.antialiased)
-
-    def render(self, camera: Camera) -> RenderOutput:
-        """What the trainer's own `render` gave at this step."""
-        rasterize = make_rasterizer(self.device, self.render_config)
-        background = torch.tensor(self.config.background, dtype=torch.float32, device=self.device)
-        with torch.no_grad():
-            return rasterize(self.gaussians, camera, sh_degree=self.sh_degree, background=background)
 
 
 def export_ply(path: Path, gaussians: Gaussians, T_scene_colmap: np.ndarray, *, background: Background = BLACK) -> None:
