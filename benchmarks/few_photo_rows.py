@@ -36,9 +36,9 @@ RESULTS = (
     "photos",
 )
 """gsplat's settings; plain training from the points that two of the photos see, before black; the same for as many
-steps as the loop's result; before the photos' mean color, as are all that follow; with stereo points; the four splats'
-median; a student of one stereo splat; the loop; and a student of real photos that the others are not shown, the
-ceiling."""
+steps as the loop's result; before the photos' mean color, as are all that follow; with stereo points; the median
+of the splats that teach; a student of one stereo splat; the loop; and a student of real photos that the others are not
+shown, the ceiling."""
 
 FIXERS = ("true photos alone", "true photo", "half resolution", "noise", "tint in a third")
 """For generated scenes: a student of the true photos at the novel views, the ceiling; then fixers on top of the loop's
@@ -231,7 +231,7 @@ class _Rows:
                 return self._scores(lambda camera: teachers.together(camera).rgb) | {"seconds": round(shared)}
             begun = time.process_time()
             run = self._distillation(self.first(), None if row == "loop" else TruePhotos(self.case, row))
-            run.members = teachers.members
+            run.trained = teachers.trained
             run.train_until(run.max_steps)
             trainer = run.trainer
         seconds = time.process_time() - begun + shared
@@ -239,7 +239,7 @@ class _Rows:
         return scores | {"seconds": round(seconds), "num_gaussians": len(trainer.gaussians)}
 
     def first(self) -> SplatTrainer:
-        """The first of the splats that teach."""
+        """The plain splat, before the photos' mean color."""
         if self._first is None:
             self._first = self._trained(self.config.train)
         return self._first

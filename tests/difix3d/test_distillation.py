@@ -157,18 +157,18 @@ def test_novel_views_lie_between_and_around_photos_that_look_the_same_way(scene:
 
 def test_stages_follow_each_other_in_as_many_steps_as_they_say(scene: Scene, stereo: StereoStart):
     run = distillation(scene, stereo)
-    assert run.config.num_steps == (6, 6, 6, 20)
-    assert run.stage == "splat 2 of 4"
-    run.train_until(7)
-    assert [member.step for member in run.members] == [STEPS, 6, 1]
-    assert run.step == 7
-    assert len({member.config.seed for member in run.members}) == 3
-    assert len(run.members[2].gaussians) > len(run.members[1].gaussians)
-    run.train_until(18)
+    assert run.config.num_steps == (10, 10, 20)
+    assert run.stage == "splat 1 of 2 that teach"
+    run.train_until(11)
+    assert [member.step for member in run.members] == [STEPS, 1]
+    assert run.step == 11
+    assert len({member.config.seed for member in (run.plain, *run.members)}) == 3
+    assert len(run.members[0].gaussians) > len(run.plain.gaussians)
+    run.train_until(20)
     assert run.student is None
     assert run.stage == "the splat that learns from all"
     run.train_until(100)
-    assert run.step == run.max_steps == 38
+    assert run.step == run.max_steps == 40
     assert run.student is not None
     assert run.novel is not None
     assert len(run.novel.views) == 5
@@ -179,7 +179,7 @@ def test_any_number_of_stops_changes_no_bit(scene: Scene, stereo: StereoStart, t
     whole = distillation(scene, stereo)
     whole.train_until(whole.max_steps)
     part = distillation(scene, stereo)
-    for number, step in enumerate((4, 6, 13, 18, 19, 30)):
+    for number, step in enumerate((4, 10, 13, 20, 21, 30)):
         part.train_until(step)
         part.save(tmp_path / str(number))
         part = distillation(scene, stereo)
@@ -194,16 +194,17 @@ def test_a_torn_checkpoint_is_refused(scene: Scene, stereo: StereoStart, tmp_pat
     run = distillation(scene, stereo)
     with pytest.raises(InputError, match="cannot be read"):
         run.load(tmp_path)
-    run.train_until(8)
+    run.train_until(12)
     run.save(tmp_path)
-    (tmp_path / "member_2" / "state.json").unlink()
+    (tmp_path / "member_1" / "state.json").unlink()
     with pytest.raises(ValueError, match=r"is not a .* checkpoint"):
         distillation(scene, stereo).load(tmp_path)
 
 
-def test_without_stereo_all_start_from_the_points(scene: Scene):
+def test_without_stereo_all_start_from_the_points_and_the_plain_splat_teaches_too(scene: Scene):
     run = distillation(scene, None)
     run.train_until(run.max_steps)
+    assert run.members == [run.plain, *run.trained]
     starts = [len(member.gaussians) for member in run.members]
     assert max(starts) < 80
 
@@ -213,13 +214,13 @@ def test_a_fixer_on_top_teaches_the_student(scene: Scene, stereo: StereoStart):
         return FixResult.of(request, torch.zeros_like(request.rgb), torch.ones(request.rgb.shape[:3]))
 
     run = distillation(scene, stereo, dark)
-    run.train_until(19)
+    run.train_until(21)
     assert run.novel is not None
     assert all(float(view.fixed.max()) == 0 for view in run.novel.views)
     assert all(float(view.confidence.mean()) < 0.5 for view in run.novel.views if view.confidence is not None)
 
 
-def test_the_first_member_must_be_trained(scene: Scene):
+def test_the_plain_splat_must_be_trained(scene: Scene):
     untrained = SplatTrainer(scene, ViewSet.from_views(scene.views), config_of().train)
     with pytest.raises(ValueError, match="train it first"):
         Distillation(scene, scene.views, poses_of(scene), untrained, config_of()).train_until(1)

@@ -1,9 +1,9 @@
 """Few photos: several splats teach one, by what they show together at places where no photo was taken.
 
-The members learn from the photos alone, from two seeds and two starts. Then every novel view becomes the median of
-their renders, and on request a fixer's work on that. The student begins anew, from the denser start, and learns from
-photos and novel views in one training. Without any fixer it is closer to held-out photos than the members
-(docs/benchmarks.md): splats of few photos err at random, and the median less so.
+The members learn from the photos alone, each with its seed. Then every novel view becomes the median of their renders,
+and on request a fixer's work on that. The student begins anew and learns from photos and novel views in one training.
+Without any fixer it is closer to held-out photos than the members (docs/benchmarks.md): splats of few photos err at
+random, and the median less so.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ logger = logging.getLogger(__name__)
 class Distillation:
     """Trains members, then the student; returns after any step and goes on when called again.
 
-    Steps are counted over all trainings one after the other, the first member's not included: it is given, trained.
+    Steps are counted over all trainings one after the other, the plain splat's not included: it is given, trained.
 
     Args:
         scene: The scene, with the points of structure from motion.
         captured: The views to train on and to take references from.
         T_world_novel: Where the novel views are.
-        first: The first member, whose training is over before the others begin.
+        plain: The splat of plain training, which is over before the others begin.
         config: The method's constants.
         stereo: What stereo adds to the points; None: nothing.
         fixer: Works on what the members show together; None: nothing does.
@@ -65,7 +65,7 @@ class Distillation:
         scene: Scene,
         captured: Sequence[View],
         T_world_novel: Float64[np.ndarray, "n 4 4"],
-        first: SplatTrainer,
+        plain: SplatTrainer,
         config: DistillationConfig,
         *,
         stereo: StereoStart | None = None,
@@ -73,14 +73,15 @@ class Distillation:
         device: str = "cpu",
     ) -> None:
         self.scene = scene
-        self.dense = scene if stereo is None else stereo.scene(scene)
+        self.start = scene if stereo is None else stereo.scene(scene)
         self.captured = tuple(captured)
         self.T_world_novel = T_world_novel
         self.config = config
         self.stereo = stereo
         self.fixer = fixer
         self.device = device
-        self.members = [first]
+        self.plain = plain
+        self.trained: list[SplatTrainer] = []
         self.student: SplatTrainer | None = None
         self.novel: NovelViews | None = None
 
@@ -97,35 +98,41 @@ class Distillation:
     @property
     def step(self) -> int:
         """Steps that are done."""
-        return sum(member.step for member in self.members[1:]) + (self.student.step if self.student else 0)
+        return sum(member.step for member in self.trained) + (self.student.step if self.student else 0)
 
     @property
     def stage(self) -> str:
         """What is being trained, in words."""
         if self.step >= self.max_steps - self.config.num_steps[-1]:
             return "the splat that learns from all"
-        return (
-            f"splat {min(len(self.members) + self._at_boundary, self.config.num_members)} of {self.config.num_members}"
-        )
+        number = len(self.trained) + self._at_boundary
+        return f"splat {min(number, self.config.num_members)} of {self.config.num_members} that teach"
 
     @property
     def _at_boundary(self) -> bool:
-        return self.members[-1].step == self.members[-1].config.max_steps
+        newest = self.trained[-1] if self.trained else self.plain
+        return newest.step == newest.config.max_steps
+
+    @property
+    def members(self) -> list[SplatTrainer]:
+        """The splats that teach, as far as they are begun."""
+        helped = self.stereo is not None and self.stereo.helps
+        return self.trained if helped else [self.plain, *self.trained]
 
     @property
     def trainer(self) -> SplatTrainer:
-        """The student; before there is one, the newest member."""
-        return self.student or self.members[-1]
+        """The student; before there is one, the newest splat."""
+        return self.student or [self.plain, *self.trained][-1]
 
     def train_until(self, step: int) -> None:
         """Go on until so many steps are done; novel views are made when the student begins.
 
         Raises:
-            ValueError: The first member's training is not over.
+            ValueError: The plain splat's training is not over.
         """
-        first = self.members[0]
-        if first.step < first.config.max_steps:
-            raise ValueError(f"the first member is at step {first.step} of {first.config.max_steps}: train it first")
+        plain = self.plain
+        if plain.step < plain.config.max_steps:
+            raise ValueError(f"the plain splat is at step {plain.step} of {plain.config.max_steps}: train it first")
         while self.step < min(step, self.max_steps):
             trainer = self._current()
             before = self.step
@@ -136,21 +143,18 @@ class Distillation:
         if self.student is not None:
             return self.student
         if not self._at_boundary:
-            return self.members[-1]
-        if len(self.members) < self.config.num_members:
-            index = len(self.members)
-            stereo = self.config.starts_with_stereo(index)
-            self.members.append(self._begun(self.config.member_config(index), self._photos(), stereo=stereo))
-            return self.members[-1]
+            return self.trained[-1]
+        if len(self.trained) < self.config.num_members:
+            self.trained.append(self._begun(self.config.member_config(len(self.trained)), self._photos()))
+            return self.trained[-1]
         if self.novel is None:
             self.novel = self._novel_views()
-        self.student = self._begun(self.config.student_config(), self._mixture(self.novel), stereo=True)
+        self.student = self._begun(self.config.student_config(), self._mixture(self.novel))
         return self.student
 
-    def _begun(self, config: TrainConfig, views: ViewSet | ViewMixture, *, stereo: bool) -> SplatTrainer:
-        if stereo and self.stereo is not None:
-            return SplatTrainer(self.dense, views, self.stereo.train_config(config), device=self.device)
-        return SplatTrainer(self.scene, views, config, device=self.device)
+    def _begun(self, config: TrainConfig, views: ViewSet | ViewMixture) -> SplatTrainer:
+        config = config if self.stereo is None else self.stereo.train_config(config)
+        return SplatTrainer(self.start, views, config, device=self.device)
 
     def _photos(self) -> ViewSet:
         return ViewSet.from_views(self.captured)
@@ -175,7 +179,7 @@ class Distillation:
 
     def _novel_views(self) -> NovelViews:
         """What the members show together, and the fixer makes of it."""
-        renderer = self.members[-1]
+        renderer = self.trained[-1]
         rendered = [
             RenderedView.of(camera, renderer.render(camera), references) for camera, references in self.novel_cameras()
         ]
@@ -208,13 +212,13 @@ class Distillation:
         return ensemble_view([member.render(camera) for member in self.members], self.config.combine)
 
     def save(self, folder: Path) -> None:
-        """Write everything that `load` needs to go on as if nothing had happened; the first member is the caller's."""
+        """Write everything that `load` needs to go on as if nothing had happened; the plain splat is the caller's."""
         folder.mkdir(parents=True, exist_ok=True)
-        for index, member in enumerate(self.members[1:], start=1):
+        for index, member in enumerate(self.trained):
             member.save(folder / f"member_{index}")
         if self.student is not None and self.novel is not None:
             checkpoint.write_branch(folder / "student", {}, self.novel, self.student)
-        state = {"members": len(self.members), "student": self.student is not None}
+        state = {"members": len(self.trained), "student": self.student is not None}
         (folder / STAGES).write_text(json.dumps(state) + "\n", encoding="utf-8")
 
     def load(self, folder: Path, *, device: str | None = None) -> None:
@@ -229,15 +233,13 @@ class Distillation:
             num_members, has_student = int(state["members"]), bool(state["student"])
         except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
-        members = [self.members[0]]
-        for index in range(1, num_members):
-            scene = self.dense if self.config.starts_with_stereo(index) else self.scene
-            part = folder / f"member_{index}"
-            members.append(SplatTrainer.load(part, scene, self._photos(), device=self.device))
-        self.members = members
+        self.trained = [
+            SplatTrainer.load(folder / f"member_{index}", self.start, self._photos(), device=self.device)
+            for index in range(num_members)
+        ]
         if has_student:
             _, self.novel = checkpoint.read_branch(folder / "student")
             if self.novel is None:
                 raise InputError(f"checkpoint {folder} holds no novel views: resume from another one")
             views = self._mixture(self.novel)
-            self.student = checkpoint.load_splat(folder / "student", self.dense, views, device=self.device)
+            self.student = checkpoint.load_splat(folder / "student", self.start, views, device=self.device)

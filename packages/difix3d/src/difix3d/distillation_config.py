@@ -19,19 +19,17 @@ class DistillationConfig:
     """An ensemble of splats, and one more that learns from what they show together at novel views."""
 
     train: TrainConfig = field(default_factory=TrainConfig)
-    """Training of a splat from the points of structure from motion alone; the first member's, as it is."""
+    """Training of the plain splat, from the points of structure from motion alone."""
 
-    num_sparse_members: int = 2
-    """Members that start from those points alone, the first one included."""
+    num_members: int = 2
+    """Splats that are trained beside the plain one, with stereo points where there are any. They teach; where stereo
+    finds nothing the plain splat is as good as they are, and teaches too."""
 
-    num_stereo_members: int = 2
-    """Members that start with stereo points too; where stereo believes nothing they start from those alone."""
-
-    member_length: float = 0.6
-    """Length of the other members' trainings, relative to the first one's."""
+    member_length: float = 1.0
+    """Length of their trainings, relative to the plain splat's. Shorter ones teach less well (docs/benchmarks.md)."""
 
     student_length: float = 2.0
-    """Length of the training of the splat that learns from them, relative to the first member's."""
+    """Length of the training of the splat that learns from them, relative to the plain splat's."""
 
     combine: Literal["median", "mean"] = "median"
     """How the members' renders become one."""
@@ -58,42 +56,26 @@ class DistillationConfig:
     """Of the novel views, and of the members but the first."""
 
     def __post_init__(self) -> None:
-        if self.num_sparse_members < 1 or self.num_stereo_members < 0:
-            raise ValueError(
-                f"num_sparse_members must be at least 1 and num_stereo_members 0, got {self.num_sparse_members} and "
-                f"{self.num_stereo_members}"
-            )
         for name in ("member_length", "student_length", "contradiction"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("fix_batch_size", "num_references"):
+        for name in ("num_members", "fix_batch_size", "num_references"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     @property
-    def num_members(self) -> int:
-        """Splats that teach."""
-        return self.num_sparse_members + self.num_stereo_members
-
-    @property
     def num_steps(self) -> tuple[int, ...]:
-        """Steps of the members after the first, and of the student."""
-        members = [self.member_config(index).max_steps for index in range(1, self.num_members)]
+        """Steps of the members, and of the student."""
+        members = [self.member_config(index).max_steps for index in range(self.num_members)]
         return (*members, self.student_config().max_steps)
-
-    def starts_with_stereo(self, member: int) -> bool:
-        """Whether a member, counted from 0, starts with stereo points."""
-        return member >= self.num_sparse_members
 
     def member_config(self, member: int) -> TrainConfig:
         """The training of a member, counted from 0, before stereo changes it."""
-        if member == 0:
-            return self.train
-        config = dataclasses.replace(self.train, seed=self.train.seed + SEED_STRIDE * member)
+        config = dataclasses.replace(self.train, seed=self.train.seed + SEED_STRIDE * (member + 1))
         return config.scaled_to(max(1, round(self.member_length * self.train.max_steps)))
 
     def student_config(self) -> TrainConfig:
         """The training of the splat that learns from the members, before stereo changes it."""
-        seed = self.train.seed + SEED_STRIDE * self.num_members
+        seed = self.train.seed + SEED_STRIDE * (self.num_members + 1)
         config = dataclasses.replace(self.train, seed=seed)
         return config.scaled_to(max(1, round(self.student_length * self.train.max_steps)))

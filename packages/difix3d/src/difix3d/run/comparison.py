@@ -111,9 +111,8 @@ def _parts(inputs: RunInputs, loop: Distillation, results: Sequence[VariantResul
     """PSNR on held-out photos of what distillation is made of, in its order."""
     by_name = {result.name: result.evaluation.psnr for result in results}
     parts = {FROM_POINTS: by_name["plain"]}
-    stereo = [member for index, member in enumerate(loop.members) if inputs.distillation.starts_with_stereo(index)]
-    if stereo and inputs.stereo is not None and inputs.stereo.helps:
-        parts[WITH_STEREO] = evaluate(rgb_renderer(stereo[0]), inputs.held_out).psnr
+    if inputs.stereo is not None and inputs.stereo.helps:
+        parts[WITH_STEREO] = evaluate(rgb_renderer(loop.trained[0]), inputs.held_out).psnr
     together = evaluate(lambda camera: loop.together(camera).rgb, inputs.held_out).psnr
     return parts | {f"{len(loop.members)} splats together": together, TAUGHT: by_name["loop"]}
 
