@@ -11,7 +11,8 @@ that the result of a step depends on: accumulation, moving average, cosine sched
 references that are dropped or wrong, and a second part after a save and a load; then the UNet of the
 embedded weights, for some steps of their recipe; then splats on a small generated scene: rounds whose fixer adds a
 little of the photo and a little noise, rounds whose fixer does harm and is undone, and distillation with a fixer; each
-beside its plain training. Compare on one machine: the bits are those of a CPU with one thread.
+beside its plain training; then splats on noise with every option of their trainer. Compare on one machine: the bits are
+those of a CPU with one thread.
 """
 
 from __future__ import annotations
@@ -228,6 +229,68 @@ def train_splats(folder: Path) -> None:
         train_loop(name, folder / "scene", folder / name)
 
 
+def train_options(folder: Path) -> None:
+    """Sixteen steps of splats, stopped and resumed after nine, by each kind of density control and option."""
+    from splat_recon.config import AdcConfig, McmcConfig, TrainConfig
+    from splat_recon.evaluate import evaluate
+    from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
+    from splat_recon.trainer import SplatTrainer
+    from splat_recon.views.view_set import ViewSet
+
+    scene = _noise_scene()
+    adc = AdcConfig(refine_start=2, refine_every=4, refine_stop=11, reset_every=0, grow_grad2d=1e-6, cap_max=120)
+    mcmc = McmcConfig(refine_start=2, refine_every=4, refine_stop=11, cap_max=80, growth=0.2)
+    steps: dict[str, Any] = {"max_steps": 16, "log_every": 1, "sh_degree_every": 4}
+    configs = {
+        "adc": TrainConfig(strategy=adc, **steps),
+        "absgrad": TrainConfig(
+            strategy=dataclasses.replace(adc, absgrad=True, revised_opacity=True, reset_every=6),
+            antialiased=True, random_background=True, dropout=0.2, batch_size=2, **steps,
+        ),
+        "mcmc": TrainConfig(strategy=mcmc, opacity_reg=0.01, scale_reg=0.01, init_scale=0.3, **steps),
+        "photos": TrainConfig(
+            strategy=adc, pose=PoseConfig(start=1), appearance=ExposureConfig(), depth=DepthConfig(), **steps
+        ),
+        "bilateral": TrainConfig(strategy=mcmc, appearance=BilateralGridConfig(width=4, height=4, levels=2), **steps),
+    }  # fmt: skip
+    for name, config in configs.items():
+        trainer = SplatTrainer(scene, ViewSet.from_views(scene.views), config)
+        trainer.train_until(9)
+        trainer.save(folder / name)
+        trainer = SplatTrainer.load(folder / name, scene, ViewSet.from_views(scene.views))
+        trainer.train_until(16)
+        for record in trainer.history:
+            print("options", name, record.step, record.loss.hex(), record.num_gaussians)
+        scores = evaluate(lambda camera, trainer=trainer: trainer.render(camera).rgb, scene.views)
+        print("options", name, scores.psnr.hex(), scores.ssim.hex(), digest(trainer.gaussians.parameters()))
+
+
+def _noise_scene() -> Any:
+    """Four photos of smooth noise, some with a mask, around forty points."""
+    from splat_recon.scene.scene import Points, Scene, View
+    from splat_render.cameras import Camera
+
+    rng = np.random.default_rng(0)
+    K = np.array([[40.0, 0, 18], [0, 40, 14], [0, 0, 1]])
+    views = []
+    for number in range(4):
+        T_world_cam = np.eye(4)
+        T_world_cam[:3, 3] = (0.3 * number - 0.5, 0.1 * number, -3.0)
+        small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+        views.append(
+            View(
+                name=f"{number}.png",
+                camera=Camera(T_world_cam=T_world_cam, K=K, width=36, height=28),
+                rgb_u8=np.asarray(small.resize((36, 28), Image.Resampling.BICUBIC)),
+                mask=None if number % 2 else np.indices((28, 36))[1] < 30,
+            )
+        )
+    points = Points(
+        p_world=rng.normal(size=(40, 3)).astype(np.float32), rgb_u8=rng.integers(0, 256, (40, 3), dtype=np.uint8)
+    )
+    return Scene(views=tuple(views), points=points, name="noise")
+
+
 def main() -> None:
     """Train, and print."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
@@ -237,6 +300,7 @@ def main() -> None:
     train_recipe()
     with tempfile.TemporaryDirectory() as folder:
         train_splats(Path(folder))
+        train_options(Path(folder))
 
 
 if __name__ == "__main__":

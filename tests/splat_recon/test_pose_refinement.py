@@ -34,7 +34,7 @@ def test_rotations_and_their_derivative(vector: np.ndarray):
 
 
 def _refinement(values: list[float]) -> PoseRefinement:
-    refinement = PoseRefinement(PoseConfig(), {"a": np.eye(4)}, extent=2.0, max_steps=10, rate_factor=1.0, device="cpu")
+    refinement = PoseRefinement(PoseConfig(), {"a": np.eye(4)}, extent=2.0, max_steps=10, rate_factor=1.0)
     refinement.table.values[0] = torch.tensor(values)
     return refinement
 
@@ -128,7 +128,7 @@ def _disturbed_scene() -> Scene:
     """The same photos with poses about 3 degrees and 4 % of the extent off, by no motion that all share."""
     scene = _true_scene()
     poses = {view.name: view.camera.T_world_cam for view in scene.views}
-    disturbance = PoseRefinement(PoseConfig(), poses, extent=scene.extent, max_steps=10, rate_factor=1.0, device="cpu")
+    disturbance = PoseRefinement(PoseConfig(), poses, extent=scene.extent, max_steps=10, rate_factor=1.0)
     directions = torch.randn(10, 2, 3, generator=torch.Generator().manual_seed(1))
     turns, shifts = torch.nn.functional.normalize(directions, dim=-1).unbind(dim=1)
     disturbance.table.values[:] = torch.cat([np.radians(3) * turns, 0.04 * shifts], dim=1)
@@ -177,7 +177,7 @@ def test_motions_that_all_photos_share_are_not_learned():
     """Also not a scale: the splat stays in the frame of the photos that are held out."""
     scene = _true_scene()
     poses = {view.name: view.camera.T_world_cam for view in scene.views}
-    refinement = PoseRefinement(PoseConfig(), poses, extent=scene.extent, max_steps=10, rate_factor=1.0, device="cpu")
+    refinement = PoseRefinement(PoseConfig(), poses, extent=scene.extent, max_steps=10, rate_factor=1.0)
     centers = np.stack([T[:3, 3] for T in poses.values()])
     turn, shift, stretch = np.array([0.01, -0.02, 0.015]), np.array([0.02, 0.01, -0.03]), 0.02
     offsets = centers - centers.mean(axis=0)

@@ -266,12 +266,13 @@ def test_unknown_settings_are_refused():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("config", [ADC, MCMC], ids=["adc", "mcmc"])
 def test_cuda_trains_as_the_cpu_does(config: TrainConfig, tmp_path: Path):
-    on_cpu, on_cuda = _trainer(config), _trainer(config, device="cuda")
-    for trainer in (on_cpu, on_cuda):
-        trainer.train_until(4)
-    torch.testing.assert_close(on_cuda.gaussians.to("cpu").means, on_cpu.gaussians.means, atol=2e-3, rtol=0)
+    on_cpu, on_cuda = (_trainer(replace(config, log_every=1), device=device) for device in ("cpu", "cuda"))
     for trainer in (on_cpu, on_cuda):
         trainer.train_until(60)
+    # Adam's first steps are signs times rates: only losses tell whether gradients are right. MCMC draws other noise.
+    first = 4 if config is ADC else 1
+    losses = [[record.loss for record in trainer.history[:first]] for trainer in (on_cpu, on_cuda)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
     scores = [
         evaluate(lambda camera, trainer=trainer: trainer.render(camera).rgb, _scene().views).psnr
         for trainer in (on_cpu, on_cuda)

@@ -12,10 +12,13 @@ import pytest
 import torch
 
 from splat_recon.config import AdcConfig, McmcConfig, TrainConfig
+from splat_recon.errors import DivergedError
 from splat_recon.evaluate import evaluate
+from splat_recon.generators import load_generator
 from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
 from splat_recon.scene.scene import Scene
 from splat_recon.trainer import SplatTrainer
+from splat_recon.views.on_device import ImagesOnDevice
 from splat_recon.views.view_set import TrainingView, ViewSet
 from support.fake_cuda import FakeCuda
 from support.rendered_scenes import ball, photographed, ring_camera
@@ -131,3 +134,105 @@ def test_views_without_a_photo_train_too(scene: Scene):
         trainer.train_until(8)
         clone = copy.deepcopy(trainer.gaussians.means)
         assert clone.is_cuda
+
+
+QUIET = replace(ADC, refine_start=100, refine_every=100)
+WAITING_STEPS = {
+    "adc": (TrainConfig(strategy=QUIET, **BASE), 0),
+    "mcmc": (TrainConfig(strategy=replace(MCMC, refine_start=100, refine_every=100), **BASE), 0),
+    "masks": (TrainConfig(strategy=QUIET, random_background=True, dropout=0.2, batch_size=2, **BASE), 0),
+    "tones": (TrainConfig(strategy=QUIET, appearance=BilateralGridConfig(), depth=DepthConfig(), **BASE), 0),
+    "exposure": (TrainConfig(strategy=QUIET, appearance=ExposureConfig(), visible_adam=True, **BASE), 0),
+    # The six numbers that move a camera, which lives on the CPU.
+    "poses": (TrainConfig(strategy=QUIET, pose=PoseConfig(start=0), **BASE), 1),
+}
+"""Settings, and how many times a step may wait for the device in this project's code."""
+
+
+@pytest.mark.parametrize("name", WAITING_STEPS)
+def test_steps_between_two_lines_of_the_history_do_not_wait_for_the_device(name: str, scene: Scene):
+    config, allowed = WAITING_STEPS[name]
+    config, scene = replace(config, log_every=100), masked(scene) if name == "masks" else scene
+    with FakeCuda() as gpu:
+        trainer = SplatTrainer(scene, ViewSet.from_views(scene.views), config, device="cuda")
+        trainer.train_until(5)  # Every photo was seen.
+        gpu.traffic.clear()
+        trainer.train_until(11)
+    # At the end of the call one transfer tells whether all losses were finite.
+    assert gpu.traffic.waits(ours=True) == 6 * allowed + 1, gpu.traffic.report(6)
+    assert gpu.traffic.number("upload") == 0, gpu.traffic.report(6)
+    # gsplat's own: an inverse of a matrix and the number of intersections, for each photo.
+    assert gpu.traffic.waits(ours=False) == 2 * 6 * config.batch_size, gpu.traffic.report(6)
+
+
+@pytest.mark.parametrize("options", [{}, {"visible_adam": True}, {"strategy": MCMC, "appearance": ExposureConfig()}])
+def test_a_loss_that_is_not_finite_changes_nothing_from_its_step_on(options: dict[str, Any], scene: Scene):
+    broken = [
+        TrainingView(camera=view.camera, rgb=torch.full((15, 18, 3), torch.nan), name=view.name) for view in scene.views
+    ]
+    with FakeCuda():
+        config = TrainConfig(**({"strategy": QUIET} | BASE | {"log_every": 50} | options))
+        trainer = SplatTrainer(scene, ViewSet.from_views(scene.views), config, device="cuda")
+        trainer.train_until(3)
+        before, learned = trainer.gaussians.clone(), {k: v.clone() for k, v in trainer._parts.tensors().items()}
+        trainer.views = ViewSet(broken)
+        with pytest.raises(DivergedError, match=r"became nan between steps 3 and [47]"):
+            trainer.train_until(7)
+        with pytest.raises(DivergedError):
+            trainer.save(Path("nowhere"))
+        for name, tensor in before.parameters().items():
+            assert torch.equal(trainer.gaussians.parameters()[name], tensor), name
+        for name, tensor in trainer._parts.tensors().items():
+            assert name.endswith("num_updates") or torch.equal(tensor, learned[name]), name
+
+
+def test_images_stay_on_the_device_within_the_budget(scene: Scene):
+    view = masked(scene).views[0]
+    views = ViewSet.from_views(masked(scene).views).views
+    with FakeCuda() as gpu:
+        images = ImagesOnDevice("cuda", max_bytes=2 * 4 * 15 * 18)
+        assert torch.equal(images.rgb(views[0]).cpu(), views[0].rgb)
+        expected = views[0].pixel_weight
+        found = images.pixel_weight(views[0])
+        assert expected is not None
+        assert found is not None
+        assert torch.equal(found.cpu(), expected)
+        assert images.num_bytes == view.rgb_u8.nbytes + 15 * 18, "bytes, not floats"
+        for one in views:
+            images.rgb(one)
+        assert images.num_bytes <= images.max_bytes
+        gpu.traffic.clear()
+        images.rgb(views[0])
+        assert gpu.traffic.report() == "no traffic"
+        images.rgb(views[3])
+        assert gpu.traffic.waits() == 0
+        assert gpu.traffic.number("background") == 1, "what does not fit travels as bytes, and nobody waits"
+        made = TrainingView(camera=view.camera, rgb=torch.rand(15, 18, 3, device="cuda"))
+        assert images.rgb(made) is made.rgb
+
+
+def test_a_run_goes_on_on_another_kind_of_device(scene: Scene, tmp_path: Path):
+    views = lambda: ViewSet.from_views(scene.views)  # noqa: E731
+    trainer = SplatTrainer(scene, views(), CONFIGS["mcmc"])
+    trainer.train_until(5)
+    trainer.save(tmp_path / "step_000005")
+    with FakeCuda():
+        loaded = SplatTrainer.load(tmp_path / "step_000005", scene, views(), device="cuda")
+        loaded.train_until(9)
+        loaded.save(tmp_path / "step_000009")
+    SplatTrainer.load(tmp_path / "step_000009", scene, views()).train_until(16)
+
+
+def test_a_generator_of_another_kind_is_seeded_by_the_saved_state():
+    state = torch.arange(16, dtype=torch.uint8)
+    first, second = torch.Generator(), torch.Generator()
+    for generator in (first, second):
+        load_generator(generator, state)
+    assert torch.equal(torch.rand(3, generator=first), torch.rand(3, generator=second))
+    load_generator(second, state + 1)
+    assert not torch.equal(torch.rand(3, generator=first), torch.rand(3, generator=second))
+
+
+def test_sparse_gradients_with_poses_are_refused():
+    with pytest.raises(ValueError, match="sparse_grad does not go with pose"):
+        TrainConfig(packed=True, sparse_grad=True, pose=PoseConfig())

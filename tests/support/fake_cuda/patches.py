@@ -12,7 +12,7 @@ import torch
 import torch._dynamo  # Before anything is replaced: it keeps lists of torch.cuda's functions.
 from torch.utils import checkpoint
 
-from support.fake_cuda.marks import CUDA
+from support.fake_cuda.marks import CUDA, is_marked, tensors_in
 
 OURS = ("splat_render", "splat_recon", "difix_model", "difix_train", "difix3d", "train_runs", "diffsplat")
 """Packages whose own backward passes are watched."""
@@ -103,6 +103,7 @@ def replaced(
         replace(torch, "autocast", FakeAutocast)
         # Optimizers ask the device through it whether a graph is being captured.
         replace(torch.accelerator, "current_accelerator", lambda *_, **__: None)
+        replace(torch.optim.Optimizer, "_group_tensors_by_device_and_dtype", staticmethod(_grouped))
         for module in (torch.autograd, torch.autograd.graph):
             if hasattr(module, "_engine_run_backward"):
                 replace(module, "_engine_run_backward", watched_engine(module._engine_run_backward))
@@ -125,6 +126,16 @@ def replaced(
             if package in ("gsplat", *OURS) and "backward" in vars(function):
                 replace(function, "backward", staticmethod(watched_backward(function, package == "gsplat")))
         yield
+
+
+_cpp_grouped = torch.optim.Optimizer._group_tensors_by_device_and_dtype
+
+
+def _grouped(tensors: list[list[Any]], with_indices: bool = False) -> dict[Any, Any]:
+    """Optimizers group parameters by device in C++, which sees the CPU."""
+    place = CUDA if any(map(is_marked, tensors_in(tensors))) else torch.device("cpu")
+    groups = _cpp_grouped(tensors, with_indices)
+    return {(key if key is None else (place, key[1])): group for key, group in groups.items()}
 
 
 def _subclasses(cls: type) -> Iterator[Any]:

@@ -19,6 +19,10 @@ def alphas_cumprod() -> Float[Tensor, " t"]:
     return torch.cumprod(1.0 - betas, dim=0)
 
 
+# As numbers: reading one from a tensor would cut a compiled network in two.
+_ALPHAS = tuple(alphas_cumprod().tolist())
+
+
 def alpha_cumprod(timestep: int) -> float:
     """Return the signal's share of the variance at a timestep; 1 below timestep 0.
 
@@ -27,7 +31,7 @@ def alpha_cumprod(timestep: int) -> float:
     """
     if timestep >= NUM_TRAIN_TIMESTEPS:
         raise ValueError(f"timestep must be below {NUM_TRAIN_TIMESTEPS}, got {timestep}")
-    return float(alphas_cumprod()[timestep]) if timestep >= 0 else 1.0
+    return _ALPHAS[timestep] if timestep >= 0 else 1.0
 
 
 def predict_clean(z: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"], timestep: int) -> Float[Tensor, "*shape"]:

@@ -69,7 +69,7 @@ class GivenImage:
 
     def rgb(self, device: str | torch.device | None = None) -> Float[Tensor, "h w c=3"]:
         """Return the colors in [0, 1] on a device; None leaves them where they are."""
-        return colors(self.pixels if device is None else self.pixels.to(device))
+        return colors(self.pixels if device is None else on_device(self.pixels, torch.device(device)))
 
     def opacity(self) -> Float[Tensor, "h w"] | None:
         """Return the alpha channel in [0, 1]; None without one."""
@@ -130,6 +130,13 @@ def to_rgb(image: AnyImage) -> tuple[Float[Tensor, "h w c=3"], Restore]:
     """
     given = given_image(image)
     return given.rgb("cpu"), given.restore
+
+
+def on_device(pixels: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
+    """Pixels on a device; the caller does not wait for what goes from the CPU to CUDA."""
+    if device.type != "cuda" or pixels.device.type != "cpu":
+        return pixels.to(device)
+    return pixels.contiguous().pin_memory().to(device, non_blocking=True)
 
 
 def colors(pixels: Shaped[Tensor, "*b h w c"]) -> Float[Tensor, "*b h w c2=3"]:

@@ -18,7 +18,7 @@ from difix_model.formats.sources import DEFAULT_SOURCE, load_source
 from difix_model.gate.apply import Gated, apply_gate
 from difix_model.gate.config import GateChoice, chosen_gate, gate_from
 from difix_model.gate.verdict import FixVerdict
-from difix_model.images import AnyImage, GivenImage, colors, given_image
+from difix_model.images import AnyImage, GivenImage, colors, given_image, on_device
 from difix_model.inference.reference_cache import DEFAULT_CACHE_BYTES, ReferenceImage
 from difix_model.inference.runner import NetworkRunner
 from difix_model.inference.tiling import TilingConfig
@@ -206,7 +206,9 @@ class DifixPipeline(PipelineMethods):
                 strength=strength,
                 mask=_batched(masks[number], rgb),
                 alpha=_batched(opacity, rgb),
-                references=_batched(colors(views[number][0].pixels), rgb) if judges and views[number] else None,
+                references=_batched(colors(on_device(views[number][0].pixels, rgb.device)), rgb)
+                if judges and views[number]
+                else None,
                 with_weight=return_weight,
                 in_place=True,
             )

@@ -1,5 +1,6 @@
 """The stock diffusers UNet with reference attention installed on this instance."""
 
+import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from einops import rearrange
 from jaxtyping import Float
@@ -67,9 +68,11 @@ def predict_noise(
         joint: Whether self-attention runs across the views of a sample.
     """
     num_views = z.shape[1]
+    # Filled where the latents are: diffusers would bring a number over to the device in mid-network.
+    timesteps = torch.full((z.shape[0] * num_views,), timestep, device=z.device)
     noise = unet(
         rearrange(z, "b v c h w -> (b v) c h w"),
-        timestep,
+        timesteps,
         encoder_hidden_states=text_embedding.repeat_interleave(num_views, dim=0),
         cross_attention_kwargs={"num_views": num_views if joint else 1},
         return_dict=False,

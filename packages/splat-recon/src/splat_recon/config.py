@@ -295,6 +295,10 @@ class TrainConfig:
         _check_positive(self, "batch_size")
         if self.sparse_grad and (not self.packed or self.visible_adam):
             raise ValueError("sparse_grad needs packed, and does not go with visible_adam")
+        if self.sparse_grad and self.pose is not None:
+            raise ValueError(
+                "sparse_grad does not go with pose: a photo's pose learns from the gradients of all Gaussians"
+            )
         if self.packed and isinstance(self.strategy, AdcConfig) and self.strategy.absgrad:
             raise ValueError("packed does not go with absgrad")
         if len(self.background) != 3 or not all(0 <= value <= 1 for value in self.background):

@@ -11,7 +11,9 @@ from torch import Tensor
 from splat_recon import metrics
 from splat_recon.metrics import LpipsMetric
 from splat_recon.scene.scene import View
+from splat_recon.views.view_set import rgb_from_bytes
 from splat_render.cameras import Camera
+from splat_render.upload import uploaded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,17 +96,20 @@ def evaluate(
         raise ValueError("evaluate needs at least one view, got none; choose another split")
     scores: dict[str, ViewScore] = {}
     for view in views:
-        rendered = render(view.camera).detach().cpu().clamp(0, 1)
-        photo = torch.tensor(view.rgb_u8, dtype=torch.float32) / 255
-        mask = None if view.mask is None else torch.tensor(view.mask)
+        rendered = render(view.camera).detach().clamp(0, 1)
+        bytes_cpu, mask_cpu = torch.tensor(view.rgb_u8), None if view.mask is None else torch.tensor(view.mask)
+        photo = rgb_from_bytes(uploaded(bytes_cpu, rendered.device))
+        mask = None if mask_cpu is None else uploaded(mask_cpu, rendered.device)
+        # FLIP is compiled for CPUs only; the others are quick where the render is.
+        rendered_cpu = rendered.cpu()
         scores[view.name] = ViewScore(
             psnr=metrics.psnr(rendered, photo, mask),
             ssim=metrics.ssim(rendered, photo, mask),
             lpips=None if lpips is None else lpips(rendered, photo),
-            flip=metrics.flip(rendered, photo, mask),
+            flip=metrics.flip(rendered_cpu, rgb_from_bytes(bytes_cpu), mask_cpu),
         )
         if on_view is not None:
-            on_view(view, rendered)
+            on_view(view, rendered_cpu)
     distances = [score.lpips for score in scores.values() if score.lpips is not None]
     flips = [score.flip for score in scores.values() if score.flip is not None]
     return Evaluation(

@@ -17,6 +17,9 @@ from splat_render.config import RenderConfig
 from splat_render.cpu.recycling import RECYCLER
 from splat_render.cpu.workers import workers
 from splat_render.gaussians import Gaussians
+from splat_render.upload import constant
+
+_WINDOW = tuple(ssim_kernel.window_weights().tolist())
 
 GRAY = ssim_kernel.GRAY
 """What stands in both images where a pixel does not count."""
@@ -57,7 +60,7 @@ def ssim(
 def ssim_map(rendered: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> Float[Tensor, "h_valid w_valid 3"]:
     """SSIM per window, in plain torch operations on any device: ten pixels smaller than the images."""
     ssim_kernel.check_size(*rendered.shape[:2])
-    window = torch.from_numpy(ssim_kernel.window_weights()).to(rendered)
+    window = constant(_WINDOW, rendered.device, rendered.dtype)
     a, b = rendered.permute(2, 0, 1), target.permute(2, 0, 1)
     stacked = torch.stack([a, b, a * a, b * b, a * b]).flatten(0, 1)[None]
     # One group per plane: on a GPU this stays in float32, where other convolutions round to TF32 and drown variances.

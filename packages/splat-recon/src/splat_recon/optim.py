@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from splat_recon.config import LearningRates
@@ -61,6 +61,8 @@ class GaussianOptimizer:
             rate = self._means_rate if name == "means" else getattr(rates, RATE_NAMES[name]) * factor
             groups.append({"params": [parameter], "lr": rate, "name": name})
         self._adam = _make_adam(groups, kind, betas=batch_betas(batch_size), eps=EPS / factor)
+        self.stopped: Bool[Tensor, ""] | None = None
+        """Where this is true on the device, a step changes nothing; None always takes it."""
 
     @property
     def gaussians(self) -> Gaussians:
@@ -83,6 +85,11 @@ class GaussianOptimizer:
         """Whether all gradients are numbers that Adam can use."""
         return _finite(parameter.grad for parameter in self._gaussians.parameters().values())
 
+    def gradient_sum(self) -> Float[Tensor, ""]:
+        """The sum of all gradients in float64 on their device: finite where all of them are."""
+        gradients = [parameter.grad for parameter in self._gaussians.parameters().values()]
+        return torch.stack([_sum64(gradient) for gradient in gradients if gradient is not None]).sum()
+
     def has_finite_parameters(self) -> bool:
         """Whether all Gaussians are made of finite numbers."""
         return _finite(parameter.detach() for parameter in self._gaussians.parameters().values())
@@ -98,10 +105,17 @@ class GaussianOptimizer:
             if group["name"] == "means":
                 group["lr"] = self.means_rate(step)
         if self._kind == "visible":
+            if self.stopped is not None and visible is not None:
+                visible = visible & ~self.stopped
             self._adam.step(visible)  # pyright: ignore[reportCallIssue, reportArgumentType]
             return
         if self._kind == "sparse" and visible is not None:
+            if self.stopped is not None:
+                visible = visible & ~self.stopped
             self._keep_visible_gradients(torch.nonzero(visible).flatten())
+        if self._kind == "dense":
+            # torch's own name for what its gradient scaler hands to a fused optimizer: 1 skips the step.
+            self._adam.found_inf = None if self.stopped is None else self.stopped.float()  # pyright: ignore[reportAttributeAccessIssue]
         self._adam.step()
 
     def _plain_step(self, key: str) -> bool:
@@ -192,6 +206,10 @@ def _make_adam(
     if kind == "visible":
         return selective_adam(groups, betas=betas, eps=eps)
     return torch.optim.Adam(groups, betas=betas, eps=eps, fused=True)
+
+
+def _sum64(tensor: Tensor) -> Float[Tensor, ""]:
+    return (tensor.coalesce().values() if tensor.is_sparse else tensor).sum(dtype=torch.float64)
 
 
 def _finite(tensors: Iterable[Tensor | None]) -> bool:

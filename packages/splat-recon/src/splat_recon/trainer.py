@@ -1,10 +1,9 @@
 """The training engine: posed images in, Gaussians out. It owns no schedule of its own and calls nobody back."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from splat_recon.errors import DivergedError, InputError
 from splat_recon.gaussians.densify import make_density_control
 from splat_recon.gaussians.dropout import dropped
 from splat_recon.gaussians.initialize import from_points
+from splat_recon.generators import load_generator, seeded_generators
+from splat_recon.loss_record import LossRecord
 from splat_recon.losses import photometric, regularization
 from splat_recon.optim import GaussianOptimizer
 from splat_recon.per_photo.parts import ViewParts, photo_poses
@@ -34,23 +35,19 @@ from splat_recon.threads import one_torch_thread
 from splat_recon.training_checks import check_device, check_sizes, image_sizes, shared_cap
 from splat_recon.views.identity import check_same_views, views_identity
 from splat_recon.views.mixture import ViewMixture
+from splat_recon.views.on_device import ImagesOnDevice
 from splat_recon.views.view_set import TrainingView, ViewSet
 from splat_render.cameras import Camera
 from splat_render.gaussians import Gaussians
 from splat_render.gsplat_backend import SharedGsplatRasterizer
 from splat_render.output import RenderOutput, RenderStats, SharedRenderOutput
 from splat_render.rasterizer import RenderConfig, make_rasterizer
+from splat_render.upload import uploaded
 
 logger = logging.getLogger(__name__)
 
 EXTENT_MARGIN = 1.1
 """The extent used for rates and thresholds is the cameras' one times this (gsplat)."""
-
-GENERATORS = ("init", "views", "density", "background")
-"""One generator per purpose, so that drawing more for one leaves the others alone."""
-
-DROPOUT_SEED = 1 << 48
-"""What is added to the seed for the generator of dropout, far from the others'."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,9 +105,7 @@ class SplatTrainer:
         self.step = 0
         self.history: list[StepRecord] = []
         self.views = views
-        self._generators = _seeded_generators(config.seed)
-        for name in ("density", "dropout"):
-            self._generators[name].manual_seed(self._generators[name].initial_seed() + (world.rank << 40))
+        self._generators = seeded_generators(config.seed, device=device, rank=world.rank)
         self._extent = scene_extent(scene)
         check_device(config, device)
         check_world(config, world, image_sizes(views))
@@ -123,8 +118,10 @@ class SplatTrainer:
             sparse_grad=config.sparse_grad,
         )
         self._rasterize_alone = make_rasterizer(device, self._render_config)
+        # Steps look at depths only where those are taught.
+        step_config = replace(self._render_config, depth=config.depth is not None)
         shared = world.size > 1
-        self._rasterize = SharedGsplatRasterizer(self._render_config) if shared else self._rasterize_alone
+        self._rasterize = SharedGsplatRasterizer(step_config) if shared else make_rasterizer(device, step_config)
         if gaussians is None:
             gaussians = from_points(scene.points, self._extent, config, self._generators["init"])
         if len(gaussians) == 0:
@@ -142,7 +139,8 @@ class SplatTrainer:
             shared_cap(config.strategy, world), extent=self._extent, generator=self._generators["density"]
         )
         self._background = torch.tensor(config.background, dtype=torch.float32, device=device)
-        self._loss_sum, self._num_summed = 0.0, 0
+        self._images = ImagesOnDevice(device)
+        self._losses = LossRecord(device, world)
 
     @property
     def views(self) -> ViewSet | ViewMixture:
@@ -177,11 +175,13 @@ class SplatTrainer:
         """Train until `step` steps are done in all; does nothing where they are.
 
         Raises:
-            DivergedError: The loss is not finite; nothing was changed by that step.
+            DivergedError: The loss is not finite; nothing was changed by that step. On CUDA that shows at the next line
+                of the history, or before this returns; the steps in between changed nothing either.
         """
         with one_torch_thread() if self.device == "cpu" else nullcontext():
             while self.step < step:
                 self._train_step()
+        self._losses.look(self.step)
 
     def render(self, camera: Camera) -> RenderOutput:
         """This process's Gaussians over the configured background, without gradients, at the current SH degree."""
@@ -208,20 +208,25 @@ class SplatTrainer:
     def _train_step(self) -> None:
         self._optimizer.zero_grad()
         self._parts.begin(self.step)
-        value, stats = 0.0, []
+        self._losses.begin()
+        stats: list[RenderStats] = []
         for index in range(self.config.batch_size):
             loss, render_stats = self._view_loss(with_regularization=index == 0)
-            value += self.world.total(float(loss.detach()))
-            self._check_finite(value)
+            self._losses.add(loss, self.step)
             loss.backward()
             stats.extend(render_stats)
-        if self.world.total(not self._optimizer.has_finite_gradients()):
-            self._check_finite(math.nan)
+        self._losses.check_gradients(self._optimizer, self.step)
+        stopped = self._optimizer.stopped = self._losses.stopped
         self._optimizer.step(self.step, self._visible(stats))
-        self._parts.step(self.step)
+        self._parts.step(self.step, stopped)
+        if self.step % self.config.strategy.refine_every == 0:
+            self._losses.look(self.step)
         self._density.after_step(self._optimizer, stats, self.step)
         self.step += 1
-        self._log(value)
+        self._losses.end()
+        if self.step % self.config.log_every == 0:
+            mean = self._losses.mean(self.step)
+            self.history.append(StepRecord(step=self.step, loss=mean, num_gaussians=len(self._optimizer.gaussians)))
 
     def _view_loss(self, *, with_regularization: bool) -> tuple[Float[Tensor, ""], Sequence[RenderStats]]:
         """A photo's share of the step's loss, whose mean over the photos of all processes is minimized."""
@@ -246,10 +251,10 @@ class SplatTrainer:
 
     def _loss(self, output: RenderOutput, view: TrainingView, camera: Camera) -> Float[Tensor, ""]:
         parts = self._parts
-        pixel_weight = None if view.pixel_weight is None else view.pixel_weight.to(self.device)
+        pixel_weight = self._images.pixel_weight(view)
         loss = view.weight * photometric(
             parts.applied(output.rgb, view.name),
-            view.rgb_on(self.device),
+            self._images.rgb(view),
             ssim_weight=self.config.ssim_weight,
             pixel_weight=pixel_weight,
         )
@@ -259,13 +264,6 @@ class SplatTrainer:
             loss = loss + view.weight * parts.depth.loss(output, camera, view.name, pixel_weight)
         return loss
 
-    def _check_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"the loss or its gradient became {loss} at step {self.step}; the Gaussians of the step before are "
-                "unharmed: resume from the last checkpoint with lower learning rates"
-            )
-
     def _visible(self, stats: Sequence[RenderStats]) -> Bool[Tensor, " n"] | None:
         if not (self.config.visible_adam or self.config.sparse_grad):
             return None
@@ -274,15 +272,7 @@ class SplatTrainer:
     def _step_background(self) -> Float[Tensor, " c=3"]:
         if not self.config.random_background:
             return self._background
-        return torch.rand(3, generator=self._generators["background"]).to(self.device)
-
-    def _log(self, loss: float) -> None:
-        self._loss_sum += loss
-        self._num_summed += 1
-        if self.step % self.config.log_every == 0:
-            mean = self._loss_sum / self._num_summed
-            self.history.append(StepRecord(step=self.step, loss=mean, num_gaussians=len(self._optimizer.gaussians)))
-            self._loss_sum, self._num_summed = 0.0, 0
+        return uploaded(torch.rand(3, generator=self._generators["background"]), self.device)
 
     def save(self, folder: Path) -> None:
         """Write everything that continuing needs, as one folder (see `checkpoint`); the first process writes for all.
@@ -291,6 +281,7 @@ class SplatTrainer:
             InputError: The folder cannot be written.
             DivergedError: The Gaussians are no longer finite numbers; nothing was written.
         """
+        self._losses.look(self.step)
         if self.world.total(not self._optimizer.has_finite_parameters()):
             raise DivergedError(
                 f"the Gaussians are no longer finite numbers at step {self.step}: "
@@ -309,8 +300,7 @@ class SplatTrainer:
             "config": self.config.to_dict(),
             "views": self._views.state_dict(),
             "identity": views_identity(self._views),
-            "loss_sum": self._loss_sum,
-            "num_summed": self._num_summed,
+            **self._losses.state(),
             "history": [record.to_dict() for record in self.history],
             "scene": _scene_facts(self.scene),
         }
@@ -358,9 +348,9 @@ class SplatTrainer:
             {name: tensor.to(device) for name, tensor in _with_prefix(tensors, "density.").items()}
         )
         for name, generator_state in _with_prefix(tensors, "generator.").items():
-            trainer._generators[name].set_state(generator_state)
+            load_generator(trainer._generators[name], generator_state)
         trainer.step = state["step"]
-        trainer._loss_sum, trainer._num_summed = state["loss_sum"], state["num_summed"]
+        trainer._losses.load_state(state, trainer.step)
         trainer.history = [StepRecord(**record) for record in state["history"]]
         return trainer
 
@@ -372,13 +362,6 @@ def scene_extent(scene: Scene) -> float:
         p_world = torch.from_numpy(scene.points.p_world)
         extent = float((p_world - p_world.median(dim=0).values).norm(dim=-1).median())
     return EXTENT_MARGIN * extent if extent > 0 else 1.0
-
-
-def _seeded_generators(seed: int) -> dict[str, torch.Generator]:
-    # Distinct seeds per purpose; the multiplier keeps neighboring seeds of different runs apart.
-    seeds = {name: seed * len(GENERATORS) + index for index, name in enumerate(GENERATORS)}
-    seeds["dropout"] = seed + DROPOUT_SEED
-    return {name: torch.Generator().manual_seed(value) for name, value in seeds.items()}
 
 
 def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

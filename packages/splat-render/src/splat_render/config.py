@@ -27,6 +27,9 @@ class RenderConfig:
     """Let gsplat keep visible Gaussians only between its kernels: slower and smaller. CUDA only."""
     sparse_grad: bool = False
     """Let gsplat give sparse gradients of centers, rotations and scales; needs `packed`. CUDA only."""
+    depth: bool = True
+    """Whether depths are wanted. Without them, gsplat renders three channels in place of four and
+    `RenderOutput.depth` is zero everywhere; the CPU rasterizer finds them in any case."""
     num_threads: int = 0
     """Threads of the CPU rasterizer; 0 takes every core this process may use. Results do not depend on it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from splat_render.errors import InputError
 from splat_render.gaussians import Gaussians
 from splat_render.output import RenderBatch, RenderOutput, RenderStats, SharedRenderOutput
 from splat_render.rasterizer import DEFAULT_CONFIG, RenderConfig, check_request
+from splat_render.upload import uploaded
 
 _ADVICE = (
     "gsplat compiles its CUDA code when it is first used, which needs a C++ compiler and a CUDA compiler that fits "
@@ -156,17 +158,16 @@ def _rendered(
     """The only call of gsplat's rasterizer for images that are kept, with what it returns beside them."""
     from gsplat import rasterization
 
-    device = gaussians.device
-    viewmats = np.stack([camera.T_cam_world for camera in cameras])
-    Ks = np.stack([camera.K for camera in cameras])
+    placed = [_placed(camera, gaussians.device) for camera in cameras]
+    viewmats, Ks = (torch.stack(matrices) for matrices in zip(*placed, strict=True))
     colors, alpha, meta = rasterization(
         means=gaussians.means,
         quats=gaussians.quats_wxyz,
         scales=gaussians.scales,
         opacities=gaussians.opacities,
         colors=torch.cat([gaussians.sh0, gaussians.sh_rest], dim=1),
-        viewmats=torch.as_tensor(viewmats, dtype=torch.float32, device=device),  # gsplat: world to camera.
-        Ks=torch.as_tensor(Ks, dtype=torch.float32, device=device),
+        viewmats=viewmats,  # gsplat: world to camera.
+        Ks=Ks,
         width=cameras[0].width,
         height=cameras[0].height,
         near_plane=config.near,
@@ -174,17 +175,32 @@ def _rendered(
         eps2d=config.eps2d,
         sh_degree=sh_degree,
         rasterize_mode="antialiased" if config.antialiased else "classic",
-        render_mode="RGB+ED",
+        render_mode="RGB+ED" if config.depth else "RGB",
         packed=config.packed,
         sparse_grad=config.sparse_grad,
         absgrad=config.absgrad,
         **more,
     )
-    rgb, depth = colors[..., :3], colors[..., 3:]
+    rgb = colors[..., :3]
+    depth = colors[..., 3:] if config.depth else alpha.new_zeros(()).expand_as(alpha)
     if background is not None:
         # gsplat would also lay a background under the depth; its releases disagree on how many channels it takes.
         rgb = rgb + (1 - alpha) * background.to(rgb)
     return RenderBatch(rgb=rgb, alpha=alpha, depth=depth), meta
+
+
+_PLACED: WeakKeyDictionary[Camera, dict[torch.device, tuple[Tensor, Tensor]]] = WeakKeyDictionary()
+"""Matrices of cameras by device, for as long as the cameras live: those of photos are rendered again and again."""
+
+
+def _placed(camera: Camera, device: torch.device) -> tuple[Float[Tensor, "4 4"], Float[Tensor, "3 3"]]:
+    """World to camera, and intrinsics, on a device."""
+    known = _PLACED.setdefault(camera, {})
+    if device not in known:
+        matrices = np.concatenate([camera.T_cam_world, camera.K], axis=None)
+        flat = uploaded(matrices, device, torch.float32)
+        known[device] = (flat[:16].view(4, 4), flat[16:].view(3, 3))
+    return known[device]
 
 
 def _watched(means2d: Tensor, gaussian_ids: Int64[Tensor, " m"] | None, num: int) -> Float[Tensor, "n 2"]:

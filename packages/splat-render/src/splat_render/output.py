@@ -13,9 +13,9 @@ class RenderStats:
     """What densification needs to know about one render."""
 
     means2d: Float[Tensor, "n 2"]
-    """Projected centers in pixels, (0, 0) the top-left corner; 0 for culled Gaussians. After `backward()` its `.grad`
-    holds the loss's gradient in 1/pixels. It is there to be read: a loss put on `means2d` itself does not reach
-    the Gaussians."""
+    """Projected centers in pixels, (0, 0) the top-left corner; those of culled Gaussians mean nothing. After
+    `backward()` its `.grad` holds the loss's gradient in 1/pixels. It is there to be read: a loss put on `means2d`
+    itself does not reach the Gaussians."""
     radii_px: Float[Tensor, " n"]
     """Half the larger side of the box that bounds the Gaussian in the image, whole pixels; 0 = culled."""
     width: int
@@ -46,7 +46,8 @@ class RenderOutput:
     alpha: Float[Tensor, "h w 1"]
     """Accumulated opacity in [0, 1]."""
     depth: Float[Tensor, "h w 1"]
-    """Expected z-depth in scene units, sum(w z) / sum(w); 0 where alpha is 0."""
+    """Expected z-depth in scene units, sum(w z) / sum(w); 0 where alpha is 0, and everywhere without
+    `RenderConfig.depth`."""
     stats: RenderStats
     """Per-Gaussian by-products."""
 

@@ -50,19 +50,20 @@ def psnr_gain(
     """By how many dB each whole image comes closer to its photo, as far as coarse images show.
 
     Args:
-        network: Initialized at the identity.
+        network: Initialized at the identity; anywhere.
         pairs: Held out.
         text_embedding: Embedding of the prompt.
         references: What the network is shown.
         batch_size: How many at a time.
     """
     used = pairs.reference.roll(len(pairs) // 2, dims=0) if references == "wrong" else pairs.reference
-    errors = []
+    errors, device = [], next(network.parameters()).device
+    text_embedding = text_embedding.to(device)
     for start in range(0, len(pairs), batch_size):
         part = slice(start, start + batch_size)
         views = [pairs.rendered[part]] if references == "none" else [pairs.rendered[part], used[part]]
-        fixed = predict(network, torch.stack(views, dim=1), text_embedding=text_embedding).clamp(0, 1)
-        errors.append((fixed - pairs.photo[part, RGB]).square().mean(dim=(1, 2, 3)))
+        fixed = predict(network, torch.stack(views, dim=1).to(device), text_embedding=text_embedding).clamp(0, 1)
+        errors.append((fixed.to(pairs.photo.device) - pairs.photo[part, RGB]).square().mean(dim=(1, 2, 3)))
     before = (pairs.rendered - pairs.photo)[:, RGB].square().mean(dim=(1, 2, 3))
     irreducible = pairs.irreducible_mse + TINY
     return -10 * torch.log10((torch.cat(errors) + irreducible) / (before + irreducible))
@@ -77,7 +78,7 @@ def mean_gains(
     """Mean gains in dB with the right, a wrong and no reference, and the fraction of images that come out worse.
 
     Args:
-        network: Initialized at the identity; on the CPU.
+        network: Initialized at the identity; anywhere.
         text_embedding: Embedding of the prompt.
         generated: Held-out pairs of generated scenes.
         captured: The same of captured scenes; may be empty.

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from difix_model.images import colors, resized
+from difix_model.images import colors, on_device, resized
 
 DEFAULT_CACHE_BYTES = 256 * 2**20
 """Room for latents: about 1700 references of 1024x576 in float32 with the released architecture."""
@@ -31,6 +31,7 @@ class ReferenceImage:
         self.pixels = pixels
         self.height = height
         self.width = width
+        self._resized: Tensor | None = None
 
     @cached_property
     def digest(self) -> bytes:
@@ -40,15 +41,15 @@ class ReferenceImage:
         content.update(self.pixels.contiguous().view(torch.uint8).cpu().numpy().data)
         return content.digest()
 
-    def region(self, rows: slice, columns: slice) -> Float[Tensor, "h2 w2 c=3"]:
-        """Return a part of the resized reference as RGB in [0, 1]."""
+    def region(self, rows: slice, columns: slice, device: torch.device | None = None) -> Float[Tensor, "h2 w2 c=3"]:
+        """Return a part of the resized reference as RGB in [0, 1], on a device; None leaves it where it is."""
+        place = self.pixels.device if device is None else device
         if self.pixels.shape[:2] == (self.height, self.width):
-            return colors(self.pixels[rows, columns])
+            return colors(on_device(self.pixels[rows, columns], place))
+        if self._resized is None or self._resized.device != place:
+            # Bytes travel faster than floats, and a GPU resizes faster.
+            self._resized = resized(colors(on_device(self.pixels, place))[None], self.height, self.width)[0]
         return self._resized[rows, columns]
-
-    @cached_property
-    def _resized(self) -> Float[Tensor, "h2 w2 c=3"]:
-        return resized(colors(self.pixels)[None], self.height, self.width)[0]
 
 
 class ReferenceCache:

@@ -235,14 +235,17 @@ class NetworkRunner:
                 else:
                     latents[key] = kept
             wanted.append(keys)
-        waiting = list(missing.items())
+        waiting, device = list(missing.items()), self._place[0]
         for start in range(0, len(waiting), load.batch):
             some = waiting[start : start + load.batch]
-            x = torch.cat([self._network_input(own.region(piece.rows, piece.columns)) for _, (own, piece) in some])
+            x = torch.cat(
+                [self._network_input(own.region(piece.rows, piece.columns, device)) for _, (own, piece) in some]
+            )
             for (key, _), z in zip(
                 some, self._encode_latents(x.contiguous(memory_format=self._memory_format)), strict=True
             ):
-                latents[key] = z
+                # With CUDA graphs the next run of the encoder overwrites what this one gave.
+                latents[key] = z.clone()
                 self.cache.put(key, z)
         return torch.stack([torch.stack([latents[key] for key in keys]) for keys in wanted])
 

@@ -24,7 +24,8 @@ def open_fixer(config: FixerConfig, *, device: str) -> ViewFixer:
 
     Args:
         config: Which weights, and how; precision, gate and batch size default as everywhere (`FixerConfig`).
-        device: Where the network runs; with `config.offload` it waits on the CPU while nothing is fixed.
+        device: Where the network runs: auto (CUDA where torch finds it), or a device's name; with `config.offload` it
+            waits on the CPU while nothing is fixed.
 
     Raises:
         InputError: The weights cannot be found, read or used this way.
@@ -34,7 +35,10 @@ def open_fixer(config: FixerConfig, *, device: str) -> ViewFixer:
     import torch
 
     from difix3d.fixers.difix import DifixFixer, OffloadedFixer
+    from difix_model.device import chosen_device
 
+    if device == "auto":
+        device = "cuda" if chosen_device() == "cuda" else "cpu"
     offload = config.offload and torch.device(device).type != "cpu"
     fixer = DifixFixer(open_pipeline(replace(config, offload=offload), device=device))
     return OffloadedFixer(fixer, device) if offload else fixer

@@ -75,7 +75,8 @@ class RunInputs:
             InputError: Something of it is not usable.
         """
         yield Progress(phase=PHASE, done=1, total=3, note="fixer")
-        opened = self._given_fixer or open_fixer(self.settings.fixer_config, device=self.device)
+        # A GPU that gsplat has no compiler for still runs the network: its device is chosen by itself.
+        opened = self._given_fixer or open_fixer(self.settings.fixer_config, device=self.asked.device)
         self.has_fixer = not isinstance(opened, IdentityFixer)
         self.fixer = TimedFixer(opened, self._time)
         self.T_world_target = target_poses(

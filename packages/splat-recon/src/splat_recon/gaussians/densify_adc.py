@@ -13,6 +13,7 @@ from splat_recon.gaussians.densify import MIN_GAUSSIANS, randn, rotated_by_quats
 from splat_recon.optim import NEW, GaussianOptimizer
 from splat_render.gaussians import Gaussians
 from splat_render.output import RenderStats
+from splat_render.upload import constant
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class AdaptiveDensityControl:
     Args:
         config: Thresholds and schedule.
         extent: Size of the scene in scene units.
-        generator: On the CPU.
+        generator: On the device of the Gaussians.
     """
 
     def __init__(self, config: AdcConfig, *, extent: float, generator: torch.Generator) -> None:
@@ -61,7 +62,7 @@ class AdaptiveDensityControl:
             self._grad2d_sum = grad.new_zeros(len(grad))
             self._num_seen = grad.new_zeros(len(grad))
         # The loss is a mean over the renders; the thresholds are for the gradient of one.
-        half_image = grad.new_tensor([stats.width / 2, stats.height / 2]) * num_renders
+        half_image = constant((stats.width / 2, stats.height / 2), grad.device) * num_renders
         visible = stats.radii_px > 0
         self._grad2d_sum += torch.where(visible, (grad * half_image).norm(dim=-1), 0.0)
         self._num_seen += visible

@@ -13,6 +13,7 @@ from splat_recon.gaussians.densify import randn, rotated_by_quats
 from splat_recon.optim import NEW, GaussianOptimizer
 from splat_render.gaussians import Gaussians
 from splat_render.output import RenderStats
+from splat_render.upload import constant
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Mcmc:
 
     Args:
         config: Cap, noise and schedule.
-        generator: On the CPU.
+        generator: On the device of the Gaussians.
     """
 
     def __init__(self, config: McmcConfig, *, generator: torch.Generator) -> None:
@@ -48,7 +49,10 @@ class Mcmc:
             if num_added:
                 add(optimizer, num_added, config.min_opacity, self._generator)
             logger.debug("step %d: %d moved, %d added, %d Gaussians now", step, num_moved, num_added, num + num_added)
-        inject_noise(optimizer.gaussians, optimizer.means_rate(step) * config.noise_lr, self._generator)
+        size: float | Tensor = optimizer.means_rate(step) * config.noise_lr
+        if optimizer.stopped is not None:
+            size = torch.where(optimizer.stopped, 0.0, size)
+        inject_noise(optimizer.gaussians, size, self._generator)
 
     def tensors(self) -> dict[str, Tensor]:
         """Nothing: the chain has no memory besides the Gaussians and the generator."""
@@ -117,20 +121,20 @@ def add(optimizer: GaussianOptimizer, num: int, min_opacity: float, generator: t
 
 
 @torch.no_grad()
-def inject_noise(gaussians: Gaussians, size: float, generator: torch.Generator) -> None:
+def inject_noise(gaussians: Gaussians, size: float | Float[Tensor, ""], generator: torch.Generator) -> None:
     """Move the centers by noise of each Gaussian's own shape, times `size`; opaque ones stay where they are."""
     gate = torch.sigmoid(-NOISE_STEEPNESS * (gaussians.opacities - NOISE_OPACITY))
     noise = randn((len(gaussians), 3), generator, gaussians.means) * gate[:, None] * size
-    conjugates = gaussians.quats_wxyz * gaussians.quats_wxyz.new_tensor([1.0, -1.0, -1.0, -1.0])
+    conjugates = gaussians.quats_wxyz * constant((1.0, -1.0, -1.0, -1.0), gaussians.device)
     own_axes = rotated_by_quats(conjugates, noise) * gaussians.scales**2
     gaussians.means.add_(rotated_by_quats(gaussians.quats_wxyz, own_axes))
 
 
 def _drawn(opacities: Float[Tensor, " n"], num: int, generator: torch.Generator) -> Int64[Tensor, " m"]:
     """`num` indices drawn with replacement in proportion to opacity; the cumulative sum has no limit of 2^24."""
-    cumulative = torch.cumsum(opacities.detach().cpu().double(), dim=0)
-    draws = torch.rand(num, generator=generator, dtype=torch.float64) * cumulative[-1]
-    return torch.searchsorted(cumulative, draws, right=True).clamp_max(len(cumulative) - 1).to(opacities.device)
+    cumulative = torch.cumsum(opacities.detach().double(), dim=0)
+    draws = torch.rand(num, generator=generator, dtype=torch.float64, device=opacities.device) * cumulative[-1]
+    return torch.searchsorted(cumulative, draws, right=True).clamp_max(len(cumulative) - 1)
 
 
 def _with_shares(gaussians: Gaussians, drawn_idx: Int64[Tensor, " m"], min_opacity: float) -> Gaussians:

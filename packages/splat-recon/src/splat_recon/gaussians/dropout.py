@@ -19,11 +19,11 @@ def dropped(gaussians: Gaussians, share: float, generator: torch.Generator) -> G
     Args:
         gaussians: What is to be rendered; gradients flow to those that stay.
         share: Probability with which each is left out, in [0, 1).
-        generator: On the CPU; draws one number per Gaussian.
+        generator: On the device of the Gaussians; draws one number for each.
     """
     if share == 0:
         return gaussians
-    stays = torch.rand(len(gaussians), generator=generator) >= share
-    factors = (stays.float() / (1 - share)).to(gaussians.logit_opacities.device)
+    stays = torch.rand(len(gaussians), generator=generator, device=gaussians.device) >= share
+    factors = stays.float() / (1 - share)
     opacities = (gaussians.opacities * factors).clamp(MIN_OPACITY, MAX_OPACITY)
     return dataclasses.replace(gaussians, logit_opacities=torch.logit(opacities))

@@ -13,6 +13,7 @@ from torch.nn.functional import grid_sample
 
 from splat_recon.per_photo.configs import BilateralGridConfig
 from splat_recon.per_photo.table import ViewTable
+from splat_render.upload import constant
 
 LUMINANCE = (0.299, 0.587, 0.114)
 """Brightness of RGB (ITU-R BT.601)."""
@@ -61,7 +62,7 @@ def sliced(grid: Float[Tensor, "12 levels rows columns"], rgb: Float[Tensor, "h 
     height, width = rgb.shape[:2]
     x = (torch.arange(width, device=rgb.device) + 0.5) * (2 / width) - 1
     y = (torch.arange(height, device=rgb.device) + 0.5) * (2 / height) - 1
-    brightness = rgb @ rgb.new_tensor(LUMINANCE) * 2 - 1
+    brightness = rgb @ constant(LUMINANCE, rgb.device) * 2 - 1
     where = torch.stack([x.expand(height, width), y[:, None].expand(height, width), brightness], dim=-1)
     maps = grid_sample(grid[None], where[None, None], mode="bilinear", padding_mode="border", align_corners=True)
     return maps[0, :, 0].unflatten(0, (3, 4))

@@ -14,6 +14,7 @@ from splat_recon.per_photo.configs import DepthConfig
 from splat_recon.scene.scene import Points
 from splat_render.cameras import Camera
 from splat_render.output import RenderOutput
+from splat_render.upload import constant, uploaded
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class DepthSupervision:
         self._points = points
         self._names = frozenset(names)
         self._near, self._extent, self._device = near, extent, device
+        self._known: dict[str, tuple[Camera, PointDepths]] = {}
         unknown = sorted(self._names - points.seen_in.keys())
         if unknown:
             logger.warning(
@@ -88,10 +90,10 @@ class DepthSupervision:
         """
         if name not in self._names:
             return 0.0
-        seen = self.visible(camera, name)
+        seen = self._seen(camera, name)
         if len(seen.depths) == 0:
             return 0.0
-        size = seen.xy_px.new_tensor([camera.width, camera.height])
+        size = constant((camera.width, camera.height), seen.xy_px.device)
         where = (2 * seen.xy_px / size - 1)[None, None]
         alpha = output.alpha.detach()[..., 0]
         usable = (alpha >= MIN_ALPHA) if pixel_weight is None else (alpha >= MIN_ALPHA) & (pixel_weight > 0)
@@ -101,6 +103,13 @@ class DepthSupervision:
         error = torch.where(counts, (disparity - 1 / seen.depths).abs(), 0.0)
         return self.config.weight * self._extent * error.sum() / counts.sum().clamp_min(1)
 
+    def _seen(self, camera: Camera, name: str) -> PointDepths:
+        """What `visible` finds, kept for as long as the camera of a photo is the same."""
+        known = self._known.get(name)
+        if known is None or known[0] is not camera:
+            known = self._known[name] = (camera, self.visible(camera, name))
+        return known[1]
+
     def visible(self, camera: Camera, name: str) -> PointDepths:
         """The points that a photo shows, seen through a camera."""
         idx = self._points.seen_in.get(name)
@@ -109,10 +118,7 @@ class DepthSupervision:
         inside = (depths > self._near) & (xy_px > 0).all(axis=1) & (xy_px < (camera.width, camera.height)).all(axis=1)
         if idx is None:
             inside[inside] = nearest_in_cells(xy_px[inside], depths[inside], max(camera.width, camera.height))
-        return PointDepths(
-            xy_px=torch.from_numpy(xy_px[inside]).to(self._device),
-            depths=torch.from_numpy(depths[inside]).to(self._device),
-        )
+        return PointDepths(xy_px=uploaded(xy_px[inside], self._device), depths=uploaded(depths[inside], self._device))
 
 
 def projected(

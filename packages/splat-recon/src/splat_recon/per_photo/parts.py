@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from splat_recon.config import TrainConfig
@@ -46,9 +46,7 @@ class ViewParts:
         self._moves_poses = False
         factor, max_steps = config.batch_size**0.5, config.max_steps
         if config.pose is not None:
-            self.pose = PoseRefinement(
-                config.pose, poses, extent=extent, max_steps=max_steps, rate_factor=factor, device=device
-            )
+            self.pose = PoseRefinement(config.pose, poses, extent=extent, max_steps=max_steps, rate_factor=factor)
         if config.appearance is not None:
             self.appearance = make_appearance(
                 config.appearance, names, max_steps=max_steps, rate_factor=factor, device=device
@@ -74,12 +72,12 @@ class ViewParts:
         """A render as the photo would show it; see `Appearance.applied`."""
         return rgb if self.appearance is None else self.appearance.applied(rgb, name)
 
-    def step(self, step: int) -> None:
-        """Learn from the gradients of a step, counted from 0."""
+    def step(self, step: int, stopped: Bool[Tensor, ""] | None = None) -> None:
+        """Learn from the gradients of a step, counted from 0; nothing where `stopped` is true on the device."""
         if self.pose is not None and self._moves_poses:
             self.pose.step(step)
         if self.appearance is not None:
-            self.appearance.table.step(step)
+            self.appearance.table.step(step, stopped)
 
     def tensors(self) -> dict[str, Tensor]:
         """What was learned, for a checkpoint."""

@@ -6,6 +6,7 @@ know: a picture does not change when camera and splat move together, so the grad
 with respect to a motion of the splat, reversed, and the latter is a sum over the Gaussians' own gradients.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from splat_render.cameras import Camera
 from splat_render.gaussians import Gaussians
 from splat_render.poses import rigid, rotation_angle
 from splat_render.transform import harmonic_rotation
+from splat_render.upload import uploaded
 
 GENERATOR_ANGLE_RAD = 1e-4
 """Half the angle over which rotations of spherical harmonics are differentiated."""
@@ -50,7 +52,8 @@ class PoseRefinement:
         extent: Size of the scene in scene units.
         max_steps: Length of the training.
         rate_factor: What the learning rates are multiplied by.
-        device: Where the training runs.
+
+    The corrections live on the CPU, where cameras are: a step on CUDA brings six numbers back, and none over.
     """
 
     def __init__(
@@ -61,21 +64,20 @@ class PoseRefinement:
         extent: float,
         max_steps: int,
         rate_factor: float,
-        device: str,
     ) -> None:
         self.config = config
         self._extent = extent
-        given = torch.from_numpy(np.stack(list(poses.values()))).float().to(device) if poses else torch.zeros(0, 4, 4)
+        given = torch.from_numpy(np.stack(list(poses.values()))).float() if poses else torch.zeros(0, 4, 4)
         self._R_world_cam = given[:, :3, :3].contiguous()
         self._offsets = given[:, :3, 3] - given[:, :3, 3].mean(dim=0)
         rates = 3 * [config.rotation_rate] + 3 * [config.translation_rate]
         self.table = ViewTable(
             tuple(poses),
             (6,),
-            rate=rate_factor * torch.tensor(rates, device=device),
+            rate=rate_factor * torch.tensor(rates),
             final_ratio=config.rate_final_ratio,
             max_steps=max_steps,
-            device=device,
+            device="cpu",
         )
 
     def step(self, step: int) -> None:
@@ -116,13 +118,13 @@ class PoseRefinement:
             row = self.table.row(name)
         if row is None:
             return camera
-        values = row.detach().cpu().double().numpy()
+        values = row.detach().double().numpy()
         motion = rigid(rotation_from_vector(values[:3]), self._extent * values[3:])
         return camera.with_pose(camera.T_world_cam @ motion)
 
     def changes(self) -> dict[str, PoseChange]:
         """How far each camera was moved, by the photo's name."""
-        values = self.table.values.cpu().double().numpy()
+        values = self.table.values.double().numpy()
         return {
             name: PoseChange(
                 rotation_deg=math.degrees(float(rotation_angle(np.eye(3), rotation_from_vector(row[:3])))),
@@ -192,14 +194,14 @@ class _TiedToCamera(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         row, means, quats, sh_rest = ctx.saved_tensors
         v_means, v_quats, v_sh_rest = gradients
-        v_shift_world = -v_means.double().sum(dim=0).cpu().numpy()
         center = ctx.tie.corrected[:3, 3]
-        offsets = means - torch.from_numpy(center).to(means)
+        offsets = means - uploaded(center, means.device, means.dtype)
         v_turn = torch.linalg.cross(offsets, v_means).double().sum(dim=0)
         v_turn = v_turn + _quats_turned(quats, v_quats) + _harmonics_turned(sh_rest, v_sh_rest)
-        v_turn_world = -v_turn.cpu().numpy()
+        # One transfer for both.
+        v_shift_world, v_turn_world = -torch.stack([v_means.double().sum(dim=0), v_turn]).cpu().numpy()
         R_given, R_corrected = ctx.tie.T_world_cam[:3, :3], ctx.tie.corrected[:3, :3]
-        vector = row[:3].detach().cpu().double().numpy()
+        vector = row[:3].detach().double().numpy()
         v_rotation = right_jacobian(vector).T @ R_corrected.T @ v_turn_world
         v_translation = ctx.tie.extent * R_given.T @ v_shift_world
         v_row = torch.from_numpy(np.concatenate([v_rotation, v_translation])).to(row)
@@ -217,9 +219,13 @@ def _quats_turned(quats: Float[Tensor, "n 4"], gradient: Float[Tensor, "n 4"]) -
 def _harmonics_turned(sh_rest: Float[Tensor, "n k 3"], gradient: Float[Tensor, "n k 3"]) -> Float64[Tensor, " 3"]:
     """Gradient with respect to a small rotation of the view-dependent colors."""
     num = sh_rest.shape[1]
-    generators = _GENERATORS[math.isqrt(num + 1) - 1]
     if num == 0:
         return sh_rest.new_zeros(3, dtype=torch.float64)
     flat, v_flat = (tensor.transpose(0, 1).reshape(num, -1) for tensor in (sh_rest, gradient))
     products = (v_flat @ flat.T).double()
-    return torch.einsum("aij,ij->a", torch.from_numpy(generators).to(products), products)
+    return torch.einsum("aij,ij->a", _generators_on(num, sh_rest.device), products)
+
+
+@functools.cache
+def _generators_on(num: int, device: torch.device) -> Float64[Tensor, "3 k k"]:
+    return torch.from_numpy(_GENERATORS[math.isqrt(num + 1) - 1]).to(device)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 BETAS = (0.9, 0.999)
@@ -66,17 +67,28 @@ class ViewTable:
         self._in_use.clear()
 
     @torch.no_grad()
-    def step(self, step: int) -> None:
-        """One step of Adam for each row in use; `step` counts from 0 and sets the rate."""
+    def step(self, step: int, stopped: Bool[Tensor, ""] | None = None) -> None:
+        """One step of Adam for each row in use; `step` counts from 0 and sets the rate.
+
+        Args:
+            step: How many were done before.
+            stopped: Where this is true, nothing changes; on the table's device.
+        """
         for index, leaf in self._in_use.items():
             if leaf.grad is None:
                 continue
             self._num_updates[index] += 1
             count = int(self._num_updates[index])
-            mean = self._mean_grad[index].mul_(BETAS[0]).add_(leaf.grad, alpha=1 - BETAS[0])
-            square = self._mean_square[index].mul_(BETAS[1]).addcmul_(leaf.grad, leaf.grad, value=1 - BETAS[1])
+            rows = [self.values[index], self._mean_grad[index], self._mean_square[index]]
+            before = None if stopped is None else [row.clone() for row in rows]
+            values, mean, square = rows
+            mean.mul_(BETAS[0]).add_(leaf.grad, alpha=1 - BETAS[0])
+            square.mul_(BETAS[1]).addcmul_(leaf.grad, leaf.grad, value=1 - BETAS[1])
             unbiased = square.sqrt() / math.sqrt(1 - BETAS[1] ** count) + EPS
-            self.values[index] -= self._rate * (self._decay**step / (1 - BETAS[0] ** count)) * mean / unbiased
+            values -= self._rate * (self._decay**step / (1 - BETAS[0] ** count)) * mean / unbiased
+            if before is not None and stopped is not None:
+                for row, old in zip(rows, before, strict=True):
+                    row.copy_(torch.where(stopped, old, row))
         self.forget()
 
     def tensors(self) -> dict[str, Tensor]:

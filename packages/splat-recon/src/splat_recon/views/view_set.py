@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from splat_recon.scene.photo_store import StoredView
 from splat_recon.scene.scene import View
 from splat_render.cameras import Camera
 from splat_render.cpu.recycling import RECYCLER
+from splat_render.upload import constant
 
 if TYPE_CHECKING:
     from splat_recon.views.mixture import ViewMixture
@@ -92,6 +93,15 @@ def _rgb(view: View) -> Float[Tensor, "h w 3"]:
     return torch.tensor(view.rgb_u8, dtype=torch.float32) / 255.0
 
 
+def rgb_from_bytes(rgb_u8: UInt8[Tensor, "h w 3"]) -> Float[Tensor, "h w 3"]:
+    """Bytes as floats in [0, 1], the same ones on every device.
+
+    CUDA divides by a Python number by multiplying with its reciprocal, which differs in the last bit for half of the
+    bytes; it divides by a tensor.
+    """
+    return rgb_u8.to(torch.float32) / constant((255.0,), rgb_u8.device)
+
+
 def _pixel_weight(view: View) -> Float[Tensor, "h w"] | None:
     return None if view.mask is None else torch.tensor(view.mask, dtype=torch.float32)
 
@@ -115,7 +125,7 @@ class PhotoTrainingView(TrainingView):
 
     def __post_init__(self) -> None:
         """Checks what was given; a photo has its camera's size."""
-        if any(self.__dict__[name] is not None for name in ("rgb", "pixel_weight")):
+        if self.given:
             TrainingView.__post_init__(self)
         elif not 0 <= self.weight < float("inf"):
             raise ValueError(f"weight must be finite and at least 0, got {self.weight}")
@@ -127,7 +137,12 @@ class PhotoTrainingView(TrainingView):
         if torch.device(device).type == "cpu":
             rgb = RECYCLER.empty(self.view.rgb_u8.shape)
             return torch.from_numpy(np.divide(self.view.rgb_u8, np.float32(255), out=rgb, dtype=np.float32))
-        return torch.tensor(self.view.rgb_u8, device=device).to(torch.float32) / 255.0
+        return rgb_from_bytes(torch.tensor(self.view.rgb_u8, device=device))
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Which of `rgb` and `pixel_weight` were given in place of the photo's."""
+        return frozenset(name for name in ("rgb", "pixel_weight") if self.__dict__[name] is not None)
 
     def prefetch(self) -> None:
         """Start to decode the photo in the background, if it is not held."""
