@@ -171,8 +171,8 @@ def test_a_loss_that_is_not_finite_changes_nothing_from_its_step_on(options: dic
         TrainingView(camera=view.camera, rgb=torch.full((15, 18, 3), torch.nan), name=view.name) for view in scene.views
     ]
     with FakeCuda():
-        config = TrainConfig(**({"strategy": QUIET} | BASE | {"log_every": 50} | options))
-        trainer = SplatTrainer(scene, ViewSet.from_views(scene.views), config, device="cuda")
+        values: dict[str, Any] = {"strategy": QUIET, **BASE, "log_every": 50, **options}
+        trainer = SplatTrainer(scene, ViewSet.from_views(scene.views), TrainConfig(**values), device="cuda")
         trainer.train_until(3)
         before, learned = trainer.gaussians.clone(), {k: v.clone() for k, v in trainer._parts.tensors().items()}
         trainer.views = ViewSet(broken)
