@@ -109,6 +109,7 @@ def _launch_file(name: str, folder: Path, *, num_machines: int) -> dict:
     finally:
         for launcher in started:
             launcher.terminate()  # One that hangs; it ends its processes.
+            launcher.wait()
     assert [launcher.returncode for launcher in started] == [0] * num_machines, "\n".join(outputs)
     return json.loads((folder / "processes.json").read_text())
 
@@ -120,6 +121,7 @@ def one_step_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "1"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "num_machines"),
     [

@@ -17,7 +17,6 @@ from splat_recon.errors import InputError
 from splat_recon.io.colmap import read_scene
 from splat_recon.io.images import list_photos, read_photo
 from splat_recon.io.pycolmap_import import pycolmap
-from splat_recon.io.sfm import reconstruct as sfm
 from splat_recon.io.sfm.colmap_photos import photos_for_colmap
 from splat_recon.io.sfm.config import CAMERA_MODELS, SfmConfig
 from splat_recon.io.sfm.plan import PhotoFacts, counts_up, make_plan, photo_facts
@@ -323,11 +322,11 @@ def test_an_interrupted_run_goes_on_where_it_was(corner, tmp_path, monkeypatch):
         return extract(*args, **options)
 
     def interrupted(*args, **options):
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)  # As Ctrl-C, while COLMAP works in a thread of its own.
 
     config = SfmConfig(num_threads=1, camera_model="SIMPLE_PINHOLE", max_features=1000)
     monkeypatch.setattr(pycolmap, "extract_features", counting)
-    monkeypatch.setattr(sfm, "_match", interrupted)
+    monkeypatch.setattr(pycolmap, "match_exhaustive", interrupted)
     with pytest.raises(KeyboardInterrupt):
         reconstruct(photos, tmp_path / "scene", replace(config, max_features=900))
     assert len(extracted) == NUM_PHOTOS
