@@ -162,7 +162,9 @@ def test_downloads_are_named_before_they_are_fetched(capsys):
 
 
 def test_unknown_commands_are_refused(capsys):
-    assert run("paint") == 2
+    with pytest.raises(SystemExit) as stop:
+        run("paint")
+    assert stop.value.code == 2
     assert "paint" in capsys.readouterr().err
 
 
@@ -197,7 +199,7 @@ def test_the_other_commands_take_what_is_written(weights, tmp_path):
     out = tmp_path / "out"
     assert run("generate", "--prompt", "a chair", "--out", out, "--turntable", "none", *QUICK, *weights) == 0
     made = out / "0000-a-chair"
-    assert splat_recon(["export", "--splats", str(made / "splat.ply"), "--to", str(tmp_path / "chair.spz")]) == 0
+    assert splat_recon(["export", "--splat", str(made / "splat.ply"), "--to", str(tmp_path / "chair.spz")]) == 0
     same = len(splat_render.read_splats(made / "splat.ply").gaussians)
     assert len(splat_render.read_splats(tmp_path / "chair.spz").gaussians) == same
     fixed = tmp_path / "fixed.png"

@@ -85,7 +85,7 @@ def test_training_and_evaluation_write_a_picture_for_every_photo(world: Path):
     scene, out, scores = world / "scenes" / "garden", world / "run", world / "scores"
     done(splats, world, out, "train", "--scene", scene, "--out", out, "--split", "every:2", *QUICK)
     before = (out / "log.txt").read_text()
-    done(splats, world, out, "eval", "--run", out, "--split", "all", "--device", "cpu")
+    done(splats, world, out, "eval", "--splat", out, "--split", "all", "--device", "cpu")
     content = json.loads((out / "metrics_all.json").read_text())
     assert len(content["per_view"]) == len(HOSTILE) + 2
     assert set(content["pictures"]) == set(content["per_view"])
@@ -94,13 +94,13 @@ def test_training_and_evaluation_write_a_picture_for_every_photo(world: Path):
     assert pictures == set(content["pictures"].values())
     assert (out / "log.txt").read_text().startswith(before)
     splat = out / "point_cloud.ply"
-    done(splats, world, scores, "eval", "--splats", splat, "--scene", scene, "--out", scores, "--split", "all")
+    done(splats, world, scores, "eval", "--splat", splat, "--scene", scene, "--out", scores, "--split", "all")
     done(
         splats,
         world,
         world / "frames",
         "render",
-        "--run",
+        "--splat",
         out,
         "--out",
         world / "frames",
@@ -110,7 +110,7 @@ def test_training_and_evaluation_write_a_picture_for_every_photo(world: Path):
         "2",
     )
     # What a splat file cannot hold lies beside it, under its name.
-    done(splats, world, world / "splats", "export", "--run", out, "--to", world / "splats" / "a.spz")
+    done(splats, world, world / "splats", "export", "--splat", out, "--to", world / "splats" / "a.spz")
     for made in (out, scores, world / "frames", world / "splats"):
         shutil.rmtree(made)
 
@@ -245,7 +245,7 @@ def test_a_splat_file_is_not_converted_onto_itself(world: Path, capsys):
     write_ply(splat, gaussians)
     (world / "link.ply").symlink_to(splat)
     for target in (splat, world / "link.ply"):
-        message = refused(splats, world, capsys, "export", "--splats", splat, "--to", target)
+        message = refused(splats, world, capsys, "export", "--splat", splat, "--to", target)
         assert "would be replaced" in message
     (world / "link.ply").unlink()
     splat.unlink()

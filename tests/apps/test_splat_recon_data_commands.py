@@ -69,7 +69,7 @@ def test_a_transforms_folder_is_trained_on_within_a_small_budget(scene_folder, t
     assert main(train(there, tmp_path / "small", "--photo-memory", "0.00001")) == 0
     for name in ("metrics.json", "point_cloud.ply"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "small" / name).read_bytes()
-    assert main(["eval", "--run", str(tmp_path / "small"), "--device", "cpu"]) == 0
+    assert main(["eval", "--splat", str(tmp_path / "small"), "--device", "cpu"]) == 0
 
 
 def test_the_flags_choose_photos_model_and_split(scene_folder, tmp_path, capsys):
@@ -89,7 +89,7 @@ def test_the_flags_choose_photos_model_and_split(scene_folder, tmp_path, capsys)
     assert {entry["width"] for entry in cameras.values()} == {32}
     assert len(json.loads((run / "metrics.json").read_text())["per_view"]) == 1
     before = (run / "metrics.json").read_text()
-    assert main(["eval", "--run", str(run), "--device", "cpu"]) == 0
+    assert main(["eval", "--splat", str(run), "--device", "cpu"]) == 0
     assert (run / "metrics.json").read_text() == before
     message = refused(capsys, train(scene_folder, tmp_path / "other", "--model", "3"))
     assert "there is no model 3; it has sparse/0" in message.replace("\n", "")

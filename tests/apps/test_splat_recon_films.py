@@ -32,7 +32,7 @@ def finished(scene_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def rendered(finished: Path, out: Path, *flags: str) -> int:
-    return main(["render", "--run", str(finished), "--out", str(out), "--device", "cpu", *flags])
+    return main(["render", "--splat", str(finished), "--out", str(out), "--device", "cpu", *flags])
 
 
 def video_frames(path: Path) -> np.ndarray:
@@ -120,14 +120,14 @@ def _check_depth(depth: np.ndarray, alpha: np.ndarray, scene_folder: Path) -> No
 
 def test_a_splat_file_shows_what_the_run_shows(finished: Path, scene_folder: Path, tmp_path: Path):
     flags = ["--path", "given", "--cameras", str(scene_folder), "--device", "cpu"]
-    assert main(["render", "--run", str(finished), "--out", str(tmp_path / "run"), *flags]) == 0
+    assert main(["render", "--splat", str(finished), "--out", str(tmp_path / "run"), *flags]) == 0
     for name in ("a.ply", "a.compressed.ply", "a.spz"):
         # Twice: from the run, then from the file to the format of its name.
         file = tmp_path / name
-        assert main(["export", "--run", str(finished), "--to", str(tmp_path / "first.ply")]) == 0
-        assert main(["export", "--splats", str(tmp_path / "first.ply"), "--out", str(file)]) == 0
+        assert main(["export", "--splat", str(finished), "--to", str(tmp_path / "first.ply")]) == 0
+        assert main(["export", "--splat", str(tmp_path / "first.ply"), "--out", str(file)]) == 0
         out = tmp_path / f"{name} frames".replace(".", " ")
-        assert main(["render", "--ply", str(file), "--out", str(out), *flags]) == 0
+        assert main(["render", "--splat", str(file), "--out", str(out), *flags]) == 0
         for index in range(8):
             a, b = (png(folder / "rgb" / f"{index:06d}.png").astype(int) for folder in (tmp_path / "run", out))
             assert np.abs(a - b).mean() < (0.2 if name == "a.ply" else 3.0)
@@ -183,7 +183,7 @@ def test_wrong_renders_are_one_sentence(finished: Path, tmp_path: Path, capsys):
     (tmp_path / "none.json").write_text("{}")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")
-    run = ["render", "--run", str(finished), "--device", "cpu"]
+    run = ["render", "--splat", str(finished), "--device", "cpu"]
     cases = {
         "must end in .mp4": [*run, "--out", str(tmp_path / "path.avi")],
         "must be a 4x4 matrix": [*run, "--out", str(tmp_path / "a.mp4"), "--cameras", str(tmp_path / "bad.json")],
@@ -191,15 +191,18 @@ def test_wrong_renders_are_one_sentence(finished: Path, tmp_path: Path, capsys):
         "cannot be read": [*run, "--out", str(tmp_path / "a.mp4"), "--cameras", str(tmp_path / "missing.json")],
         "is not empty": [*run, "--out", str(tmp_path / "full"), "--frames", "2"],
         "holds no frames of a render": [*run, "--out", str(tmp_path / "full"), "--frames", "2", "--overwrite"],
-        "there is no file": ["export", "--splats", str(tmp_path / "no.spz"), "--out", str(tmp_path / "x.ply")],
+        "there is no file": ["export", "--splat", str(tmp_path / "no.spz"), "--out", str(tmp_path / "x.ply")],
     }
     for sentence, argv in cases.items():
         assert main(argv) == 2, sentence
         assert sentence in capsys.readouterr().err, sentence
-    for flags in (["--out", "x"], ["--run", "a", "--splats", "b", "--out", "x"], ["--splats", "b", "--out", "x"]):
-        with pytest.raises(SystemExit) as stopped:
-            main(["render", *flags])
-        assert stopped.value.code == 2
+    with pytest.raises(SystemExit) as stopped:
+        main(["render", "--out", "x"])
+    assert stopped.value.code == 2
+    bare = tmp_path / "bare.ply"
+    bare.write_bytes((finished / "point_cloud.ply").read_bytes())
+    assert main(["render", "--splat", str(bare), "--out", str(tmp_path / "x.mp4")]) == 2
+    assert "Name --cameras" in capsys.readouterr().err
 
 
 def test_observers_change_nothing_about_the_result(finished: Path, scene_folder: Path, tmp_path: Path):

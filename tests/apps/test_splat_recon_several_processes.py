@@ -94,7 +94,7 @@ def test_two_processes_leave_one_run_that_goes_on(scene_folder: Path, tmp_path: 
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == [
         "step_000008", "step_000010", "step_000016", "step_000020",
     ]  # fmt: skip
-    assert main(["eval", "--run", str(out), "--device", "cpu"]) == 0
+    assert main(["eval", "--splat", str(out), "--device", "cpu"]) == 0
     assert json.loads((out / "metrics.json").read_text())["psnr"] == pytest.approx(scores["psnr"], abs=1e-6)
 
 

@@ -12,6 +12,7 @@ from commands import Device, Groups
 from splat_recon.config import MIN_GAUSSIANS
 from splat_recon_app.data_flags import SceneFlags
 from splat_recon_app.training_flags import TrainingFlags
+from splat_render.files.folders import Which
 
 CPU_MAX_STEPS, CUDA_MAX_STEPS = 3000, 30_000
 """Default number of steps."""
@@ -105,24 +106,24 @@ class Train(TrainingFlags, SceneFlags):
             raise ValueError(f"--max-size must be 0 or at least 32 pixels, got {self.max_size}")
 
 
-SplatsFile = Annotated[Path | None, tyro.conf.arg(aliases=["--ply"])]
-"""A splat file, or the output folder of the 3D Gaussian Splatting code, in the place of a run."""
+@dataclass(frozen=True, kw_only=True)
+class SplatFlags:
+    """Which splat."""
 
+    splat: Annotated[Path, tyro.conf.arg(aliases=["--run"])]
+    """A splat: a run of this command or of difix3d-train, a file in COLMAP's frame (.ply, .compressed.ply, .spz,
+    .splat), or the output folder of the 3D Gaussian Splatting code."""
 
-def _check_source(run: Path | None, splats: Path | None) -> None:
-    if (run is None) == (splats is None):
-        raise ValueError("name either a run (--run) or a splat file (--splats)")
+    which: Which = "best"
+    """Of a run of difix3d-train: the better one of its two splats, plain training's, or the loop's."""
+
+    device: Device = "auto"
+    """auto takes CUDA where gsplat can use it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eval:
+class Eval(SplatFlags):
     """Score a run, or a splat file from elsewhere, on the photos of a scene; writes metrics and images."""
-
-    run: Path | None = None
-    """Run folder of `train`, which gets the scores."""
-
-    splats: SplatsFile = None
-    """Splat file in COLMAP's frame instead of a run; needs --scene and --out."""
 
     split: Literal["test", "train", "all"] = "test"
     """Which photos."""
@@ -139,37 +140,23 @@ class Eval:
     max_size: int | None = None
     """Of a splat file: photos are shrunk to this many pixels on their longer side."""
 
-    device: Device = "auto"
-    """auto takes CUDA where gsplat can use it."""
-
     def __post_init__(self) -> None:
-        _check_source(self.run, self.splats)
         _check_at_least(self, 32, "max_size")
-        if self.splats is not None and (self.scene is None or self.out is None):
-            raise ValueError("a splat file needs --scene, with the photos, and --out, for the scores")
-        if self.run is not None and (self.out, self.held_out, self.max_size) != (None, "auto", None):
-            raise ValueError("--out, --held-out and --max-size are for a splat file: a run has its own")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Render:
+class Render(SplatFlags):
     """Render along a path: a video where --out ends in .mp4, else a folder with a file for each frame."""
 
     out: Path
     """Video to write (.mp4), or folder of frames."""
-
-    run: Path | None = None
-    """Run folder of `train`."""
-
-    splats: SplatsFile = None
-    """Splat file in COLMAP's frame (.ply, .compressed.ply, .spz, .splat) instead of a run; needs --cameras."""
 
     path: Literal["interpolated", "ellipse", "spiral", "orbit", "given"] = "interpolated"
     """Through the cameras, around the scene, on a spiral before it, on a circle, or exactly the ones of --cameras."""
 
     cameras: Path | None = None
     """Cameras to use instead of the training ones: a COLMAP folder, transforms.json, cameras.json of a run, or
-    nerfstudio's camera_path.json."""
+    nerfstudio's camera_path.json. A splat file needs some."""
 
     frames: int | None = None
     """Length of the film. Left out: --frames-per-view from camera to camera, 240 on the other paths."""
@@ -192,14 +179,10 @@ class Render:
     overwrite: bool = False
     """Replace the frames of another render; without it a render that was cut short goes on where it stopped."""
 
-    device: Device = "auto"
-    """auto takes CUDA where gsplat can use it."""
-
     def __post_init__(self) -> None:
-        _check_source(self.run, self.splats)
         _check_at_least(self, 1, "frames_per_view", "frames", "max_size")
-        if self.cameras is None and (self.splats is not None or self.path == "given"):
-            raise ValueError("--cameras is needed: a splat file has none, and the path 'given' is theirs")
+        if self.cameras is None and self.path == "given":
+            raise ValueError("--cameras is needed: the path 'given' is theirs")
         if self.fps is not None and not 0 < self.fps <= 240:
             raise ValueError(f"--fps must be in (0, 240], got {self.fps}")
         if not self.shown or len(set(self.shown)) != len(self.shown):
@@ -209,38 +192,31 @@ class Render:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export:
-    """Write the newest Gaussians of a run, or those of another splat file, as a splat file in COLMAP's frame."""
+class Export(SplatFlags):
+    """Write a splat as a file of another format, in COLMAP's frame, or as a page that shows it in 3D in any browser."""
 
     out: Annotated[Path, tyro.conf.arg(aliases=["--to"])]
-    """File to write; its ending is the format: .ply, .compressed.ply, .spz or .splat."""
+    """File to write; its ending is the format: .ply, .compressed.ply, .spz or .splat, or .html for the page."""
 
-    run: Path | None = None
-    """Run folder of `train`."""
-
-    splats: SplatsFile = None
-    """Splat file to convert instead: .ply, .compressed.ply, .spz or .splat."""
+    cameras: Path | None = None
+    """Of a page: the cameras that it goes through: a COLMAP folder, transforms.json or cameras.json of a run. Left out:
+    the run's own, if the splat is one."""
 
     background_shell: bool = False
     """Put the color that the splats were trained before into the file as a far shell of Gaussians, for viewers that do
     not read what the file says of it."""
 
-    def __post_init__(self) -> None:
-        _check_source(self.run, self.splats)
-
 
 @dataclass(frozen=True, kw_only=True)
-class View:
-    """Look at a run or at a splat file in the browser (extra viewer); Ctrl-C ends it."""
+class View(SplatFlags):
+    """Look at a splat in the browser (extra viewer); Ctrl-C ends it.
 
-    run: Path | None = None
-    """Run folder of `train`."""
-
-    splats: SplatsFile = None
-    """Splat file (.ply, .compressed.ply, .spz, .splat) instead of a run."""
+    A run that is still training is followed: new checkpoints are shown as they come.
+    """
 
     cameras: Path | None = None
-    """Cameras to show beside a splat file: a COLMAP folder, transforms.json or cameras.json of a run."""
+    """Cameras to show: a COLMAP folder, transforms.json or cameras.json of a run. Left out: the run's own, if it is
+    one."""
 
     host: str = "127.0.0.1"
     """Address to listen on: this machine's own, unless told otherwise."""
@@ -248,11 +224,7 @@ class View:
     port: int = 8080
     """Port to listen on; the next free one where it is taken."""
 
-    device: Device = "auto"
-    """auto takes CUDA where gsplat can use it."""
-
     def __post_init__(self) -> None:
-        _check_source(self.run, self.splats)
         _check_at_least(self, 1, "port")
 
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commands import ended
 from commands.logs import logging_to
 from commands.progress import console, progress_bar
 from splat_recon import run_folder
 from splat_recon.errors import InputError
 from splat_recon.io.layouts import check_scene_folder
+from splat_recon.io.own_runs import is_splat_run
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
 from splat_recon_app.data_flags import SceneFlags
@@ -97,12 +99,14 @@ def _color_corrected(render: Render, views: Sequence[View]) -> dict[str, Any]:
 
 def evaluate(args: cli.Eval) -> int:
     """Score a run or a splat file on photos."""
-    run = _score_run(args, args.run) if args.run is not None else _score_file(args)
-    print(run.metrics(args.split))
+    run = _score_run(args, args.splat) if is_splat_run(args.splat) else _score_file(args)
+    ended(run.metrics(args.split))
     return 0
 
 
 def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
+    if (args.out, args.held_out, args.max_size) != (None, "auto", None):
+        raise InputError("--out, --held-out and --max-size are for a splat file: a run has its own")
     run = RunFolder(folder)
     settings = run_folder.read_settings(run)
     run_folder.check_own(run.path)
@@ -140,7 +144,9 @@ def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
 
 
 def _score_file(args: cli.Eval) -> RunFolder:
-    folder, scene_folder = args.out or Path(), args.scene or Path()
+    if args.scene is None or args.out is None:
+        raise InputError(f"{args.splat} needs --scene, with the photos, and --out, for the scores")
+    folder, scene_folder = args.out, args.scene
     run = RunFolder(folder)
     if run.config.exists() or run.checkpoints.exists():
         raise InputError(f"{folder} holds a run, whose scores would be lost: choose another --out")
@@ -151,7 +157,7 @@ def _score_file(args: cli.Eval) -> RunFolder:
     from splat_render.device import chosen_device
 
     with logging_to(None):
-        splats = SplatModel.of_file(args.splats or Path(), device=chosen_device(args.device))
+        splats = SplatModel.of_file(args.splat, which=args.which, device=chosen_device(args.device))
         # Splat files are in COLMAP's frame, so the scene stays there.
         scene = scene_of(scene_folder, args.max_size, SceneFlags())
         split = None if args.split == "all" else make_split(scene.names, args.held_out, scene_folder=scene_folder)

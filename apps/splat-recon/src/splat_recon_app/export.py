@@ -1,36 +1,63 @@
-"""`splat-recon export`: what is trained, or a splat file, as a splat file of any format."""
+"""`splat-recon export`: what is trained, or a splat file, as a splat file of any format or as a page."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from commands import ended
 from commands.logs import logging_to
 from commands.progress import console
 from output_files import check_inputs_kept
 from splat_recon import run_folder
 from splat_recon.errors import InputError
+from splat_recon.io.own_runs import is_splat_run
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
+from splat_recon_app.sources import opened
+from splat_render.files.folders import splat_file
+
+PAGE_ENDINGS = (".html", ".htm")
+"""Of names that ask for a page."""
 
 
 def export(args: cli.Export) -> int:
-    """Write a splat file."""
+    """Write a splat file, or a page."""
     from splat_render.files.formats import ending_of
 
-    ending_of(args.out)
+    is_page = args.out.suffix.lower() in PAGE_ENDINGS
+    if not is_page:
+        ending_of(args.out)
     if args.out.is_dir():
         raise InputError(f"--out {args.out} is a folder: name a file in it")
-    if args.run is not None:
-        run_folder.read_settings(RunFolder(args.run))
-    check_inputs_kept([args.out], [] if args.splats is None else [args.splats])
+    is_run = is_splat_run(args.splat)
+    source = None if is_run else splat_file(args.splat, args.which)
+    check_inputs_kept([args.out], [] if source is None else [source])
     run_folder.check_writable(args.out.parent)
     with logging_to(None):
-        if args.splats is not None:
-            _convert(args.splats, args.out, background_shell=args.background_shell)
+        if is_page:
+            _write_page(args)
+        elif source is None:
+            _export(RunFolder(args.splat), args.out, background_shell=args.background_shell)
         else:
-            _export(RunFolder(args.run or Path()), args.out, background_shell=args.background_shell)
-    print(args.out)
+            _convert(source, args.out, background_shell=args.background_shell)
+    if is_page:
+        ended(args.out)
+        console.print("Open it in a browser: it needs nothing beside it, and no server.", highlight=False)
+    else:
+        ended(args.out, "splat-recon", "export", "--splat", args.out, "--to", args.out.with_name("scene.html"))
     return 0
+
+
+def _write_page(args: cli.Export) -> None:
+    from splat_recon.pages.scene_page import write_scene_page
+
+    with console.status("writing"):
+        found = opened(args.splat, args.which, cameras=args.cameras, device="cpu")
+        name = args.splat.resolve().name
+        write_scene_page(
+            args.out, found.splats.gaussians, found.cameras, title=name, background=found.splats.background
+        )
+    console.print(f"{len(found.splats.gaussians):,} Gaussians; view-dependent color is left out", highlight=False)
 
 
 def _export(run: RunFolder, target: Path, *, background_shell: bool) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from commands import ended
 from commands.logs import logging_to
 from commands.progress import console, progress_bar
 from splat_recon import run_folder
 from splat_recon.errors import InputError
-from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
+from splat_recon_app.sources import opened
 
 if TYPE_CHECKING:
-    from splat_recon.io.camera_files import CameraFile
     from splat_recon.splat_model import SplatModel
     from splat_render.cameras import Camera
 
@@ -25,14 +24,16 @@ def render(args: cli.Render) -> int:
     """Render a film."""
     is_video = args.out.suffix.lower() == ".mp4"
     _check_out(args, is_video)
-    if args.run is not None:
-        run_folder.read_settings(RunFolder(args.run))
     from splat_recon.film import Film, write_frames, write_videos
 
     with logging_to(None):
-        given = _given(args)
-        splats, cameras, colmap_unit = _opened(args, given)
-        path = _path(args, splats, cameras)
+        found = opened(args.splat, args.which, cameras=args.cameras, device=args.device)
+        if not found.cameras:
+            raise InputError(
+                f"from where is {args.splat} to be seen? Name --cameras: a scene folder, or a cameras.json"
+            )
+        splats = found.splats if args.background is None else found.splats.over(args.background)
+        path = _path(args, splats, list(found.cameras.values()))
         run_folder.check_writable(args.out.parent) if is_video else run_folder.check_own(args.out)
         with progress_bar() as bar:
             task = bar.add_task("rendering", total=len(path), note="frames")
@@ -40,18 +41,19 @@ def render(args: cli.Render) -> int:
                 render=splats.render,
                 cameras=path,
                 shown=args.shown,
-                depth_unit=colmap_unit,
+                depth_unit=found.colmap_unit,
                 on_frame=lambda: bar.advance(task),
             )
             if is_video:
-                fps = args.fps or (given.fps if given else None) or FPS
-                written = write_videos(args.out, film, fps=fps)
+                written = write_videos(args.out, film, fps=args.fps or found.fps or FPS)
             else:
                 num_rendered = write_frames(args.out, film, _record(args, splats, path), overwrite=args.overwrite)
                 console.print(f"{num_rendered} of {len(path)} frames were rendered now")
                 written = [args.out]
-    for file in written:
+    for file in written[:-1]:
         print(file)
+    fixed = args.out.with_name(f"{args.out.stem}_fixed{args.out.suffix}")
+    ended(written[-1], *(("difix-fix", "--input", args.out, "--out", fixed) if "rgb" in args.shown else ()))
     return 0
 
 
@@ -61,37 +63,6 @@ def _check_out(args: cli.Render, is_video: bool) -> None:
             raise InputError(f"--out {args.out} is a folder: name a file in it")
     elif args.out.suffix or args.out.is_file():
         raise InputError(f"--out {args.out}: a video's name must end in .mp4; a folder of frames has no ending")
-
-
-def _given(args: cli.Render) -> CameraFile | None:
-    if args.cameras is None:
-        return None
-    from splat_recon.io.camera_files import read_camera_file
-
-    return read_camera_file(args.cameras)
-
-
-def _opened(args: cli.Render, given: CameraFile | None) -> tuple[SplatModel, list[Camera], float]:
-    """The splats, the cameras in their frame, and the length of COLMAP's unit in it."""
-    from splat_recon.splat_model import SplatModel
-    from splat_render.device import chosen_device
-    from splat_render.poses import decompose_similarity, transform_camera
-
-    cameras = [] if given is None else given.cameras
-    colmap_unit = 1.0
-    if args.splats is not None:
-        splats = SplatModel.of_file(args.splats, device=chosen_device(args.device))
-        cameras = [splats.near(camera) for camera in cameras]
-        splats = splats.without_offset()
-    else:
-        from splat_recon.splat_model import SplatModel
-
-        run = RunFolder(args.run or Path())
-        captured, T_scene_colmap = run_folder.read_cameras(run)
-        colmap_unit = float(decompose_similarity(T_scene_colmap)[0])
-        cameras = [transform_camera(T_scene_colmap, camera) for camera in cameras] or list(captured.values())
-        splats = SplatModel.newest(run.checkpoints, device=chosen_device(args.device))
-    return (splats if args.background is None else splats.over(args.background)), cameras, colmap_unit
 
 
 def _path(args: cli.Render, splats: SplatModel, cameras: list[Camera]) -> list[Camera]:
@@ -126,7 +97,7 @@ def _record(args: cli.Render, splats: SplatModel, path: list[Camera]) -> dict[st
     from splat_recon.film import digests
 
     return {
-        "source": str(args.run or args.splats),
+        "source": str(args.splat),
         **digests(splats.gaussians, path),
         "path": args.path,
         "size": [path[0].width, path[0].height],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from commands import ended
 from commands.logs import logging_to
 from commands.progress import console
 from output_files import check_inputs_kept
@@ -72,5 +73,5 @@ def convert(args: Convert) -> int:
         check_inputs_kept([args.out / "scene"], scene.sources)
         write = write_scene if args.to == "colmap" else write_transforms
         write(args.out, scene)
-    print(args.out)
+    ended(args.out, "splat-recon", "train", "--scene", args.out, "--out", args.out.with_name(f"{args.out.name}-run"))
     return 0

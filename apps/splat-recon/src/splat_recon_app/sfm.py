@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from rich.status import Status
 
-from commands import exit_code
+from commands import ended, exit_code
 from commands.logs import logging_to
 from commands.progress import console
 from splat_recon import run_folder
@@ -35,7 +35,8 @@ def sfm(args: Sfm) -> int:
             return _left(exit_code(interrupt), COLMAP_THREAD)
     for line in summary(found):
         console.print(line, highlight=False)
-    print(args.out)
+    run = args.out.with_name(f"{args.out.resolve().name}-run")
+    ended(args.out, "difix3d-train", "--scene", args.out, "--out", run)
     return 0
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from commands import collected, exit_code
+from commands import collected, ended, exit_code
 from commands.logs import logging_to
 from commands.progress import console, progress_bar
 from splat_recon import run_folder
@@ -95,7 +95,7 @@ def _train(args: cli.Train, run: RunFolder) -> int:
         print(checkpoint)
         return 128 + received
     _finish(trainer, run, split)
-    print(run.point_cloud)
+    ended(run.point_cloud, "splat-recon", "export", "--splat", run.path, "--to", run.path / "scene.html")
     return 0
 
 

@@ -9,7 +9,7 @@ import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from commands import collected
+from commands import collected, ended
 from commands.logs import logging_to
 from commands.progress import console
 from splat_recon import run_folder
@@ -151,4 +151,4 @@ def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
         background=config.background,
     )
     write_report(run)
-    print(run.point_cloud)
+    ended(run.point_cloud, "splat-recon", "export", "--splat", run.path, "--to", run.path / "scene.html")

@@ -1,61 +1,94 @@
-"""`splat-recon view`: a run or a splat file in the browser."""
+"""`splat-recon view`: a run or a splat file in the browser; a run that is still training is followed."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from commands.logs import logging_to
 from commands.progress import console
-from splat_recon import run_folder
+from splat_recon.errors import InputError
+from splat_recon.io.own_runs import is_splat_run, scene_of_run
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
+from splat_recon_app.sources import opened
 
 if TYPE_CHECKING:
+    from splat_recon.pages.viewer import SplatViewer
     from splat_recon.splat_model import SplatModel
     from splat_render.cameras import Camera
+    from splat_render.output import RenderOutput
+
+SECONDS_BETWEEN_LOOKS = 1.0
+"""Between two looks for a newer checkpoint."""
 
 
 def view(args: cli.View) -> int:
     """Serve the page until Ctrl-C."""
-    photos_folder = None
-    if args.run is not None:
-        settings = run_folder.read_settings(RunFolder(args.run))
-        photos_folder = Path(str(settings["scene"])) / "images"
     with logging_to(None):
         from splat_recon.pages.viewer import SplatViewer, serve, thumbnails
 
-        splats, cameras = _opened(args)
-        photos = {} if photos_folder is None else thumbnails(photos_folder, list(cameras))
-        title = f"splat-recon: {args.run or args.splats}"
-        with SplatViewer(title, cameras, photos, host=args.host, port=args.port) as viewer:
-            viewer.say(f"{len(splats.gaussians):,} Gaussians, SH degree {splats.sh_degree}")
-            viewer.offer_browser_splats(splats.gaussians)
+        found = opened(args.splat, args.which, cameras=args.cameras, device=args.device)
+        scene = scene_of_run(args.splat) if args.splat.is_dir() else None
+        photos = {} if scene is None else thumbnails(scene / "images", list(found.cameras))
+        with SplatViewer(f"splat-recon: {args.splat}", found.cameras, photos, host=args.host, port=args.port) as viewer:
+            shown = FollowedRun(args.splat, found.splats, viewer)
+            viewer.offer_browser_splats(found.splats.gaussians)
             console.print(f"look at {viewer.url}; Ctrl-C ends it")
             print(viewer.url, flush=True)
             try:
-                serve(viewer, splats.render)
+                serve(viewer, shown.render, between=shown.look)
             except KeyboardInterrupt:
                 console.print("closed")
     return 0
 
 
-def _opened(args: cli.View) -> tuple[SplatModel, dict[str, Camera]]:
-    from splat_recon.splat_model import SplatModel
-    from splat_render.device import chosen_device
+class FollowedRun:
+    """Splats on a page, and of a run always those of its newest checkpoint.
 
-    if args.run is not None:
+    Args:
+        path: What `--splat` names.
+        splats: What is shown to begin with.
+        viewer: The page.
+    """
+
+    def __init__(self, path: Path, splats: SplatModel, viewer: SplatViewer) -> None:
+        self.splats = splats
+        self._viewer = viewer
+        self._run = RunFolder(path) if is_splat_run(path) else None
+        self._shown = self._newest()
+        self._looked_at = time.monotonic()
+        self._say()
+
+    def render(self, camera: Camera) -> RenderOutput:
+        """What the newest splats show."""
+        return self.splats.render(camera)
+
+    def look(self) -> None:
+        """Show a newer checkpoint, where there is one."""
+        if self._run is None or time.monotonic() - self._looked_at < SECONDS_BETWEEN_LOOKS:
+            return
+        self._looked_at = time.monotonic()
+        newest = self._newest()
+        if newest is None or newest == self._shown:
+            return
         from splat_recon.splat_model import SplatModel
 
-        run = RunFolder(args.run)
-        cameras, _ = run_folder.read_cameras(run)
-        splats = SplatModel.newest(run.checkpoints, device=chosen_device(args.device))
-        return splats, cameras
-    cameras = {}
-    if args.cameras is not None:
-        from splat_recon.io.camera_files import read_camera_file
+        try:
+            self.splats = SplatModel.load(newest, device=self.splats.device)
+        except (InputError, OSError):
+            return  # It was just removed, to make room for one that comes at the next look.
+        self._shown = newest
+        self._say()
+        self._viewer.requests.ask_again()
 
-        file = read_camera_file(args.cameras)
-        cameras = dict(zip(file.names, file.cameras, strict=True))
-    splats = SplatModel.of_file(args.splats or Path(), device=chosen_device(args.device))
-    return splats.without_offset(), {name: splats.near(camera) for name, camera in cameras.items()}
+    def _newest(self) -> Path | None:
+        """The newest checkpoint by name; what is not whole yet has another."""
+        if self._run is None:
+            return None
+        return max(self._run.checkpoints.glob("step_*"), default=None, key=lambda path: path.name)
+
+    def _say(self) -> None:
+        step = "" if self._shown is None else f"step {int(self._shown.name.removeprefix('step_')):,}, "
+        self._viewer.say(f"{step}{len(self.splats.gaussians):,} Gaussians, SH degree {self.splats.sh_degree}")

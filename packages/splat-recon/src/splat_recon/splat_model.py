@@ -11,6 +11,7 @@ from splat_recon.config import TrainConfig
 from splat_recon.errors import InputError
 from splat_render.cameras import Camera
 from splat_render.files.background import BLACK, Background
+from splat_render.files.folders import Which
 from splat_render.files.formats import SplatFile, near_zero, read_splats
 from splat_render.files.world_offset import ZERO, Offset
 from splat_render.gaussians import Gaussians
@@ -86,18 +87,21 @@ class SplatModel:
         return cls.load(newest, device=device)
 
     @classmethod
-    def of_file(cls, path: Path, *, device: str = "cpu", background: Background | None = None) -> "SplatModel":
+    def of_file(
+        cls, path: Path, *, which: Which = "best", device: str = "cpu", background: Background | None = None
+    ) -> "SplatModel":
         """The Gaussians of a file, in COLMAP's frame, before the background that it names, or black.
 
         Args:
-            path: The file.
+            path: The file, or the folder of a training.
+            which: Of a training that compares two splats, which one.
             device: Where they render.
             background: In place of the file's; sRGB in [0, 1].
 
         Raises:
             InputError: The file is no splat file that can be read, or holds nothing to look at.
         """
-        content: SplatFile = near_zero(read_splats(path), far=DRAWN_FAR)
+        content: SplatFile = near_zero(read_splats(path, which), far=DRAWN_FAR)
         if not len(content.gaussians):
             raise InputError(f"{path} holds no Gaussians: there is nothing to show")
         return cls(

@@ -339,10 +339,25 @@ def _check_host(host: str) -> None:
         raise InputError(f"the viewer cannot listen on {host} ({error.strerror or error}): choose another") from None
 
 
-def serve(viewer: SplatViewer, render: Render, *, seconds: float | None = None) -> None:
-    """Draw what the pages ask for until interrupted, or for so many seconds."""
+def serve(
+    viewer: SplatViewer,
+    render: Render,
+    *,
+    seconds: float | None = None,
+    between: Callable[[], None] | None = None,
+) -> None:
+    """Draw what the pages ask for until interrupted, or for so many seconds.
+
+    Args:
+        viewer: The page.
+        render: What draws.
+        seconds: How long; None: until interrupted.
+        between: Called between pictures, at least twice a second.
+    """
     end = math.inf if seconds is None else time.monotonic() + seconds
     while time.monotonic() < end:
+        if between is not None:
+            between()
         if viewer.draw(render):
             continue
         if viewer.requests.is_settled:

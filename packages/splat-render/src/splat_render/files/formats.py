@@ -16,7 +16,7 @@ from splat_render.files.background import (
     read_background_sidecar,
     write_background_sidecar,
 )
-from splat_render.files.folders import splat_file
+from splat_render.files.folders import ENDINGS, Which, splat_file
 from splat_render.files.world_offset import (
     FAR,
     ZERO,
@@ -29,9 +29,6 @@ from splat_render.files.world_offset import (
     write_sidecar,
 )
 from splat_render.gaussians import Gaussians
-
-ENDINGS = (".compressed.ply", ".ply", ".spz", ".splat")
-"""Endings of splat files; the longer of two that fit counts."""
 
 HEADER_BYTES = 2**16
 """A PLY file's header ends within so many."""
@@ -100,16 +97,17 @@ def write_splats(path: Path | str, content: SplatFile, *, comments: Sequence[str
         ply.write_ply(path, content.gaussians, comments=lines)
 
 
-def read_splats(path: Path | str) -> SplatFile:
+def read_splats(path: Path | str, which: Which = "best") -> SplatFile:
     """Read Gaussians of any of the formats; whether a PLY file is compressed is found in its header.
 
     Args:
         path: The file, or the output folder of a training (`folders.newest_splat`).
+        which: Of a training that compares two splats, which one.
 
     Raises:
         InputError: The name has another ending, or the file is missing or not what its name says.
     """
-    path = splat_file(Path(path))
+    path = splat_file(Path(path), which)
     ending = ending_of(path)
     if ending == ".spz":
         gaussians, antialiased = spz.read_spz(path)

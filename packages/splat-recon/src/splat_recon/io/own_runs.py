@@ -1,0 +1,46 @@
+"""What the folders of this project's own runs say about where their splats come from. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from splat_render.files.folders import newest_splat
+
+CONFIG_FILE, CAMERAS_FILE = "config.json", "cameras.json"
+"""Files of every run."""
+
+
+def is_splat_run(path: Path) -> bool:
+    """Whether a path is to be read as a run of `splat-recon train`, from its checkpoints.
+
+    It is, too, where it is a folder with nothing else to read: then the run's own words tell what is missing.
+    """
+    config = _config(path)
+    if "train" in config:
+        return True
+    return path.is_dir() and "settings" not in config and newest_splat(path) is None
+
+
+def scene_of_run(path: Path) -> Path | None:
+    """The folder of the scene that a run was made from, where it says so and the folder is still there."""
+    config = _config(path)
+    settings = config.get("settings")
+    named = settings.get("scene") if isinstance(settings, dict) else config.get("scene")
+    return Path(named) if isinstance(named, str) and Path(named).is_dir() else None
+
+
+def cameras_of_run(path: Path) -> Path | None:
+    """What names the cameras of a run's photos: its cameras.json, or else its scene."""
+    if path.is_dir() and (path / CAMERAS_FILE).is_file():
+        return path / CAMERAS_FILE
+    return scene_of_run(path)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
