@@ -108,7 +108,7 @@ def drained(stream: IO[str]) -> None:
 
 @pytest.fixture
 def shown(browser: Any, place: Path) -> Iterator[Shown]:
-    flags = ["--input", str(place / "splat.ply"), "--scene", str(place / "scene"), "--gate", "off", "--max-size", "256"]
+    flags = ["--splat", str(place / "splat.ply"), "--scene", str(place / "scene"), "--gate", "off", "--max-size", "256"]
     process = subprocess.Popen(
         [sys.executable, "-m", "difix3d_enhance_app", "view", *flags, "--device", "cpu", "--port", "8640"],
         stdout=subprocess.PIPE,

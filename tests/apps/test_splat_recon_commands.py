@@ -271,6 +271,7 @@ def test_what_is_no_run_or_another_scene_is_told(finished: Path, tmp_path: Path,
     for run, name in ((foreign, "config.json"), (blind, "cameras.json")):
         shutil.copytree(finished, run)
         (run / name).write_text("{}")
+    (foreign / "point_cloud.ply").unlink()
     cases = {
         "is not the configuration": ["eval", "--splat", str(foreign)],
         "does not hold the cameras": ["export", "--splat", str(blind), "--out", str(tmp_path / "x.ply")],

@@ -151,7 +151,7 @@ def test_stopping_and_resuming_gives_the_same_run(finished, settings, tmp_path):
     resumed = Experiment(settings, folder, resume=True)
     list(resumed.run())
     assert resumed.finished
-    for name in ("plain.ply", "loop.ply", "metrics.json", "metrics.jsonl"):
+    for name in ("plain.ply", "loop.ply", "best.ply", "metrics.json", "metrics.jsonl"):
         assert (folder.path / name).read_bytes() == (whole / name).read_bytes(), name
 
 

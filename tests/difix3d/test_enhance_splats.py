@@ -53,7 +53,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def enhanced(place: Path, out: Path, fixer: Brightening | None = None, **options: Any) -> Enhancement:
-    given: dict[str, Any] = {"input": place / "splat.ply", "scene": place / "scene", "path": "given", "steady": False}
+    given: dict[str, Any] = {"splat": place / "splat.ply", "scene": place / "scene", "path": "given", "steady": False}
+    if "input" in options:
+        del given["splat"]
     run = Enhancement(EnhanceConfig(out=out, device="cpu", **(given | options)), fixer or Brightening())
     list(run.run())
     return run
@@ -84,7 +86,7 @@ def test_what_is_stopped_goes_on_to_the_same_frames(place: Path, tmp_path: Path)
     enhanced(place, tmp_path / "whole.mp4", path="interpolated", frames=30, steady=True)
     stopped = Enhancement(
         EnhanceConfig(
-            input=place / "splat.ply", scene=place / "scene", frames=30, out=tmp_path / "parts.mp4", device="cpu"
+            splat=place / "splat.ply", scene=place / "scene", frames=30, out=tmp_path / "parts.mp4", device="cpu"
         ),
         Brightening(stop_after=24),
     )
@@ -101,7 +103,7 @@ def test_what_is_stopped_goes_on_to_the_same_frames(place: Path, tmp_path: Path)
 
 def test_a_film_of_another_splat_is_not_gone_on_with(place: Path, tmp_path: Path) -> None:
     config = EnhanceConfig(
-        input=place / "splat.ply", scene=place / "scene", frames=30, out=tmp_path / "film.mp4", device="cpu"
+        splat=place / "splat.ply", scene=place / "scene", frames=30, out=tmp_path / "film.mp4", device="cpu"
     )
     with pytest.raises(KeyboardInterrupt):
         list(Enhancement(config, Brightening(stop_after=24)).run())
@@ -130,7 +132,7 @@ def test_both_halves_stand_side_by_side(place: Path, tmp_path: Path) -> None:
 
 def test_other_splat_formats_are_seen_too(place: Path, tmp_path: Path) -> None:
     write_splats(tmp_path / "splat.spz", read_splats(place / "splat.ply"))
-    enhanced(place, tmp_path / "fixed", input=tmp_path / "splat.spz")
+    enhanced(place, tmp_path / "fixed", splat=tmp_path / "splat.spz")
     enhanced(place, tmp_path / "original")
     first, second = (np.stack(pictures(tmp_path / name)).astype(float) for name in ("fixed", "original"))
     assert np.abs(first - second).mean() < 4
@@ -190,7 +192,7 @@ def test_weights_without_references_get_none(place: Path, tmp_path: Path) -> Non
 
 def test_what_cannot_be_is_said_in_a_sentence(place: Path, tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"input": tmp_path / "none.ply"}, "there is no"),
+        ({"splat": tmp_path / "none.ply"}, "there is no"),
         ({"scene": None}, "from where"),
         ({"out": tmp_path / "film.txt"}, "cannot hold"),
         ({"side_by_side": place / "splat.mp4", "out": place / "splat.mp4"}, "named twice"),

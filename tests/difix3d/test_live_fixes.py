@@ -296,7 +296,7 @@ def test_a_photos_place_is_fixed_as_the_same_frame_of_a_film(tmp_path: Path) -> 
     write_ply(tmp_path / "splat.ply", GAUSSIANS)
     pipeline = open_pipeline(FixerConfig(gate="off"), device="cpu")
     film = EnhanceConfig(
-        input=tmp_path / "splat.ply",
+        splat=tmp_path / "splat.ply",
         scene=tmp_path / "scene",
         out=tmp_path / "film",
         path="given",
@@ -336,7 +336,7 @@ def test_a_page_of_a_scene_is_served_and_closed(tmp_path: Path) -> None:
 
     write_scene(tmp_path / "scene", generate_scene(3, SyntheticConfig(width=48, height=40, num_views=4)))
     write_ply(tmp_path / "splat.ply", GAUSSIANS)
-    config = LiveConfig(input=tmp_path / "splat.ply", scene=tmp_path / "scene", device="cpu", port=8620)
+    config = LiveConfig(splat=tmp_path / "splat.ply", scene=tmp_path / "scene", device="cpu", port=8620)
     with LivePage(config, Unused()) as page:
         page.serve(seconds=0.1)
         assert page.url.startswith("http://127.0.0.1:")
@@ -351,6 +351,4 @@ def test_wrong_flags_are_named() -> None:
     wrongs: list[dict[str, Any]] = [{"strength": 2.0}, {"max_size": 64}, {"num_references": -1}, {"port": 0}]
     for wrong in wrongs:
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            LiveConfig(input=Path("a.ply"), **wrong)
-    with pytest.raises(ValueError, match="input must be a splat"):
-        LiveConfig(input=Path("a.mp4"))
+            LiveConfig(splat=Path("a.ply"), **wrong)

@@ -42,8 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _enhance(config: EnhanceConfig) -> int:
-    if not config.input.exists():
-        raise InputError(f"there is no {config.input}: give a splat, a folder of renders or a video")
+    if not config.source.exists():
+        raise InputError(f"there is no {config.source}: give a splat, a folder of renders or a video")
     enhancement: Enhancement | None = None
     try:
         enhancement = _opened(config)
@@ -55,7 +55,7 @@ def _enhance(config: EnhanceConfig) -> int:
     if enhancement.said:
         print(f"note: {enhancement.said}", file=sys.stderr)
     for sentence in enhancement.outcome():
-        print(sentence, file=sys.stderr)
+        print(sentence[0].upper() + sentence[1:], file=sys.stderr)
     if config.side_by_side is not None:
         print(config.side_by_side)
     ended(enhancement.job.out)

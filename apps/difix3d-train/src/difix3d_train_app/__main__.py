@@ -73,8 +73,10 @@ def _run(command: TrainCommand) -> int:
         print(f"Stopped at step {experiment.step} as asked. Go on with: {_resume_command(folder.path)}")
         return 0
     print(experiment.verdict)
+    print(experiment.decision)
     print(experiment.time.sentence())
-    ended(folder.path / "report.html")
+    page = folder.path / "scene.html"
+    ended(folder.path / "report.html", "splat-recon", "export", "--splat", folder.path, "--to", page)
     return 0
 
 

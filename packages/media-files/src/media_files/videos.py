@@ -13,6 +13,9 @@ from jaxtyping import UInt8
 from media_files.errors import InputError, TruncatedVideoError
 from media_files.video_encoder import DEFAULT_RATE, VideoColors, av_module
 
+TEXT_FORMATS = ("tty", "bin", "xbin", "adf", "idf")
+"""What FFmpeg calls texts that it draws as on a terminal."""
+
 VIDEO_SUFFIXES = (
     ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".wmv", ".ogv",
 )  # fmt: skip
@@ -230,11 +233,15 @@ def open_video(path: Path) -> Any:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is an empty file")
     try:
-        return av.open(str(path), metadata_errors="ignore")
+        container = av.open(str(path), metadata_errors="ignore")
     except av.EOFError as error:
         raise InputError(f"{path} is a video without frames: it ends after its head") from error
     except (av.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a video, it may be damaged or of another kind") from error
+    if container.format.name in TEXT_FORMATS:
+        container.close()
+        raise InputError(f"{path} is a text and no video")
+    return container
 
 
 class _WholeFile:

@@ -6,26 +6,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from splat_render.files.folders import newest_splat
-
-SPLAT_SUFFIXES = (".ply", ".spz", ".splat")
-"""Endings by which an input is taken for a splat and not for pictures."""
+from splat_recon.io.own_runs import scene_of_run
+from splat_render.files.folders import Which
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EnhanceConfig:
     """Fix what is seen along a path: of a splat, or of frames that are rendered already."""
 
-    input: Path
-    """A splat (.ply, .spz, .splat) or the output folder of the 3D Gaussian Splatting code; a folder of renders in the
-    order of their names; or a video."""
+    splat: Path | None = None
+    """What is rendered and fixed: a run of difix3d-train or splat-recon, a file (.ply, .compressed.ply, .spz, .splat),
+    or the output folder of the 3D Gaussian Splatting code. This or --input."""
+
+    which: Which = "best"
+    """Of a run of difix3d-train: the better one of its two splats, plain training's, or the loop's."""
+
+    input: Path | None = None
+    """What is rendered already, and fixed: a folder of frames in the order of their names, or a video."""
 
     out: Path
     """A video (.mp4, .mkv, .webm), a folder of frames, or a name with a number in it, such as fixed/%05d.png."""
 
     scene: Path | None = None
     """The captured photos, of which references are chosen: a COLMAP folder (images/ and sparse/0/), or a folder of
-    photos if they are chosen by similarity. None: no references."""
+    photos if they are chosen by similarity. None: the scene that the run in --splat was made from, if it is one; else
+    no references."""
 
     cameras: Path | None = None
     """Cameras of the frames, in the world of the splat and the scene: a COLMAP folder, transforms.json, a
@@ -83,6 +88,8 @@ class EnhanceConfig:
     """Go on after the frames that a stopped run has finished."""
 
     def __post_init__(self) -> None:
+        if (self.splat is None) == (self.input is None):
+            raise ValueError("name either what is to be rendered (--splat) or what is rendered already (--input)")
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength must be in [0, 1], got {self.strength}")
         if self.fps is not None and not 0 < self.fps <= 1000:
@@ -95,9 +102,18 @@ class EnhanceConfig:
             raise ValueError(f"side_by_side must be the name of a video (.mp4), got {self.side_by_side}")
 
     @property
+    def source(self) -> Path:
+        """What is fixed, rendered or not."""
+        return self.splat or self.input or Path()
+
+    @property
+    def captured(self) -> Path | None:
+        """Where the captured photos are: named, or those of the run."""
+        if self.scene is not None or self.splat is None:
+            return self.scene
+        return scene_of_run(self.splat)
+
+    @property
     def of_splat(self) -> bool:
-        """Whether the input is a splat."""
-        if self.input.is_dir():
-            # A training's output folder; other folders hold frames.
-            return newest_splat(self.input) is not None
-        return self.input.suffix.lower() in SPLAT_SUFFIXES
+        """Whether the source is a splat."""
+        return self.splat is not None

@@ -30,6 +30,7 @@ from splat_recon.film import depth_range, digests
 from splat_recon.geometry.camera_paths import CameraPathConfig, camera_path
 from splat_recon.io.camera_files import CameraFile, read_camera_file
 from splat_recon.io.images import to_u8
+from splat_recon.io.own_runs import cameras_of_run
 from splat_recon.scene.downscale import limited_size
 from splat_recon.splat_model import SplatModel
 from splat_render.cameras import Camera
@@ -85,29 +86,29 @@ def plan_enhancement(config: EnhanceConfig, *, uses_reference: bool) -> VideoJob
     Raises:
         InputError: Anything is absent, unreadable or would be overwritten.
     """
-    if not config.input.exists():
-        raise InputError(f"there is no {config.input}: give a splat, a folder of renders or a video")
+    if not config.source.exists():
+        raise InputError(f"there is no {config.source}: give a splat, a folder of renders or a video")
     job, poses = _splat_job(config) if config.of_splat else _frames_job(config)
     how = _method(config, poses, uses_reference)
     if how == "none":
         return job
-    assert config.scene is not None
+    assert config.captured is not None
     if how == "similarity":
-        return replace(job, references=_by_similarity(job, photos_of(config.scene), config.num_references))
+        return replace(job, references=_by_similarity(job, photos_of(config.captured), config.num_references))
     assert poses is not None
-    return replace(job, references=PosedPhotos.of_scene(config.scene).nearest(poses, config.num_references))
+    return replace(job, references=PosedPhotos.of_scene(config.captured).nearest(poses, config.num_references))
 
 
 def _splat_job(config: EnhanceConfig) -> tuple[SplatJob, np.ndarray]:
-    source = config.cameras or config.scene
+    source = config.cameras or config.scene or cameras_of_run(config.source)
     if source is None:
-        raise InputError(f"from where is {config.input} to be seen? Name its photos with --scene, or --cameras")
+        raise InputError(f"from where is {config.source} to be seen? Name its photos with --scene, or --cameras")
     given = read_camera_file(source)
-    splats = SplatModel.of_file(config.input, device=chosen_device(config.device))
+    splats = SplatModel.of_file(config.source, which=config.which, device=chosen_device(config.device))
     cameras = tuple(_sized(camera, config.max_size) for camera in _film(config, given, splats))
     sizes = {(camera.width, camera.height) for camera in cameras}
     job = SplatJob(
-        source=config.input,
+        source=config.source,
         images=(),
         out=config.out,
         references=(),
@@ -142,8 +143,8 @@ def _sized(camera: Camera, max_size: int | None) -> Camera:
 def _frames_job(config: EnhanceConfig) -> tuple[VideoJob, np.ndarray | None]:
     for name, value, default in (("frames", config.frames, None), ("max_size", config.max_size, None)):
         if value != default:
-            raise InputError(f"--{name.replace('_', '-')} is for splats: {config.input} is rendered already")
-    job = plan_video(config.input, config.out, rate=config.fps)
+            raise InputError(f"--{name.replace('_', '-')} is for splats: {config.source} is rendered already")
+    job = plan_video(config.source, config.out, rate=config.fps)
     return job, _frame_poses(config, job)
 
 
@@ -152,7 +153,7 @@ def _frame_poses(config: EnhanceConfig, job: VideoJob) -> np.ndarray | None:
     listed = None
     if config.cameras is not None:
         listed = _listed_poses(config.cameras)
-    elif job.images and config.scene is not None:
+    elif job.images and config.captured is not None:
         listed = find_poses(job.images[0].parent)
     if listed is None:
         return None
@@ -164,7 +165,7 @@ def _frame_poses(config: EnhanceConfig, job: VideoJob) -> np.ndarray | None:
     if job.num_frames != len(listed.T_world_cam):
         raise InputError(
             f"{config.cameras} lists {len(listed.T_world_cam)} cameras and does not name the {job.num_frames} frames "
-            f"of {config.input}: give one camera per frame, or cameras that name them"
+            f"of {config.source}: give one camera per frame, or cameras that name them"
         )
     return np.stack(list(listed.T_world_cam.values()))
 
@@ -180,19 +181,19 @@ def _listed_poses(path: Path) -> CameraPoses:
 
 
 def _method(config: EnhanceConfig, poses: np.ndarray | None, uses_reference: bool) -> str:
-    if config.references == "none" or (config.references == "auto" and (config.scene is None or not uses_reference)):
+    if config.references == "none" or (config.references == "auto" and (config.captured is None or not uses_reference)):
         return "none"
-    if config.scene is None:
+    if config.captured is None:
         raise InputError(f"references by {config.references} are chosen among photos: name them with --scene")
-    if not config.scene.is_dir():
-        raise InputError(f"there is no folder {config.scene}: expected captured photos")
+    if not config.captured.is_dir():
+        raise InputError(f"there is no folder {config.captured}: expected captured photos")
     if not uses_reference:
         raise InputError("these weights know no references: use --references none, or others with --model")
     if config.references == "pose" and poses is None:
-        raise InputError(f"nothing says from where the frames of {config.input} were seen: name --cameras")
+        raise InputError(f"nothing says from where the frames of {config.source} were seen: name --cameras")
     if config.references == "similarity" or poses is None:
         return "similarity"
-    return "pose" if config.references == "pose" or find_poses(config.scene) is not None else "similarity"
+    return "pose" if config.references == "pose" or find_poses(config.captured) is not None else "similarity"
 
 
 def _by_similarity(job: VideoJob, photos: Sequence[Path], count: int) -> tuple[tuple[Path, ...], ...]:

@@ -119,7 +119,7 @@ class Enhancement:
 
     def _check_side_by_side(self) -> None:
         target = self.config.side_by_side
-        taken = {path.resolve() for path in (self.config.input, self.config.out)}
+        taken = {path.resolve() for path in (self.config.source, self.config.out)}
         if target is not None and target.resolve() in taken:
             raise InputError(f"{target} is named twice: give the side-by-side video a name of its own")
 

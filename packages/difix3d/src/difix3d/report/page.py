@@ -7,9 +7,10 @@ from pathlib import Path
 
 from difix3d.loop.novel_views import NovelViews
 from difix3d.report.curves import Curves
+from difix3d.report.decision import decided
 from difix3d.report.facts import RunFacts
 from difix3d.report.notes import curves_note, run_notes
-from difix3d.report.results import VariantResult, best_variant, final_fix_changes_nothing, verdict
+from difix3d.report.results import CLEAR_DB, VariantResult, best_variant, final_fix_changes_nothing, verdict
 from difix3d.report.variants import VARIANTS
 from difix3d.report.what_helped import what_helped
 from output_files import write_text_whole
@@ -42,21 +43,36 @@ def write_report(
     curves: Curves,
     held_out: Sequence[View],
     captured: Sequence[View],
+    *,
+    scene_page: str = "",
 ) -> Path:
     """Write report.html into a run's folder, whose path.mp4 it takes in.
+
+    Args:
+        folder: Of the run.
+        facts: Of the run.
+        results: All variants.
+        curves: How close both trainings were as they went on.
+        held_out: Photos that no training saw.
+        captured: Photos that were trained on.
+        scene_page: A page that shows the best splat in 3D, to be shown in this one; empty for none.
 
     Returns:
         The path of the report.
     """
+    decision = decided(facts, results, curves)
     if not facts.fixed:
         # Without a fixer a final fix changes nothing.
         results = [result for result in results if not result.name.endswith("_fixed")]
     parts = {
         "title": html.escape(f"Difix3D: {facts.scene_name}"),
         "verdict": html.escape(verdict(results, fixed=facts.fixed, distilled=facts.distilled)),
+        "decision": html.escape(decision.take),
+        "helps_most": html.escape(decision.helps_most),
+        "scene": _scene(scene_page),
         "notes": "".join(f"<li>{html.escape(note)}</li>" for note in run_notes(facts, results)),
         "helped": _helped(facts, results),
-        "cards": _cards(results),
+        "cards": score_cards(results),
         "pictures": _pictures(results, held_out),
         "stereo": _stereo(folder),
         "curves_note": html.escape(curves_note(facts)),
@@ -98,15 +114,15 @@ def _helped(facts: RunFacts, results: Sequence[VariantResult]) -> str:
     )
 
 
-def _cards(results: Sequence[VariantResult]) -> str:
+def score_cards(results: Sequence[VariantResult]) -> str:
+    """Each variant's scores on a card, and how they differ from plain training's."""
     plain = next(result.evaluation for result in results if result.name == "plain")
     best = best_variant(results).name
     cards = []
     for result in results:
         scores = result.evaluation
         difference = scores.psnr - plain.psnr
-        kind = "gain" if difference >= 0 else "loss"
-        gain = "" if result.name == "plain" else f'<span class="{kind}">{difference:+.2f} dB</span>'
+        gain = "" if result.name == "plain" else _difference(difference)
         cards.append(
             f'<div class="card{" best" if result.name == best else ""}"><h3>{VARIANTS[result.name]}</h3>'
             f"<p class=big>{scores.psnr:.2f}<small> dB</small></p>"
@@ -114,6 +130,25 @@ def _cards(results: Sequence[VariantResult]) -> str:
             "</div>"
         )
     return "".join(cards)
+
+
+def _difference(difference_db: float) -> str:
+    """A gain or a loss; what is smaller than another seed would move is neither."""
+    if abs(difference_db) < CLEAR_DB:
+        return '<span class="same">no clear difference</span>'
+    return f'<span class="{"gain" if difference_db > 0 else "loss"}">{difference_db:+.2f} dB</span>'
+
+
+def _scene(page: str) -> str:
+    """The splat in 3D, in a frame of its own; nothing where there is no page."""
+    if not page:
+        return ""
+    return (
+        "<section><h2>In 3D</h2><p>best.ply, without view-dependent color. Drag to turn, shift and drag to move, wheel "
+        "to come nearer.</p>"
+        f'<iframe class="scene" title="the splat in 3D" sandbox="allow-scripts" srcdoc="{html.escape(page)}"></iframe>'
+        "</section>"
+    )
 
 
 def _known(name: str, value: float | None) -> str:

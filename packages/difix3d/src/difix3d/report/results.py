@@ -110,9 +110,8 @@ def verdict(results: Sequence[VariantResult], *, fixed: bool, distilled: bool = 
     elif not fixed:
         sentence += " The fixer was off: this is the control, which shows what the loop does by itself."
     elif final_fix_changes_nothing(results):
-        sentence += (
-            " The final fix changed no pixel: the fixer's gate found nothing that speaks for its changes, so what is "
-            "gained is not the fixer's doing."
+        sentence += " The final fix changed no pixel: the fixer's gate found nothing that speaks for its changes" + (
+            ", so what is gained is not the fixer's doing." if gain >= CLEAR_DB else "; --gate off shows them."
         )
     return sentence
 

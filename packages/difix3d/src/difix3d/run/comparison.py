@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from difix3d.distillation import Distillation
 from difix3d.enhance.renderer import EnhancedRenderer
 from difix3d.errors import as_input_error
 from difix3d.fixers.contract import resident
+from difix3d.report.decision import decided
 from difix3d.report.facts import RunFacts
 from difix3d.report.film import write_film
 from difix3d.report.metrics import run_metrics
@@ -25,6 +27,7 @@ from difix_model.references.poses import pose_distances
 from splat_recon.evaluate import evaluate
 from splat_recon.export import export_ply
 from splat_recon.metrics import make_lpips
+from splat_recon.pages.scene_page import scene_page
 
 if TYPE_CHECKING:
     from difix3d.loop.progressive import ProgressiveTrainer
@@ -36,14 +39,17 @@ if TYPE_CHECKING:
 SAME_POSE = 0.01
 """Distance of poses, in extents and radians, up to which a target is that of a held-out photo."""
 
+MAX_EMBEDDED_GAUSSIANS = 60_000
+"""A splat of more does not stand in the report: it adds 43 bytes for each."""
+
 
 def compare(
     inputs: RunInputs, plain: SplatTrainer, loop: ProgressiveTrainer | Distillation, curves: Curves, time: FixingTime
-) -> Generator[Progress, None, str]:
+) -> Generator[Progress, None, tuple[str, str]]:
     """Score all variants, and write splats, pictures, film, metrics and the report into the run's folder.
 
     Returns:
-        The verdict, in a sentence or two.
+        The verdict, and what to do now; a sentence or two each.
     """
     folder, splats = inputs.folder, {"plain": plain, "loop": loop.trainer}
     yield Progress(phase="compare", done=0, total=4)
@@ -58,8 +64,7 @@ def compare(
         yield Progress(phase="compare", done=len(results), total=4)
     with as_input_error():
         for name, trainer in splats.items():
-            path, background = folder.path / f"{name}.ply", trainer.config.background
-            export_ply(path, trainer.gaussians, inputs.scene.T_scene_colmap, background=background)
+            _export(inputs, name, trainer)
         write_comparison(folder.images, inputs.held_out, results, inputs.scene.names)
         shown = write_film(
             folder.path / "path.mp4",
@@ -74,12 +79,29 @@ def compare(
             yield Progress(phase="film", done=done, total=total)
         facts = run_facts(inputs, loop, results)
         metrics = run_metrics(facts, results)
-        folder.write_json("metrics.json", metrics)
+        decision = decided(facts, results, curves)
+        folder.write_json("metrics.json", {**metrics, "decision": asdict(decision)})
+        best = splats[decision.splat]
+        _export(inputs, "best", best)
         # Beside it and not in it: metrics are the same bit for bit after any stop, times are not.
         folder.write_json(TIME_FILE, time.to_dict())
-        write_report(folder.path, facts, results, curves, inputs.held_out, inputs.captured)
+        page = _scene_page(inputs, best)
+        write_report(folder.path, facts, results, curves, inputs.held_out, inputs.captured, scene_page=page)
     yield Progress(phase="report", done=1, total=1)
-    return metrics["verdict"]
+    return metrics["verdict"], decision.sentences
+
+
+def _export(inputs: RunInputs, name: str, trainer: SplatTrainer) -> None:
+    path, background = inputs.folder.path / f"{name}.ply", trainer.config.background
+    export_ply(path, trainer.gaussians, inputs.scene.T_scene_colmap, background=background)
+
+
+def _scene_page(inputs: RunInputs, trainer: SplatTrainer) -> str:
+    """A page that shows a splat in 3D, where it is small enough to stand in the report."""
+    if len(trainer.gaussians) > MAX_EMBEDDED_GAUSSIANS:
+        return ""
+    cameras = {view.name: view.camera for view in inputs.captured}
+    return scene_page(trainer.gaussians, cameras, title=inputs.scene.name, background=trainer.config.background)
 
 
 def run_facts(inputs: RunInputs, loop: ProgressiveTrainer | Distillation, results: Sequence[VariantResult]) -> RunFacts:

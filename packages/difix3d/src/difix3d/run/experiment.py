@@ -57,7 +57,8 @@ class Experiment:
         self.asked, self.folder, self.resume = settings, folder, resume
         self.prepared = self.finished = False
         """Whether there is anything to save, and whether the run is over."""
-        self.verdict = ""
+        self.verdict = self.decision = ""
+        """What the comparison says, and what to do now."""
         self.time = FixingTime()
         self._given_fixer = fixer
         self._curves = Curves()
@@ -90,7 +91,9 @@ class Experiment:
             if self.step < self.inputs.max_steps:
                 return
             with self.time.phase("comparison"):
-                self.verdict = yield from compare(self.inputs, self.plain, self.loop, self._curves, self.time)
+                self.verdict, self.decision = yield from compare(
+                    self.inputs, self.plain, self.loop, self._curves, self.time
+                )
             self.folder.remove_snapshots()
             self.finished = True
 

@@ -22,6 +22,7 @@ from difix3d.run.start import start_background, start_gaussians
 from difix3d.run.stereo_start import keep_stereo, kept_stereo, stereo_matching
 from output_files import check_inputs_kept
 from splat_recon.few_photos import photo_background
+from splat_recon.io.cameras_json import to_content
 from splat_render.device import chosen_device
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ class RunInputs:
             if self.distills:
                 configs["distillation"] = asdict(self.distillation)
             self.folder.write_config(self.asked.to_dict(), self.settings.to_dict() | configs)
+            cameras = {view.name: view.camera for view in self.captured}
+            self.folder.write_json("cameras.json", to_content(cameras, self.scene.T_scene_colmap))
         if self.stereo is not None and not self.folder.stereo.is_file():
             keep_stereo(self.folder, self.stereo)
 

@@ -5,7 +5,8 @@ checkpoints/       step_001000/ and so on, the last two
 metrics.jsonl      one line per measurement during training
 metrics.json       the comparison at the end
 images/            held-out photos and renders, novel views of every round
-plain.ply loop.ply the splats, in the frame of the COLMAP folder
+plain.ply loop.ply the splats, in the frame of the COLMAP folder; best.ply is the better one
+cameras.json       cameras of the training photos
 stereo.npz .png    depths that trainings started from, where they did
 path.mp4 report.html log.txt
 snapshots/         what a running training goes back to; no part of the result

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from difix3d.enhance.config import SPLAT_SUFFIXES
+from splat_recon.io.own_runs import scene_of_run
+from splat_render.files.folders import Which
 
 FixMode = Literal["off", "on", "side-by-side"]
 """What the page shows: renders, fixes as soon as they are ready, or both."""
@@ -23,12 +24,17 @@ GATES: tuple[GateName, ...] = get_args(GateName)
 class LiveConfig:
     """Look at a splat in the browser, as it is and fixed."""
 
-    input: Path
-    """The splat (.ply, .compressed.ply, .spz, .splat), in the world of the scene's cameras."""
+    splat: Path
+    """The splat, in the world of the scene's cameras: a run of difix3d-train or splat-recon, a file (.ply,
+    .compressed.ply, .spz, .splat), or the output folder of the 3D Gaussian Splatting code."""
+
+    which: Which = "best"
+    """Of a run of difix3d-train: the better one of its two splats, plain training's, or the loop's."""
 
     scene: Path | None = None
     """The captured photos, of which the nearest by pose is the reference: a COLMAP folder (images/ and sparse/0/), or a
-    folder with images/ and transforms.json. None: no references."""
+    folder with images/ and transforms.json. None: the
+    scene that the run was made from, if the splat is one; else no references."""
 
     cameras: Path | None = None
     """Cameras to show on the page, which begins at the first: a COLMAP folder, transforms.json or cameras.json. None:
@@ -66,8 +72,6 @@ class LiveConfig:
     """Port to listen on; the next free one where it is taken."""
 
     def __post_init__(self) -> None:
-        if self.input.suffix.lower() not in SPLAT_SUFFIXES:
-            raise ValueError(f"input must be a splat ({', '.join(SPLAT_SUFFIXES)}), got {self.input}")
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength must be in [0, 1], got {self.strength}")
         if self.num_references < 0:
@@ -76,3 +80,8 @@ class LiveConfig:
             raise ValueError(f"max_size must be in [128, 2048], got {self.max_size}")
         if not 1 <= self.port <= 65535:
             raise ValueError(f"port must be in [1, 65535], got {self.port}")
+
+    @property
+    def captured(self) -> Path | None:
+        """Where the captured photos are: named, or those of the run."""
+        return self.scene or scene_of_run(self.splat)

@@ -20,6 +20,7 @@ from difix_model.opening import FixerConfig, open_pipeline
 from difix_model.video.fix import PHOTOS_IN_MEMORY, Fixer
 from media_files.photos import open_image
 from splat_recon.io.camera_files import read_camera_file
+from splat_recon.io.own_runs import cameras_of_run
 from splat_recon.pages.view_requests import ViewRequests
 from splat_recon.pages.viewer import SplatViewer, serve, thumbnails, viser_module
 from splat_recon.splat_model import SplatModel
@@ -77,7 +78,7 @@ class LivePage:
         with as_input_error():
             viser_module()
             photos_folder, cameras = _cameras(config)
-            self.splats = SplatModel.of_file(config.input, device=chosen_device(config.device))
+            self.splats = SplatModel.of_file(config.splat, which=config.which, device=chosen_device(config.device))
             self._pipeline = pipeline or open_pipeline(
                 FixerConfig(source=config.model, base=config.base, gate=config.gate), device=config.device
             )
@@ -92,7 +93,7 @@ class LivePage:
             max_px = config.max_size or (GPU_PX if self.splats.device != "cpu" else CPU_PX)
             requests = ViewRequests(max_px=max_px, painter=painter, jpeg_quality=JPEG_QUALITY)
             self._viewer = SplatViewer(
-                f"difix3d: {config.input.name}",
+                f"difix3d: {config.splat.name}",
                 cameras,
                 {} if photos_folder is None else thumbnails(photos_folder, list(cameras)),
                 host=config.host,
@@ -149,19 +150,19 @@ class LivePage:
 
 def _cameras(config: LiveConfig) -> tuple[Path | None, dict[str, Camera]]:
     """The cameras that the page shows, and where their photos lie."""
-    for path in (config.input, config.scene, config.cameras):
+    for path in (config.splat, config.scene, config.cameras):
         if path is not None and not path.exists():
             raise InputError(f"there is no {path}")
-    source = config.cameras or config.scene
+    source = config.cameras or config.scene or cameras_of_run(config.splat)
     if source is None:
         return None, {}
     file = read_camera_file(source)
-    scene = config.scene or source
+    scene = config.captured or source
     return scene / "images", dict(zip(file.names, file.cameras, strict=True))
 
 
 def _photos(config: LiveConfig, pipeline: Fixer) -> PosedPhotos | None:
     """Where references come from; None without a scene, and for weights that know none."""
-    if config.scene is None or config.num_references == 0 or not pipeline.uses_reference:
+    if config.captured is None or config.num_references == 0 or not pipeline.uses_reference:
         return None
-    return PosedPhotos.of_scene(config.scene)
+    return PosedPhotos.of_scene(config.captured)

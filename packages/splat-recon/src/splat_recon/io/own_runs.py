@@ -11,23 +11,23 @@ from splat_render.files.folders import newest_splat
 CONFIG_FILE, CAMERAS_FILE = "config.json", "cameras.json"
 """Files of every run."""
 
+COMPARED = "resolved"
+"""What only the configuration of a run of difix3d-train has."""
+
 
 def is_splat_run(path: Path) -> bool:
     """Whether a path is to be read as a run of `splat-recon train`, from its checkpoints.
 
     It is, too, where it is a folder with nothing else to read: then the run's own words tell what is missing.
     """
-    config = _config(path)
-    if "train" in config:
+    if "train" in _settings(path):
         return True
-    return path.is_dir() and "settings" not in config and newest_splat(path) is None
+    return path.is_dir() and COMPARED not in _config(path) and newest_splat(path) is None
 
 
 def scene_of_run(path: Path) -> Path | None:
     """The folder of the scene that a run was made from, where it says so and the folder is still there."""
-    config = _config(path)
-    settings = config.get("settings")
-    named = settings.get("scene") if isinstance(settings, dict) else config.get("scene")
+    named = _settings(path).get("scene")
     return Path(named) if isinstance(named, str) and Path(named).is_dir() else None
 
 
@@ -36,6 +36,11 @@ def cameras_of_run(path: Path) -> Path | None:
     if path.is_dir() and (path / CAMERAS_FILE).is_file():
         return path / CAMERAS_FILE
     return scene_of_run(path)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    settings = _config(path).get("settings")
+    return settings if isinstance(settings, dict) else {}
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -1,0 +1,94 @@
+"""Which of a run's two splats to take, and what would help most here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from difix3d.report.results import CLEAR_DB, VariantResult
+from difix3d.report.what_helped import MUCH_BACKGROUND
+
+if TYPE_CHECKING:
+    from difix3d.report.curves import Curves
+    from difix3d.report.facts import RunFacts
+
+CLEAR_FLIP = 0.002
+"""Differences of FLIP below this are called none."""
+
+STILL_RISING_DB = 0.2
+"""Gain over the last two measurements from which a longer training is likely to help."""
+
+FEW_TRAINING_PHOTOS = 12
+"""Up to so many, further photos help more than anything else."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What to do with a run."""
+
+    splat: Literal["plain", "loop"]
+    """Whose splat is best.ply."""
+
+    take: str
+    """Which splat to take and why, in a sentence or two."""
+
+    helps_most: str
+    """What to try next, in a sentence."""
+
+    @property
+    def sentences(self) -> str:
+        """Both, for the screen."""
+        return f"{self.take} {self.helps_most}"
+
+
+def decided(facts: RunFacts, results: Sequence[VariantResult], curves: Curves) -> Decision:
+    """Decide by the held-out photos: PSNR where it differs clearly, else FLIP, else the simpler one.
+
+    Args:
+        facts: Of the run.
+        results: All variants.
+        curves: How close both trainings were as they went on.
+    """
+    by_name = {result.name: result.evaluation for result in results}
+    plain, loop = by_name["plain"], by_name["loop"]
+    gain = loop.psnr - plain.psnr
+    nearer = plain.flip is not None and loop.flip is not None and plain.flip - loop.flip >= CLEAR_FLIP
+    splat: Literal["plain", "loop"] = "loop" if gain >= CLEAR_DB or (gain > -CLEAR_DB and nearer) else "plain"
+    if gain >= CLEAR_DB:
+        why = f"the loop's splat, {loop.psnr:.2f} dB on the held-out photos, {gain:+.2f} dB over plain training"
+    elif gain <= -CLEAR_DB:
+        why = f"plain training's splat, {plain.psnr:.2f} dB on the held-out photos; the loop's is {-gain:.2f} dB below"
+    elif nearer:
+        why = f"the loop's splat, by PSNR as good as plain training's ({loop.psnr:.2f} dB) and by FLIP nearer"
+    else:
+        why = f"plain training's splat, {plain.psnr:.2f} dB on the held-out photos; the loop's is not clearly better"
+    take = f"Take best.ply: it is {why}."
+    fixed = by_name.get(f"{splat}_fixed")
+    if facts.fixed and fixed is not None:
+        added = fixed.psnr - by_name[splat].psnr
+        take += (
+            f" Films of it are worth fixing once more ({added:+.2f} dB), with difix3d-enhance."
+            if added >= CLEAR_DB
+            else " Show it as it is: a final fix adds nothing here."
+        )
+    return Decision(splat=splat, take=take, helps_most=_helps_most(facts, curves, splat))
+
+
+def _helps_most(facts: RunFacts, curves: Curves, splat: str) -> str:
+    measured = [each for each in curves.measurements if each["variant"] == splat] or curves.measurements
+    rise = measured[-1]["psnr"] - measured[-3]["psnr"] if len(measured) >= 3 else 0.0
+    if rise >= STILL_RISING_DB:
+        return (
+            f"What would help most: a longer training. It was still getting better at its end ({rise:+.2f} dB over its "
+            f"last two measurements): --max-steps {2 * (facts.settings.max_steps or facts.step)}."
+        )
+    few = len(facts.split.train) <= FEW_TRAINING_PHOTOS
+    if few or facts.transparency >= MUCH_BACKGROUND:
+        return (
+            f"What would help most: more photos. {len(facts.split.train)} were trained on, and no training knows what "
+            "none of them shows."
+        )
+    if facts.settings.fixer in (None, "none", "default"):
+        return "What would help most: a stronger fixer, such as --fixer nvidia/difix_ref; longer training adds little."
+    return "What would help most: more photos where the renders are worst; longer training adds little."
