@@ -25,8 +25,10 @@ def main() -> int:
             tried += 1
             try:
                 _load(name, attribute)
-            except Exception as error:  # Whatever goes wrong on an import would go wrong for the user.
-                missing.append(f"{path}:{line}: {name}{f'.{attribute}' if attribute else ''}: {error!r}")
+            except Exception as error:
+                # What others' modules ask of the machine, as gsplat's do of its GPU, is nothing that could be declared.
+                if isinstance(error, ImportError) or name in modules:
+                    missing.append(f"{path}:{line}: {name}{f'.{attribute}' if attribute else ''}: {error!r}")
     print("\n".join(missing) or f"{len(modules)} modules and {tried - len(modules)} imported names are there")
     return 1 if missing or not modules else 0
 
