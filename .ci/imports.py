@@ -51,8 +51,11 @@ def _imports(path: Path, module: str) -> Iterator[tuple[str, str | None, int]]:
 
 def _load(name: str, attribute: str | None) -> None:
     module = importlib.import_module(name)
-    if attribute not in (None, "*") and not hasattr(module, attribute):
-        importlib.import_module(f"{name}.{attribute}")
+    if attribute in (None, "*") or hasattr(module, attribute):
+        return
+    # A submodule, which is not run: gsplat's would begin to compile.
+    if importlib.util.find_spec(f"{name}.{attribute}") is None:
+        raise ImportError(f"there is no {attribute} in {name}")
 
 
 if __name__ == "__main__":
