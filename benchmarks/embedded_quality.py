@@ -35,7 +35,7 @@ HARMED = 0.0
 
 
 def make_renders(scenes: Path, out: Path, num_views: int, max_size: int, max_steps: int, *, for_choices: bool) -> None:
-    from difix3d.pairs.made import ranked_references
+    from difix3d.pairs.generated import ranked_references
     from difix_model.pairs import PairRecord, write_pairs
     from splat_recon.config import AdcConfig, TrainConfig
     from splat_recon.io.colmap import read_scene

@@ -77,7 +77,7 @@ def psnr(result: Frames, truth: Frames | None) -> str:
 def print_rows(name: str, inputs: Frames, truth: Frames | None, vectors: Vectors | None, references: Any) -> None:
     from difix_model.pipeline import DifixPipeline
     from difix_model.video.flicker import FlickerMeter
-    from difix_model.video.steady import SteadyConfig, SteadyFilter
+    from difix_model.video.temporal_filter import TemporalFilter, TemporalFilterConfig
 
     pipe = DifixPipeline.from_pretrained("default", batch_size=1)
 
@@ -88,8 +88,8 @@ def print_rows(name: str, inputs: Frames, truth: Frames | None, vectors: Vectors
             result.append(pipe([frame], [views] if views else None)[0])
         return result
 
-    def steadied(fixed: Frames, config: SteadyConfig) -> Frames:
-        steady = SteadyFilter(config)
+    def steadied(fixed: Frames, config: TemporalFilterConfig) -> Frames:
+        steady = TemporalFilter(config)
         return [steady(frame, result) for frame, result in zip(inputs, fixed, strict=True)]
 
     def row(label: str, result: Frames, seconds: float) -> None:
@@ -110,16 +110,16 @@ def print_rows(name: str, inputs: Frames, truth: Frames | None, vectors: Vectors
     row("input", inputs, 0.0)
     fixed, seconds = timed(lambda: by_network(False))
     row("default weights", fixed, seconds)
-    still, more = timed(lambda: steadied(fixed, SteadyConfig(follow_motion=False)))
+    still, more = timed(lambda: steadied(fixed, TemporalFilterConfig(follow_motion=False)))
     row("… steady, without motion", still, more)
-    steady, more = timed(lambda: steadied(fixed, SteadyConfig()))
+    steady, more = timed(lambda: steadied(fixed, TemporalFilterConfig()))
     row("… steady", steady, more)
     if pipe.uses_reference:
         viewed, seconds = timed(lambda: by_network(True))
         row("… previous view", viewed, seconds)
     changing = restless(fixed)
     row("restless", changing, 0.0)
-    steady, more = timed(lambda: steadied(changing, SteadyConfig()))
+    steady, more = timed(lambda: steadied(changing, TemporalFilterConfig()))
     row("… steady", steady, more)
 
 

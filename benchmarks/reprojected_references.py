@@ -74,7 +74,7 @@ def reprojected(scene: Scene, trainer: Any, name: str, photos: Sequence[str]) ->
 
 def scene_samples(scene: Scene, train: list[str], shown: list[str], max_steps: int, pipe: DifixPipeline) -> Samples:
     """Train on some photos and make samples of others."""
-    from difix3d.pairs.made import ranked_references
+    from difix3d.pairs.generated import ranked_references
     from embedded_weights.coarse_pairs import coarse_images
     from splat_recon.config import AdcConfig, TrainConfig
     from splat_recon.scene.training_points import with_training_points

@@ -15,7 +15,7 @@ from difix_model.pairs import read_pairs
 
 QUICK = [
     "--max-size", "48", "--num-views", "6", "--max-steps", "10", "--sparse-at", "1.0", "--underfit-at", "1.0",
-    "--targets-per-render", "1", "--strategies", "sparse", "painted",
+    "--targets-per-render", "1", "--strategies", "sparse", "corrupted",
 ]  # fmt: skip
 
 
@@ -24,7 +24,7 @@ def test_it_makes_pairs_and_keeps_what_is_finished(tmp_path: Path, capsys: pytes
     assert main(command) == 0
     printed = capsys.readouterr().out
     assert printed.strip().endswith("pairs.json")
-    assert "painted: 12 pairs" in printed
+    assert "corrupted: 12 pairs" in printed
     assert "left out: none" in printed
     records = read_pairs(tmp_path / "pairs" / "pairs.json")
     assert len(records) == 1 + 2 * 6
@@ -63,8 +63,8 @@ def test_a_failing_scene_is_listed_and_the_exit_code_is_one(tmp_path: Path, caps
 
 def test_folders_are_merged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, seed in (("a", "7"), ("b", "8")):
-        painted = [*QUICK[:-3], "--strategies", "painted"]
-        assert main(["--generated", "1", "--first-seed", seed, "--out", str(tmp_path / name), *painted]) == 0
+        corrupted = [*QUICK[:-3], "--strategies", "corrupted"]
+        assert main(["--generated", "1", "--first-seed", seed, "--out", str(tmp_path / name), *corrupted]) == 0
     merged = ["merge", str(tmp_path / "a"), str(tmp_path / "b"), "--out", str(tmp_path / "c")]
     assert main(merged) == 0
     assert capsys.readouterr().out.strip().endswith(str(tmp_path / "c" / "pairs.json"))

@@ -20,7 +20,7 @@ from splat_recon_app.__main__ import main as splats
 from support.hostile_names import HOSTILE, files_outside
 
 QUICK = ["--device", "cpu", "--max-steps", "4", "--max-size", "32", "--stereo", "off"]
-PAINTED = ["--max-size", "32", "--max-steps", "10", "--strategies", "painted"]
+CORRUPTED = ["--max-size", "32", "--max-steps", "10", "--strategies", "corrupted"]
 
 
 def write_hostile_scene(folder: Path, names: list[str]) -> None:
@@ -130,7 +130,7 @@ def test_scenes_are_converted_with_all_their_photos(world: Path, form: str):
 
 def test_pairs_of_a_scene_have_files_of_their_own(world: Path):
     scene, out = world / "scenes" / "garden", world / "pairs"
-    done(pairs, world, out, "--scenes", scene, "--out", out, *PAINTED)
+    done(pairs, world, out, "--scenes", scene, "--out", out, *CORRUPTED)
     content = json.loads((out / "pairs.json").read_text())
     samples = {**content["train"], **content["test"]}
     num_photos = len(HOSTILE) + 2
@@ -227,8 +227,8 @@ def test_outputs_that_would_replace_inputs_are_refused(world: Path, tmp_path: Pa
     assert "which is read" in refused(
         splats, world, capsys, "convert", "--scene", other, "--out", other / "images" / "new", "--to", "colmap"
     )
-    assert "garden holds" in refused(pairs, world, capsys, "--scenes", scene, "--out", world / "scenes", *PAINTED)
-    assert "pairs are made of" in refused(pairs, world, capsys, "--scenes", scene, "--out", scene, *PAINTED)
+    assert "garden holds" in refused(pairs, world, capsys, "--scenes", scene, "--out", world / "scenes", *CORRUPTED)
+    assert "pairs are made of" in refused(pairs, world, capsys, "--scenes", scene, "--out", scene, *CORRUPTED)
     shutil.rmtree(other)
 
 

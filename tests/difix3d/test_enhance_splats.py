@@ -92,7 +92,7 @@ def test_what_is_stopped_goes_on_to_the_same_frames(place: Path, tmp_path: Path)
     )
     with pytest.raises(KeyboardInterrupt):
         list(stopped.run())
-    assert stopped.num_kept == 24
+    assert stopped.frames_written == 24
     options = {"path": "interpolated", "frames": 30, "steady": True, "resume": True}
     fixer = Brightening()
     enhanced(place, tmp_path / "parts.mp4", fixer, **options)

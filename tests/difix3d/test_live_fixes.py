@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from difix3d.errors import InputError
+from difix3d.viewer.composer import FixComposer
 from difix3d.viewer.config import LiveConfig
 from difix3d.viewer.fixes import LiveFixes, PictureFixer
-from difix3d.viewer.painter import FixPainter
 from difix3d.viewer.pictures import SEAM_PX, bar_height, half_camera, side_by_side
 from splat_recon.io.images import to_u8
 from splat_recon.pages.view_requests import SETTLED_SECONDS, ViewRequests, camera_of
@@ -86,8 +86,8 @@ class Stage:
         self.said: list[str] = []
         self.fixer = fixer or Inverting()
         self.fixes = LiveFixes(self.fixer)
-        self.painter = FixPainter(self.fixes, mode=mode, say=self.said.append)
-        self.requests = ViewRequests(max_px=1000, clock=self.clock, painter=self.painter)
+        self.composer = FixComposer(self.fixes, mode=mode, set_status=self.said.append)
+        self.requests = ViewRequests(max_px=1000, clock=self.clock, composer=self.composer)
         self.fixes.ready = self.requests.ask_again
         self.num_renders = 0
 
@@ -175,19 +175,19 @@ def test_off_and_on_show_the_whole_picture() -> None:
     wanted = rendered(page.whole())
     np.testing.assert_array_equal(page.pictures[-1], wanted)
     assert not stage.fixes.fix_one()
-    stage.painter.mode = "on"
+    stage.composer.mode = "on"
     stage.requests.ask_again()
     assert stage.draw()
     np.testing.assert_array_equal(page.pictures[-1], wanted)
     assert stage.fixes.fix_one()
     assert stage.draw()
     np.testing.assert_array_equal(page.pictures[-1], 255 - wanted)
-    stage.painter.mode = "off"
+    stage.composer.mode = "off"
     stage.requests.ask_again()
     assert stage.draw()
     np.testing.assert_array_equal(page.pictures[-1], wanted)
     with pytest.raises(ValueError, match="mode must be one of off, on, side-by-side"):
-        stage.painter.mode = "maybe"
+        stage.composer.mode = "maybe"
 
 
 def test_depth_and_opacity_are_never_fixed() -> None:
@@ -249,7 +249,7 @@ def test_pages_are_fixed_in_turn_each_for_itself() -> None:
         np.testing.assert_array_equal(page.pictures[-1], 255 - rendered(page.whole()))
         assert sum(len(one.pictures) for one in pages) == sum(num_before) + 1
     stage.rested(pages[0], client_id=0, by=0.1)
-    stage.requests.forget(0)
+    stage.requests.cancel(0)
     assert not stage.fixes.fix_one()
 
 

@@ -8,7 +8,7 @@ import pytest
 from difix3d.errors import InputError
 from difix3d.pairs.config import FilterConfig, PairsConfig
 from difix3d.pairs.filters import REASONS, PairFilter, psnr_u8
-from difix3d.pairs.made import MadePair
+from difix3d.pairs.generated import GeneratedPair
 from difix3d.pairs.split import check_test_scenes, scene_split
 from splat_recon.scene.scene import Scene, View
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
@@ -19,19 +19,19 @@ def scene() -> Scene:
     return generate_scene(2, SyntheticConfig(num_views=4, width=32, height=24))
 
 
-def render(scene: Scene, noise: float, *, seed: int = 0, view: int = 0, **changes: object) -> MadePair:
+def render(scene: Scene, noise: float, *, seed: int = 0, view: int = 0, **changes: object) -> GeneratedPair:
     """A photo with noise of so many gray levels, as if a splat had drawn it."""
     photo = scene.views[view].rgb_u8
     levels = np.random.default_rng(seed).normal(0, noise, photo.shape)
     image = np.clip(photo + levels, 0, 255).astype(np.uint8)
     name = scene.names[view]
-    pair = MadePair(
+    pair = GeneratedPair(
         name="x", label="sparse", degraded_u8=image, target=name, reference=scene.names[-1], trained_on=("y.png",)
     )
     return dataclasses.replace(pair, **changes)  # type: ignore[arg-type]
 
 
-def reasons(scene: Scene, pairs: list[MadePair], config: FilterConfig | None = None) -> list[str | None]:
+def reasons(scene: Scene, pairs: list[GeneratedPair], config: FilterConfig | None = None) -> list[str | None]:
     pair_filter = PairFilter(scene, config or FilterConfig())
     found = [pair_filter.reason(pair, psnr_u8(pair.degraded_u8, scene.view(pair.target).rgb_u8)) for pair in pairs]
     assert sum(pair_filter.left_out.values()) == sum(reason is not None for reason in found)
@@ -51,7 +51,7 @@ def test_every_reason_is_found_and_good_pairs_are_kept(scene: Scene) -> None:
         render(scene, 20),
     ]
     limits = FilterConfig(min_psnr=psnr_u8(far, scene.views[1].rgb_u8) + 0.1)
-    assert reasons(scene, pairs, limits) == [None, "empty", "lost", "same_as_photo", "same_as_other"]
+    assert reasons(scene, pairs, limits) == [None, "low_coverage", "below_min_psnr", "same_as_photo", "same_as_other"]
 
 
 def test_limits_decide(scene: Scene) -> None:
@@ -59,12 +59,14 @@ def test_limits_decide(scene: Scene) -> None:
     psnr = psnr_u8(pair.degraded_u8, scene.views[0].rgb_u8)
     assert reasons(scene, [pair], FilterConfig(max_psnr=psnr - 0.01)) == ["same_as_photo"]
     assert reasons(scene, [pair], FilterConfig(max_psnr=psnr + 0.01)) == [None]
-    assert reasons(scene, [pair], FilterConfig(min_psnr=psnr + 0.01)) == ["lost"]
-    assert reasons(scene, [dataclasses.replace(pair, coverage=0.6)], FilterConfig(min_coverage=0.61)) == ["empty"]
+    assert reasons(scene, [pair], FilterConfig(min_psnr=psnr + 0.01)) == ["below_min_psnr"]
+    assert reasons(scene, [dataclasses.replace(pair, coverage=0.6)], FilterConfig(min_coverage=0.61)) == [
+        "low_coverage"
+    ]
 
 
 def test_photos_left_as_they_are_on_purpose_stay(scene: Scene) -> None:
-    assert reasons(scene, [render(scene, 0, trained_on=(), label="painted")]) == [None]
+    assert reasons(scene, [render(scene, 0, trained_on=(), label="corrupted")]) == [None]
 
 
 def test_the_same_view_degraded_otherwise_is_no_duplicate(scene: Scene) -> None:

@@ -10,8 +10,9 @@ from PIL import Image
 
 from difix3d.errors import InputError
 from difix3d.pairs.config import FilterConfig, PairsConfig
+from difix3d.pairs.corrupted import corrupt, corrupted_pairs
 from difix3d.pairs.filters import psnr_u8
-from difix3d.pairs.made import MadePair, ranked_references
+from difix3d.pairs.generated import GeneratedPair, ranked_references
 from difix3d.pairs.make import (
     MAKERS,
     colmap_sources,
@@ -21,19 +22,18 @@ from difix3d.pairs.make import (
     read_scene_facts,
     write_all_pairs,
 )
-from difix3d.pairs.painted import paint_over, painted_pairs
 from difix_model.pairs import PairRecord, read_pairs
 from splat_recon.io.colmap import write_scene
 
 CONFIG = PairsConfig(
-    strategies=("sparse", "underfit", "painted"),
+    strategies=("sparse", "underfit", "corrupted"),
     max_size=48,
     num_views=8,
     max_steps=12,
     sparse_at=(1.0,),
     underfit_at=(0.5, 1.0),
     targets_per_render=2,
-    painted_per_view=1,
+    corruptions_per_view=1,
     max_sparse_views=4,
     filters=FilterConfig(same_image_psnr=90),
 )
@@ -56,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_every_strategy_gives_its_pairs(made: tuple[Path, Path]) -> None:
     records = read_pairs(made[1])
     kinds = [record.id.split("/")[1].split("_")[0] for record in records]
-    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"sparse": 2, "underfit": 4, "painted": 8}
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"sparse": 2, "underfit": 4, "corrupted": 8}
     for record in records:
         assert pixels(record.image).shape == pixels(record.target_image).shape == (36, 48, 3)
         assert record.ref_image is not None
@@ -77,14 +77,14 @@ def test_a_finished_scene_is_read_and_the_same_seed_makes_the_same(made: tuple[P
 
 
 def test_other_settings_do_not_mix_with_a_folder(made: tuple[Path, Path]) -> None:
-    with pytest.raises(InputError, match=r"other settings \(filters, max_size"):
+    with pytest.raises(InputError, match=r"other settings \(corruptions_per_view, filters, max_size"):
         open_pairs_folder(made[0], PairsConfig())
 
 
 def test_references_are_the_nearest_photos_that_the_splat_has_seen(made: tuple[Path, Path]) -> None:
     facts = read_scene_facts(made[0], "generated_00040")
     scene = generated_sources(1, 40, CONFIG)[0].load()
-    splats = [pair for pair in facts["pairs"].values() if pair["strategy"] != "painted"]
+    splats = [pair for pair in facts["pairs"].values() if pair["strategy"] != "corrupted"]
     assert splats
     for pair in splats:
         seen = facts["trained_on"][pair["training"]]
@@ -100,16 +100,16 @@ def test_references_are_the_nearest_photos_that_the_splat_has_seen(made: tuple[P
 
 
 def test_a_scene_is_there_completely_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = PairsConfig(strategies=("painted",), max_size=48, num_views=4)
+    config = PairsConfig(strategies=("corrupted",), max_size=48, num_views=4)
     (source,) = generated_sources(1, 40, config)
 
-    def interrupted(*arguments: object) -> Iterator[MadePair]:
-        yield from itertools.islice(painted_pairs(*arguments), 3)  # type: ignore[arg-type]
+    def interrupted(*arguments: object) -> Iterator[GeneratedPair]:
+        yield from itertools.islice(corrupted_pairs(*arguments), 3)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
     open_pairs_folder(tmp_path, config)
     with monkeypatch.context() as patch:
-        patch.setitem(MAKERS, "painted", interrupted)
+        patch.setitem(MAKERS, "corrupted", interrupted)
         with pytest.raises(KeyboardInterrupt):
             make_scene_pairs(source, tmp_path, config)
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
@@ -177,7 +177,7 @@ def test_the_default_strategies_make_pairs_of_a_captured_scene(tmp_path: Path) -
 
 
 def test_photos_without_a_pose_are_counted(tmp_path: Path) -> None:
-    config = PairsConfig(strategies=("painted",), max_size=48, num_views=4, painted_per_view=1)
+    config = PairsConfig(strategies=("corrupted",), max_size=48, num_views=4, corruptions_per_view=1)
     write_scene(tmp_path / "yard", generated_sources(1, 40, config)[0].load())
     Image.new("RGB", (48, 36)).save(tmp_path / "yard" / "images" / "lost.png")
     (source,) = colmap_sources([tmp_path / "yard"], config)
@@ -199,7 +199,7 @@ def test_references_come_nearest_first_without_the_target() -> None:
 def test_painting_stays_in_range_and_depends_on_the_generator_only() -> None:
     photo = np.random.default_rng(0).random((36, 48, 3)).astype(np.float32)
     for seed in range(20):
-        first, second = (paint_over(photo.copy(), np.random.default_rng(seed)) for _ in range(2))
+        first, second = (corrupt(photo.copy(), np.random.default_rng(seed)) for _ in range(2))
         np.testing.assert_array_equal(first, second)
         assert first.shape == photo.shape
         assert first.min() >= 0

@@ -17,21 +17,21 @@ import pytest
 from difix3d.errors import InputError
 from difix3d.pairs.card import publish
 from difix3d.pairs.config import PairsConfig
+from difix3d.pairs.corrupted import corrupted_pairs
 from difix3d.pairs.make import MAKERS, finished_scenes, is_finished, open_pairs_folder
-from difix3d.pairs.painted import painted_pairs
 from difix3d.pairs.run import SceneOutcome, check_visible, locked, run_scenes
 from difix3d.pairs.sources import CapturedSource, SceneSource, generated_sources
 from difix_model.pairs import read_pairs
 
 CONFIG = PairsConfig(
-    strategies=("sparse", "painted"),
+    strategies=("sparse", "corrupted"),
     max_size=48,
     num_views=6,
     max_steps=10,
     sparse_at=(1.0,),
     targets_per_render=2,
     max_sparse_views=4,
-    painted_per_view=1,
+    corruptions_per_view=1,
     test_share=0.5,
 )
 NUM_SCENES = 4
@@ -166,10 +166,10 @@ def test_one_failing_scene_does_not_stop_the_rest_in_one_process(
     def failing(scene: Any, *arguments: Any) -> Iterator[Any]:
         if "00041" in scene.name:
             raise RuntimeError("no more colors")
-        yield from painted_pairs(scene, *arguments)
+        yield from corrupted_pairs(scene, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setitem(MAKERS, "painted", failing)
+        patch.setitem(MAKERS, "corrupted", failing)
         errors = made(tmp_path, sources)
     assert errors.pop("generated_00041") == "RuntimeError: no more colors"
     assert set(errors.values()) == {None}
@@ -190,11 +190,11 @@ def test_interrupted_between_and_inside_scenes_it_goes_on_to_the_same_files(
     run.close()
 
     def interrupted(*arguments: Any) -> Iterator[Any]:
-        yield next(painted_pairs(*arguments))
+        yield next(corrupted_pairs(*arguments))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setitem(MAKERS, "painted", interrupted)
+        patch.setitem(MAKERS, "corrupted", interrupted)
         with pytest.raises(KeyboardInterrupt):
             list(run_scenes(sources, tmp_path, CONFIG))
     assert [source.name for source in sources if is_finished(tmp_path, source.name)] == ["generated_00040"]
@@ -213,7 +213,7 @@ def test_the_card_counts_what_is_there(alone: Path) -> None:
     assert card["num_scenes"] == NUM_SCENES
     for split in ("train", "test"):
         assert card["splits"][split]["pairs"] == sum(record.split == split for record in records)
-    for strategy in ("sparse", "painted"):
+    for strategy in ("sparse", "corrupted"):
         count = sum(f"/{strategy}_" in record.id for record in records)
         assert card["strategies"][strategy]["count"] == sum(card["strategies"][strategy]["psnr_bins"]) == count
     made_in_all = sum(card["num_made"].values())
@@ -230,7 +230,7 @@ def test_filters_are_counted_in_the_card(tmp_path: Path) -> None:
     open_pairs_folder(tmp_path, strict)
     list(run_scenes(generated_sources(1, 40, strict), tmp_path, strict))
     card = publish(tmp_path, strict, {})
-    assert card["left_out"] == {"lost": 8 - card["num_pairs"]}
+    assert card["left_out"] == {"below_min_psnr": 8 - card["num_pairs"]}
     assert card["num_pairs"] < 2
     kept = read_pairs(tmp_path / "pairs.json") if card["num_pairs"] else []
     assert len(list((tmp_path / "generated_00040" / "degraded").iterdir())) == len(kept) == card["num_pairs"]

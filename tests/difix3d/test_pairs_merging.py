@@ -16,7 +16,7 @@ from difix3d.pairs.run import run_scenes
 from difix3d.pairs.sources import generated_sources
 from difix_model.pairs import read_pairs
 
-CONFIG = PairsConfig(strategies=("painted",), max_size=48, num_views=4, painted_per_view=1, test_scenes=())
+CONFIG = PairsConfig(strategies=("corrupted",), max_size=48, num_views=4, corruptions_per_view=1, test_scenes=())
 
 
 def made(out: Path, first_seed: int, config: PairsConfig = CONFIG, num_scenes: int = 2) -> Path:
@@ -46,8 +46,8 @@ def test_merged_pairs_are_those_of_the_parts(parts: tuple[Path, Path], tmp_path:
     assert card["num_pairs"] == len(found) == 16
     assert card["splits"]["test"] == {"scenes": ["generated_00040"], "pairs": 4}
     singles = [json.loads((part / "card.json").read_text(encoding="utf-8")) for part in parts]
-    bins = [single["strategies"]["painted"]["psnr_bins"] for single in singles]
-    assert card["strategies"]["painted"]["psnr_bins"] == [a + b for a, b in zip(*bins, strict=True)]
+    bins = [single["strategies"]["corrupted"]["psnr_bins"] for single in singles]
+    assert card["strategies"]["corrupted"]["psnr_bins"] == [a + b for a, b in zip(*bins, strict=True)]
     assert len(card["settings"]) == 2
     assert "Merged from `a`, `b`" in (tmp_path / "c" / "CARD.md").read_text(encoding="utf-8")
     # Merging again replaces the result; other pairs are not written over.

@@ -11,7 +11,7 @@ from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.cross import camera_groups, cross_pairs
 from difix3d.pairs.cycle import cycle_pairs, sideways_offset
 from difix3d.pairs.filters import psnr_u8
-from difix3d.pairs.made import MadePair
+from difix3d.pairs.generated import GeneratedPair
 from difix3d.pairs.sources import GeneratedSource, generated_sources
 from difix3d.pairs.sparse import sparse_pairs
 from difix3d.pairs.trained import as_bytes, new_trainer
@@ -30,7 +30,7 @@ def scene() -> Scene:
     return generate_scene(3, SyntheticConfig(layout="shelf", num_views=8, width=48, height=36))
 
 
-def mean_psnr(scene: Scene, pairs: Sequence[MadePair]) -> float:
+def mean_psnr(scene: Scene, pairs: Sequence[GeneratedPair]) -> float:
     return float(np.mean([psnr_u8(pair.degraded_u8, scene.view(pair.target).rgb_u8) for pair in pairs]))
 
 

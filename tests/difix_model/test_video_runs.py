@@ -20,7 +20,7 @@ from difix_model.references.choice import ReferenceConfig
 from difix_model.video.fix import VideoRun
 from difix_model.video.job import is_sequence, plan_video
 from difix_model.video.segments import SEGMENT_FRAMES
-from difix_model.video.steady import SteadyConfig
+from difix_model.video.temporal_filter import TemporalFilterConfig
 
 av = pytest.importorskip("av")
 
@@ -146,7 +146,7 @@ def test_everything_but_the_pictures_stays(tmp_path: Path, suffix: str) -> None:
     source = write_clip(tmp_path / "in.mp4", uneven)
     job = plan_video(source, tmp_path / "deep" / f"out{suffix}")
     run = fix(job, Unchanged())
-    assert run.said is None
+    assert run.notice is None
     before, after = read_info(source), read_info(job.out)
     assert (after.width, after.height, after.colors) == (before.width, before.height, before.colors)
     sound, sound_after = sound_of(source), sound_of(job.out)
@@ -195,7 +195,7 @@ def test_a_real_clip_keeps_frames_times_and_sound(scenes: Path, tmp_path: Path) 
 def test_sound_is_coded_again_where_it_must_be(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", even(30))
     run = fix(job := plan_video(source, tmp_path / "out.webm"), Unchanged())
-    assert run.said == "the sound (aac) was coded again as opus, for .webm files"
+    assert run.notice == "the sound (aac) was coded again as opus, for .webm files"
     with av.open(str(job.out)) as container:
         assert container.streams.video[0].codec_context.name == "vp9"
         assert container.streams.audio[0].codec_context.name == "opus"
@@ -203,7 +203,7 @@ def test_sound_is_coded_again_where_it_must_be(tmp_path: Path) -> None:
     assert seconds[-1] == pytest.approx(29 / 25, abs=0.15)
     assert len(times(job.out)) == 30
     back = fix(plan_video(job.out, tmp_path / "back.mp4"), Unchanged())
-    assert back.said is None or "coded again" in back.said
+    assert back.notice is None or "coded again" in back.notice
     assert len(times(tmp_path / "back.mp4")) == 30
 
 
@@ -227,7 +227,7 @@ def test_a_turned_video_comes_out_upright(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_ctrl_c_leaves_a_playable_file_and_a_resumed_run_ends_the_same(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", even(3 * SEGMENT_FRAMES))
-    options: dict[str, Any] = {"steady": SteadyConfig(), "previous_view": True}
+    options: dict[str, Any] = {"steady": TemporalFilterConfig(), "previous_view": True}
     whole = plan_video(source, tmp_path / "whole.mp4")
     fix(whole, Darker(), **options)
     job = plan_video(source, tmp_path / "out.mp4")
@@ -235,7 +235,7 @@ def test_ctrl_c_leaves_a_playable_file_and_a_resumed_run_ends_the_same(tmp_path:
     with pytest.raises(KeyboardInterrupt), VideoRun(job, Darker(stop_after=stopped_at), **options) as run:
         for _ in run:
             pass
-    assert run.kept == stopped_at
+    assert run.frames_written == stopped_at
     assert len(list(read_frames(job.out))) == stopped_at
     assert sound_of(job.out)[-1][0] <= Fraction(stopped_at, 25)
     assert len(sound_of(job.out)) > 10
@@ -258,7 +258,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 from difix_model.video.fix import VideoRun
-from difix_model.video.steady import SteadyConfig
+from difix_model.video.temporal_filter import TemporalFilterConfig
 from difix_model.video.job import plan_video
 
 class Fixer:
@@ -271,7 +271,7 @@ class Fixer:
 
 torch.set_num_threads(1)
 job = plan_video(Path(sys.argv[1]), Path(sys.argv[2]))
-with VideoRun(job, Fixer(), steady=SteadyConfig()) as run:
+with VideoRun(job, Fixer(), steady=TemporalFilterConfig()) as run:
     for _ in run:
         pass
 """
@@ -285,12 +285,12 @@ def run_script(*arguments: Any, script: str = KILLED_SCRIPT) -> subprocess.Compl
 @pytest.mark.long
 def test_a_killed_process_can_be_resumed_to_the_same_result(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", even(2 * SEGMENT_FRAMES + 7))
-    fix(plan_video(source, tmp_path / "whole.mp4"), Darker(), steady=SteadyConfig())
+    fix(plan_video(source, tmp_path / "whole.mp4"), Darker(), steady=TemporalFilterConfig())
     out = tmp_path / "out.mp4"
     killed = run_script(source, out, SEGMENT_FRAMES + 9)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not out.exists()
-    resumed = fix(plan_video(source, out), Darker(), steady=SteadyConfig(), resume=True)
+    resumed = fix(plan_video(source, out), Darker(), steady=TemporalFilterConfig(), resume=True)
     assert resumed.num_resumed == SEGMENT_FRAMES
     assert_same_film(out, tmp_path / "whole.mp4")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out.mp4", "whole.mp4"]
@@ -315,7 +315,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from difix_model.video.fix import VideoRun
-from difix_model.video.steady import SteadyConfig
+from difix_model.video.temporal_filter import TemporalFilterConfig
 from media_files.video_writer import VideoWriter
 from difix_model.video.job import plan_video
 
@@ -450,10 +450,10 @@ def test_sequences_in_and_out(tmp_path: Path) -> None:
     ]
     steady = plan_video(frames, tmp_path / "steadied")
     with pytest.raises(KeyboardInterrupt):
-        fix(steady, Darker(stop_after=SEGMENT_FRAMES + 1), steady=SteadyConfig())
-    resumed = fix(steady, Darker(), steady=SteadyConfig(), resume=True)
+        fix(steady, Darker(stop_after=SEGMENT_FRAMES + 1), steady=TemporalFilterConfig())
+    resumed = fix(steady, Darker(), steady=TemporalFilterConfig(), resume=True)
     assert resumed.num_resumed == SEGMENT_FRAMES
-    fix(plan_video(frames, tmp_path / "again"), Darker(), steady=SteadyConfig())
+    fix(plan_video(frames, tmp_path / "again"), Darker(), steady=TemporalFilterConfig())
     for path in sorted((tmp_path / "again").iterdir()):
         image = Image.open(path)
         assert image.mode == "RGBA"

@@ -50,7 +50,7 @@ def test_the_gradient_is_that_of_moving_the_whole_splat_the_other_way():
     """Compared with autograd through an explicit small motion of centers, rotations and harmonics."""
     camera, splat = make_camera(48, 40), make_gaussians(400, seed=2)
     refinement = _refinement([0.0] * 6)
-    tied, corrected = refinement.seen(watched(splat), camera, "a")
+    tied, corrected = refinement.adjust_camera(watched(splat), camera, "a")
     _loss(tied, corrected).backward()
     row = refinement.table.row("a")
     assert row is not None
@@ -87,7 +87,7 @@ def test_the_gradient_predicts_the_loss_of_a_shifted_camera():
     camera, splat = make_camera(48, 40), make_gaussians(400, seed=2)
     start = [0.2, -0.1, 0.15, 0.02, -0.03, 0.01]
     refinement = _refinement(start)
-    tied, corrected = refinement.seen(watched(splat), camera, "a")
+    tied, corrected = refinement.adjust_camera(watched(splat), camera, "a")
     _loss(tied, corrected).backward()
     row = refinement.table.row("a")
     assert row is not None
@@ -104,7 +104,7 @@ def test_the_gradient_predicts_the_loss_of_a_shifted_camera():
 def test_photos_that_are_not_known_keep_their_cameras():
     camera, splat = make_camera(), make_gaussians(20)
     refinement = _refinement([0.1] * 6)
-    assert refinement.seen(splat, camera, "b") == (splat, camera)
+    assert refinement.adjust_camera(splat, camera, "b") == (splat, camera)
     assert refinement.corrected(camera, "b") is camera
     assert refinement.changes()["a"].rotation_deg == pytest.approx(np.degrees(0.1 * 3**0.5), rel=1e-5)
     assert refinement.changes()["a"].translation == pytest.approx(2.0 * 0.1 * 3**0.5, rel=1e-5)

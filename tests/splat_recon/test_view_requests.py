@@ -74,7 +74,7 @@ def test_a_moving_page_gets_a_small_picture_and_a_still_one_a_full_one():
     assert not requests.draw_one(render)
     requests.ask_again()
     assert requests.draw_one(render)
-    requests.forget(7)
+    requests.cancel(7)
     requests.ask_again()
     assert not requests.draw_one(render)
     assert len(page.pictures) == 3
@@ -150,28 +150,28 @@ def test_watching_leaves_a_training_as_it_is_bit_for_bit():
 
 
 class Noting:
-    """A painter that remembers what it was asked for."""
+    """A composer that remembers what it was asked for."""
 
     def __init__(self):
         self.asked, self.forgotten = [], []
 
-    def paint(self, asked, render):
-        self.asked.append(asked)
-        return rendered_picture(render(asked.camera))
+    def compose(self, request, render):
+        self.asked.append(request)
+        return rendered_picture(render(request.camera))
 
-    def forget(self, client_id):
+    def cancel(self, client_id):
         self.forgotten.append(client_id)
 
 
-def test_a_painter_makes_the_pictures_and_is_told_of_closed_pages():
-    clock, painter, pages = Clock(), Noting(), [Page(), Page()]
-    requests = ViewRequests(max_px=1000, clock=clock, painter=painter)
+def test_a_composer_makes_the_pictures_and_is_told_of_closed_pages():
+    clock, composer, pages = Clock(), Noting(), [Page(), Page()]
+    requests = ViewRequests(max_px=1000, clock=clock, composer=composer)
     for index, page in enumerate(pages):
         requests.ask(index, page)
     clock.settle()
     assert requests.draw_one(render)
     assert requests.draw_one(render)
-    assert [(asked.client_id, asked.is_full, asked.shown) for asked in painter.asked] == [
+    assert [(asked.client_id, asked.is_full, asked.shown) for asked in composer.asked] == [
         (0, True, "colors"),
         (1, True, "colors"),
     ]
@@ -182,5 +182,5 @@ def test_a_painter_makes_the_pictures_and_is_told_of_closed_pages():
     assert [len(page.pictures) for page in pages] == [1, 2]
     requests.ask_again(5)
     assert not requests.draw_one(render)
-    requests.forget(0)
-    assert painter.forgotten == [0]
+    requests.cancel(0)
+    assert composer.forgotten == [0]

@@ -51,7 +51,7 @@ def test_the_page_is_served_to_this_machine_alone():
     photos = {"0.png": np.full((12, 16, 3), 99, np.uint8)}
     with SplatViewer("a page", cameras, photos, port=8460) as viewer:
         viewer.offer_browser_splats(make_gaussians(20))
-        viewer.say("**hello**")
+        viewer.set_status("**hello**")
         drawing = threading.Thread(target=serve, args=(viewer, lambda camera: None), kwargs={"seconds": 0.3})
         drawing.start()
         assert viewer.url.startswith("http://127.0.0.1:")

@@ -48,8 +48,8 @@ def fix_sequence(settings: FixSettings) -> int:
     except KeyboardInterrupt as interrupt:
         print(_after_a_stop(run, job), file=sys.stderr)
         return exit_code(interrupt)
-    if run.said:
-        print(f"note: {run.said}", file=sys.stderr)
+    if run.notice:
+        print(f"note: {run.notice}", file=sys.stderr)
     say_what_changed(run.verdicts, "frame")
     ended(job.out)
     return 0
@@ -62,7 +62,7 @@ def _opened(settings: FixSettings, job: VideoJob) -> VideoRun:
         # Here, after everything that can be said without it, torch is loaded.
         from difix_model.opening import FixerConfig, open_pipeline
         from difix_model.video.fix import VideoRun
-        from difix_model.video.steady import SteadyConfig
+        from difix_model.video.temporal_filter import TemporalFilterConfig
 
         pipeline = open_pipeline(
             FixerConfig(source=settings.model, base=settings.base, gate=settings.gate, batch_size=settings.batch_size),
@@ -72,7 +72,7 @@ def _opened(settings: FixSettings, job: VideoJob) -> VideoRun:
         job,
         pipeline,
         strength=settings.strength,
-        steady=SteadyConfig() if settings.steady else None,
+        steady=TemporalFilterConfig() if settings.steady else None,
         previous_view=settings.previous_view,
         resume=settings.resume,
         settings={"model": settings.model, "base": settings.base, "gate": settings.gate},
@@ -90,9 +90,10 @@ def _run(run: VideoRun) -> None:
 
 
 def _after_a_stop(run: VideoRun | None, job: VideoJob) -> str:
-    if run is not None and not run.kept and job.work_folder.exists():
+    if run is not None and not run.frames_written and job.work_folder.exists():
         return f"Stopped: the finished frames are in {job.work_folder}. Go on with the same command and --resume."
-    if run is None or not run.kept:
+    if run is None or not run.frames_written:
         return "Stopped before a frame was finished."
     total = f" of {run.num_frames}" if run.num_frames else ""
-    return f"Stopped: {job.out} holds the first {run.kept}{total} frames. Go on with the same command and --resume."
+    written = f"{job.out} holds the first {run.frames_written}{total} frames"
+    return f"Stopped: {written}. Go on with the same command and --resume."

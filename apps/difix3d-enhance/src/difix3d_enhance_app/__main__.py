@@ -52,8 +52,8 @@ def _enhance(config: EnhanceConfig) -> int:
     except KeyboardInterrupt as interrupt:
         print(_after_a_stop(enhancement), file=sys.stderr)
         return exit_code(interrupt)
-    if enhancement.said:
-        print(f"note: {enhancement.said}", file=sys.stderr)
+    if enhancement.notice:
+        print(f"note: {enhancement.notice}", file=sys.stderr)
     for sentence in enhancement.outcome():
         print(sentence[0].upper() + sentence[1:], file=sys.stderr)
     if config.side_by_side is not None:
@@ -110,8 +110,8 @@ def _show(enhancement: Enhancement) -> None:
 def _after_a_stop(enhancement: Enhancement | None) -> str:
     if enhancement is None:
         return "Stopped before a frame was finished."
-    if enhancement.num_kept:
-        kept = f"{enhancement.job.out} holds the first {enhancement.num_kept} frames"
+    if enhancement.frames_written:
+        kept = f"{enhancement.job.out} holds the first {enhancement.frames_written} frames"
         return f"Stopped: {kept}. Go on with the same command and --resume."
     return "Stopped. Go on with the same command and --resume."
 

@@ -91,4 +91,4 @@ class FollowedRun:
 
     def _say(self) -> None:
         step = "" if self._shown is None else f"step {int(self._shown.name.removeprefix('step_')):,}, "
-        self._viewer.say(f"{step}{len(self.splats.gaussians):,} Gaussians, SH degree {self.splats.sh_degree}")
+        self._viewer.set_status(f"{step}{len(self.splats.gaussians):,} Gaussians, SH degree {self.splats.sh_degree}")

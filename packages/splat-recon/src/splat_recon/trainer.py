@@ -28,7 +28,7 @@ from splat_recon.generators import load_generator, seeded_generators
 from splat_recon.loss_record import LossRecord
 from splat_recon.losses import photometric, regularization
 from splat_recon.optim import GaussianOptimizer
-from splat_recon.per_photo.parts import ViewParts, photo_poses
+from splat_recon.per_photo.parts import PerViewModel, photo_poses
 from splat_recon.per_photo.poses import PoseChange
 from splat_recon.scene.scene import Scene
 from splat_recon.threads import one_torch_thread
@@ -134,7 +134,7 @@ class SplatTrainer:
             batch_size=config.batch_size * world.size,
             kind="visible" if config.visible_adam else "sparse" if config.sparse_grad else "dense",
         )
-        self._parts = ViewParts(config, scene, photo_poses(views), extent=self._extent, device=device)
+        self._parts = PerViewModel(config, scene, photo_poses(views), extent=self._extent, device=device)
         self._density = make_density_control(
             shared_cap(config.strategy, world), extent=self._extent, generator=self._generators["density"]
         )
@@ -203,7 +203,7 @@ class SplatTrainer:
     def as_photo(self, rgb: Float[Tensor, "h w 3"], name: str) -> Float[Tensor, "h w 3"]:
         """A render with the exposure and tone that were learned for a training photo; unchanged for other names."""
         with torch.no_grad():
-            return self._parts.applied(rgb, name)
+            return self._parts.adjust_color(rgb, name)
 
     def _train_step(self) -> None:
         self._optimizer.zero_grad()
@@ -234,7 +234,7 @@ class SplatTrainer:
         world = self.world
         view = [self._views.sample(self._generators["views"]) for _ in range(world.size)][world.rank]
         background = [self._step_background() for _ in range(world.size)][world.rank]
-        gaussians, camera = self._parts.seen(self._optimizer.gaussians, view.camera, view.name)
+        gaussians, camera = self._parts.adjust_camera(self._optimizer.gaussians, view.camera, view.name)
         share = self.config.dropout * min(self.step / self.config.max_steps, 1.0)
         gaussians = dropped(gaussians, share, self._generators["dropout"])
         output = self._rasterize(gaussians, camera, sh_degree=self.sh_degree, background=background)
@@ -253,7 +253,7 @@ class SplatTrainer:
         parts = self._parts
         pixel_weight = self._images.pixel_weight(view)
         loss = view.weight * photometric(
-            parts.applied(output.rgb, view.name),
+            parts.adjust_color(output.rgb, view.name),
             self._images.rgb(view),
             ssim_weight=self.config.ssim_weight,
             pixel_weight=pixel_weight,

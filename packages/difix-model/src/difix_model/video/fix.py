@@ -17,7 +17,7 @@ from difix_model.references.choice import write_choice
 from difix_model.video.job import VideoJob
 from difix_model.video.join import join_segments
 from difix_model.video.segments import SEGMENT_FRAMES, ImageFolder, SegmentFolder
-from difix_model.video.steady import SteadyConfig, SteadyFilter
+from difix_model.video.temporal_filter import TemporalFilter, TemporalFilterConfig
 from media_files.photos import open_image
 from media_files.videos import Frame, TimedFrame
 
@@ -47,8 +47,8 @@ class VideoRun:
     ```
 
     When the `with` block ends well, the result is complete. When it ends by an error or Ctrl-C, the result holds the
-    frames that are finished, `kept` says how many, and a run with `resume=True` goes on after them to the same result
-    that an undisturbed run makes. A killed process leaves what is needed for that as well.
+    frames that are finished, `frames_written` of them, and a run with `resume=True` goes on after them to the same
+    result that an undisturbed run makes. A killed process leaves what is needed for that as well.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class VideoRun:
         pipeline: Fixer,
         *,
         strength: float = 1.0,
-        steady: SteadyConfig | None = None,
+        steady: TemporalFilterConfig | None = None,
         previous_view: bool = False,
         resume: bool = False,
         settings: dict[str, Any] | None = None,
@@ -82,13 +82,13 @@ class VideoRun:
             option = "--reference" if job.references else "--previous-view"
             raise InputError(f"these weights know no references: leave {option} out, or use others with --model")
         self.job = job
-        self.kept = 0
+        self.frames_written = 0
         """Frames in the result after an error."""
-        self.said: str | None = None
+        self.notice: str | None = None
         """What could not be kept as it was, after the end."""
         self._pipeline = pipeline
         self._strength = strength
-        self._filter = SteadyFilter(steady, device=getattr(pipeline, "device", "cpu")) if steady else None
+        self._filter = TemporalFilter(steady, device=getattr(pipeline, "device", "cpu")) if steady else None
         self._previous_view = previous_view
         self._previous: Frame | None = None
         identity = _identity(job, {**(settings or {}), "strength": strength, "previous_view": previous_view})
@@ -176,11 +176,11 @@ class VideoRun:
             self._complete()
             return
         try:
-            self.kept = self._keep()
+            self.frames_written = self._keep()
         except InputError as failure:
             message = f"; {failure}; the finished frames are in {self.job.work_folder}, and --resume goes on with them"
         else:
-            message = f"; {self.job.out} holds the {self.kept} frames before" if self.kept else ""
+            message = f"; {self.job.out} holds the {self.frames_written} frames before" if self.frames_written else ""
         if isinstance(error, InputError) and message:
             raise InputError(f"{error}{message}") from error
 
@@ -191,7 +191,7 @@ class VideoRun:
                 self._sink.discard()
                 raise InputError(f"{self.job.source} has no frames")
             try:
-                self.said = self._join(self._sink, segments, whole=True)
+                self.notice = self._join(self._sink, segments, whole=True)
             except InputError as error:
                 raise InputError(
                     f"{error}; the finished frames are in {self._sink.folder}, and --resume goes on with them"

@@ -18,7 +18,7 @@ from difix_model.jobs.files import open_image
 from difix_model.opening import FixerConfig, open_pipeline
 from difix_model.video.fix import Fixer, VideoRun
 from difix_model.video.job import VideoJob
-from difix_model.video.steady import SteadyConfig
+from difix_model.video.temporal_filter import TemporalFilterConfig
 from media_files.video_writer import VideoWriter
 from media_files.videos import read_frames
 from splat_recon.pages.pictures import beside, labeled
@@ -65,7 +65,7 @@ class Enhancement:
                 self.job,
                 self._pipeline,
                 strength=config.strength,
-                steady=SteadyConfig() if config.steady else None,
+                steady=TemporalFilterConfig() if config.steady else None,
                 previous_view=config.previous_view,
                 resume=config.resume,
                 settings=self._identity(),
@@ -88,14 +88,14 @@ class Enhancement:
                 yield from self._compare(self.config.side_by_side, done)
 
     @property
-    def num_kept(self) -> int:
+    def frames_written(self) -> int:
         """Frames in the result after an interruption."""
-        return self._run.kept
+        return self._run.frames_written
 
     @property
-    def said(self) -> str | None:
+    def notice(self) -> str | None:
         """What could not be kept as it was."""
-        return self._run.said
+        return self._run.notice
 
     @property
     def verdicts(self) -> list[FixVerdict]:

@@ -20,7 +20,7 @@ STRATEGY_WORDS = {
     "cycle": "a splat trained on renders of a shifted trajectory, rendered back at the photos",
     "cross": "a splat trained on one camera (or side of the trajectory), rendered at another",
     "underfit": "a splat stopped early, rendered at held-out photos",
-    "painted": "photos with faults painted over; no splat",
+    "corrupted": "photos with faults added; no splat",
 }
 
 LICENSE = """Take care: a network trained on these pairs has seen the photos. Pairs of generated scenes carry no
@@ -106,6 +106,6 @@ def _rules() -> str:
     return (
         "## References\n\nEvery pair names the captured photo whose pose is nearest to the target's: distance of the "
         "camera centers in scene extents plus angle in radians, among the photos that the splat was trained on "
-        "(`cycle`: that the first splat was trained on), never the target itself. `painted` draws among the three "
+        "(`cycle`: that the first splat was trained on), never the target itself. `corrupted` draws among the three "
         "nearest of all photos, so that the distance varies."
     )

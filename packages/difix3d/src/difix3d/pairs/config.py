@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Strategy = Literal["sparse", "cycle", "cross", "underfit", "painted"]
-STRATEGIES: tuple[Strategy, ...] = ("sparse", "cycle", "cross", "underfit", "painted")
+Strategy = Literal["sparse", "cycle", "cross", "underfit", "corrupted"]
+STRATEGIES: tuple[Strategy, ...] = ("sparse", "cycle", "cross", "underfit", "corrupted")
 
 PROMPT = "remove degradation"
 """The prompt of every pair; the one of the released weights."""
@@ -20,10 +20,10 @@ class FilterConfig:
     """Renders whose mean opacity is below this show nothing: left out (`empty`), in [0, 1]."""
 
     min_psnr: float = 8.0
-    """Images further from the photo than this many dB are too far gone to be fixed: left out (`lost`)."""
+    """Images further from the photo than this many dB are too far gone to be fixed: left out (`below_min_psnr`)."""
 
     max_psnr: float = 45.0
-    """Renders closer to the photo than this many dB need no fix: left out (`same_as_photo`). Photos that `painted`
+    """Renders closer to the photo than this many dB need no fix: left out (`same_as_photo`). Photos that `corrupted`
     leaves as they are stay in: they are few, and meant."""
 
     same_view_distance: float = 0.02
@@ -50,7 +50,7 @@ class PairsConfig:
     strategies: tuple[Strategy, ...] = ("sparse", "cycle", "cross", "underfit")
     """`sparse`: Gaussians trained on few photos, rendered at the held-out ones. `cycle`: trained on renders of a
     shifted trajectory, rendered at the photos. `cross`: trained on one camera or side, rendered at another. `underfit`:
-    trained on most photos but stopped early. `painted`: photos with blur, fog, holes and floaters painted over; needs
+    trained on most photos but stopped early. `corrupted`: photos with blur, fog, holes and floaters added; needs
     no training."""
 
     seed: int = 0
@@ -103,8 +103,8 @@ class PairsConfig:
     targets_per_render: int = 5
     """Photos that give a pair each time; drawn anew."""
 
-    painted_per_view: int = 2
-    """`painted`: pairs of each photo."""
+    corruptions_per_view: int = 2
+    """`corrupted`: pairs of each photo."""
 
     test_share: float = 0.06
     """Share of scenes whose pairs go into the split `test`, in [0, 1]: those whose name, hashed with the seed, falls
@@ -138,7 +138,9 @@ class PairsConfig:
             raise ValueError(f"cycle_shift must be two numbers, 0 < low <= high, got {self.cycle_shift}")
         if self.cross_max_distance <= 0:
             raise ValueError(f"cross_max_distance must be positive, got {self.cross_max_distance}")
-        if self.seed < 0 or self.painted_per_view < 1:
-            raise ValueError(f"seed must be >= 0 and painted_per_view >= 1, got {self.seed}, {self.painted_per_view}")
+        if self.seed < 0 or self.corruptions_per_view < 1:
+            raise ValueError(
+                f"seed must be >= 0 and corruptions_per_view >= 1, got {self.seed}, {self.corruptions_per_view}"
+            )
         if not 0 <= self.test_share <= 1:
             raise ValueError(f"test_share must be in [0, 1], got {self.test_share}")

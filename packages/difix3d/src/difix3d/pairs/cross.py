@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from difix3d.pairs.config import PairsConfig
-from difix3d.pairs.made import MadePair, distances_to
-from difix3d.pairs.trained import new_trainer, pairs_on_the_way
+from difix3d.pairs.generated import GeneratedPair, distances_to
+from difix3d.pairs.trained import new_trainer, render_at_checkpoints
 from splat_recon.scene.scene import Scene
 from splat_recon.scene.training_points import with_training_points
 
@@ -14,7 +14,7 @@ MIN_GROUP = 2
 """A camera counts as one if it took at least this many photos."""
 
 
-def cross_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> Iterator[MadePair]:
+def cross_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> Iterator[GeneratedPair]:
     """Train on the photos of one camera, drawn, and render the poses of the others within reach.
 
     No photo of a camera that is rendered is trained on.
@@ -29,7 +29,7 @@ def cross_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> 
         return
     scene, _ = with_training_points(scene, train_names)
     trainer = new_trainer(scene, scene.select(train_names), config, rng)
-    yield from pairs_on_the_way(trainer, train_names, target_names, config.cross_at, "cross", config, rng)
+    yield from render_at_checkpoints(trainer, train_names, target_names, config.cross_at, "cross", config, rng)
 
 
 def camera_groups(scene: Scene) -> list[list[str]]:

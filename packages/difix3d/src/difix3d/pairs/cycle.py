@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from difix3d.pairs.config import PairsConfig
-from difix3d.pairs.made import MadePair
-from difix3d.pairs.trained import as_bytes, coverage, new_trainer, pairs_on_the_way
+from difix3d.pairs.generated import GeneratedPair
+from difix3d.pairs.trained import as_bytes, coverage, new_trainer, render_at_checkpoints
 from splat_recon.scene.scene import Scene, View
 from splat_recon.trainer import SplatTrainer
 from splat_render.cameras import Camera
@@ -20,7 +20,7 @@ MIN_SHIFTED = 2
 """A second splat needs this many renders."""
 
 
-def cycle_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> Iterator[MadePair]:
+def cycle_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> Iterator[GeneratedPair]:
     """Train on all photos, render a shifted trajectory, train anew on those renders, and render the photos' poses.
 
     The second training starts from the scene's points, as the first does. Renders of the shifted trajectory that
@@ -34,7 +34,7 @@ def cycle_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> 
     if len(shifted) < MIN_SHIFTED:
         return
     second = new_trainer(scene, shifted, config, rng)
-    yield from pairs_on_the_way(second, names, names, config.cycle_at, "cycle", config, rng)
+    yield from render_at_checkpoints(second, names, names, config.cycle_at, "cycle", config, rng)
 
 
 def sideways_offset(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> Float64[np.ndarray, " 3"]:

@@ -9,13 +9,13 @@ from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 from difix3d.pairs.config import FilterConfig
-from difix3d.pairs.made import MadePair
+from difix3d.pairs.generated import GeneratedPair
 from difix_model.references.poses import pose_distances
 from splat_recon.scene.scene import Scene
 
 REASONS = {
-    "empty": "the render shows nothing: its mean opacity is below `min_coverage`",
-    "lost": "too far gone: PSNR of image against photo below `min_psnr`",
+    "low_coverage": "the render shows nothing: its mean opacity is below `min_coverage`",
+    "below_min_psnr": "too far gone: PSNR of image against photo below `min_psnr`",
     "same_as_photo": "nothing to fix: PSNR of render against photo above `max_psnr`",
     "same_as_other": "a near-duplicate of an earlier pair of the scene: pose within `same_view_distance`, image within "
     "`same_image_psnr`",
@@ -55,7 +55,7 @@ class PairFilter:
         self._kept: list[tuple[np.ndarray, Float32[np.ndarray, "h w 3"]]] = []
         self._extent = max(scene.extent, 1e-9)
 
-    def reason(self, pair: MadePair, psnr: float) -> str | None:
+    def reason(self, pair: GeneratedPair, psnr: float) -> str | None:
         """Why a pair is to be left out (a key of `REASONS`), or None; what is kept is remembered.
 
         Args:
@@ -67,11 +67,11 @@ class PairFilter:
             self.left_out[found] += 1
         return found
 
-    def _first_reason(self, pair: MadePair, psnr: float) -> str | None:
+    def _first_reason(self, pair: GeneratedPair, psnr: float) -> str | None:
         if pair.coverage < self.config.min_coverage:
-            return "empty"
+            return "low_coverage"
         if psnr < self.config.min_psnr:
-            return "lost"
+            return "below_min_psnr"
         if psnr > self.config.max_psnr and pair.trained_on:
             return "same_as_photo"
         T_world_cam = self.scene.view(pair.target).camera.T_world_cam

@@ -15,11 +15,11 @@ from PIL import Image
 
 from difix3d.errors import InputError, as_input_error
 from difix3d.pairs.config import PROMPT, PairsConfig
+from difix3d.pairs.corrupted import corrupted_pairs
 from difix3d.pairs.cross import cross_pairs
 from difix3d.pairs.cycle import cycle_pairs
 from difix3d.pairs.filters import PairFilter, psnr_u8
-from difix3d.pairs.made import MadePair
-from difix3d.pairs.painted import painted_pairs
+from difix3d.pairs.generated import GeneratedPair
 from difix3d.pairs.sources import CapturedSource, SceneSource, colmap_sources, generated_sources
 from difix3d.pairs.sparse import sparse_pairs
 from difix3d.pairs.split import name_digest, scene_split
@@ -53,13 +53,13 @@ SCENE_FILE = "scene.json"
 PARTIAL = ".partial-"
 """Part of the name of a folder that is being written."""
 
-MakePairs = Callable[[Scene, PairsConfig, np.random.Generator], Iterator[MadePair]]
+MakePairs = Callable[[Scene, PairsConfig, np.random.Generator], Iterator[GeneratedPair]]
 MAKERS: dict[str, MakePairs] = {
     "sparse": sparse_pairs,
     "cycle": cycle_pairs,
     "cross": cross_pairs,
     "underfit": underfit_pairs,
-    "painted": painted_pairs,
+    "corrupted": corrupted_pairs,
 }
 
 

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from difix3d.pairs.config import PairsConfig
-from difix3d.pairs.made import MadePair
-from difix3d.pairs.trained import new_trainer, pairs_on_the_way
+from difix3d.pairs.generated import GeneratedPair
+from difix3d.pairs.trained import new_trainer, render_at_checkpoints
 from splat_recon.scene.scene import Scene
 from splat_recon.scene.training_points import with_training_points
 
 
-def sparse_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> Iterator[MadePair]:
+def sparse_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> Iterator[GeneratedPair]:
     """Train on every nth photo, in the order of their names, and render held-out ones."""
     names = list(scene.names)
     kept = _every_nth(len(names), config, rng)
@@ -20,7 +20,7 @@ def sparse_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) ->
     label = f"sparse_{len(kept):02d}"
     scene, _ = with_training_points(scene, train_names)
     trainer = new_trainer(scene, scene.select(train_names), config, rng)
-    yield from pairs_on_the_way(trainer, train_names, target_names, config.sparse_at, label, config, rng)
+    yield from render_at_checkpoints(trainer, train_names, target_names, config.sparse_at, label, config, rng)
 
 
 def _every_nth(num_photos: int, config: PairsConfig, rng: np.random.Generator) -> list[int]:

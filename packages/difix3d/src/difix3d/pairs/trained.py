@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from difix3d.pairs.config import PairsConfig
-from difix3d.pairs.made import MadePair, ranked_references
+from difix3d.pairs.generated import GeneratedPair, ranked_references
 from output_files import output_names
 from splat_recon.config import MIN_GAUSSIANS, AdcConfig, TrainConfig, mcmc_config
 from splat_recon.few_photos import config_for_photos
@@ -41,7 +41,7 @@ def new_trainer(scene: Scene, views: Sequence[View], config: PairsConfig, rng: n
     return SplatTrainer(scene, ViewSet.from_views(views), _train_config(views, config, rng))
 
 
-def pairs_on_the_way(
+def render_at_checkpoints(
     trainer: SplatTrainer,
     train_names: list[str],
     target_names: list[str],
@@ -49,7 +49,7 @@ def pairs_on_the_way(
     label: str,
     config: PairsConfig,
     rng: np.random.Generator,
-) -> Iterator[MadePair]:
+) -> Iterator[GeneratedPair]:
     """Train and render photos at given shares of the schedule.
 
     Args:
@@ -69,7 +69,7 @@ def pairs_on_the_way(
         for i in sorted(chosen):
             target = target_names[i]
             output = trainer.render(scene.view(target).camera)
-            yield MadePair(
+            yield GeneratedPair(
                 name=f"{label}_{round(100 * share):03d}_{stems[target]}",
                 label=label,
                 degraded_u8=as_bytes(output),

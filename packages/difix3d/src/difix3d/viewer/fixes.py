@@ -33,7 +33,7 @@ class PictureFixer(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
+class RenderedFrame:
     """A picture as it was rendered."""
 
     camera: Camera
@@ -47,10 +47,10 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Fixed:
+class FixedFrame:
     """A picture and its fix."""
 
-    seen: Seen
+    rendered: RenderedFrame
     """What was fixed."""
 
     rgb_u8: UInt8[np.ndarray, "h w 3"] | None
@@ -89,72 +89,72 @@ class LiveFixes:
         self.ready = ready
         self._clock = clock
         self._lock = threading.Condition()
-        self._wanted: dict[int, Seen] = {}
-        self._fixed: dict[int, Fixed] = {}
+        self._pending: dict[int, RenderedFrame] = {}
+        self._fixed: dict[int, FixedFrame] = {}
         self._closed = False
         self._thread: threading.Thread | None = None
         self.num_dropped = 0
         """Fixes that were outdated when they were done."""
 
-    def want(self, client_id: int, seen: Seen) -> None:
+    def submit(self, client_id: int, rendered: RenderedFrame) -> None:
         """A page shows this now and wants to see it fixed, and nothing else any more."""
         with self._lock:
             self._fixed.pop(client_id, None)
             # A page that asks again stands at the end of the line.
-            self._wanted.pop(client_id, None)
-            self._wanted[client_id] = seen
+            self._pending.pop(client_id, None)
+            self._pending[client_id] = rendered
             self._lock.notify()
 
-    def forget(self, client_id: int | None = None) -> None:
+    def cancel(self, client_id: int | None = None) -> None:
         """This page, or every page, wants nothing fixed any more."""
         with self._lock:
-            for kept in (self._wanted, self._fixed):
+            for kept in (self._pending, self._fixed):
                 if client_id is None:
                     kept.clear()
                 else:
                     kept.pop(client_id, None)
 
-    def wanted(self, client_id: int, camera: Camera) -> Seen | None:
+    def pending(self, client_id: int, camera: Camera) -> RenderedFrame | None:
         """What a page waits for, if it is seen with this camera."""
         with self._lock:
-            seen = self._wanted.get(client_id)
-        return seen if seen is not None and same_camera(seen.camera, camera) else None
+            rendered = self._pending.get(client_id)
+        return rendered if rendered is not None and same_camera(rendered.camera, camera) else None
 
-    def found(self, client_id: int, camera: Camera) -> Fixed | None:
+    def result(self, client_id: int, camera: Camera) -> FixedFrame | None:
         """A page's fix, if it is what this camera sees."""
         with self._lock:
             fixed = self._fixed.get(client_id)
-        return fixed if fixed is not None and same_camera(fixed.seen.camera, camera) else None
+        return fixed if fixed is not None and same_camera(fixed.rendered.camera, camera) else None
 
     def fix_one(self) -> bool:
         """Fix what has waited longest; false where nobody waits."""
         with self._lock:
-            if not self._wanted:
+            if not self._pending:
                 return False
-            client_id, seen = next(iter(self._wanted.items()))
-        fixed = self._fix(seen)
+            client_id, rendered = next(iter(self._pending.items()))
+        fixed = self._fix(rendered)
         with self._lock:
-            if self._wanted.get(client_id) is not seen:
+            if self._pending.get(client_id) is not rendered:
                 self.num_dropped += 1
                 return True
-            del self._wanted[client_id]
+            del self._pending[client_id]
             self._fixed[client_id] = fixed
         self.ready(client_id)
         return True
 
-    def _fix(self, seen: Seen) -> Fixed:
+    def _fix(self, rendered: RenderedFrame) -> FixedFrame:
         start = self._clock()
         try:
-            rgb_u8, references = self._fixer(seen.rgb_u8, seen.camera.T_world_cam)
+            rgb_u8, references = self._fixer(rendered.rgb_u8, rendered.camera.T_world_cam)
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
             # The page goes on without: a photo may be damaged, or the memory too small for this size.
             logger.warning("a picture could not be fixed: %s", error)
-            return Fixed(
-                seen=seen, rgb_u8=None, fix_ms=0.0, failure=(str(error) or type(error).__name__).split("\n")[0]
+            return FixedFrame(
+                rendered=rendered, rgb_u8=None, fix_ms=0.0, failure=(str(error) or type(error).__name__).split("\n")[0]
             )
         took = self._clock() - start
-        change = float(np.abs(rgb_u8.astype(np.int16) - seen.rgb_u8).mean())
-        return Fixed(seen=seen, rgb_u8=rgb_u8, fix_ms=1000 * took, change=change, references=references)
+        change = float(np.abs(rgb_u8.astype(np.int16) - rendered.rgb_u8).mean())
+        return FixedFrame(rendered=rendered, rgb_u8=rgb_u8, fix_ms=1000 * took, change=change, references=references)
 
     def start(self) -> None:
         """Fix on a thread of its own from now on."""
@@ -165,7 +165,7 @@ class LiveFixes:
         """End the thread; a fix that is being made is waited for."""
         with self._lock:
             self._closed = True
-            self._wanted.clear()
+            self._pending.clear()
             self._lock.notify()
         if self._thread is not None:
             self._thread.join()
@@ -173,7 +173,7 @@ class LiveFixes:
     def _run(self) -> None:
         while True:
             with self._lock:
-                self._lock.wait_for(lambda: self._closed or bool(self._wanted))
+                self._lock.wait_for(lambda: self._closed or bool(self._pending))
                 if self._closed:
                     return
             self.fix_one()

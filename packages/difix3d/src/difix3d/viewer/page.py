@@ -13,9 +13,9 @@ from PIL import Image
 
 from difix3d.enhance.references import PosedPhotos
 from difix3d.errors import InputError, as_input_error
+from difix3d.viewer.composer import FixComposer
 from difix3d.viewer.config import GATES, MODES, LiveConfig
 from difix3d.viewer.fixes import LiveFixes
-from difix3d.viewer.painter import FixPainter
 from difix_model.opening import FixerConfig, open_pipeline
 from difix_model.video.fix import PHOTOS_IN_MEMORY, Fixer
 from media_files.photos import open_image
@@ -89,9 +89,9 @@ class LivePage:
             self.splats = self.splats.without_offset()
             fixer = PhotoFixer(self._pipeline, photos, num_references=config.num_references, strength=config.strength)
             self._fixes = LiveFixes(fixer)
-            painter = FixPainter(self._fixes, mode=config.fix)
+            composer = FixComposer(self._fixes, mode=config.fix)
             max_px = config.max_size or (GPU_PX if self.splats.device != "cpu" else CPU_PX)
-            requests = ViewRequests(max_px=max_px, painter=painter, jpeg_quality=JPEG_QUALITY)
+            requests = ViewRequests(max_px=max_px, composer=composer, jpeg_quality=JPEG_QUALITY)
             self._viewer = SplatViewer(
                 f"difix3d: {config.splat.name}",
                 cameras,
@@ -100,23 +100,23 @@ class LivePage:
                 port=config.port,
                 requests=requests,
             )
-        self._add_controls(painter, config)
+        self._add_controls(composer, config)
         self._fixes.ready = requests.ask_again
         self._fixes.start()
 
-    def _add_controls(self, painter: FixPainter, config: LiveConfig) -> None:
+    def _add_controls(self, composer: FixComposer, config: LiveConfig) -> None:
         viewer = self._viewer
         viewer.dock_controls()
-        viewer.say(f"{len(self.splats.gaussians):,} Gaussians")
-        painter.say = viewer.say
+        viewer.set_status(f"{len(self.splats.gaussians):,} Gaussians")
+        composer.set_status = viewer.set_status
 
         def show(mode: str) -> None:
-            painter.mode = mode
+            composer.mode = mode
             viewer.fit_photos(mode != "side-by-side")
 
         def believe(gate: str) -> None:
             self._pipeline.gate = gate  # type: ignore[attr-defined]
-            self._fixes.forget()
+            self._fixes.cancel()
 
         viewer.fit_photos(config.fix != "side-by-side")
         hint = "side by side: left as rendered, right fixed. A picture is fixed where the camera rests"

@@ -47,7 +47,7 @@ class Client(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Asked:
+class RenderRequest:
     """A picture that a page is to get."""
 
     client_id: int
@@ -64,26 +64,26 @@ class Asked:
 
 
 @runtime_checkable
-class Painter(Protocol):
+class Composer(Protocol):
     """Makes the pictures, on the thread that draws."""
 
-    def paint(self, asked: Asked, render: Render) -> UInt8[np.ndarray, "h w 3"]:
+    def compose(self, request: RenderRequest, render: Render) -> UInt8[np.ndarray, "h w 3"]:
         """The picture; it is stretched over the page, and should have the camera's sides."""
         ...
 
-    def forget(self, client_id: int) -> None:
+    def cancel(self, client_id: int) -> None:
         """A page was closed."""
         ...
 
 
-class PlainPainter:
+class PlainComposer:
     """Shows the renders as they are."""
 
-    def paint(self, asked: Asked, render: Render) -> UInt8[np.ndarray, "h w 3"]:
+    def compose(self, request: RenderRequest, render: Render) -> UInt8[np.ndarray, "h w 3"]:
         """Render."""
-        return rendered_picture(render(asked.camera), asked.shown)
+        return rendered_picture(render(request.camera), request.shown)
 
-    def forget(self, client_id: int) -> None:
+    def cancel(self, client_id: int) -> None:
         """Nothing was kept."""
 
 
@@ -102,7 +102,7 @@ class ViewRequests:
         max_px: Longer side of a picture, at most.
         share: Part of the time that drawing may take, in (0, 1].
         clock: Seconds from some point in time on.
-        painter: What makes the pictures; None shows the renders as they are.
+        composer: What makes the pictures; None shows the renders as they are.
         jpeg_quality: Of the pictures of pages that stand still, in percent.
     """
 
@@ -112,11 +112,11 @@ class ViewRequests:
         max_px: int = 1024,
         share: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
-        painter: Painter | None = None,
+        composer: Composer | None = None,
         jpeg_quality: int = 85,
     ) -> None:
         self._clock = clock
-        self._painter = PlainPainter() if painter is None else painter
+        self._composer = PlainComposer() if composer is None else composer
         self._jpeg_quality = jpeg_quality
         self.max_px = max_px
         self.shown = SHOWN[0]
@@ -140,11 +140,11 @@ class ViewRequests:
                     request.is_full, request.is_due = False, True
         self.asked.set()
 
-    def forget(self, client_id: int) -> None:
+    def cancel(self, client_id: int) -> None:
         """A page was closed."""
         with self._lock:
             self._requests.pop(client_id, None)
-        self._painter.forget(client_id)
+        self._composer.cancel(client_id)
 
     @property
     def num_clients(self) -> int:
@@ -165,9 +165,9 @@ class ViewRequests:
             return False
         camera = camera_of(request.client.camera, self.max_px if full else min(self.max_px, MOVING_PX))
         if camera is not None:
-            asked = Asked(client_id=client_id, camera=camera, shown=self.shown, is_full=full)
+            asked = RenderRequest(client_id=client_id, camera=camera, shown=self.shown, is_full=full)
             request.client.scene.set_background_image(
-                self._painter.paint(asked, render), format="jpeg", jpeg_quality=self._jpeg_quality if full else 60
+                self._composer.compose(asked, render), format="jpeg", jpeg_quality=self._jpeg_quality if full else 60
             )
         took = self._clock() - start
         # A share of a quarter means three times as long a pause as the drawing took.

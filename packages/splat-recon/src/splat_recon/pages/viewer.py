@@ -100,7 +100,7 @@ class SplatViewer:
         self._set_start(list(cameras.values()))
         self._add_cameras(cameras, photos)
         self._server.on_client_connect(self._connected)
-        self._server.on_client_disconnect(lambda client: self.requests.forget(client.client_id))
+        self._server.on_client_disconnect(lambda client: self.requests.cancel(client.client_id))
 
     @property
     def url(self) -> str:
@@ -121,7 +121,7 @@ class SplatViewer:
     ) -> None:
         self.close()
 
-    def say(self, text: str) -> None:
+    def set_status(self, text: str) -> None:
         """Show a line of Markdown on the page."""
         if self._status.content != text:
             self._status.content = text
@@ -311,7 +311,7 @@ class TrainingViewer:
         if self._viewer.draw(trainer.render):
             self._drawn_at = now
             loss = f", loss {trainer.history[-1].loss:.4f}" if trainer.history else ""
-            self._viewer.say(
+            self._viewer.set_status(
                 f"step {trainer.step:,} of {trainer.config.max_steps:,}, {len(trainer.gaussians):,} Gaussians{loss}"
             )
 

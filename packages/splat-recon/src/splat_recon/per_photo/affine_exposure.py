@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splat_recon.per_photo.configs import ExposureConfig
-from splat_recon.per_photo.table import ViewTable
+from splat_recon.per_photo.table import PerViewEmbedding
 
 
 class AffineExposure:
@@ -24,7 +24,7 @@ class AffineExposure:
     def __init__(
         self, config: ExposureConfig, names: Sequence[str], *, max_steps: int, rate_factor: float, device: str
     ) -> None:
-        self.table = ViewTable(
+        self.table = PerViewEmbedding(
             names,
             (3, 4),
             rate=config.rate * rate_factor,
@@ -40,8 +40,8 @@ class AffineExposure:
             return None
         return torch.eye(3, 4, device=change.device) + (change - self.table.values.mean(dim=0))
 
-    def applied(self, rgb: Float[Tensor, "h w 3"], name: str) -> Float[Tensor, "h w 3"]:
-        """See `Appearance.applied`."""
+    def adjust_color(self, rgb: Float[Tensor, "h w 3"], name: str) -> Float[Tensor, "h w 3"]:
+        """See `Appearance.adjust_color`."""
         affine = self.affine(name)
         return rgb if affine is None else rgb @ affine[:, :3].T + affine[:, 3]
 

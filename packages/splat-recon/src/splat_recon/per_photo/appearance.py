@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from splat_recon.per_photo.configs import BilateralGridConfig, ExposureConfig
-from splat_recon.per_photo.table import ViewTable
+from splat_recon.per_photo.table import PerViewEmbedding
 
 
 @runtime_checkable
@@ -19,10 +19,10 @@ class Appearance(Protocol):
     compared with and what is exported.
     """
 
-    table: ViewTable
+    table: PerViewEmbedding
     """What is learned, one row per photo."""
 
-    def applied(self, rgb: Float[Tensor, "h w 3"], name: str) -> Float[Tensor, "h w 3"]:
+    def adjust_color(self, rgb: Float[Tensor, "h w 3"], name: str) -> Float[Tensor, "h w 3"]:
         """A render as this photo would show it; unchanged for names that are not in the table."""
         ...
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from splat_recon.per_photo.configs import BilateralGridConfig
-from splat_recon.per_photo.table import ViewTable
+from splat_recon.per_photo.table import PerViewEmbedding
 from splat_render.upload import constant
 
 LUMINANCE = (0.299, 0.587, 0.114)
@@ -34,7 +34,7 @@ class BilateralGrid:
         self, config: BilateralGridConfig, names: Sequence[str], *, max_steps: int, rate_factor: float, device: str
     ) -> None:
         self.config = config
-        self.table = ViewTable(
+        self.table = PerViewEmbedding(
             names,
             (12, config.levels, config.height, config.width),
             rate=config.rate * rate_factor,
@@ -43,8 +43,8 @@ class BilateralGrid:
             device=device,
         )
 
-    def applied(self, rgb: Float[Tensor, "h w 3"], name: str) -> Float[Tensor, "h w 3"]:
-        """See `Appearance.applied`."""
+    def adjust_color(self, rgb: Float[Tensor, "h w 3"], name: str) -> Float[Tensor, "h w 3"]:
+        """See `Appearance.adjust_color`."""
         change = self.table.row(name)
         if change is None:
             return rgb

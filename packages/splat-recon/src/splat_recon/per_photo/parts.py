@@ -10,7 +10,7 @@ from splat_recon.config import TrainConfig
 from splat_recon.per_photo.appearance import Appearance, make_appearance
 from splat_recon.per_photo.depth import DepthSupervision
 from splat_recon.per_photo.poses import PoseRefinement
-from splat_recon.per_photo.table import ViewTable
+from splat_recon.per_photo.table import PerViewEmbedding
 from splat_recon.scene.scene import Scene
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
@@ -18,7 +18,7 @@ from splat_render.cameras import Camera
 from splat_render.gaussians import Gaussians
 
 
-class ViewParts:
+class PerViewModel:
     """The parts that a configuration asks for; without any, each method hands back what it got.
 
     Args:
@@ -62,15 +62,15 @@ class ViewParts:
             table.forget()
         self._moves_poses = step >= self._pose_start
 
-    def seen(self, gaussians: Gaussians, camera: Camera, name: str) -> tuple[Gaussians, Camera]:
-        """What to render for a photo; see `PoseRefinement.seen`."""
+    def adjust_camera(self, gaussians: Gaussians, camera: Camera, name: str) -> tuple[Gaussians, Camera]:
+        """What to render for a photo; see `PoseRefinement.adjust_camera`."""
         if self.pose is None or not self._moves_poses:
             return gaussians, camera
-        return self.pose.seen(gaussians, camera, name)
+        return self.pose.adjust_camera(gaussians, camera, name)
 
-    def applied(self, rgb: Float[Tensor, "h w 3"], name: str) -> Float[Tensor, "h w 3"]:
-        """A render as the photo would show it; see `Appearance.applied`."""
-        return rgb if self.appearance is None else self.appearance.applied(rgb, name)
+    def adjust_color(self, rgb: Float[Tensor, "h w 3"], name: str) -> Float[Tensor, "h w 3"]:
+        """A render as the photo would show it; see `Appearance.adjust_color`."""
+        return rgb if self.appearance is None else self.appearance.adjust_color(rgb, name)
 
     def step(self, step: int, stopped: Bool[Tensor, ""] | None = None) -> None:
         """Learn from the gradients of a step, counted from 0; nothing where `stopped` is true on the device."""
@@ -99,7 +99,7 @@ class ViewParts:
                 {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
             )
 
-    def _tables(self) -> dict[str, ViewTable]:
+    def _tables(self) -> dict[str, PerViewEmbedding]:
         parts = {"pose": self.pose, "appearance": self.appearance}
         return {name: part.table for name, part in parts.items() if part is not None}
 

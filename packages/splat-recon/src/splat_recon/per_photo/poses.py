@@ -18,7 +18,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from splat_recon.per_photo.configs import PoseConfig
-from splat_recon.per_photo.table import ViewTable
+from splat_recon.per_photo.table import PerViewEmbedding
 from splat_render.cameras import Camera
 from splat_render.gaussians import Gaussians
 from splat_render.poses import rigid, rotation_angle
@@ -71,7 +71,7 @@ class PoseRefinement:
         self._R_world_cam = given[:, :3, :3].contiguous()
         self._offsets = given[:, :3, 3] - given[:, :3, 3].mean(dim=0)
         rates = 3 * [config.rotation_rate] + 3 * [config.translation_rate]
-        self.table = ViewTable(
+        self.table = PerViewEmbedding(
             tuple(poses),
             (6,),
             rate=rate_factor * torch.tensor(rates),
@@ -98,7 +98,7 @@ class PoseRefinement:
         values[:, :3] -= torch.einsum("nji,j->ni", self._R_world_cam, turn)
         values[:, 3:] = torch.einsum("nji,nj->ni", self._R_world_cam, shifts - stretch * offsets)
 
-    def seen(self, gaussians: Gaussians, camera: Camera, name: str) -> tuple[Gaussians, Camera]:
+    def adjust_camera(self, gaussians: Gaussians, camera: Camera, name: str) -> tuple[Gaussians, Camera]:
         """What to render for a photo: the corrected camera, and the Gaussians tied to the photo's correction.
 
         The Gaussians have their own values; on the way back their gradients also reach the correction.

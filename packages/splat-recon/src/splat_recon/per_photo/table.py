@@ -14,7 +14,7 @@ EPS = 1e-15
 """Adam's epsilon."""
 
 
-class ViewTable:
+class PerViewEmbedding:
     """One row of numbers per photo, zeros at first.
 
     Adam runs on each row by itself: a photo that a step did not use keeps its values and its moments, so what is

@@ -25,7 +25,7 @@ Frame = UInt8[np.ndarray, "h w c=3"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SteadyConfig:
+class TemporalFilterConfig:
     """How much of the change is carried over from the frame before."""
 
     weight: float = 0.8
@@ -53,17 +53,17 @@ class SteadyConfig:
         return asdict(self)
 
 
-class SteadyFilter:
+class TemporalFilter:
     """Holds what must be known of the frame before: constant memory, one frame at a time."""
 
-    def __init__(self, config: SteadyConfig | None = None, *, device: str | torch.device = "cpu") -> None:
+    def __init__(self, config: TemporalFilterConfig | None = None, *, device: str | torch.device = "cpu") -> None:
         """Start before the first frame.
 
         Args:
-            config: How much to carry over; SteadyConfig() if None.
+            config: How much to carry over; TemporalFilterConfig() if None.
             device: Where to compute.
         """
-        self.config = SteadyConfig() if config is None else config
+        self.config = TemporalFilterConfig() if config is None else config
         self.device = torch.device(device)
         self._input: Tensor | None = None
         self._change: Tensor | None = None
@@ -112,7 +112,7 @@ class SteadyFilter:
 
 
 def share(
-    before: Float[Tensor, "h w c=3"], current: Float[Tensor, "h w c=3"], config: SteadyConfig
+    before: Float[Tensor, "h w c=3"], current: Float[Tensor, "h w c=3"], config: TemporalFilterConfig
 ) -> Float[Tensor, "h w one=1"]:
     """Return which share of the change to carry over: less where the input differs from the moved input before."""
     difference = (current - before).abs().mean(dim=-1)[None, None]

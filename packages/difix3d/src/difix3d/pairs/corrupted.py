@@ -1,4 +1,4 @@
-"""Pairs without any training: photos with the faults of bad splats painted over."""
+"""Pairs without any training: photos with the faults of bad splats added."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from PIL import Image, ImageFilter
 
 from difix3d.pairs.config import PairsConfig
-from difix3d.pairs.made import MadePair, ranked_references
+from difix3d.pairs.generated import GeneratedPair, ranked_references
 from output_files import output_names
 from splat_recon.scene.scene import Scene
 
@@ -21,24 +21,24 @@ Rgb = Float[np.ndarray, "h w 3"]
 Mask = Float[np.ndarray, "h w"]
 
 
-def painted_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> Iterator[MadePair]:
-    """Paint over every photo of a scene, `painted_per_view` times."""
+def corrupted_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> Iterator[GeneratedPair]:
+    """Paint over every photo of a scene, `corruptions_per_view` times."""
     names = list(scene.names)
     stems = output_names(names, ending="", flat=True)
     for name in names:
         nearest = ranked_references(scene, name, names)[:REFERENCE_CHOICES]
-        for number in range(config.painted_per_view):
-            degraded = paint_over(scene.view(name).rgb_u8.astype(np.float32) / 255, rng)
-            yield MadePair(
-                name=f"painted_{stems[name]}_{number}",
-                label="painted",
+        for number in range(config.corruptions_per_view):
+            degraded = corrupt(scene.view(name).rgb_u8.astype(np.float32) / 255, rng)
+            yield GeneratedPair(
+                name=f"corrupted_{stems[name]}_{number}",
+                label="corrupted",
                 degraded_u8=(np.clip(degraded, 0, 1) * 255 + 0.5).astype(np.uint8),
                 target=name,
                 reference=nearest[int(rng.integers(len(nearest)))],
             )
 
 
-def paint_over(rgb: Rgb, rng: np.random.Generator) -> Rgb:
+def corrupt(rgb: Rgb, rng: np.random.Generator) -> Rgb:
     """Degrade an image in [0, 1] by one to four random faults."""
     if rng.random() < CLEAN_PROB:
         return rgb

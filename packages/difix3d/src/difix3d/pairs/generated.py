@@ -10,7 +10,7 @@ from splat_recon.scene.scene import Scene
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MadePair:
+class GeneratedPair:
     """A degraded image of a view, and the names of the photos that belong to it."""
 
     name: str

@@ -11,7 +11,7 @@ from PIL import Image
 
 from difix_model.video.flicker import Flicker, FlickerMeter
 from difix_model.video.motion import inside, motion, warped
-from difix_model.video.steady import SteadyConfig, SteadyFilter
+from difix_model.video.temporal_filter import TemporalFilter, TemporalFilterConfig
 
 Frames = list[np.ndarray]
 
@@ -50,8 +50,8 @@ def flickering(frames: Frames, size: float = 12.0) -> Frames:
     return fixed
 
 
-def steadied(frames: Frames, fixed: Frames, config: SteadyConfig | None = None) -> Frames:
-    steady = SteadyFilter(config or SteadyConfig())
+def steadied(frames: Frames, fixed: Frames, config: TemporalFilterConfig | None = None) -> Frames:
+    steady = TemporalFilter(config or TemporalFilterConfig())
     return [steady(frame, result) for frame, result in zip(frames, fixed, strict=True)]
 
 
@@ -120,7 +120,7 @@ def test_flicker_falls(step: tuple[int, int]) -> None:
 def test_without_following_only_still_parts_are_steadied() -> None:
     frames = moving(6, (4, 0))
     fixed = flickering(frames)
-    results = steadied(frames, fixed, SteadyConfig(follow_motion=False))
+    results = steadied(frames, fixed, TemporalFilterConfig(follow_motion=False))
     assert measured(frames, results).warped > 0.8 * measured(frames, fixed).warped
 
 
@@ -134,7 +134,7 @@ def test_a_cut_starts_afresh() -> None:
 
 
 def test_a_change_of_size_starts_afresh() -> None:
-    steady = SteadyFilter()
+    steady = TemporalFilter()
     steady(texture(64, 48), texture(64, 48, seed=1))
     fixed = texture(80, 48, seed=1)
     assert np.array_equal(steady(texture(80, 48), fixed), fixed)
@@ -144,10 +144,10 @@ def test_the_state_is_all_that_is_needed_to_go_on() -> None:
     frames = moving(6, (2, 1))
     fixed = flickering(frames)
     whole = steadied(frames, fixed)
-    first = SteadyFilter()
+    first = TemporalFilter()
     for frame, result in zip(frames[:3], fixed[:3], strict=True):
         first(frame, result)
-    second = SteadyFilter()
+    second = TemporalFilter()
     second.restore(first.state())
     for frame, result, expected in zip(frames[3:], fixed[3:], whole[3:], strict=True):
         assert np.array_equal(second(frame, result), expected)
@@ -167,7 +167,7 @@ def test_known_motion_can_be_given_to_the_meter() -> None:
 @pytest.mark.parametrize("wrong", [{"weight": 1.0}, {"weight": -0.1}, {"tolerance": 0.0}, {"window": -1}])
 def test_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        SteadyConfig(**wrong)
+        TemporalFilterConfig(**wrong)
 
 
 def test_a_meter_needs_two_frames() -> None:
