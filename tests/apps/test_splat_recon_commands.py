@@ -249,7 +249,6 @@ def test_bad_input_is_one_sentence_and_exit_code_2(scene_folder: Path, finished:
         "no scene folder": _train(tmp_path / "missing", out),
         "empty": _train(tmp_path / "empty", out),
         "cannot write": _train(scene_folder, tmp_path / "file" / "run"),
-        "to resume": _train(scene_folder, out, "--resume"),
         "add --resume": _train(scene_folder, finished),
         "max_steps was 30, is now 31": _train(scene_folder, finished, "--resume", "--max-steps", "31"),
         "sparse asks for 9": _train(scene_folder, out, "--sparse", "9"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from commands import ended, outcome_of, parse, verb_of
+from commands import ended, goes_on, outcome_of, parse, verb_of
 from diffsplat.errors import InputError
 from diffsplat.training.config import (
     DenoiserTrainConfig,
@@ -168,6 +168,7 @@ def main(arguments: list[str]) -> int:
 def _train(run: Any) -> int:
     from train_runs import Loop
 
+    run = replace(run, resume=goes_on(run.out, resume=run.resume, traces=("checkpoints", "model")))
     RunFolder(run.out).open(resume=run.resume)
     task = {GSReconRun: gsrecon_task, GSVAERun: gsvae_task, DenoiserRun: denoiser_task}[type(run)](run)
     _trained(Loop(task, run.out, run.loop, settings=run))

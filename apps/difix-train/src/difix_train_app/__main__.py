@@ -5,11 +5,12 @@ import os
 import shutil
 import sys
 from contextlib import closing, redirect_stdout
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands import collected, ended, logging_to, outcome_of, parse, verb_of
+from commands import collected, ended, goes_on, logging_to, outcome_of, parse, verb_of
 from commands.help import parameters_of
 from difix_train.errors import InputError, NonFiniteLossError
 from difix_train.settings import EvalSettings, ExportSettings, RunSettings
@@ -48,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _train(settings: RunSettings) -> int:
+    settings = replace(settings, resume=goes_on(settings.out, resume=settings.resume, traces=("checkpoints", "model")))
     existed = settings.out.exists()
     settings.check()
     if not IS_MAIN:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commands import as_flag, collected, ended, next_line, outcome_of, parse
+from commands import as_flag, collected, ended, goes_on, next_line, outcome_of, parse
 from commands.help import parameters_of
 from difix3d.errors import InputError
 from difix3d.queue.scenes import check_scene
@@ -48,20 +48,21 @@ def _run_scenes(command: TrainCommand) -> int:
 
 def _run(command: TrainCommand) -> int:
     settings = command.run
-    if command.resume:
-        folder = RunFolder(command.out or newest_run(command.default_out))
+    place = command.out or (newest_run if command.resume else numbered)(command.default_out)
+    folder = RunFolder(place)
+    resumed = goes_on(place, resume=command.resume, traces=("config.json", "checkpoints"))
+    if resumed:
         settings = _settings_of_run(folder, settings)
     else:
-        folder = RunFolder(command.out or numbered(command.default_out))
         folder.check_free()
     if settings.scene is not None:
         check_scene(Path(settings.scene))
-    print(f"{'Resuming' if command.resume else 'Writing to'} {folder.path}", flush=True)
+    print(f"{'Resuming' if resumed else 'Writing to'} {folder.path}", flush=True)
 
     # Here, after everything that can be said without it, torch is loaded.
     from difix3d.run.experiment import Experiment
 
-    experiment = Experiment(settings, folder, resume=command.resume)
+    experiment = Experiment(settings, folder, resume=resumed)
     with collected() as received:
         _show(experiment.run(stop_at=command.stop_at), received)
     if received:

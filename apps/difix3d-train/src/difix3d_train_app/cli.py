@@ -44,7 +44,8 @@ class TrainCommand:
     """Stop after this step, save a checkpoint and compare nothing; go on later with --resume."""
 
     resume: bool = False
-    """Go on with the run in --out (None: the newest default folder), with the settings it was started with."""
+    """Go on with the run in --out (None: the newest default folder), with the settings it was started with, or begin
+    it: one command line for a job that is killed and started again."""
 
     def __post_init__(self) -> None:
         if self.stop_at is not None and self.stop_at < 1:

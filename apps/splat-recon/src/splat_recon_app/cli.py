@@ -76,7 +76,8 @@ class Train(TrainingFlags, SceneFlags):
     """Stop after this step as if the run were over, without changing its schedule; --resume goes on."""
 
     resume: bool = False
-    """Go on with the run in --out from its newest whole checkpoint; repeat the flags it was started with."""
+    """Go on with the run in --out from its newest whole checkpoint, or begin it; repeat the flags it was started
+    with."""
 
     eval_every: int | None = None
     """Steps between two looks at up to 8 held-out photos, for report and TensorBoard; 0 never. Left out: ten a run."""

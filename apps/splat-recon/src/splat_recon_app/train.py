@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from commands import collected, ended, exit_code
+from commands import collected, ended, exit_code, goes_on
 from commands.logs import logging_to
 from commands.progress import console, progress_bar
 from splat_recon import run_folder
@@ -36,6 +37,7 @@ CHUNK = 10
 def train(args: cli.Train) -> int:
     """Train, or go on training; returns the exit code."""
     check_scene_folder(args.scene)
+    args = replace(args, resume=goes_on(args.out, resume=args.resume, traces=("config.json", "checkpoints")))
     if is_shared():
         return train_shared(args)
     run = run_folder.check_start(args.out, resume=args.resume, scene=args.scene)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from commands.logs import logging_to, warnings_on
     from commands.parsing import Groups, parse, verb_of
     from commands.progress import console, progress_bar
+    from commands.resuming import goes_on
     from commands.signals import collected, exit_code, raised
 
 _HOMES = {
@@ -21,6 +22,7 @@ _HOMES = {
     "logs": ("logging_to", "warnings_on"),
     "parsing": ("Groups", "parse", "verb_of"),
     "progress": ("console", "progress_bar"),
+    "resuming": ("goes_on",),
     "signals": ("collected", "exit_code", "raised"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -40,6 +42,7 @@ __all__ = [
     "console",
     "ended",
     "exit_code",
+    "goes_on",
     "logging_to",
     "next_line",
     "outcome_of",

@@ -103,8 +103,9 @@ class DifixPipeline(PipelineMethods):
         """Load a pipeline from any kind of weights.
 
         Args:
-            source: "default" (the weights of this package), a checkpoint folder of ours, a folder in the published
-                layout, a hub id such as `nvidia/difix_ref`, or a `model_<step>.pkl` of the released trainer.
+            source: "default" (the weights of this package), a checkpoint folder of ours, the folder of a training run
+                or of one of its checkpoints, a folder in the published layout, a hub id such as `nvidia/difix_ref`, or
+                a `model_<step>.pkl` of the released trainer.
             revision: Branch, tag or commit of a hub repository.
             device: Where to run.
             dtype: Floating-point type of the network; bfloat16 suits GPUs.

@@ -45,6 +45,7 @@ def load_source(
         folder = weights_folder(WEIGHTS_FOLDER, revision=revision)
     else:
         folder = weights_folder(source, revision=revision)
+    folder = trained_folder(folder)
     if is_layout(folder):
         released = load_released(folder, reference_attention=uses_reference)
         return layout_checkpoint(released, source=_named(source, revision), prompt=prompt)
@@ -58,6 +59,19 @@ def load_source(
     if uses_reference is not None:
         metadata["uses_reference"] = uses_reference
     return checkpoint
+
+
+def trained_folder(folder: Path) -> Path:
+    """The network in a folder of a training: the finished one of a run, of its newest checkpoint, or of a checkpoint.
+
+    Args:
+        folder: A run, a checkpoint of one, or anything else, which comes back as it is.
+    """
+    if is_checkpoint(folder) or is_layout(folder):
+        return folder
+    saved = sorted((folder / "checkpoints").glob("step_*"), key=lambda path: path.name, reverse=True)
+    places = [folder / "model", *(path / "model" for path in saved)]
+    return next((place for place in places if is_checkpoint(place)), folder)
 
 
 def layout_checkpoint(released: Released, *, source: Path | str, prompt: str | None = None) -> Checkpoint:

@@ -49,20 +49,14 @@ def numbered(folder: Path) -> Path:
 
 
 def newest_run(folder: Path) -> Path:
-    """The highest-numbered existing one of folder, folder-2, folder-3 and so on.
-
-    Raises:
-        InputError: There is none.
-    """
+    """The run of the highest number of folder, folder-2, folder-3 and so on; the first one where there is none yet."""
     pattern = re.compile(re.escape(folder.name) + r"(?:-(\d+))?")
     found = [
         (int(match[1] or 1), path)
         for path in (folder.parent.iterdir() if folder.parent.is_dir() else ())
         if (match := pattern.fullmatch(path.name)) and (path / "config.json").is_file()
     ]
-    if not found:
-        raise InputError(f"there is no run in {folder} to resume: name one with --out")
-    return max(found)[1]
+    return max(found)[1] if found else folder
 
 
 class RunFolder:
