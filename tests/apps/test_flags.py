@@ -124,7 +124,7 @@ def commands_in(document: Path) -> Iterator[tuple[str, list[str]]]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_documents_use_flags_that_there_are(document: Path) -> None:
-    always = {"--help", "--version"}
+    always = {"--help", "--version", "--tyro-print-completion"}
     unknown = [
         (name, flag)
         for name, given in commands_in(document)
