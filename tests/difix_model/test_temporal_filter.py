@@ -95,7 +95,7 @@ def test_a_still_clip_under_a_steady_fixer_is_returned_bit_by_bit() -> None:
     frames = [texture()] * 6
     fixed = [255 - texture(seed=4)] * 6
     assert np.array_equal(np.stack(steadied(frames, fixed)), np.stack(fixed))
-    assert measured(frames, fixed) == Flicker(change=0.0, warped=0.0, input_warped=0.0, seen_share=1.0)
+    assert measured(frames, fixed) == Flicker(change=0.0, warped=0.0, input_warped=0.0, seen_fraction=1.0)
 
 
 def test_frames_that_are_not_changed_stay_bit_by_bit() -> None:
@@ -109,7 +109,7 @@ def test_flicker_falls(step: tuple[int, int]) -> None:
     fixed = flickering(frames)
     results = steadied(frames, fixed)
     before, after = measured(frames, fixed), measured(frames, results)
-    assert before.seen_share > 0.8
+    assert before.seen_fraction > 0.8
     assert after.warped < 0.5 * before.warped
     assert after.change < 0.6 * before.change
     # The blotches are noise around the truth here: averaging them comes nearer to it.
@@ -161,7 +161,7 @@ def test_known_motion_can_be_given_to_the_meter() -> None:
     for frame in frames:
         meter.update(frame, frame, vectors)
     assert meter.result().warped < 1e-3
-    assert meter.result().seen_share == pytest.approx(125 / 128)
+    assert meter.result().seen_fraction == pytest.approx(125 / 128)
 
 
 @pytest.mark.parametrize("wrong", [{"weight": 1.0}, {"weight": -0.1}, {"tolerance": 0.0}, {"window": -1}])

@@ -24,11 +24,11 @@ class FixSettings(FixerFlags):
     or a file of chosen references, as is written beside the results."""
 
     reference_by: Literal["auto", "name", "order", "pose", "similarity"] = "auto"
-    """How references are chosen from a folder: auto goes by pose if --cameras are given, otherwise by name, by pose, by
-    order, or by similarity, whichever is first possible for all images."""
+    """How references are chosen from a folder: auto chooses by pose if --cameras are given, otherwise by name, by pose,
+    by order, or by similarity, whichever is first possible for all images."""
 
     num_references: int = 1
-    """References per image, nearest first; more than one goes by pose or by similarity."""
+    """References per image, nearest first; more than one are chosen by pose or by similarity."""
 
     cameras: Path | None = None
     """Cameras of the images, to go by pose: a COLMAP folder, a transforms.json or a cameras.json. By default those

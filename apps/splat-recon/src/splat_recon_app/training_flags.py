@@ -50,7 +50,7 @@ class TrainingFlags:
 
     dropout: float | None = None
     """Share of the Gaussians that the last step leaves out at random, growing from 0. Left out: 0.1 for up to twelve
-    training photos, which it helps to keep from being learned by heart, else 0."""
+    training photos, which it helps to keep from being overfitted, else 0."""
 
     batch_size: int = 1
     """Photos per step; learning rates grow with its square root."""

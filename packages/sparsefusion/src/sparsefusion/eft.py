@@ -94,8 +94,8 @@ class RayEmbeddings:
 class EpipolarTransformer(nn.Module):
     """The published transformer at any size.
 
-    In train mode the ResNet normalizes with statistics of the photos at hand, and layers drop features at random; this
-    is how the published results were made. In eval mode running statistics are used and nothing is dropped.
+    In train mode the ResNet normalizes with statistics of the photos it is given, and layers drop features at random;
+    this is how the published results were made. In eval mode running statistics are used and nothing is dropped.
     """
 
     def __init__(self, config: EftConfig | None = None) -> None:

@@ -29,5 +29,5 @@ def opacity_penalty(alpha: Float[Tensor, "*b"]) -> Float[Tensor, ""]:
 
 
 def mean_squared(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference: the stand-in for a perceptual distance where none is at hand."""
+    """Mean squared difference: the stand-in for a perceptual distance where none is available."""
     return (prediction - target).square().mean()

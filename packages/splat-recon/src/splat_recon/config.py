@@ -27,7 +27,7 @@ photos of a scene with 6 training views)."""
 
 
 FEW_PHOTOS = 12
-"""Up to so many training photos `regularized_for` keeps them from being learned by heart."""
+"""Up to so many training photos `regularized_for` keeps them from being overfitted."""
 
 MIN_GAUSSIANS = 4
 """With fewer there is no spacing to size Gaussians by."""

@@ -59,7 +59,7 @@ class GSReconTrainConfig:
     render_weight: float = 1.0
     """Weight of the renders' squared errors of color and opacity."""
     lpips_weight: float = 1.0
-    """Weight of LPIPS, where it is at hand."""
+    """Weight of LPIPS, where it is available."""
     map_weight: float = 0.0
     """Weight of the error against depth, color and mask of the input views. Released: 0."""
     render_every: int = 1
@@ -89,7 +89,7 @@ class GSVAETrainConfig:
     render_weight: float = 1.0
     """Weight of the renders' squared errors of color and opacity."""
     lpips_weight: float = 1.0
-    """Weight of LPIPS, where it is at hand."""
+    """Weight of LPIPS, where it is available."""
     kl_weight: float = 0.0
     """Weight of the divergence per latent number. Released: 0, it is only measured."""
     render_every: int = 1

@@ -1,4 +1,4 @@
-"""Folders of G-Objaverse as trainings see them: cameras made anew around view 0, normals and depths in its frame.
+"""Folders of G-Objaverse as trainings see them: cameras recreated around view 0, normals and depths in its frame.
 
 A folder holds, for views 0 to 39, the color (RGBA), normals and depth (`_nd.png`, 16 bits: normal / 2 + 0.5, depth / 5)
 and the camera (JSON), side by side or each view in a folder of its own. Views 0 to 23 go around at 5 to 30 degrees, 27

@@ -43,7 +43,7 @@ class ReferenceConfig:
     as images; by similarity."""
 
     num_references: int = 1
-    """References per image, nearest first; fewer where there are not so many. More than one goes by pose or by
+    """References per image, nearest first; fewer where there are not so many. More than one are chosen by pose or by
     similarity only."""
 
     cameras: Path | None = None

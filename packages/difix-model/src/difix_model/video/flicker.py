@@ -44,7 +44,7 @@ class Flicker:
     input_warped: float
     """Warped error of the input."""
 
-    seen_share: float
+    seen_fraction: float
     """Share of the pixels that count for the warped errors."""
 
 
@@ -97,5 +97,5 @@ class FlickerMeter:
             change=change / self._num_pixels,
             warped=error / max(seen, 1.0),
             input_warped=input_error / max(seen, 1.0),
-            seen_share=seen / self._num_pixels,
+            seen_fraction=seen / self._num_pixels,
         )

@@ -1,4 +1,4 @@
-"""What enhancing a splat, a folder of renders or a film can be told; no torch here."""
+"""Configuration of enhancing a splat, a folder of renders or a film; no torch here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where novel views can be told to go; no torch here, so that command lines answer at once."""
+"""Where novel views go: the choices; no torch here, so that command lines answer at once."""
 
 from dataclasses import dataclass
 

@@ -117,7 +117,7 @@ def make_scene_pairs(source: SceneSource, out: Path, config: PairsConfig) -> lis
     """Make the pairs of one scene, or read them where they are finished.
 
     They are made in a folder beside their place, which is renamed when all is written and on the disk: an interrupted
-    scene is made anew. torch has one thread meanwhile, so that the bits do not depend on the machine's cores.
+    scene is recreated. torch has one thread meanwhile, so that the bits do not depend on the machine's cores.
 
     Args:
         source: The scene.

@@ -27,7 +27,7 @@ FAILURES = "failed"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SceneOutcome:
-    """How it went with one scene."""
+    """The result of one scene."""
 
     name: str
     """The scene's name."""
@@ -47,7 +47,7 @@ def run_scenes(
     num_processes: int = 1,
     ray_address: str | None = None,
 ) -> Generator[SceneOutcome, None, None]:
-    """Make the pairs of scenes and say of each, in the order in which they end, how it went.
+    """Make the pairs of scenes and give the result of each, in the order in which they end.
 
     A scene that fails does not stop the others; its traceback is left in the folder `failed`. When the iterator is
     closed or interrupted, processes are ended and scenes that were not finished leave nothing behind.

@@ -1,4 +1,4 @@
-"""One scene of many, and how it went with it."""
+"""One scene of many, and its result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SceneTask:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOutcome:
-    """How it went with one scene."""
+    """The result of one scene."""
 
     name: str
     """The scene."""

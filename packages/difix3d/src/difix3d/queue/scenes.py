@@ -1,7 +1,7 @@
 """Runs of many scenes: those that are finished are skipped, those that were stopped go on, failures stop nothing.
 
 Every scene has a folder of its own in the queue's folder, with all that a single run writes. `summary.json` and
-`summary.html` say how it went with each.
+`summary.html` have the result of each.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def run_queue(
     ray_address: str | None = None,
     on_progress: Callable[[str, Any], None] | None = None,
 ) -> Generator[RunOutcome, None, None]:
-    """Do all tasks and say of each, in the order in which they end, how it went; then write the summary.
+    """Do all tasks and give the result of each, in the order in which they end; then write the summary.
 
     When the iterator is closed or interrupted, every run can be taken up again by the same call.
 

@@ -30,7 +30,7 @@ def write_summary(out: Path, tasks: Sequence[SceneTask], outcomes: Mapping[str, 
     Args:
         out: Folder of the queue.
         tasks: All scenes.
-        outcomes: How it went with those that are done in this call.
+        outcomes: Results of those that are done in this call.
 
     Returns:
         The content of the JSON file.

@@ -1,4 +1,4 @@
-"""What the live page of a splat and its fixes can be told; no torch here."""
+"""Configuration of the live page of a splat and its fixes; no torch here."""
 
 from __future__ import annotations
 

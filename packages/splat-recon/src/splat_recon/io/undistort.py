@@ -143,4 +143,4 @@ class UndistortedCache:
                 partial.unlink(missing_ok=True)
         except OSError as error:
             self._writable = False
-            _log.warning("undistorted photos cannot be kept in %s (%s): they are made anew", self.folder, error)
+            _log.warning("undistorted photos cannot be kept in %s (%s): they are recreated", self.folder, error)

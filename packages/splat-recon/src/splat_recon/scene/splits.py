@@ -226,7 +226,7 @@ def _sparse(train: Sequence[str], test: Sequence[str], sparse: int, file: _Split
         raise InputError(f"sparse asks for {sparse} training views, but the split has only {len(train)}")
     last = len(train) - 1
     positions = [round(index * last / max(sparse - 1, 1)) for index in range(sparse)]
-    _log.warning("no list of %d sparse views is at hand: evenly spaced training views are taken", sparse)
+    _log.warning("no list of %d sparse views is there: evenly spaced training views are taken", sparse)
     return [train[position] for position in positions], f"{sparse} evenly spaced"
 
 
