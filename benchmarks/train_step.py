@@ -88,8 +88,9 @@ CUDA_ROWS = (
 )
 
 
-def measure(row: Row, device: str, steps: int, folder: Path) -> dict[str, float]:
+def measure(row: Row, device: str, steps: int, folder: Path, *, preset_name: str | None = None) -> dict[str, float]:
     """Train some steps on files, the first two for warming up."""
+    preset_name = preset_name or ("sd-turbo" if device == "cuda" else "embedded")
     torch.set_num_threads(1)
     data = DataConfig(height=row.height, width=row.width, num_workers=row.num_workers)
     config = TrainConfig(
@@ -101,7 +102,7 @@ def measure(row: Row, device: str, steps: int, folder: Path) -> dict[str, float]
         loss=LossConfig(lpips_weight=0, gram_weight=0, views=row.loss_views),
     )
     dataset = PairDataset.from_file(_pairs(folder, row), "train", data)
-    start = start_from_preset(preset("sd-turbo" if device == "cuda" else "embedded"), prompts=[PROMPT], seed=0)
+    start = start_from_preset(preset(preset_name), prompts=[PROMPT], seed=0)
     if row.unet_lora_rank:
         start.network.add_unet_lora(row.unet_lora_rank, alpha=float(row.unet_lora_rank))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

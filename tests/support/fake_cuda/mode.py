@@ -84,7 +84,8 @@ class FakeCuda(TorchFunctionMode):
         return marked(result, on_device) if on_device or kwargs.get("device") is not None else result
 
     def _count(self, name: str, args: tuple[Any, ...]) -> None:
-        if name in WAITING:
+        # The length of a repetition is known unless it is asked of a tensor.
+        if name in WAITING and not (name == "repeat_interleave" and isinstance(args[-1], int)):
             self.traffic.add("wait", name)
         if name in ("__getitem__", "__setitem__", "index_put_") and is_marked(args[0]):
             for kind, call in index_traffic(name, args):

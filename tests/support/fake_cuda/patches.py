@@ -72,7 +72,10 @@ def torch_cuda(waited: Callable[[], None]) -> dict[str, Any]:
         "memory_allocated": lambda *_: 0,
         "max_memory_allocated": lambda *_: 0,
         "reset_peak_memory_stats": lambda *_: None,
+        "manual_seed": lambda *_: None,
         "manual_seed_all": lambda *_: None,
+        "get_rng_state": lambda *_: torch.zeros(16, dtype=torch.uint8),
+        "set_rng_state": lambda *_: None,
     }
 
 
@@ -104,6 +107,7 @@ def replaced(
         # Optimizers ask the device through it whether a graph is being captured.
         replace(torch.accelerator, "current_accelerator", lambda *_, **__: None)
         replace(torch.optim.Optimizer, "_group_tensors_by_device_and_dtype", staticmethod(_grouped))
+        replace(torch.nn.utils.clip_grad, "_group_tensors_by_device_and_dtype", _grouped)
         for module in (torch.autograd, torch.autograd.graph):
             if hasattr(module, "_engine_run_backward"):
                 replace(module, "_engine_run_backward", watched_engine(module._engine_run_backward))

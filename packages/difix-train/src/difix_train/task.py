@@ -132,7 +132,7 @@ class DifixTask:
     def losses(self, batch: Batch, *, step: int, generator: torch.Generator) -> Mapping[str, Float[Tensor, ""]]:
         """The weighted loss terms of a batch."""
         self.network.train()
-        x, x_clean = batch.x.to(self.device), batch.x_clean.to(self.device)
+        x, x_clean = self.processes.brought(batch.x), self.processes.brought(batch.x_clean)
         only_rendered = self.config.loss.views == "rendered"
         with self._autocast():
             x_pred = self._forward(
@@ -230,7 +230,7 @@ class DifixTask:
         num_images = self.processes.world_size * x.shape[0] * x.shape[1]
         shape = (num_images, vae.latent_channels, x.shape[-2] // factor, x.shape[-1] // factor)
         # Drawn on the CPU, for all processes, so that every device sees the same noise.
-        return self.processes.shard(torch.randn(shape, generator=generator)).to(self.device)
+        return self.processes.brought(self.processes.shard(torch.randn(shape, generator=generator)))
 
     def _embedding(self, prompts: tuple[str, ...]) -> Float[Tensor, "*b n d"]:
         if len(set(prompts)) == 1:

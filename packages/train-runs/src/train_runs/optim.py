@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from train_runs.processes import full_tensor, reshard_like
 from train_runs.task import ParameterGroup
@@ -87,9 +88,10 @@ class Optimizers:
             for group in self._groups[key]:
                 for name, parameter in group.parameters.items():
                     if name in states:
-                        # The step counter stays on the CPU.
+                        # The counter of steps stays on the CPU, but for fused optimizers.
+                        place = parameter.device if optimizer.defaults.get("fused") else torch.device("cpu")
                         optimizer.state[parameter] = {
-                            moment: value.clone() if moment == "step" else reshard_like(value, parameter)
+                            moment: value.to(place, copy=True) if moment == "step" else reshard_like(value, parameter)
                             for moment, value in states[name].items()
                         }
 
@@ -114,4 +116,7 @@ def _make(groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
         }
         for group in groups
     ]
-    return ALGORITHMS[groups[0].config.algorithm](settings)
+    # Fused, a step on a GPU takes no copy of the parameters. Shards are left to torch's usual way.
+    parameters = [value for group in groups for value in group.parameters.values()]
+    fused = all(value.device.type == "cuda" and not isinstance(value, DTensor) for value in parameters)
+    return ALGORITHMS[groups[0].config.algorithm](settings, fused=True if fused else None)
