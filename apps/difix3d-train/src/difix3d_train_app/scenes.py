@@ -33,6 +33,7 @@ def run_scenes(command: TrainCommand, received: list[int]) -> int:
     out = command.out or Path("runs") / folder.resolve().name
     tasks = scene_tasks(folder, out, command.run)
     print(f"Writing to {out}: {len(tasks)} scenes", flush=True)
+    _say_left_out(folder, {task.name for task in tasks})
     failed: dict[str, str] = {}
     try:
         for outcome in _shown(command, tasks, out, received):
@@ -45,6 +46,18 @@ def run_scenes(command: TrainCommand, received: list[int]) -> int:
         print(f"failed: {name}: {reason}", file=sys.stderr)
     ended(out / "summary.html")
     return FAILED if failed else DONE
+
+
+def _say_left_out(folder: Path, names: set[str]) -> None:
+    """Name the folders that are no scenes: they may have been meant as such."""
+    others = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in names)
+    if others:
+        shown = ", ".join(others[:10]) + (f" and {len(others) - 10} more" if len(others) > 10 else "")
+        print(
+            f"left out: {shown}: no scenes (expected images/ and sparse/0/, or transforms.json; "
+            "splat-recon sfm makes them of photos)",
+            file=sys.stderr,
+        )
 
 
 def _shown(command: TrainCommand, tasks: list[Any], out: Path, received: list[int]) -> list[RunOutcome]:
