@@ -81,12 +81,8 @@ def print_rows(name: str, inputs: Frames, truth: Frames | None, vectors: Vectors
 
     pipe = DifixPipeline.from_pretrained("default", batch_size=1)
 
-    def by_network(previous_view: bool) -> Frames:
-        result: Frames = []
-        for frame in inputs:
-            views = [*references, *([Image.fromarray(result[-1])] if previous_view and result else [])]
-            result.append(pipe([frame], [views] if views else None)[0])
-        return result
+    def by_network() -> Frames:
+        return [pipe([frame], [references] if references else None)[0] for frame in inputs]
 
     def steadied(fixed: Frames, config: TemporalFilterConfig) -> Frames:
         steady = TemporalFilter(config)
@@ -108,15 +104,12 @@ def print_rows(name: str, inputs: Frames, truth: Frames | None, vectors: Vectors
         return make(), time.perf_counter() - start
 
     row("input", inputs, 0.0)
-    fixed, seconds = timed(lambda: by_network(False))
+    fixed, seconds = timed(lambda: by_network())
     row("default weights", fixed, seconds)
     still, more = timed(lambda: steadied(fixed, TemporalFilterConfig(follow_motion=False)))
     row("… steady, without motion", still, more)
     steady, more = timed(lambda: steadied(fixed, TemporalFilterConfig()))
     row("… steady", steady, more)
-    if pipe.uses_reference:
-        viewed, seconds = timed(lambda: by_network(True))
-        row("… previous view", viewed, seconds)
     changing = restless(fixed)
     row("restless", changing, 0.0)
     steady, more = timed(lambda: steadied(changing, TemporalFilterConfig()))

@@ -46,7 +46,7 @@ def test_a_video_and_a_sequence(
     clip: Path, tmp_path: Path, checkpoint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "fixed.mp4"
-    assert main(["--input", str(clip), "--out", str(out), "--model", checkpoint, "--steady", "--previous-view"]) == 0
+    assert main(["--input", str(clip), "--out", str(out), "--model", checkpoint, "--steady"]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     assert len(list(read_frames(out))) == 6
     numbered = tmp_path / "frames" / "%03d.png"

@@ -227,7 +227,7 @@ def test_a_turned_video_comes_out_upright(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_ctrl_c_leaves_a_playable_file_and_a_resumed_run_ends_the_same(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", even(3 * SEGMENT_FRAMES))
-    options: dict[str, Any] = {"steady": TemporalFilterConfig(), "previous_view": True}
+    options: dict[str, Any] = {"steady": TemporalFilterConfig()}
     whole = plan_video(source, tmp_path / "whole.mp4")
     fix(whole, Darker(), **options)
     job = plan_video(source, tmp_path / "out.mp4")
@@ -416,14 +416,10 @@ def test_references_are_one_for_all_or_one_per_frame(tmp_path: Path) -> None:
     each = Darker()
     fix(plan_video(source, tmp_path / "b.mp4", tmp_path / "photos"), each)
     assert [np.asarray(several[0])[0, 0, 0] for several in each.references] == [0, 40, 80, 120, 160]
-    before = Darker()
-    fix(plan_video(source, tmp_path / "c.mp4"), before, previous_view=True)
-    assert before.references[0] is None
-    assert np.array_equal(np.asarray(before.references[1][0]), next(read_frames(source)) // 2)
     without = Darker()
     without.uses_reference = False
-    with pytest.raises(InputError, match="know no references: leave --previous-view out"):
-        VideoRun(plan_video(source, tmp_path / "d.mp4"), without, previous_view=True)
+    with pytest.raises(InputError, match="know no references: leave --reference out"):
+        VideoRun(plan_video(source, tmp_path / "d.mp4", tmp_path / "photos"), without)
 
 
 def write_sequence(folder: Path, count: int, *, alpha: bool = False) -> Path:

@@ -59,10 +59,6 @@ class FixSettings(FixerFlags):
     steady: bool = False
     """For videos and folders of consecutive frames: steady the change in time, along the motion of the input."""
 
-    previous_view: bool = False
-    """For videos and folders of consecutive frames: give the network the previous fixed frame as a further reference.
-    Frames are fixed one at a time then."""
-
     fps: float | None = None
     """Frames per second of a video that is made from a folder of images; 30 by default. Videos keep theirs."""
 

@@ -16,7 +16,7 @@ GROUPS: Groups = {
     "what matters": ("input", "out", "reference", "model", "gate", "strength", "resume"),
     "references": ("reference_by", "num_references", "cameras", "reference_cameras"),
     "where images may be changed": ("mask", "alpha", "write_mask"),
-    "videos and consecutive frames": ("steady", "previous_view", "fps"),
+    "videos and consecutive frames": ("steady", "fps"),
     "weights and hardware": ("base", "device", "batch_size", "skip_broken"),
 }
 

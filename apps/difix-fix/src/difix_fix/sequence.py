@@ -20,9 +20,9 @@ def treats_as_sequence(settings: FixSettings) -> bool:
     """Tell whether the input is a video, or a folder whose images follow each other."""
     from difix_model.video.job import is_sequence
 
-    if is_sequence(settings.input, settings.out, steady=settings.steady or settings.previous_view):
+    if is_sequence(settings.input, settings.out, steady=settings.steady):
         return True
-    unused = [name for name in ("fps", "steady", "previous_view") if getattr(settings, name)]
+    unused = [name for name in ("fps", "steady") if getattr(settings, name)]
     if unused:
         option = unused[0].replace("_", "-")
         raise InputError(f"--{option} is for videos and folders of consecutive frames, and {settings.input} is neither")
@@ -73,7 +73,6 @@ def _opened(settings: FixSettings, job: VideoJob) -> VideoRun:
         pipeline,
         strength=settings.strength,
         steady=TemporalFilterConfig() if settings.steady else None,
-        previous_view=settings.previous_view,
         resume=settings.resume,
         settings={"model": settings.model, "base": settings.base, "gate": settings.gate},
     )

@@ -26,7 +26,7 @@ ENHANCE_GROUPS: Groups = {
     ),
     "where the film of a splat goes": ("which", "cameras", "path", "frames", "fps"),
     "references": ("references", "num_references"),
-    "fixing and hardware": ("base", "strength", "steady", "previous_view", "batch_size", "device"),
+    "fixing and hardware": ("base", "strength", "steady", "batch_size", "device"),
 }
 
 LOOK = """Look at a splat in the browser, as rendered and fixed (extra viewer); Ctrl-C ends it.

@@ -19,7 +19,7 @@ from difix_model.video.join import join_segments
 from difix_model.video.segments import SEGMENT_FRAMES, ImageFolder, SegmentFolder
 from difix_model.video.temporal_filter import TemporalFilter, TemporalFilterConfig
 from media_files.photos import open_image
-from media_files.videos import Frame, TimedFrame
+from media_files.videos import TimedFrame
 
 PHOTOS_IN_MEMORY = 4
 """References that are kept decoded from frame to frame."""
@@ -58,7 +58,6 @@ class VideoRun:
         *,
         strength: float = 1.0,
         steady: TemporalFilterConfig | None = None,
-        previous_view: bool = False,
         resume: bool = False,
         settings: dict[str, Any] | None = None,
     ) -> None:
@@ -69,8 +68,6 @@ class VideoRun:
             pipeline: What fixes.
             strength: Share of the fix, in [0, 1].
             steady: Steady the change in time; None fixes each frame for itself.
-            previous_view: Give the network the previous fixed frame as a further reference. Frames are fixed one at a
-                time then.
             resume: Go on after the frames that an earlier run has finished, if there are any.
             settings: What else the result depends on, such as the weights' name: a run with others is not resumed.
 
@@ -78,9 +75,8 @@ class VideoRun:
             InputError: If the weights know no references and need to, the result cannot be written, or the earlier
                 run is another one.
         """
-        if not pipeline.uses_reference and (job.references or previous_view):
-            option = "--reference" if job.references else "--previous-view"
-            raise InputError(f"these weights know no references: leave {option} out, or use others with --model")
+        if not pipeline.uses_reference and job.references:
+            raise InputError("these weights know no references: leave --reference out, or use others with --model")
         self.job = job
         self.frames_written = 0
         """Frames in the result after an error."""
@@ -89,9 +85,7 @@ class VideoRun:
         self._pipeline = pipeline
         self._strength = strength
         self._filter = TemporalFilter(steady, device=getattr(pipeline, "device", "cpu")) if steady else None
-        self._previous_view = previous_view
-        self._previous: Frame | None = None
-        identity = _identity(job, {**(settings or {}), "strength": strength, "previous_view": previous_view})
+        identity = _identity(job, {**(settings or {}), "strength": strength})
         identity["steady"] = None if steady is None else steady.as_dict()
         if job.writes_video:
             self._sink = SegmentFolder(job.work_folder, job.picture_format(), identity, resume=resume)
@@ -122,20 +116,15 @@ class VideoRun:
             yield len(piece)
 
     def _batch_size(self, num_pending: int) -> int:
-        if self._previous_view:
-            return 1
         return min(max(self._pipeline.batch_size, 1), SEGMENT_FRAMES - num_pending)
 
     def _fix(self, frames: Sequence[TimedFrame], references: Sequence[list[Any]]) -> None:
-        if self._previous_view and self._previous is not None:
-            references = [[*several, Image.fromarray(self._previous)] for several in references]
         given = references if any(references) else None
         fixed = self._pipeline([frame.rgb for frame in frames], given, strength=self._strength)
         verdicts = getattr(self._pipeline, "verdicts", ()) or [None] * len(frames)
         for frame, rgb, verdict in zip(frames, fixed, verdicts, strict=True):
             steadied = rgb if self._filter is None else self._filter(frame.rgb, rgb)
             self.verdicts.append(_verdict_on(frame.rgb, steadied, verdict))
-            self._previous = steadied
             if isinstance(self._sink, SegmentFolder):
                 full = self._sink.write(steadied, frame.pts, frame.duration)
             else:
@@ -157,16 +146,10 @@ class VideoRun:
             yield frame, [opened(path) for path in per_frame[own]] if per_frame else []
 
     def _state(self) -> dict[str, np.ndarray]:
-        state = {} if self._filter is None else self._filter.state()
-        if self._previous_view and self._previous is not None:
-            state["previous"] = self._previous
-        return state
+        return {} if self._filter is None else self._filter.state()
 
     def _restore(self, state: dict[str, np.ndarray] | None) -> None:
-        if not state:
-            return
-        self._previous = state.pop("previous", None)
-        if self._filter is not None:
+        if state and self._filter is not None:
             self._filter.restore(state)
 
     def __exit__(

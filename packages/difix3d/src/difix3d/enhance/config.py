@@ -69,9 +69,6 @@ class EnhanceConfig:
     steady: bool = True
     """Steady the change in time, along the motion of the frames."""
 
-    previous_view: bool = False
-    """Give the network the previous fixed frame as a further reference; frames are then fixed one at a time."""
-
     fps: float | None = None
     """Frames per second of a new video. None: what the camera file says, else 24; videos keep theirs."""
 

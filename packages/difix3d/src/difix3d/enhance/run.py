@@ -66,7 +66,6 @@ class Enhancement:
                 self._pipeline,
                 strength=config.strength,
                 steady=TemporalFilterConfig() if config.steady else None,
-                previous_view=config.previous_view,
                 resume=config.resume,
                 settings=self._identity(),
             )
