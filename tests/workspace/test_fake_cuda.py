@@ -43,6 +43,8 @@ def test_modules_move_and_their_gradients_are_where_they_are():
         with pytest.raises(DeviceMismatchError, match="two devices"):
             layer(torch.ones(4, 3))
         layer.cpu()(torch.ones(4, 3))
+        layer.to(device="cuda", dtype=torch.float64)
+        assert all(parameter.is_cuda and parameter.dtype == torch.float64 for parameter in layer.parameters())
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ class FakeCuda(TorchFunctionMode):
             "pin_memory": self._pin_memory,
             "is_pinned": lambda function, name, args, kwargs: is_pinned(args[0]),
             "copy_": self._copy,
+            "_parse_to": lambda function, name, args, kwargs: function(*args, **kwargs),
             "get_device": lambda function, name, args, kwargs: 0 if is_marked(args[0]) else -1,
         }
 
