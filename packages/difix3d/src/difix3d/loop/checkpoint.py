@@ -1,15 +1,11 @@
-"""The method on disk: the loop's counts, and each branch as a checkpoint of train-runs.
-
-A branch is its novel views, and the splat in a folder `splat`.
-"""
+"""A branch of the method on disk, as a checkpoint of train-runs: its novel views, and the splat in a folder `splat`."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, from_numpy
 
@@ -24,43 +20,8 @@ from splat_render.cameras import Camera
 from train_runs.checkpoints import read_checkpoint, under, write_checkpoint
 from train_runs.errors import InputError as RunError
 
-if TYPE_CHECKING:
-    from difix3d.loop.branch import SplatBranch
-
-SPLAT, LOOP = "splat", "loop.json"
-"""Folder of a splat's own checkpoint, and file of the loop's counts."""
-
-BRANCHES = ("main", "validation")
-"""Folders of the loop's branches."""
-
-
-def write_loop(folder: Path, branches: Sequence[SplatBranch], state: Mapping[str, Any]) -> None:
-    """Write the loop's branches, and how far it is: plain values."""
-    for name, branch in zip(BRANCHES, branches, strict=False):
-        branch.save(folder / name)
-    (folder / LOOP).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
-
-
-def load_loop(folder: Path, branches: Sequence[SplatBranch], *, num_events: int) -> dict[str, Any]:
-    """Bring branches to where they were written, and read how far the loop was.
-
-    Args:
-        folder: Where `write_loop` wrote.
-        branches: New ones.
-        num_events: How many events the run has.
-
-    Raises:
-        InputError: Something is missing or damaged, or of a run with more events.
-    """
-    try:
-        state = json.loads((folder / LOOP).read_text(encoding="utf-8"))
-        if state["num_events_done"] > num_events:
-            raise InputError(f"checkpoint {folder} is of another run: it has {state['num_rounds_done']} rounds")
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
-    for name, branch in zip(BRANCHES, branches, strict=False):
-        branch.load(folder / name)
-    return state
+SPLAT = "splat"
+"""Folder of a splat's own checkpoint."""
 
 
 def write_branch(

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from difix3d.loop.branch import SplatBranch
-from difix3d.loop.checkpoint import load_loop, write_loop
 from difix3d.loop.confidence import PixelConfidence
 from difix3d.loop.fixing import fix_round
+from difix3d.loop.loop_state import load_loop, write_loop
 from difix3d.loop.novel_views import NovelViews
 from difix3d.loop.rollback import Action, RollbackPolicy
 from difix3d.loop.schedule import Event, events
