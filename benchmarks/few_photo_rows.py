@@ -36,9 +36,9 @@ RESULTS = (
     "photos",
 )
 """gsplat's settings; plain training from the points that two of the photos see, before black; the same for as many
-steps as the loop's result; before the photos' mean color, as are all that follow; with stereo points; the median
-of the splats that teach; a student of one stereo splat; the loop; and a student of real photos that the others are not
-shown, the ceiling."""
+steps as the loop's result; before the photos' mean color and with a near plane, as are all that follow; with stereo
+points; the median of the splats that teach; a student of one stereo splat; the loop; and a student of real photos that
+the others are not shown, the ceiling."""
 
 FIXERS = ("true photos alone", "true photo", "half resolution", "noise", "tint in a third")
 """For generated scenes: a student of the true photos at the novel views, the ceiling; then fixers on top of the loop's
@@ -181,7 +181,8 @@ def distillation_config(case: FewPhotos, seed: int, *, max_steps: int, max_gauss
     from splat_recon.few_photos import config_for_photos
 
     strategy = AdcConfig(cap_max=max_gaussians, reset_every=0)
-    train = config_for_photos(case.captured, TrainConfig(strategy=strategy, seed=seed)).scaled_to(max_steps)
+    train = TrainConfig(strategy=strategy, seed=seed)
+    train = config_for_photos(case.captured, train, points=case.scene.points).scaled_to(max_steps)
     return DistillationConfig(train=train, seed=seed)
 
 
@@ -206,9 +207,9 @@ class _Rows:
             strategy = AdcConfig(cap_max=train.strategy.cap_max, reset_every=0)
             trainer = self._trained(TrainConfig(strategy=strategy, seed=train.seed).scaled_to(train.max_steps))
         elif row == "plain":
-            trainer = self._trained(dataclasses.replace(train, background=(0.0, 0.0, 0.0)))
+            trainer = self._trained(dataclasses.replace(train, background=(0.0, 0.0, 0.0), render_near=None))
         elif row == "plain for as long":
-            black = dataclasses.replace(train, background=(0.0, 0.0, 0.0))
+            black = dataclasses.replace(train, background=(0.0, 0.0, 0.0), render_near=None)
             trainer = self._trained(black.scaled_to(self.config.student_config().max_steps))
         elif row == "background":
             trainer = self.first()

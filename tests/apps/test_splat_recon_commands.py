@@ -12,7 +12,7 @@ import pytest
 import tyro
 from PIL import Image
 
-from splat_recon.scene.scene import View
+from splat_recon.scene.scene import Points, View
 from splat_recon_app import cli, presets
 from splat_recon_app.__main__ import main
 from splat_render.cameras import Camera
@@ -357,6 +357,9 @@ def test_a_signal_saves_and_leaves_a_run_that_resumes(scene_folder: Path, tmp_pa
     assert json.loads((out / "metrics.json").read_text())["step"] == int(stop_at)
 
 
+NO_POINTS = Points(p_world=np.zeros((0, 3)), rgb_u8=np.zeros((0, 3), dtype=np.uint8))
+
+
 def _photo() -> View:
     camera = Camera(T_world_cam=np.eye(4), K=np.diag([4.0, 4, 1]), width=4, height=3)
     return View(name="a", camera=camera, rgb_u8=np.full((3, 4, 3), 51, dtype=np.uint8))
@@ -375,7 +378,7 @@ def test_the_color_behind_few_photos_is_theirs_unless_a_flag_says_otherwise(
     flags: list[str], num_photos: int, expected: tuple[float, float, float]
 ):
     args = tyro.cli(cli.Train, args=["--scene", "scene", "--out", "out", *flags])
-    assert presets.train_config(args, "cpu", [_photo()] * num_photos).background == expected
+    assert presets.train_config(args, "cpu", [_photo()] * num_photos, NO_POINTS).background == expected
 
 
 @pytest.mark.parametrize(
@@ -391,5 +394,5 @@ def test_few_photos_are_regularized_unless_flags_say_otherwise(
     flags: list[str], num_photos: int, expected: tuple[float, float, float]
 ):
     args = tyro.cli(cli.Train, args=["--scene", "scene", "--out", "out", *flags])
-    config = presets.train_config(args, "cpu", [_photo()] * num_photos)
+    config = presets.train_config(args, "cpu", [_photo()] * num_photos, NO_POINTS)
     assert (config.dropout, config.opacity_reg, config.scale_reg) == expected

@@ -8,15 +8,15 @@ import pytest
 
 from splat_recon.config import FEW_PHOTOS, TrainConfig, regularized_for
 from splat_recon.export import export_ply, export_splats
-from splat_recon.few_photos import config_for_photos, photo_background
+from splat_recon.few_photos import NEAR_FRACTION, config_for_photos, near_plane, photo_background
 from splat_recon.scene.normalize import normalized
-from splat_recon.scene.scene import View
+from splat_recon.scene.scene import Points, View
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from splat_recon.splat_model import SplatModel
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
 from splat_render.cameras import Camera
-from splat_render.poses import inverse, transform_camera
+from splat_render.poses import inverse, transform_camera, transform_points
 
 
 def photo(rgb_u8: np.ndarray, mask: np.ndarray | None = None) -> View:
@@ -56,6 +56,22 @@ def test_many_photos_and_given_colors_are_left_alone() -> None:
     assert config_for_photos(photos[:3], TrainConfig(), background=(0.0, 0.5, 1.0)).background == (0.0, 0.5, 1.0)
 
 
+def test_nothing_is_drawn_much_nearer_than_the_nearest_points_of_any_photo() -> None:
+    photos = [replace(photo(noise(0, 100)), name=name) for name in "ab"]
+    z = np.linspace(2.0, 3.0, 101)
+    points = Points(
+        p_world=np.stack([0 * z, 0 * z, z], axis=1),
+        rgb_u8=np.zeros((101, 3), dtype=np.uint8),
+        seen_in={"a": np.arange(101), "b": np.arange(50, 101), "elsewhere": np.arange(3)},
+    )
+    assert near_plane(photos, points) == pytest.approx(NEAR_FRACTION * 2.02)
+    assert near_plane(photos[1:], points) == pytest.approx(NEAR_FRACTION * 2.51)
+    # Too few points say nothing, and neither does structure from motion that is not known.
+    assert near_plane(photos, replace(points, seen_in={"a": np.arange(3)})) is None
+    assert config_for_photos(photos, TrainConfig(), points=points).render_near == near_plane(photos, points)
+    assert config_for_photos(photos * 7, TrainConfig(), points=points).render_near is None
+
+
 def test_run_checkpoint_and_files_show_the_same(tmp_path: Path) -> None:
     scene = normalized(
         generate_scene(
@@ -64,6 +80,8 @@ def test_run_checkpoint_and_files_show_the_same(tmp_path: Path) -> None:
     )
     config = config_for_photos(scene.views, TrainConfig(max_steps=4, sh_degree=0))
     assert min(config.background) > 0.05
+    depths = transform_points(scene.views[0].camera.T_cam_world, scene.points.p_world)[:, 2]
+    config = replace(config, render_near=float(np.quantile(depths, 0.3)))
     trainer = SplatTrainer(scene, ViewSet.from_views(scene.views), config)
     trainer.train_until(4)
     trainer.save(tmp_path / "checkpoint")
@@ -75,6 +93,17 @@ def test_run_checkpoint_and_files_show_the_same(tmp_path: Path) -> None:
     assert np.array_equal(kept.render(camera).rgb, wanted.rgb)
     # Files are in COLMAP's frame.
     in_colmap = transform_camera(inverse(scene.T_scene_colmap), camera)
+    look = {"background": config.background, "near_plane": config.render_near}
+    export_ply(tmp_path / "a.ply", trainer.gaussians, scene.T_scene_colmap, **look)
+    export_splats(tmp_path / "a.compressed.ply", trainer.gaussians, scene.T_scene_colmap, **look)
+    for name, tolerance in (("a.ply", 2e-3), ("a.compressed.ply", 3e-2)):
+        shown = SplatModel.of_file(tmp_path / name).render(in_colmap)
+        assert float((shown.rgb - wanted.rgb).abs().mean()) < tolerance
+    trainer = SplatTrainer(scene, ViewSet.from_views(scene.views), replace(config, render_near=None))
+    trainer.train_until(4)
+    everything = trainer.render(camera)
+    assert float((everything.rgb - wanted.rgb).abs().mean()) > 0.01
+    wanted = everything
     export_ply(tmp_path / "a.ply", trainer.gaussians, scene.T_scene_colmap, background=config.background)
     export_splats(tmp_path / "b.spz", trainer.gaussians, scene.T_scene_colmap, background=config.background)
     for name, tolerance in (("a.ply", 2e-3), ("b.spz", 3e-2)):

@@ -53,6 +53,23 @@ def test_a_wrong_background_is_named(tmp_path: Path) -> None:
     assert read_background(tmp_path / "nowhere.ply") is None
 
 
+@pytest.mark.parametrize("ending", [".ply", ".compressed.ply"])
+def test_ply_files_say_how_near_they_are_drawn(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"ball{ending}"
+    write_splats(path, SplatFile(gaussians=ball(), near_plane=0.25))
+    assert read_splats(path).near_plane == pytest.approx(0.25)
+    write_splats(path, SplatFile(gaussians=ball()))
+    assert read_splats(path).near_plane is None
+
+
+@pytest.mark.parametrize("text", ["-1", "0", "nan", "near"])
+def test_a_wrong_near_plane_is_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "ball.ply"
+    write_splats(path, SplatFile(gaussians=ball()), comments=[f"NearPlane: {text}"])
+    with pytest.raises(InputError, match=r'ball\.ply: "NearPlane: .* is no depth above 0'):
+        read_splats(path)
+
+
 @pytest.mark.parametrize("azimuth", [0.0, 1.1, 2.9])
 def test_a_shell_looks_like_the_background(azimuth: float) -> None:
     cos, sin = np.cos(azimuth), np.sin(azimuth)

@@ -72,6 +72,7 @@ def _export(run: RunFolder, target: Path, *, background_shell: bool) -> None:
         T_scene_colmap,
         antialiased=splats.config.antialiased,
         background=splats.background,
+        near_plane=None if splats.training is None else splats.training.render_near,
         background_shell=background_shell,
     )
 

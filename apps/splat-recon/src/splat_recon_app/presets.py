@@ -13,7 +13,7 @@ from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, Expo
 from splat_recon_app import cli
 
 if TYPE_CHECKING:
-    from splat_recon.scene.scene import Scene, View
+    from splat_recon.scene.scene import Points, Scene, View
     from splat_recon.stereo.start import StereoStart
 
 SHORT_RUN = 7000
@@ -32,13 +32,14 @@ APPEARANCES = {"none": None, "exposure": ExposureConfig(), "bilateral": Bilatera
 """What `--appearance` stands for."""
 
 
-def train_config(args: cli.Train, device: str, photos: Sequence[View]) -> TrainConfig:
+def train_config(args: cli.Train, device: str, photos: Sequence[View], points: Points) -> TrainConfig:
     """The configuration of a run: the preset, scaled to the number of steps that suits the device, and the flags.
 
     Args:
         args: The flags.
         device: Kind of the device, "cpu" or "cuda".
         photos: What is trained on.
+        points: The scene's, which say how near things are.
     """
     on_cpu = device == "cpu"
     max_steps = args.max_steps or (cli.CPU_MAX_STEPS if on_cpu else cli.CUDA_MAX_STEPS)
@@ -47,7 +48,7 @@ def train_config(args: cli.Train, device: str, photos: Sequence[View]) -> TrainC
     if args.preset == "mcmc" and max_steps < SHORT_RUN:
         config = replace(config, init_opacity=TrainConfig().init_opacity, init_scale=TrainConfig().init_scale)
     config = replace(config, strategy=replace(config.strategy, cap_max=cap_max))
-    config = config_for_photos(photos, config, background=args.background)
+    config = config_for_photos(photos, config, points=points, background=args.background)
     return replace(with_flags(config, args).scaled_to(max_steps), seed=args.seed)
 
 

@@ -76,7 +76,9 @@ def _train(args: cli.Train, run: RunFolder) -> int:
     scene, split = _read(args, presets.max_size(args, where))
     run_folder.check_outputs(run, scene)
     stereo = stereo_start(args, scene, split, run, presets.max_size(args, where))
-    scene, config = presets.with_stereo(scene, presets.train_config(args, where, scene.select(split.train)), stereo)
+    scene, config = presets.with_stereo(
+        scene, presets.train_config(args, where, scene.select(split.train), scene.points), stereo
+    )
     settings = presets.run_settings(args, config, where, stereo)
     if args.resume:
         run_folder.check_same(run, settings)
@@ -184,6 +186,7 @@ def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
         trainer.scene.T_scene_colmap,
         antialiased=trainer.config.antialiased,
         background=trainer.config.background,
+        near_plane=trainer.config.render_near,
     )
     write_report(run)
     logger.info("done: %s", run.point_cloud)

@@ -63,7 +63,9 @@ def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
     run_folder.check_outputs(run, scene)
     # Every process matches for itself, with the same result.
     stereo = stereo_start(args, scene, split, run, presets.max_size(args, kind))
-    scene, config = presets.with_stereo(scene, presets.train_config(args, kind, scene.select(split.train)), stereo)
+    scene, config = presets.with_stereo(
+        scene, presets.train_config(args, kind, scene.select(split.train), scene.points), stereo
+    )
     settings = presets.run_settings(args, config, kind, stereo)
     if args.resume:
         run_folder.check_same(run, settings)
@@ -149,6 +151,7 @@ def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
         scene.T_scene_colmap,
         antialiased=config.antialiased,
         background=config.background,
+        near_plane=config.render_near,
     )
     write_report(run)
     ended(run.point_cloud, "splat-recon", "export", "--splat", run.path, "--to", run.path / "scene.html")

@@ -276,6 +276,10 @@ class TrainConfig:
     near: float = 0.01
     """Nearest depth that is rendered, in scene units."""
 
+    render_near: float | None = None
+    """The same for every render but those of training steps, which must explain all that a photo shows. For few photos
+    (`few_photos.near_plane`): floaters that no photo looks through would hide other views. None: as `near`."""
+
     log_every: int = 50
     """Steps between two records of the history."""
 
@@ -284,6 +288,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_positive(self, "max_steps", "sh_degree_every", "init_scale", "near", "log_every")
+        if self.render_near is not None:
+            _check_positive(self, "render_near")
         _check_not_negative(self, "opacity_reg", "scale_reg", "seed")
         _check_fraction(self, "ssim_weight", "dropout")
         if self.dropout == 1:
@@ -303,6 +309,11 @@ class TrainConfig:
             raise ValueError("packed does not go with absgrad")
         if len(self.background) != 3 or not all(0 <= value <= 1 for value in self.background):
             raise ValueError(f"background must be three numbers in [0, 1], got {self.background}")
+
+    @property
+    def nearest_rendered(self) -> float:
+        """Nearest depth of renders outside training steps, in scene units."""
+        return self.near if self.render_near is None else self.render_near
 
     def scaled_to(self, max_steps: int) -> TrainConfig:
         """The same schedule squeezed into (or stretched over) `max_steps` steps.

@@ -6,6 +6,7 @@ import numpy as np
 
 from splat_render.files.background import BLACK, Background, background_comments
 from splat_render.files.formats import SplatFile, write_splats
+from splat_render.files.near_plane import near_comments
 from splat_render.files.ply import write_ply
 from splat_render.files.world_offset import comments_of, offset_for
 from splat_render.gaussians import Gaussians
@@ -14,14 +15,21 @@ from splat_render.shell import with_shell
 from splat_render.transform import transformed
 
 
-def export_ply(path: Path, gaussians: Gaussians, T_scene_colmap: np.ndarray, *, background: Background = BLACK) -> None:
+def export_ply(
+    path: Path,
+    gaussians: Gaussians,
+    T_scene_colmap: np.ndarray,
+    *,
+    background: Background = BLACK,
+    near_plane: float | None = None,
+) -> None:
     """`export_splats` for the layout that everything reads.
 
     Raises:
         InputError: The file cannot be written.
     """
-    content = _in_world(gaussians, T_scene_colmap, antialiased=False, background=background)
-    lines = [*comments_of(content.offset), *background_comments(background)]
+    content = _in_world(gaussians, T_scene_colmap, antialiased=False, background=background, near_plane=near_plane)
+    lines = [*comments_of(content.offset), *background_comments(background), *near_comments(content.near_plane)]
     write_ply(path, content.gaussians, comments=lines)
 
 
@@ -32,6 +40,7 @@ def export_splats(
     *,
     antialiased: bool = False,
     background: Background = BLACK,
+    near_plane: float | None = None,
     background_shell: bool = False,
 ) -> None:
     """Write Gaussians in COLMAP's frame, where the photos' own cameras are, in the format that the name asks for.
@@ -45,6 +54,8 @@ def export_splats(
         T_scene_colmap: Similarity from COLMAP's frame to the scene's.
         antialiased: Whether they were trained with antialiased rendering, which the file says.
         background: The color that they were trained before, which the file says; sRGB in [0, 1].
+        near_plane: The nearest depth at which they are to be drawn, in the scene's units, which PLY files say
+            (`TrainConfig.render_near`); None: any.
         background_shell: Whether a far shell of Gaussians shows that color (`splat_render.shell`), for viewers that do
             not read what the file says.
 
@@ -53,7 +64,10 @@ def export_splats(
     """
     if background_shell:
         gaussians = with_shell(gaussians, background)
-    write_splats(path, _in_world(gaussians, T_scene_colmap, antialiased=antialiased, background=background))
+    content = _in_world(
+        gaussians, T_scene_colmap, antialiased=antialiased, background=background, near_plane=near_plane
+    )
+    write_splats(path, content)
 
 
 def in_colmap_frame(gaussians: Gaussians, T_scene_colmap: np.ndarray) -> Gaussians:
@@ -62,7 +76,12 @@ def in_colmap_frame(gaussians: Gaussians, T_scene_colmap: np.ndarray) -> Gaussia
 
 
 def _in_world(
-    gaussians: Gaussians, T_scene_colmap: np.ndarray, *, antialiased: bool, background: Background
+    gaussians: Gaussians,
+    T_scene_colmap: np.ndarray,
+    *,
+    antialiased: bool,
+    background: Background,
+    near_plane: float | None,
 ) -> SplatFile:
     """In COLMAP's frame, less an offset where its origin is far away."""
     T_colmap_scene = inverse(T_scene_colmap)
@@ -70,5 +89,10 @@ def _in_world(
     unit = decompose_similarity(T_colmap_scene)[0]
     offset = offset_for(T_colmap_scene[:3, 3], unit)
     T_colmap_scene[:3, 3] -= offset
-    near = transformed(gaussians.detach().to("cpu"), T_colmap_scene)
-    return SplatFile(gaussians=near, antialiased=antialiased, offset=offset, background=background)
+    return SplatFile(
+        gaussians=transformed(gaussians.detach().to("cpu"), T_colmap_scene),
+        antialiased=antialiased,
+        offset=offset,
+        background=background,
+        near_plane=None if near_plane is None else near_plane * unit,
+    )

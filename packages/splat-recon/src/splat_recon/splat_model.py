@@ -56,7 +56,7 @@ class SplatModel:
         return cls(
             gaussians=gaussians.to(device),
             sh_degree=min(step // training.sh_degree_every, training.sh_degree, gaussians.sh_degree_max),
-            config=RenderConfig(near=training.near, antialiased=training.antialiased),
+            config=RenderConfig(near=training.nearest_rendered, antialiased=training.antialiased),
             background=training.background,
             device=device,
             training=training,
@@ -107,7 +107,7 @@ class SplatModel:
         return cls(
             gaussians=content.gaussians.to(device),
             sh_degree=content.gaussians.sh_degree_max,
-            config=RenderConfig(antialiased=content.antialiased),
+            config=RenderConfig(near=content.near_plane or RenderConfig().near, antialiased=content.antialiased),
             background=background if background is not None else content.background or BLACK,
             device=device,
             offset=content.offset,

@@ -117,7 +117,7 @@ class SplatTrainer:
             packed=config.packed,
             sparse_grad=config.sparse_grad,
         )
-        self._rasterize_alone = make_rasterizer(device, self._render_config)
+        self._rasterize_alone = make_rasterizer(device, replace(self._render_config, near=config.nearest_rendered))
         # Steps look at depths only where those are taught.
         step_config = replace(self._render_config, depth=config.depth is not None)
         shared = world.size > 1

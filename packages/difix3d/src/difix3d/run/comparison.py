@@ -92,8 +92,13 @@ def compare(
 
 
 def _export(inputs: RunInputs, name: str, trainer: SplatTrainer) -> None:
-    path, background = inputs.folder.path / f"{name}.ply", trainer.config.background
-    export_ply(path, trainer.gaussians, inputs.scene.T_scene_colmap, background=background)
+    export_ply(
+        inputs.folder.path / f"{name}.ply",
+        trainer.gaussians,
+        inputs.scene.T_scene_colmap,
+        background=trainer.config.background,
+        near_plane=trainer.config.render_near,
+    )
 
 
 def _scene_page(inputs: RunInputs, trainer: SplatTrainer) -> str:

@@ -21,12 +21,14 @@ from difix3d.run.scene import load_scene
 from difix3d.run.start import start_background, start_gaussians
 from difix3d.run.stereo_start import keep_stereo, kept_stereo, stereo_matching
 from output_files import check_inputs_kept
-from splat_recon.few_photos import photo_background
+from splat_recon.config import FEW_PHOTOS
+from splat_recon.few_photos import near_plane, photo_background
 from splat_recon.io.cameras_json import to_content
 from splat_render.device import chosen_device
 
 if TYPE_CHECKING:
     from difix3d.fixers.contract import ViewFixer
+    from difix3d.loop.config import ProgressiveConfig
     from difix3d.run.run_folder import RunFolder
     from difix3d.run.settings import RunSettings
     from splat_recon.stereo.start import StereoStart
@@ -64,7 +66,7 @@ class RunInputs:
             background=photo_background(self.captured),
             start_background=start_background(self.settings.start),
         )
-        self.config = progressive_config(self.settings)
+        self.config = self._config()
         self._fit_novel_views()
         self.stereo: StereoStart | None = None
         self._given_fixer, self._time = fixer, time
@@ -123,6 +125,13 @@ class RunInputs:
         """The finished splat to begin with, if one was named."""
         return None if self.settings.start is None else start_gaussians(self.settings.start, self.scene)
 
+    def _config(self) -> ProgressiveConfig:
+        """That of the settings, which for few photos draws nothing nearer than their points suggest."""
+        config = progressive_config(self.settings)
+        few = self.settings.regularized and len(self.captured) <= FEW_PHOTOS
+        near = near_plane(self.captured, self.scene.points) if few else None
+        return config if near is None else replace(config, train=replace(config.train, render_near=near))
+
     def _fit_novel_views(self) -> None:
         """Distill from fewer novel views where the default number does not fit into the memory for images."""
         if not self.distills or self.asked.num_novel is not None or self.settings.num_novel is None:
@@ -137,7 +146,7 @@ class RunInputs:
         if number < self.settings.num_novel:
             logger.warning("%d novel views instead of %d fit into --image-memory", number, self.settings.num_novel)
             self.settings = replace(self.settings, num_novel=number)
-            self.config = progressive_config(self.settings)
+            self.config = self._config()
 
     def _match_stereo(self) -> Iterator[Progress]:
         """Depths of the photos, or what an earlier part of the run kept of them.

@@ -17,6 +17,7 @@ from splat_render.files.background import (
     write_background_sidecar,
 )
 from splat_render.files.folders import ENDINGS, Which, splat_file
+from splat_render.files.near_plane import near_comments, near_in
 from splat_render.files.world_offset import (
     FAR,
     ZERO,
@@ -53,6 +54,10 @@ class SplatFile:
     background: Background | None = None
     """The color behind them, sRGB in [0, 1]; None where the file does not say."""
 
+    near_plane: float | None = None
+    """The nearest depth at which they are to be drawn, in the file's units; None where the file does not say, as only
+    PLY files can."""
+
 
 def ending_of(path: Path | str) -> str:
     """Which of `ENDINGS` a file's name has, in lower case.
@@ -81,6 +86,7 @@ def write_splats(path: Path | str, content: SplatFile, *, comments: Sequence[str
     ending = ending_of(path)
     lines = [*comments, MIP_COMMENT] if content.antialiased else list(comments)
     lines += [*comments_of(content.offset), *background_comments(content.background)]
+    lines += near_comments(content.near_plane)
     if ending == ".spz":
         # Fixed-point positions: what is far from zero would be rounded to whole units.
         content = near_zero(content)
@@ -122,6 +128,7 @@ def read_splats(path: Path | str, which: Which = "best") -> SplatFile:
         antialiased=antialiased,
         offset=added(offset_in(data.comments, path), taken_off),
         background=background_in(data.comments, path),
+        near_plane=near_in(data.comments, path),
     )
 
 
