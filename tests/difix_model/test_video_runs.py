@@ -231,7 +231,7 @@ def test_ctrl_c_leaves_a_playable_file_and_a_resumed_run_ends_the_same(tmp_path:
     whole = plan_video(source, tmp_path / "whole.mp4")
     fix(whole, Darker(), **options)
     job = plan_video(source, tmp_path / "out.mp4")
-    stopped_at = SEGMENT_FRAMES + 5
+    stopped_at = SEGMENT_FRAMES + Darker.batch_size
     with pytest.raises(KeyboardInterrupt), VideoRun(job, Darker(stop_after=stopped_at), **options) as run:
         for _ in run:
             pass

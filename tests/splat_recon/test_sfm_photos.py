@@ -323,6 +323,7 @@ def test_an_interrupted_run_goes_on_where_it_was(corner, tmp_path, monkeypatch):
 
     def interrupted(*args, **options):
         signal.raise_signal(signal.SIGINT)  # As Ctrl-C, while COLMAP works in a thread of its own.
+        time.sleep(2)  # And is not done before the main thread hears of it.
 
     config = SfmConfig(num_threads=1, camera_model="SIMPLE_PINHOLE", max_features=1000)
     monkeypatch.setattr(pycolmap, "extract_features", counting)
