@@ -312,8 +312,16 @@ def test_several_models_are_said_and_the_largest_is_kept(corner, tmp_path, monke
     assert len(read_scene(tmp_path / "scene").views) == NUM_PHOTOS
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt, also where the tests were started in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.long
-def test_an_interrupted_run_goes_on_where_it_was(corner, tmp_path, monkeypatch):
+def test_an_interrupted_run_goes_on_where_it_was(corner, tmp_path, monkeypatch, ctrl_c):
     photos, _ = corner
     extracted, extract, match = [], pycolmap.extract_features, pycolmap.match_exhaustive
 
