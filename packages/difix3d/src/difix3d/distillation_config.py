@@ -43,8 +43,8 @@ class DistillationConfig:
     mixture: MixtureConfig = field(
         default_factory=lambda: MixtureConfig(novel_prob=0.6, novel_weight=1.0, alpha_threshold=0.0)
     )
-    """How often a step takes a novel view, and how much it counts. Opacity is not asked: where few photos leave holes,
-    the members agree on the background or they do not."""
+    """How often a step takes a novel view, and how much it counts. All pixels of any opacity count: where few photos
+    leave holes, the background shows through, and is taught too."""
 
     fix_batch_size: int = 4
     """How many novel views a fixer on top of the ensemble gets at a time."""
