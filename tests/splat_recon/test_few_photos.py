@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from splat_recon.checkpoint import read_checkpoint, write_checkpoint
 from splat_recon.config import FEW_PHOTOS, TrainConfig, regularized_for
+from splat_recon.errors import InputError
 from splat_recon.export import export_ply, export_splats
 from splat_recon.few_photos import NEAR_FRACTION, config_for_photos, near_plane, photo_background
 from splat_recon.scene.normalize import normalized
@@ -121,3 +123,16 @@ def test_run_checkpoint_and_files_show_the_same(tmp_path: Path) -> None:
     )
     shelled = SplatModel.of_file(tmp_path / "c.ply", background=(0.0, 0.0, 0.0)).render(in_colmap)
     assert float((shelled.rgb - wanted.rgb).abs().max()) < 0.02
+
+
+def test_settings_of_another_version_are_said_with_the_checkpoint(tmp_path: Path) -> None:
+    scene = generate_scene(3, SyntheticConfig(layout="table", num_views=6, width=48, height=36, num_points=60))
+    views = ViewSet.from_views(scene.views)
+    SplatTrainer(scene, views, TrainConfig(max_steps=1)).save(tmp_path / "made")
+    state, tensors = read_checkpoint(tmp_path / "made")
+    write_checkpoint(tmp_path / "older", state | {"config": state["config"] | {"average_last": 0.0}}, tensors)
+    words = r"older is of another version: unknown training settings: average_last"
+    with pytest.raises(InputError, match=words):
+        SplatModel.load(tmp_path / "older")
+    with pytest.raises(InputError, match=words):
+        SplatTrainer.load(tmp_path / "older", scene, views)

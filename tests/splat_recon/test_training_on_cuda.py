@@ -20,6 +20,7 @@ from splat_recon.scene.scene import Scene
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.on_device import ImagesOnDevice
 from splat_recon.views.view_set import TrainingView, ViewSet
+from splat_render.gaussians import Gaussians
 from support.fake_cuda import FakeCuda
 from support.rendered_scenes import ball, photographed, ring_camera
 
@@ -218,9 +219,23 @@ def test_a_run_goes_on_on_another_kind_of_device(scene: Scene, tmp_path: Path):
     trainer.save(tmp_path / "step_000005")
     with FakeCuda():
         loaded = SplatTrainer.load(tmp_path / "step_000005", scene, views(), device="cuda")
+        assert loaded.step == 5
+        assert_same_splats(loaded.gaussians.to("cpu"), trainer.gaussians)
         loaded.train_until(9)
         loaded.save(tmp_path / "step_000009")
-    SplatTrainer.load(tmp_path / "step_000009", scene, views()).train_until(16)
+        trained = loaded.gaussians.to("cpu")
+    again = SplatTrainer.load(tmp_path / "step_000009", scene, views())
+    assert again.step == 9
+    assert_same_splats(again.gaussians, trained)
+    again.train_until(16)
+    assert again.step == 16
+    assert not torch.equal(again.gaussians.means, trained.means) or len(again.gaussians) != len(trained)
+    assert all(torch.isfinite(values).all() for values in again.gaussians.parameters().values())
+
+
+def assert_same_splats(found: Gaussians, expected: Gaussians) -> None:
+    for name, values in expected.parameters().items():
+        assert torch.equal(found.parameters()[name].detach(), values.detach()), name
 
 
 def test_a_generator_of_another_kind_is_seeded_by_the_saved_state():

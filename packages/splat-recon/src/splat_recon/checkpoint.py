@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 import train_runs
+from splat_recon.config import TrainConfig
 from splat_recon.errors import InputError
 from splat_render.gaussians import Gaussians
 from train_runs import checkpoints
@@ -87,6 +88,18 @@ def remove_older_checkpoints(newest: Path, keep: int) -> None:
     """
     with _as_input_error():
         checkpoints.remove_older(Path(newest), keep)
+
+
+def config_from_state(state: Mapping[str, Any], folder: Path) -> TrainConfig:
+    """The training settings among a checkpoint's state.
+
+    Raises:
+        InputError: They are of another version.
+    """
+    try:
+        return TrainConfig.from_dict(state["config"])
+    except (KeyError, ValueError) as error:
+        raise InputError(f"checkpoint {folder} is of another version: {error}; train again") from error
 
 
 def gaussians_from_tensors(tensors: Mapping[str, Tensor]) -> Gaussians:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from splat_recon.checkpoint import gaussians_from_tensors, newest_checkpoint, read_checkpoint
+from splat_recon.checkpoint import config_from_state, gaussians_from_tensors, newest_checkpoint, read_checkpoint
 from splat_recon.config import TrainConfig
 from splat_recon.errors import InputError
 from splat_render.cameras import Camera
@@ -68,10 +68,10 @@ class SplatModel:
         """The Gaussians of a checkpoint, in the frame of the scene that they were trained in.
 
         Raises:
-            InputError: The checkpoint is damaged or missing.
+            InputError: The checkpoint is damaged, missing or of another version.
         """
         state, tensors = read_checkpoint(checkpoint)
-        training = TrainConfig.from_dict(state["config"])
+        training = config_from_state(state, checkpoint)
         return cls.trained(gaussians_from_tensors(tensors), training, state["step"], device=device)
 
     @classmethod

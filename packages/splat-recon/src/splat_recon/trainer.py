@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from splat_recon.checkpoint import gaussians_from_tensors, read_checkpoint, write_checkpoint
+from splat_recon.checkpoint import config_from_state, gaussians_from_tensors, read_checkpoint, write_checkpoint
 from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.distributed import (
     ALONE,
@@ -331,10 +331,7 @@ class SplatTrainer:
         state, tensors = read_checkpoint(Path(folder))
         if state["scene"] != (facts := _scene_facts(scene)):
             raise InputError(f"checkpoint {folder} is of another scene: expected {state['scene']}, got {facts}")
-        try:
-            config = TrainConfig.from_dict(state["config"])
-        except ValueError as error:
-            raise InputError(f"checkpoint {folder} is of another version: {error}") from error
+        config = config_from_state(state, Path(folder))
         check_same_views(views, state["identity"], f"checkpoint {folder}")
         trainer = cls(scene, views, config, device=device, gaussians=gaussians_from_tensors(tensors), world=world)
         tensors = shared_tensors(tensors, world)

@@ -15,8 +15,7 @@ import torch
 
 from difix3d.errors import InputError, as_input_error
 from difix3d.run.start_config import StartConfig
-from splat_recon.checkpoint import gaussians_from_tensors, newest_checkpoint, read_checkpoint
-from splat_recon.config import TrainConfig
+from splat_recon.checkpoint import config_from_state, gaussians_from_tensors, newest_checkpoint, read_checkpoint
 from splat_recon.io.nerfstudio_frame import colmap_from_nerfstudio
 from splat_recon.scene.normalize import gsplat_frame
 from splat_recon.scene.scene import Scene
@@ -75,7 +74,7 @@ def start_background(config: StartConfig | None) -> Background:
         if config.kind == "ply":
             return read_background(path) or BLACK
         folder = None if path.suffix == ".pt" else _checkpoint_folder(path)
-        return BLACK if folder is None else TrainConfig.from_dict(read_checkpoint(folder)[0]["config"]).background
+        return BLACK if folder is None else config_from_state(read_checkpoint(folder)[0], folder).background
 
 
 def _checkpoint_folder(path: Path) -> Path | None:
