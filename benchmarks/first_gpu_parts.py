@@ -74,7 +74,6 @@ class Report:
     def __init__(self, out: Path, name: str) -> None:
         self.folder = out / name
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._path = out / name
         self.rows: list[dict[str, Any]] = []
         self.notes: list[str] = []
 
@@ -89,13 +88,13 @@ class Report:
         self._write()
 
     def _write(self) -> None:
-        self._path.with_suffix(".json").write_text(
+        self.folder.with_suffix(".json").write_text(
             json.dumps({"rows": self.rows, "notes": self.notes}, indent=1) + "\n", encoding="utf-8"
         )
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"] if columns else []
         lines += [f"| {' | '.join(_shown(row.get(name, '')) for name in columns)} |" for row in self.rows]
-        self._path.with_suffix(".md").write_text("\n".join([*lines, *["", *self.notes]]) + "\n", encoding="utf-8")
+        self.folder.with_suffix(".md").write_text("\n".join([*lines, *["", *self.notes]]) + "\n", encoding="utf-8")
 
 
 def _shown(value: Any) -> str:

@@ -148,7 +148,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--long", action="store_true", help="the second command: what takes hours")
     parser.add_argument("--rehearse", action="store_true", help="on a fake GPU at tiny sizes")
     parser.add_argument("--part", choices=list(PARTS), help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    others = PARTS if options.long else LONG
+    if options.only and (wrong := [name for name in options.only if name in others]):
+        parser.error(
+            f"{', '.join(wrong)} {'belongs to the first command: leave --long out' if options.long else 'needs --long'}"
+        )
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -153,7 +153,7 @@ def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) ->
     strategy = AdcConfig(cap_max=options.max_gaussians, reset_every=0)
     train = TrainConfig(strategy=strategy, seed=seed)
     if variant != "gsplat":
-        train = config_for_photos(case.captured, train)
+        train = config_for_photos(case.captured, train, points=case.scene.points)
     train = train.scaled_to(options.max_steps)
     config = changed(variant, ProgressiveConfig(train=train, validation=ValidationConfig(fraction=0), seed=seed))
     extent = case.scene.extent or 1.0

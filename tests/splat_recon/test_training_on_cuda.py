@@ -166,7 +166,9 @@ def test_steps_between_two_lines_of_the_history_do_not_wait_for_the_device(name:
     assert gpu.traffic.waits(ours=False) == 2 * 6 * config.batch_size, gpu.traffic.report(6)
 
 
-@pytest.mark.parametrize("options", [{}, {"visible_adam": True}, {"strategy": MCMC, "appearance": ExposureConfig()}])
+@pytest.mark.parametrize(
+    "options", [{}, {"visible_adam": True}, {"strategy": MCMC, "appearance": ExposureConfig()}, {"pose": POSE}]
+)
 def test_a_loss_that_is_not_finite_changes_nothing_from_its_step_on(options: dict[str, Any], scene: Scene):
     broken = [
         TrainingView(camera=view.camera, rgb=torch.full((15, 18, 3), torch.nan), name=view.name) for view in scene.views

@@ -62,6 +62,16 @@ def test_ply_files_say_how_near_they_are_drawn(ending: str, tmp_path: Path) -> N
     assert read_splats(path).near_plane is None
 
 
+@pytest.mark.parametrize("ending", [".spz", ".splat"])
+def test_formats_that_cannot_say_it_are_warned_of(
+    ending: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_splats(tmp_path / f"ball{ending}", SplatFile(gaussians=ball()))
+    assert not caplog.records
+    write_splats(tmp_path / f"ball{ending}", SplatFile(gaussians=ball(), near_plane=0.25))
+    assert f"ball{ending} cannot say from what depth on" in caplog.text
+
+
 @pytest.mark.parametrize("text", ["-1", "0", "nan", "near"])
 def test_a_wrong_near_plane_is_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "ball.ply"

@@ -55,7 +55,12 @@ def _write_page(args: cli.Export) -> None:
         found = opened(args.splat, args.which, cameras=args.cameras, device="cpu")
         name = args.splat.resolve().name
         write_scene_page(
-            args.out, found.splats.gaussians, found.cameras, title=name, background=found.splats.background
+            args.out,
+            found.splats.gaussians,
+            found.cameras,
+            title=name,
+            background=found.splats.background,
+            near_plane=found.splats.config.near,
         )
     console.print(f"{len(found.splats.gaussians):,} Gaussians; view-dependent color is left out", highlight=False)
 

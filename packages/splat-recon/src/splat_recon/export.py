@@ -70,11 +70,6 @@ def export_splats(
     write_splats(path, content)
 
 
-def in_colmap_frame(gaussians: Gaussians, T_scene_colmap: np.ndarray) -> Gaussians:
-    """Gaussians of the scene's frame, on any device, in COLMAP's, on the CPU."""
-    return transformed(gaussians.detach().to("cpu"), np.linalg.inv(T_scene_colmap))
-
-
 def _in_world(
     gaussians: Gaussians,
     T_scene_colmap: np.ndarray,

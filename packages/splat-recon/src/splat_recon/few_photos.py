@@ -54,8 +54,10 @@ def near_plane(photos: Sequence[View], points: Points) -> float | None:
     photos show is all farther away.
 
     Returns:
-        A depth in world units; None where no photo's points are known.
+        A depth in world units; None for more than `FEW_PHOTOS`, and where no photo's points are known.
     """
+    if len(photos) > FEW_PHOTOS:
+        return None
     nearest = []
     for view in photos:
         idx = points.seen_in.get(view.name, ())
@@ -89,5 +91,5 @@ def config_for_photos(
         background = photo_background(photos)
     if background is not None:
         config = replace(config, background=background)
-    near = near_plane(photos, points) if points is not None and len(photos) <= FEW_PHOTOS else None
+    near = None if points is None else near_plane(photos, points)
     return config if near is None else replace(config, render_near=near)

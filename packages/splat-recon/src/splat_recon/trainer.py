@@ -219,7 +219,7 @@ class SplatTrainer:
         stopped = self._optimizer.stopped = self._losses.stopped
         self._optimizer.step(self.step, self._visible(stats))
         self._parts.step(self.step, stopped)
-        if self.step % self.config.strategy.refine_every == 0:
+        if self._density.is_due(self.step):
             self._losses.look(self.step)
         self._density.after_step(self._optimizer, stats, self.step)
         self.step += 1

@@ -61,6 +61,7 @@ def ensure_compiled() -> None:
             "the result is kept in %s",
             home / "bin" / "nvcc", jobs, folder,
         )  # fmt: skip
+        (folder / STAMP).unlink(missing_ok=True)
         _library(folder).unlink(missing_ok=True)
         with _environment(home, folder, jobs):
             from gsplat.cuda import _backend  # noqa: F401
@@ -164,7 +165,13 @@ def _library(folder: Path) -> Path:
 
 def _versions() -> str:
     """What compiled code depends on."""
-    return f"gsplat {importlib.metadata.version('gsplat')}, torch {torch.__version__}"
+    architectures = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    if architectures is None and torch.cuda.is_available():
+        # What torch compiles for where nothing is said: the GPUs that are here.
+        found = {torch.cuda.get_device_capability(index) for index in range(torch.cuda.device_count())}
+        architectures = ";".join(f"{major}.{minor}" for major, minor in sorted(found))
+    versions = f"gsplat {importlib.metadata.version('gsplat')}, torch {torch.__version__}"
+    return f"{versions}, for {architectures or 'no GPU'}"
 
 
 def _is_current(folder: Path) -> bool:

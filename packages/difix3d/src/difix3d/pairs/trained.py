@@ -98,6 +98,7 @@ def _train_config(views: Sequence[View], config: PairsConfig, rng: np.random.Gen
     else:
         base = TrainConfig(strategy=AdcConfig(cap_max=cap_max))
     if rng.random() < REGULARIZED_PROB:
+        # Without a near plane: floaters are what a fixer learns to take away.
         base = config_for_photos(views, base)
     return dataclasses.replace(
         base.scaled_to(config.max_steps),

@@ -106,7 +106,13 @@ def _scene_page(inputs: RunInputs, trainer: SplatTrainer) -> str:
     if len(trainer.gaussians) > MAX_EMBEDDED_GAUSSIANS:
         return ""
     cameras = {view.name: view.camera for view in inputs.captured}
-    return scene_page(trainer.gaussians, cameras, title=inputs.scene.name, background=trainer.config.background)
+    return scene_page(
+        trainer.gaussians,
+        cameras,
+        title=inputs.scene.name,
+        background=trainer.config.background,
+        near_plane=trainer.config.render_near,
+    )
 
 
 def run_facts(inputs: RunInputs, loop: ProgressiveTrainer | Distillation, results: Sequence[VariantResult]) -> RunFacts:

@@ -21,7 +21,6 @@ from difix3d.run.scene import load_scene
 from difix3d.run.start import start_background, start_gaussians
 from difix3d.run.stereo_start import keep_stereo, kept_stereo, stereo_matching
 from output_files import check_inputs_kept
-from splat_recon.config import FEW_PHOTOS
 from splat_recon.few_photos import near_plane, photo_background
 from splat_recon.io.cameras_json import to_content
 from splat_render.device import chosen_device
@@ -128,8 +127,7 @@ class RunInputs:
     def _config(self) -> ProgressiveConfig:
         """That of the settings, which for few photos draws nothing nearer than their points suggest."""
         config = progressive_config(self.settings)
-        few = self.settings.regularized and len(self.captured) <= FEW_PHOTOS
-        near = near_plane(self.captured, self.scene.points) if few else None
+        near = near_plane(self.captured, self.scene.points) if self.settings.regularized else None
         return config if near is None else replace(config, train=replace(config.train, render_near=near))
 
     def _fit_novel_views(self) -> None:

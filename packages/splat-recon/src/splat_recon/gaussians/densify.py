@@ -35,6 +35,10 @@ class DensityControl(Protocol):
         """
         ...
 
+    def is_due(self, step: int) -> bool:
+        """Whether `after_step` replaces Gaussians, or overwrites their values, after this step."""
+        ...
+
     def tensors(self) -> dict[str, Tensor]:
         """The running state, for a checkpoint."""
         ...

@@ -44,15 +44,25 @@ class AdaptiveDensityControl:
             return
         for render in stats:
             self._accumulate(render, num_renders=len(stats))
-        if step > config.refine_start and step % config.refine_every == 0:
+        if self._refines(step):
             num_before = len(optimizer.gaussians)
             self._grow(optimizer)
             num_grown = len(optimizer.gaussians) - num_before
             self._prune(optimizer, prune_large=0 < config.reset_every < step)
             self._grad2d_sum = self._num_seen = None
             logger.debug("step %d: %d grown, %d Gaussians now", step, num_grown, len(optimizer.gaussians))
-        if config.reset_every and step > 0 and step % config.reset_every == 0:
+        if self._resets(step):
             reset_opacities(optimizer, 2 * config.prune_opacity)
+
+    def is_due(self, step: int) -> bool:
+        """See `DensityControl.is_due`."""
+        return step < self.config.refine_stop and (self._refines(step) or self._resets(step))
+
+    def _refines(self, step: int) -> bool:
+        return step > self.config.refine_start and step % self.config.refine_every == 0
+
+    def _resets(self, step: int) -> bool:
+        return self.config.reset_every > 0 and step > 0 and step % self.config.reset_every == 0
 
     def _accumulate(self, stats: RenderStats, *, num_renders: int) -> None:
         grad = stats.means2d_absgrad if self.config.absgrad else stats.means2d.grad

@@ -42,7 +42,7 @@ class Mcmc:
     def after_step(self, optimizer: GaussianOptimizer, stats: Sequence[RenderStats], step: int) -> None:
         """See `DensityControl.after_step`."""
         config = self.config
-        if config.refine_start < step < config.refine_stop and step % config.refine_every == 0:
+        if self.is_due(step):
             num_moved = relocate_dead(optimizer, config.min_opacity, self._generator)
             num = len(optimizer.gaussians)
             num_added = max(0, min(config.cap_max, int((1 + config.growth) * num)) - num)
@@ -53,6 +53,11 @@ class Mcmc:
         if optimizer.stopped is not None:
             size = torch.where(optimizer.stopped, 0.0, size)
         inject_noise(optimizer.gaussians, size, self._generator)
+
+    def is_due(self, step: int) -> bool:
+        """See `DensityControl.is_due`."""
+        config = self.config
+        return config.refine_start < step < config.refine_stop and step % config.refine_every == 0
 
     def tensors(self) -> dict[str, Tensor]:
         """Nothing: the chain has no memory besides the Gaussians and the generator."""

@@ -6,7 +6,6 @@ const canvas = document.getElementById("view");
 const gl = canvas.getContext("webgl2", { antialias: false, alpha: false, preserveDrawingBuffer: true });
 const SIZE = 2048; // Texels per row of the texture of Gaussians.
 const TEXELS = 3; // Texels per Gaussian: position and color; covariance in two.
-const NEAR = 1e-3;
 
 const VERTEX = `#version 300 es
 precision highp float;
@@ -239,7 +238,7 @@ function main() {
       const focal = height / 2 / Math.tan(camera.fov_y / 2);
       gl.uniform2f(place("focal"), focal, focal);
       gl.uniform2f(place("viewport"), width, height);
-      gl.uniform1f(place("near"), NEAR * facts.radius);
+      gl.uniform1f(place("near"), facts.near);
       sorted_into(order, means, count, f);
       gl.bufferData(gl.ARRAY_BUFFER, order, gl.DYNAMIC_DRAW);
       gl.clear(gl.COLOR_BUFFER_BIT);

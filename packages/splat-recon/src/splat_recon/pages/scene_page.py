@@ -30,6 +30,9 @@ MAX_CAMERAS = 60
 BYTES_PER_GAUSSIAN = 32 * 4 / 3
 """What a Gaussian adds to a page."""
 
+NEAREST = 1e-3
+"""Nearest depth that is drawn where nothing is said, relative to the splat's radius."""
+
 _PAGE = Path(__file__).with_name("scene_page.html")
 _SCRIPT = Path(__file__).with_name("scene_page.js")
 
@@ -41,6 +44,7 @@ def write_scene_page(
     *,
     title: str,
     background: Background = BLACK,
+    near_plane: float | None = None,
 ) -> None:
     """Write the page.
 
@@ -51,15 +55,21 @@ def write_scene_page(
             from one to the next. None: it begins before the middle of the splat.
         title: Of the page.
         background: sRGB in [0, 1].
+        near_plane: The nearest depth at which the Gaussians are to be drawn, in their units; None: any.
 
     Raises:
         InputError: There is nothing to show, or the page cannot be written.
     """
-    write_text_whole(path, scene_page(gaussians, cameras, title=title, background=background))
+    write_text_whole(path, scene_page(gaussians, cameras, title=title, background=background, near_plane=near_plane))
 
 
 def scene_page(
-    gaussians: Gaussians, cameras: Mapping[str, Camera], *, title: str, background: Background = BLACK
+    gaussians: Gaussians,
+    cameras: Mapping[str, Camera],
+    *,
+    title: str,
+    background: Background = BLACK,
+    near_plane: float | None = None,
 ) -> str:
     """The page as text; the arguments are those of `write_scene_page`."""
     if not len(gaussians):
@@ -73,7 +83,7 @@ def scene_page(
         "about": html.escape(f"{title}: {len(gaussians):,} Gaussians"),
         "background": "#" + "".join(f"{round(255 * value):02x}" for value in background),
         # In a script element only its end tag could be mistaken.
-        "facts": json.dumps(_facts(means, cameras, background), allow_nan=False).replace("<", "\\u003c"),
+        "facts": json.dumps(_facts(means, cameras, background, near_plane), allow_nan=False).replace("<", "\\u003c"),
         "script": _SCRIPT.read_text(encoding="utf-8"),
         "splats": base64.b64encode(content).decode(),
     }
@@ -83,7 +93,9 @@ def scene_page(
     return page
 
 
-def _facts(means: Float64[np.ndarray, "n 3"], cameras: Mapping[str, Camera], background: Background) -> dict[str, Any]:
+def _facts(
+    means: Float64[np.ndarray, "n 3"], cameras: Mapping[str, Camera], background: Background, near_plane: float | None
+) -> dict[str, Any]:
     middle = np.median(means, axis=0)
     radius = float(np.quantile(np.linalg.norm(means - middle, axis=1), 0.8)) or 1.0
     names = list(cameras)
@@ -96,7 +108,13 @@ def _facts(means: Float64[np.ndarray, "n 3"], cameras: Mapping[str, Camera], bac
         T_world_cam = np.eye(4)
         T_world_cam[:3, 3] = middle - [0, 0, 3 * radius]
         listed = [{"name": "", "T_world_cam": T_world_cam.tolist(), "fov_y": 0.8, "distance": 3 * radius}]
-    return {"up": up.tolist(), "radius": radius, "background": list(background), "cameras": listed}
+    return {
+        "up": up.tolist(),
+        "radius": radius,
+        "near": NEAREST * radius if near_plane is None else near_plane,
+        "background": list(background),
+        "cameras": listed,
+    }
 
 
 def _entry(name: str, camera: Camera, middle: Float64[np.ndarray, 3]) -> dict[str, Any]:

@@ -79,9 +79,14 @@ class PoseRefinement:
             max_steps=max_steps,
             device="cpu",
         )
+        self._stopped = False
 
     def step(self, step: int) -> None:
-        """Learn from the gradients of a step, counted from 0."""
+        """Learn from the gradients of a step, counted from 0; nothing from the first one on that is not finite."""
+        self._stopped = self._stopped or not self.table.has_finite_gradients()
+        if self._stopped:
+            self.table.forget()
+            return
         self.table.step(step)
         if len(self.table.names) > 1:
             self._take_out_the_mean()

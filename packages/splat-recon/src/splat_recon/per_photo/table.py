@@ -62,6 +62,10 @@ class PerViewEmbedding:
             self._in_use[index] = self.values[index].clone().requires_grad_()
         return self._in_use[index]
 
+    def has_finite_gradients(self) -> bool:
+        """Whether those of the rows in use are finite; waits where the table is on CUDA."""
+        return all(bool(torch.isfinite(leaf.grad).all()) for leaf in self._in_use.values() if leaf.grad is not None)
+
     def forget(self) -> None:
         """Drop the rows in use with their gradients."""
         self._in_use.clear()

@@ -1,5 +1,6 @@
 """Splat files by their endings: one place that knows which format a name asks for."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,9 @@ HEADER_BYTES = 2**16
 
 MIP_COMMENT = "SplatRenderMode: mip"
 """Line in a PLY header by which tools say that splats are made for antialiased rendering."""
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,6 +91,8 @@ def write_splats(path: Path | str, content: SplatFile, *, comments: Sequence[str
     lines = [*comments, MIP_COMMENT] if content.antialiased else list(comments)
     lines += [*comments_of(content.offset), *background_comments(content.background)]
     lines += near_comments(content.near_plane)
+    if content.near_plane is not None and ending in (".spz", ".splat"):
+        logger.warning("%s cannot say from what depth on it is to be drawn, and shows floaters: PLY files do", path)
     if ending == ".spz":
         # Fixed-point positions: what is far from zero would be rounded to whole units.
         content = near_zero(content)
