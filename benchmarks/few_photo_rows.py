@@ -183,7 +183,7 @@ def distillation_config(case: FewPhotos, seed: int, *, max_steps: int, max_gauss
     strategy = AdcConfig(cap_max=max_gaussians, reset_every=0)
     train = TrainConfig(strategy=strategy, seed=seed)
     train = config_for_photos(case.captured, train, points=case.scene.points).scaled_to(max_steps)
-    return DistillationConfig(train=train, seed=seed)
+    return DistillationConfig(train=train)
 
 
 class _Rows:
@@ -268,7 +268,7 @@ class _Rows:
 
         poses = np.stack([view.camera.T_world_cam for view in self.case.captured])
         extent = self.case.scene.extent or 1.0
-        generator = np.random.default_rng(self.config.seed)
+        generator = np.random.default_rng(self.config.train.seed)
         novel = target_poses(self.config.targets, poses, poses[:0], extent=extent, generator=generator)
         case = self.case
         return Distillation(case.scene, case.captured, novel, first, self.config, stereo=case.stereo, fixer=fixer)

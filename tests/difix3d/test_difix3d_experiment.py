@@ -17,6 +17,8 @@ from difix3d.report.pictures import labeled_pair
 from difix3d.report.results import VariantResult, verdict
 from difix3d.report.variants import VARIANTS
 from difix3d.run.experiment import Experiment
+from difix3d.run.fixing_time import FixingTime
+from difix3d.run.inputs import RunInputs
 from difix3d.run.run_folder import KEPT_CHECKPOINTS, RunFolder, newest_run, numbered
 from difix3d.run.settings import RunSettings
 from difix_model.config import tiny_config
@@ -179,6 +181,34 @@ def test_a_taken_folder_is_refused(tmp_path):
         folder.check_free()
     with pytest.raises(InputError, match="is a file"):
         RunFolder(folder.path / "photo.png").check_free()
+
+
+def test_a_folder_with_nothing_but_a_log_is_free(tmp_path):
+    """As a run leaves it that was killed before it was recorded."""
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    (folder.path / "log.txt").write_text("killed")
+    folder.check_free()
+    folder.create()
+    (folder.path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        folder.check_free()
+
+
+def test_a_run_that_goes_on_elsewhere_keeps_the_length_and_sizes_that_it_began_with(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    began_with = {"max_steps": 7, "max_size": 48, "max_gaussians": 300, "num_novel": 3}
+    asked = RunSettings(num_rounds=1, device="cpu")
+    folder.write_config(asked.to_dict(), asked.to_dict() | began_with)
+    inputs = RunInputs(asked, folder, FixingTime(), resume=True, fixer=IdentityFixer())
+    assert {name: getattr(inputs.settings, name) for name in began_with} == began_with
+    assert inputs.config.train.max_steps == 7
+    # What was asked for stays what was asked for.
+    longer = RunInputs(RunSettings(num_rounds=1, max_steps=9), folder, FixingTime(), resume=True, fixer=IdentityFixer())
+    assert longer.settings.max_steps == 9
+    new = RunInputs(asked, folder, FixingTime(), resume=False, fixer=IdentityFixer())
+    assert new.settings.max_steps not in (None, 7)
 
 
 def test_folders_are_numbered_and_the_newest_is_found(tmp_path):

@@ -3,6 +3,7 @@
 import gc
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from difix3d.fixers.contract import FixResult
 from difix3d.fixers.identity import IdentityFixer
+from difix3d.loop import progressive
 from difix3d.loop.config import EvenRounds, MixtureConfig, ProgressiveConfig, StepRounds, ValidationConfig
 from difix3d.loop.progressive import ProgressiveTrainer
 from difix3d.loop.rollback import RollbackPolicy
@@ -93,10 +95,46 @@ def test_harmful_rounds_are_undone_and_leave_plain_training(harmed, scene):
     assert harmed.policy.num_rounds_undone >= 1
     assert harmed.main.novel is None
     assert harmed.step == STEPS
+    # The loop counts what was undone, the splat does not: a rollback goes back to the newest score that was kept.
+    scores, expected, reached = harmed.policy.scores, 0, 0
+    for score in scores:
+        assert score.splat_step == expected + score.step - reached
+        reached, expected = score.step, expected if score.verdict == "undone" else score.splat_step
+    assert harmed.trainer.step == (
+        harmed.policy.best.splat_step if harmed.policy.stopped or scores[-1].verdict == "undone" else expected
+    )
     assert harmed.trainer.step < STEPS
     plain = plain_trainer(scene, harmed.captured, TRAIN)
     plain.train_until(harmed.trainer.step)
     _assert_same(harmed.trainer, plain)
+
+
+def test_only_the_bad_round_is_undone(new_loop, monkeypatch):
+    """By scores that are given: the second round harms, and the views of the first one come back."""
+    psnrs = iter([10.0, 11.0, 12.0, 5.0, 13.0])
+    monkeypatch.setattr(progressive, "evaluate", lambda *_: SimpleNamespace(psnr=next(psnrs)))
+    loop = new_loop(Blinding())
+    while len(loop.policy.scores) < 3:
+        loop.train_until(loop.step + 1)
+    assert loop.num_rounds_done == 2
+    assert [branch.novel.round_index for branch in loop.branches] == [1, 1]
+    first_round = new_loop(Blinding())
+    monkeypatch.setattr(progressive, "evaluate", lambda *_: SimpleNamespace(psnr=10.0 + first_round.step))
+    while first_round.num_rounds_done < 1:
+        first_round.train_until(first_round.step + 1)
+    splat_step = loop.trainer.step
+    monkeypatch.setattr(progressive, "evaluate", lambda *_: SimpleNamespace(psnr=next(psnrs)))
+    while len(loop.policy.scores) < 4:
+        loop.train_until(loop.step + 1)
+    assert loop.policy.scores[-1].verdict == "undone"
+    assert loop.policy.num_rounds_undone == 1
+    assert loop.trainer.step == splat_step
+    for branch, before in zip(loop.branches, first_round.branches, strict=True):
+        assert branch.novel.round_index == 0
+        assert np.array_equal(branch.T_world_novel, before.T_world_novel)
+        for view, other in zip(branch.novel.views, before.novel.views, strict=True):
+            assert torch.equal(view.fixed, other.fixed)
+            assert np.array_equal(view.camera.T_world_cam, other.camera.T_world_cam)
 
 
 def test_stopping_and_resuming_around_what_is_undone_is_bitwise_the_same(harmed, new_loop, tmp_path):

@@ -196,7 +196,7 @@ def test_references_come_nearest_first_without_the_target() -> None:
     )
 
 
-def test_painting_stays_in_range_and_depends_on_the_generator_only() -> None:
+def test_corruptions_stay_in_range_and_depends_on_the_generator_only() -> None:
     photo = np.random.default_rng(0).random((36, 48, 3)).astype(np.float32)
     for seed in range(20):
         first, second = (corrupt(photo.copy(), np.random.default_rng(seed)) for _ in range(2))

@@ -59,9 +59,9 @@ def test_each_reason_is_told_apart_in_one_batch() -> None:
         applied = float((result.rgb[index] - render[index]).abs().double().mean())
         assert verdict.applied_change == pytest.approx(applied, abs=1e-6)
     summary = verdict_summary([*result.verdicts, NOT_ASKED], "view")
-    assert summary.startswith("changed ")
-    assert " of 4 views" in summary
-    assert ": its colors move away" in summary
+    assert summary.startswith("changed 1 of 4 views (mean ")
+    assert "1 kept: only redrawn detail" in summary
+    assert "1 kept: its colors move away" in summary
     assert "1 kept: not fixed" in summary
 
 

@@ -12,7 +12,7 @@ from commands.help import parameters_of
 from difix3d.errors import InputError
 from difix3d.queue.scenes import check_scene
 from difix3d.run.run_folder import RunFolder, newest_run, numbered
-from difix3d.run.settings import RunSettings
+from difix3d.run.settings import MAY_CHANGE, RunSettings
 from difix3d_train_app.cli import DISTRIBUTION, GROUPS, TrainCommand
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ PHASES = {
     "report": "Reporting",
 }
 """What the phases of a run are called on the screen; a line fits into 80 columns."""
-
-MAY_CHANGE = {"device", "checkpoint_every", "fixer_offload", "image_memory"}
-"""Settings that a resumed run may have differently."""
 
 
 def main(arguments: list[str] | None = None) -> int:

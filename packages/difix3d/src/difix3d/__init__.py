@@ -1,6 +1,6 @@
 """Difix3D: Gaussian splats that improve with the views that a fixer returns.
 
-Start with `progressive`, the method on one page.
+Start with `loop.progressive`, the method on one page.
 """
 
 from importlib import import_module

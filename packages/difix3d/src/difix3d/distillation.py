@@ -106,7 +106,7 @@ class Distillation:
         if self.step >= self.max_steps - self.config.num_steps[-1]:
             return "the splat that learns from all"
         number = len(self.trained) + self._at_boundary
-        return f"splat {min(number, self.config.num_members)} of {self.config.num_members} that teach"
+        return f"splat {min(number, self.config.num_members)} of {self.config.num_members} beside the plain one"
 
     @property
     def _at_boundary(self) -> bool:
@@ -221,13 +221,12 @@ class Distillation:
         state = {"members": len(self.trained), "student": self.student is not None}
         (folder / STAGES).write_text(json.dumps(state) + "\n", encoding="utf-8")
 
-    def load(self, folder: Path, *, device: str | None = None) -> None:
+    def load(self, folder: Path) -> None:
         """Go on from a folder that `save` wrote; everything given must be as it was.
 
         Raises:
             InputError: The folder is incomplete, or of another run.
         """
-        self.device = device or self.device
         try:
             state = json.loads((folder / STAGES).read_text(encoding="utf-8"))
             num_members, has_student = int(state["members"]), bool(state["student"])

@@ -52,9 +52,6 @@ class DistillationConfig:
     num_references: int = 1
     """How many captured views, the nearest first, it gets with each."""
 
-    seed: int = 42
-    """Of the novel views, and of the members but the first."""
-
     def __post_init__(self) -> None:
         for name in ("member_length", "student_length", "contradiction"):
             if not 0 < getattr(self, name) < float("inf"):

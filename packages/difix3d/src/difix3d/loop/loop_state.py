@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 LOOP = "loop.json"
 """File of how far the loop is."""
 
+COUNTS = ("step", "num_rounds_done", "num_events_done")
+"""How far a run is, among what is written."""
+
 BRANCHES = ("main", "validation")
 """Folders of the loop's branches."""
 
@@ -39,6 +42,8 @@ def load_loop(folder: Path, branches: Sequence[SplatBranch], *, num_events: int)
     """
     try:
         state = json.loads((folder / LOOP).read_text(encoding="utf-8"))
+        for name in (*COUNTS, "policy"):
+            state[name]
         if state["num_events_done"] > num_events:
             raise InputError(f"checkpoint {folder} is of another run: it has {state['num_rounds_done']} rounds")
     except (OSError, KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:

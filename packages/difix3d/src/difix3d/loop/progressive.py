@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from difix3d.loop.branch import SplatBranch
 from difix3d.loop.confidence import PixelConfidence
 from difix3d.loop.fixing import fix_round
-from difix3d.loop.loop_state import load_loop, write_loop
+from difix3d.loop.loop_state import COUNTS, load_loop, write_loop
 from difix3d.loop.novel_views import NovelViews
 from difix3d.loop.rollback import Action, RollbackPolicy
 from difix3d.loop.schedule import Event, events
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from splat_recon.scene.scene import Scene, View
     from splat_recon.trainer import SplatTrainer
     from splat_render.gaussians import Gaussians
-
-COUNTS = ("step", "num_rounds_done", "num_events_done")
-"""How far a run is."""
 
 
 class ProgressiveTrainer:

@@ -22,7 +22,7 @@ Mask = Float[np.ndarray, "h w"]
 
 
 def corrupted_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> Iterator[GeneratedPair]:
-    """Paint over every photo of a scene, `corruptions_per_view` times."""
+    """Corrupt every photo of a scene, `corruptions_per_view` times."""
     names = list(scene.names)
     stems = output_names(names, ending="", flat=True)
     for name in names:

@@ -18,7 +18,7 @@ from difix3d.errors import InputError, as_input_error
 from difix3d.queue.scene_task import RunOutcome, SceneTask
 from difix3d.queue.summary import write_summary
 from difix3d.run.run_folder import RunFolder
-from difix3d.run.settings import RunSettings
+from difix3d.run.settings import MAY_CHANGE, RunSettings
 from output_files import write_text_whole
 from splat_recon.io.layouts import check_scene_folder, layout_of
 
@@ -76,8 +76,7 @@ def _other_settings(task: SceneTask) -> str | None:
     if not (run.path / "config.json").is_file():
         return None
     stored, asked = RunSettings.from_dict(run.read_settings()).to_dict(), task.settings.to_dict()
-    ours = ("scene", "device", "checkpoint_every", "fixer_offload", "image_memory")
-    other = sorted(name for name in asked if name not in ours and stored[name] != asked[name])
+    other = sorted(name for name in asked if name not in {"scene", *MAY_CHANGE} and stored[name] != asked[name])
     return f"{task.folder} was run with another {', '.join(other)}" if other else None
 
 
@@ -163,10 +162,7 @@ def run_task(task: SceneTask, on_progress: Callable[[Any], None] | None = None) 
     experiment = None
     try:
         run = RunFolder(task.folder)
-        resume = (run.path / "config.json").is_file()
-        if run.path.is_dir() and not resume:
-            run.discard()
-        experiment = Experiment(task.settings, run, resume=resume)
+        experiment = Experiment(task.settings, run, resume=(run.path / "config.json").is_file())
         for progress in experiment.run():
             if on_progress is not None:
                 on_progress(progress)

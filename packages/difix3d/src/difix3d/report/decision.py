@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from difix3d.report.results import CLEAR_DB, VariantResult
 from difix3d.report.what_helped import MUCH_BACKGROUND
+from splat_recon.config import FEW_PHOTOS
 
 if TYPE_CHECKING:
     from difix3d.report.curves import Curves
@@ -18,9 +19,6 @@ CLEAR_FLIP = 0.002
 
 STILL_RISING_DB = 0.2
 """Gain over the last two measurements from which a longer training is likely to help."""
-
-FEW_TRAINING_PHOTOS = 12
-"""Up to so many, further photos help more than anything else."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +81,7 @@ def _helps_most(facts: RunFacts, curves: Curves, splat: str) -> str:
             f"What would help most: a longer training. It was still getting better at its end ({rise:+.2f} dB over its "
             f"last two measurements): --max-steps {2 * (facts.settings.max_steps or facts.step)}."
         )
-    few = len(facts.split.train) <= FEW_TRAINING_PHOTOS
+    few = len(facts.split.train) <= FEW_PHOTOS
     if few or facts.transparency >= MUCH_BACKGROUND:
         return (
             f"What would help most: more photos. {len(facts.split.train)} were trained on, and no training knows what "

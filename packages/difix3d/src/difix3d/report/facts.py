@@ -46,7 +46,7 @@ class RunFacts:
     """Whether there was a fixer."""
 
     step: int
-    """Steps of each training."""
+    """Steps of the loop; with distillation those of all its trainings together, the plain one's included."""
 
     splat_step: int
     """Steps of the loop's splat; fewer than `step` where some were undone or not taken."""

@@ -11,8 +11,11 @@ from difix3d.report.what_helped import what_helped
 
 def run_metrics(facts: RunFacts, results: Sequence[VariantResult]) -> dict[str, Any]:
     """The best variant's scores, all of them under `variants`, and what the run was."""
+    steps = {"plain": facts.config.train.max_steps, "loop": facts.step}
     variants = {
-        result.name: result.evaluation.to_dict(step=facts.step, split="test", num_gaussians=result.num_gaussians)
+        result.name: result.evaluation.to_dict(
+            step=steps[result.name.removesuffix("_fixed")], split="test", num_gaussians=result.num_gaussians
+        )
         for result in results
     }
     best, policy = best_variant(results).name, facts.policy

@@ -29,8 +29,8 @@ def curves_note(facts: RunFacts) -> str:
     """What the curves show."""
     if facts.distilled:
         return (
-            "Plain training comes first; the other splats that teach are not shown; then comes the one that learns "
-            "from all of them."
+            "Plain training comes first; splats that only teach are not shown; then comes the one that learns from "
+            "what they show together."
         )
     return (
         "Up to the first round (first dotted line) both trainings are the same; at each dotted line the loop gets new "

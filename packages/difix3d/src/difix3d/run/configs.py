@@ -50,7 +50,6 @@ def distillation_config(settings: RunSettings, config: ProgressiveConfig) -> Dis
         targets=config.targets,
         mixture=mixture,
         num_references=settings.num_references,
-        seed=settings.seed,
     )
 
 

@@ -185,7 +185,7 @@ class Experiment:
                 self._measure()
             yield Progress(phase="train", done=self._work(self.step), total=self._work(stop), note=self._note())
             # What a round took is not to be lost.
-            if step % save_every == 0 or step == stop or (made_round and not inputs.distills):
+            if step % save_every == 0 or step == stop or made_round:
                 self.save()
 
     def _marks(self) -> list[int]:

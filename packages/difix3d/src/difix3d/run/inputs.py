@@ -18,6 +18,7 @@ from difix3d.run.fixing_time import FixingTime, TimedFixer
 from difix3d.run.image_memory import check_image_memory, fitting_views, picture_bytes
 from difix3d.run.progress import Progress
 from difix3d.run.scene import load_scene
+from difix3d.run.settings import BY_DEVICE, RunSettings
 from difix3d.run.start import start_background, start_gaussians
 from difix3d.run.stereo_start import keep_stereo, kept_stereo, stereo_matching
 from output_files import check_inputs_kept
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from difix3d.fixers.contract import ViewFixer
     from difix3d.loop.config import ProgressiveConfig
     from difix3d.run.run_folder import RunFolder
-    from difix3d.run.settings import RunSettings
     from splat_recon.stereo.start import StereoStart
     from splat_render.gaussians import Gaussians
 
@@ -52,6 +52,10 @@ class RunInputs:
     def __init__(
         self, asked: RunSettings, folder: RunFolder, time: FixingTime, *, resume: bool, fixer: ViewFixer | None
     ) -> None:
+        if resume:
+            # The same run, on whatever device it goes on.
+            kept = {name: value for name, value in folder.read_resolved().items() if name in BY_DEVICE}
+            asked = replace(asked, **{name: value for name, value in kept.items() if getattr(asked, name) is None})
         self.asked, self.folder, self.resume = asked, folder, resume
         self.device = chosen_device(asked.device)
         self.settings = resolved(asked, self.device)

@@ -27,6 +27,9 @@ from typing import Any
 from difix3d.errors import InputError, as_input_error
 from output_files import check_links, unshared, write_text_whole
 
+LOG = "log.txt"
+"""A run's messages, the first file of a run."""
+
 KEPT_CHECKPOINTS = 2
 """A damaged newest checkpoint leaves one to go back to."""
 
@@ -71,12 +74,12 @@ class RunFolder:
         self.stereo_picture = path / "stereo.png"
 
     def check_free(self) -> None:
-        """Make sure that the folder can be made.
+        """Make sure that the folder can be made. One with nothing but a log counts as new: its run could not begin.
 
         Raises:
             InputError: Something is there already, or nothing can be written there.
         """
-        if self.path.is_dir() and any(self.path.iterdir()):
+        if self.path.is_dir() and {path.name for path in self.path.iterdir()} - {LOG}:
             if (self.path / "config.json").is_file():
                 raise InputError(f"{self.path} holds a run already: name another --out, or go on with --resume")
             raise InputError(f"{self.path} is not empty: name another --out")
@@ -107,7 +110,7 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove a folder that holds nothing but a log, of a run that could not begin."""
-        if {path.name for path in self.path.iterdir()} <= {"log.txt"}:
+        if {path.name for path in self.path.iterdir()} <= {LOG}:
             shutil.rmtree(self.path)
 
     def remove_snapshots(self) -> None:
@@ -134,6 +137,14 @@ class RunFolder:
         if not isinstance(settings, dict):
             raise InputError(f"{self.path / 'config.json'} is not the configuration of a run: name another")
         return UNRECORDED | settings
+
+    def read_resolved(self) -> dict[str, Any]:
+        """What the settings that were not given came to when the run began; empty where that is not recorded."""
+        try:
+            resolved = json.loads((self.path / "config.json").read_text(encoding="utf-8"))["resolved"]
+        except (OSError, KeyError, TypeError, ValueError, RecursionError):
+            return {}
+        return resolved if isinstance(resolved, dict) else {}
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Write one JSON file, whole or not at all."""
@@ -181,7 +192,7 @@ class RunFolder:
     @contextmanager
     def logging_to_file(self) -> Iterator[None]:
         """Send what the libraries log to log.txt as long as the block lasts."""
-        handler = logging.FileHandler(unshared(self.path / "log.txt"), encoding="utf-8")
+        handler = logging.FileHandler(unshared(self.path / LOG), encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         loggers = [logging.getLogger(name) for name in ("difix3d", "splat_recon", "difix_model")]
         for each in loggers:

@@ -58,6 +58,13 @@ MIN_SIZE = 16
 """Longest side of a photo, in pixels, below which nothing can be compared."""
 
 
+MAY_CHANGE = frozenset({"device", "checkpoint_every", "fixer_offload", "image_memory"})
+"""Settings that a resumed run may have differently."""
+
+BY_DEVICE = ("max_steps", "max_size", "max_gaussians", "num_novel")
+"""Settings whose defaults depend on the device or its memory: a resumed run keeps those that it began with."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
     """One run: plain training and the progressive method on one scene, and their comparison."""
@@ -77,8 +84,8 @@ class RunSettings:
     validation_fraction is asked for."""
 
     stereo: Literal["auto", "on", "off"] = "auto"
-    """Start from points of stereo between the training photos too: with distillation half of its splats and the one
-    that learns from them, else both trainings. auto: with up to twelve training photos; on: with any number. Where
+    """Start from points of stereo between the training photos too: with distillation the splats that are trained
+    beside the plain one, else both trainings. auto: with up to twelve training photos; on: with any number. Where
     nothing is believed, and for finished splats and other presets, trainings start as without."""
 
     targets: str | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from difix_model.gate.config import GateName
 from splat_recon.io.own_runs import scene_of_run
 from splat_render.files.folders import Which
 
@@ -13,11 +14,6 @@ FixMode = Literal["off", "on", "side-by-side"]
 """What the page shows: renders, fixes as soon as they are ready, or both."""
 
 MODES: tuple[FixMode, ...] = get_args(FixMode)
-
-GateName = Literal["auto", "checkpoint", "off"]
-"""Which gate says how much of a fix is believed."""
-
-GATES: tuple[GateName, ...] = get_args(GateName)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,8 +14,9 @@ from PIL import Image
 from difix3d.enhance.references import PosedPhotos
 from difix3d.errors import InputError, as_input_error
 from difix3d.viewer.composer import FixComposer
-from difix3d.viewer.config import GATES, MODES, LiveConfig
+from difix3d.viewer.config import MODES, LiveConfig
 from difix3d.viewer.fixes import LiveFixes
+from difix_model.gate.config import GATES
 from difix_model.opening import FixerConfig, open_pipeline
 from difix_model.video.fix import PHOTOS_IN_MEMORY, Fixer
 from media_files.photos import open_image
