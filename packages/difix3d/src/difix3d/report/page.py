@@ -104,11 +104,12 @@ def _helped(facts: RunFacts, results: Sequence[VariantResult]) -> str:
     """What each part was worth, and what to do next."""
     parts = what_helped(facts, results)
     rows = "".join(
-        f"<tr><td>{part.name}</td><td>{html.escape(part.did)}</td><td>{html.escape(part.gain())}</td></tr>"
+        f'<tr><td>{part.name}</td><td class="words">{html.escape(part.did)}</td>'
+        f"<td>{html.escape(part.gain())}</td></tr>"
         for part in parts
     )
     advice = "".join(f"<li>{html.escape(part.advice)}</li>" for part in parts if part.advice)
-    head = "<tr><th>part</th><th>what it did</th><th>worth on the held-out photos</th></tr>"
+    head = '<tr><th>part</th><th class="words">what it did</th><th>worth on the held-out photos</th></tr>'
     return f'<table class="numbers">{head}{rows}</table>' + (
         f"<p>What to try next:</p><ul>{advice}</ul>" if advice else ""
     )
