@@ -67,7 +67,7 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_end(small, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(Experiment, "_measure", terminated)
         assert main([*small]) == 128 + signal.SIGTERM
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "Stopped and saved at step 7" in said
     assert "uv run difix3d-train --out runs/demo-2 --resume" in said
     assert not (tmp_path / "runs/demo-2/report.html").exists()
@@ -85,5 +85,5 @@ def test_stop_at_saves_and_says_how_to_go_on(small, tmp_path, capsys):
     assert main([*small, "--out", "here", "--stop-at", "5", "--resume"]) == 0
     said = capsys.readouterr()
     assert "nothing in here to go on with yet: the run begins" in said.err
-    assert "Stopped at step 5 as asked. Go on with: uv run difix3d-train --out here --resume" in said.out
+    assert "Stopped at step 5 as asked. Go on with: uv run difix3d-train --out here --resume" in said.err
     assert [path.name for path in (tmp_path / "here/checkpoints").iterdir() if path.name >= "step_000005"]

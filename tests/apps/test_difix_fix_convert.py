@@ -14,7 +14,7 @@ def test_convert_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[st
     pkl, ours = tmp_path / "model_0.pkl", tmp_path / "deep" / "ours"
     assert main(["convert", "--source", "default", "--to", "pkl", "--out", str(pkl)]) == 0
     assert capsys.readouterr().out.strip() == str(pkl)
-    assert main(["convert", "--source", str(pkl), "--to", "ours", "--out", str(ours), "--dtype", "float16"]) == 0
+    assert main(["convert", "--source", str(pkl), "--to", "safetensors", "--out", str(ours), "--dtype", "float16"]) == 0
     expected, actual = load_source("default"), load_source(ours)
     assert actual.metadata == expected.metadata
     assert (ours / "README.md").is_file()
@@ -27,8 +27,8 @@ def test_bad_conversions_are_one_sentence_and_exit_code_2(tmp_path: Path, capsys
     refused = [
         (["--source", "default", "--to", "diffusers", "--out", out], "holds a text encoder"),
         (["--source", "default", "--to", "pkl", "--out", out], "must end in .pkl"),
-        (["--source", str(tmp_path / "a" / "b" / "c"), "--to", "ours", "--out", out], "no weights at"),
-        (["--source", "default", "--to", "ours", "--out", str(Path(__file__))], "exists: give another place"),
+        (["--source", str(tmp_path / "a" / "b" / "c"), "--to", "safetensors", "--out", out], "no weights at"),
+        (["--source", "default", "--to", "safetensors", "--out", str(Path(__file__))], "exists: give another place"),
     ]
     for arguments, message in refused:
         assert main(["convert", *arguments]) == 2

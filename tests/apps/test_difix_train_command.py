@@ -122,12 +122,13 @@ def test_adapters_are_trained_and_exported(pairs: Path, tmp_path: Path, capsys: 
     assert config["data"]["num_workers"] == 2
     image = np.random.default_rng(1).random((32, 32, 3), dtype=np.float32)
     expected = DifixPipeline.from_pretrained(out / "model")(image)
-    for form, name in (("ours", "ours"), ("pkl", "model_1.pkl")):
+    for form, name in (("safetensors", "ours"), ("pkl", "model_1.pkl")):
         target = tmp_path / name
         assert main(["export", "--run", str(out), "--to", form, "--out", str(target)]) == 0
         assert capsys.readouterr().out.splitlines()[-1] == str(target)
         np.testing.assert_allclose(DifixPipeline.from_pretrained(target)(image), expected, atol=1e-5)
-    assert main(["export", "--run", str(pairs.parent / "nothing"), "--to", "ours", "--out", str(tmp_path / "no")]) == 2
+    nothing = ["--run", str(pairs.parent / "nothing"), "--out", str(tmp_path / "no")]
+    assert main(["export", *nothing, "--to", "safetensors"]) == 2
     assert "holds no trained network" in capsys.readouterr().err
 
 

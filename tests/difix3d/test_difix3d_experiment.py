@@ -16,6 +16,7 @@ from difix3d.report.curves import Curves
 from difix3d.report.pictures import labeled_pair
 from difix3d.report.results import VariantResult, verdict
 from difix3d.report.variants import VARIANTS
+from difix3d.run.defaults import resolved
 from difix3d.run.experiment import Experiment
 from difix3d.run.fixing_time import FixingTime
 from difix3d.run.inputs import RunInputs
@@ -281,3 +282,28 @@ def test_pictures_stand_side_by_side():
     assert row[10, -5].tolist() == [200] * 3
     pair = labeled_pair(torch.zeros(21, 31, 3), torch.ones(21, 31, 3), ("a", "b"))
     assert pair.shape == (20, 66, 3)
+
+
+def test_without_held_out_photos_all_are_trained_on_and_nothing_is_called_better(settings, tmp_path):
+    all_photos = dataclasses.replace(settings, split="none", fixer="none", targets=None, max_steps=4, num_rounds=1)
+    experiment = Experiment(all_photos, RunFolder(tmp_path / "run"))
+    assert list(experiment.run())[-1].phase == "report"
+    assert len(experiment.inputs.captured) == 9
+    assert "No photo was held out" in experiment.verdict
+    assert "cannot tell which one is better" in experiment.decision
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["split"] == "train"
+    assert {part["gain_db"] for part in metrics["what_helped"]} == {None}
+    page = (tmp_path / "run/report.html").read_text()
+    assert "Means over the training views" in page
+    assert '<span class="gain">' not in page
+    with pytest.raises(InputError, match="held"):
+        list(Experiment(dataclasses.replace(all_photos, targets="test"), RunFolder(tmp_path / "other")).run())
+
+
+def test_a_quality_is_a_length_and_a_size_for_each_device():
+    draft, good, best = (resolved(RunSettings(scene="s", quality=name), "cpu") for name in ("draft", "good", "best"))
+    for name in ("max_steps", "max_size", "max_gaussians"):
+        assert getattr(draft, name) < getattr(good, name) < getattr(best, name)
+        assert getattr(good, name) == getattr(resolved(RunSettings(scene="s"), "cpu"), name)
+    assert resolved(RunSettings(scene="s", quality="best", max_steps=7), "cpu").max_steps == 7

@@ -26,7 +26,7 @@ from difix_model.network import DifixNetwork
 from difix_model.pipeline import DifixPipeline
 from difix_model.text import embed_prompt
 
-FORMS: tuple[WeightsForm, ...] = ("ours", "diffusers", "pkl")
+FORMS: tuple[WeightsForm, ...] = ("safetensors", "diffusers", "pkl")
 GATE = {"strength": 1.0, "trusted_change": 0.0, "max_change": 0.4}
 
 
@@ -111,7 +111,7 @@ def test_every_pair_gives_the_same_output(
         before.uses_reference,
     )
     # And back, from what was written alone.
-    back = convert_checkpoint(out, tmp_path / "back", to="ours")
+    back = convert_checkpoint(out, tmp_path / "back", to="safetensors")
     np.testing.assert_array_equal(outputs(opened(back)), expected)
     assert load_checkpoint(back).metadata == before.metadata
 
@@ -238,7 +238,7 @@ def test_half_precision_rounds_and_stays_close(sources: dict[str, tuple[Path, di
 
 def test_the_embedded_weights(tmp_path: Path) -> None:
     expected = outputs(opened("default"))
-    for to in ("ours", "pkl"):
+    for to in ("safetensors", "pkl"):
         after = opened(convert_checkpoint("default", place(tmp_path, to), to=to))
         np.testing.assert_array_equal(outputs(after), expected)
         assert after.metadata["license"] == "Apache-2.0"
@@ -256,14 +256,14 @@ def test_what_cannot_be_converted_is_said_in_a_sentence(
     save_checkpoint(tmp_path / "other", network, text_embedding=torch.randn(77, 16), prompt=PROMPT)
     refused: list[tuple[Callable[[], Any], str]] = [
         (lambda: convert_checkpoint(ours, tmp_path / "out", to="diffusers"), "holds only the embedding"),
-        (lambda: convert_checkpoint(pkl, tmp_path / "out", to="ours"), "name the base"),
+        (lambda: convert_checkpoint(pkl, tmp_path / "out", to="safetensors"), "name the base"),
         (lambda: convert_checkpoint(pkl, tmp_path / "out", to="diffusers"), "such as stabilityai/sd-turbo"),
-        (lambda: convert_checkpoint(ours, tmp_path / "out", to="ours", base=layout), "leave it out"),
-        (lambda: convert_checkpoint(ours, tmp_path / "taken", to="ours"), "exists: give another place"),
-        (lambda: convert_checkpoint(ours, ours, to="ours"), "exists: give another place"),
+        (lambda: convert_checkpoint(ours, tmp_path / "out", to="safetensors", base=layout), "leave it out"),
+        (lambda: convert_checkpoint(ours, tmp_path / "taken", to="safetensors"), "exists: give another place"),
+        (lambda: convert_checkpoint(ours, ours, to="safetensors"), "exists: give another place"),
         (lambda: convert_checkpoint(layout, tmp_path / "model", to="pkl"), r"must end in \.pkl"),
-        (lambda: convert_checkpoint(ours, tmp_path / "out", to="ours", revision="v1"), "no revision v1"),
-        (lambda: convert_checkpoint(ours, tmp_path / "taken" / "thesis.tex" / "x", to="ours"), "cannot write"),
+        (lambda: convert_checkpoint(ours, tmp_path / "out", to="safetensors", revision="v1"), "no revision v1"),
+        (lambda: convert_checkpoint(ours, tmp_path / "taken" / "thesis.tex" / "x", to="safetensors"), "cannot write"),
         (
             lambda: convert_checkpoint(tmp_path / "other", tmp_path / "out", to="diffusers", base=published_layout),
             "does not give the embedding",

@@ -58,7 +58,7 @@ def _output(source: Path, **options) -> np.ndarray:
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("to", ["ours", "diffusers", "pkl"])
+@pytest.mark.parametrize("to", ["safetensors", "diffusers", "pkl"])
 def test_what_is_exported_opens_again_and_computes_the_same(
     run: Path, reference_data: Path, tmp_path: Path, to: ExportForm
 ) -> None:

@@ -156,7 +156,7 @@ def test_wrong_files_are_refused(tmp_path, content, message):
 
 
 def test_unreadable_files_are_refused(tmp_path):
-    with pytest.raises(InputError, match="expected auto, every:N, names"):
+    with pytest.raises(InputError, match="expected auto, every:N, none, names"):
         make_split(NAMES, "evry:8")
     path = tmp_path / "splits.json"
     path.write_text("{")
@@ -167,3 +167,9 @@ def test_unreadable_files_are_refused(tmp_path):
         make_split(NAMES, str(path))
     with pytest.raises(InputError, match="cannot be read"):
         make_split(NAMES, str(tmp_path))
+
+
+def test_none_holds_nothing_out():
+    split = make_split(["b", "a", "c"], "none")
+    assert (split.train, split.test, split.policy) == (("a", "b", "c"), (), "none")
+    assert make_split(["b", "a", "c"], "none", sparse=2).train == ("a", "c")

@@ -21,8 +21,9 @@ class ConvertSettings:
     """Weights to read: "default" (those that come with the project), a checkpoint folder, a folder in the published
     layout, a hub id such as nvidia/difix_ref, or a model_<step>.pkl of the released trainer."""
 
-    to: Literal["ours", "diffusers", "pkl"]
-    """Form to write: our checkpoint folder, the published (diffusers) layout, or the released trainer's file."""
+    to: Literal["safetensors", "diffusers", "pkl"]
+    """Form to write: our checkpoint folder (safetensors), the published layout (diffusers), or the released trainer's
+    file (pkl)."""
 
     out: Path
     """Folder to write, or for a .pkl the file; must not exist yet."""
@@ -74,8 +75,10 @@ def _convert(settings: ConvertSettings) -> int:
             uses_reference=settings.uses_reference,
             dtype=settings.dtype,
         )
-    if settings.to == "pkl":
+    if settings.to == "pkl" and settings.base is None:
+        # It opens only with what it was trained from, and nobody has said what that is.
         ended(settings.out)
     else:
-        ended(settings.out, "difix-fix", "serve", "--model", settings.out, extra="serve")
+        base = ("--base", settings.base) if settings.to == "pkl" and settings.base else ()
+        ended(settings.out, "difix-fix", "serve", "--model", settings.out, *base, extra="serve")
     return 0

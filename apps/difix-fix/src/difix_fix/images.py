@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commands import ended, exit_code
+from commands import exit_code
 from difix_fix.cli import FixSettings
-from difix_fix.outcome import say_what_changed
+from difix_fix.outcome import ended_with, say_what_changed
 from difix_fix.reference_flags import reference_config, say_what_was_chosen
 from difix_model.errors import InputError, first_problems
 from difix_model.jobs.files import FixJob, plan_job
@@ -63,8 +63,7 @@ def fix_images(settings: FixSettings) -> int:
         )
         return exit_code(interrupt)
     say_what_changed(verdicts, "image")
-    written = _written(settings, job)
-    ended(written)
+    ended_with(_written(settings, job), settings, verdicts)
     if job.skipped:
         print(f"error: {len(job.skipped)} left out: {first_problems(job.skipped)}", file=sys.stderr)
         return 2

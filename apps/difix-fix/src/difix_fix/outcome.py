@@ -1,10 +1,15 @@
-"""What became of a run's images, in a sentence or two."""
+"""What became of a run's images, in a sentence or two, and what to do next."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from commands import as_flag, ended
+from difix_fix.cli import FixSettings
 
 if TYPE_CHECKING:
     from difix_model.gate.verdict import FixVerdict
@@ -19,3 +24,29 @@ def say_what_changed(verdicts: Sequence[FixVerdict], noun: str) -> None:
     for sentence in (verdict_summary(verdicts, noun), what_to_try(verdicts)):
         if sentence:
             print(sentence[0].upper() + sentence[1:], file=sys.stderr)
+
+
+def ended_with(made: Path, settings: FixSettings, verdicts: Sequence[FixVerdict]) -> None:
+    """Say what was made, and what to do next: look, or where the gate kept everything, do without it."""
+    from difix_model.gate.verdict import nothing_but_gated
+
+    if nothing_but_gated(verdicts):
+        ended(made, "difix-fix", *_again(settings, gate="off", out=_beside(settings.out, "ungated")))
+    else:
+        base = () if settings.base is None else ("--base", settings.base)
+        ended(made, "difix-fix", "serve", "--model", settings.model, *base, "--gate", settings.gate, extra="serve")
+
+
+def _again(settings: FixSettings, **others: object) -> list[str]:
+    """The flags of a command, with some of them changed."""
+    words: list[str] = []
+    for name, default in ((each.name, each.default) for each in fields(settings)):
+        value = others.get(name, getattr(settings, name))
+        if value in (default, False, None) or name == "resume":
+            continue
+        words += [as_flag(name), *([] if value is True else [str(value)])]
+    return words
+
+
+def _beside(path: Path, mark: str) -> Path:
+    return path.with_name(f"{path.stem}_{mark}{path.suffix}")

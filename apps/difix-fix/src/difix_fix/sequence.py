@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from commands import ended, exit_code
+from commands import exit_code
 from difix_fix.cli import FixSettings
-from difix_fix.outcome import say_what_changed
+from difix_fix.outcome import ended_with, say_what_changed
 from difix_fix.reference_flags import reference_config, say_what_was_chosen
 from difix_model.errors import InputError
 
@@ -51,7 +51,7 @@ def fix_sequence(settings: FixSettings) -> int:
     if run.notice:
         print(f"note: {run.notice}", file=sys.stderr)
     say_what_changed(run.verdicts, "frame")
-    ended(job.out)
+    ended_with(job.out, settings, run.verdicts)
     return 0
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands import collected, ended, goes_on, logging_to, outcome_of, parse, verb_of
+from commands import collected, ended, goes_on, logging_to, next_line, outcome_of, parse, verb_of
 from commands.help import parameters_of
 from difix_train.errors import InputError, NonFiniteLossError
 from difix_train.settings import EvalSettings, ExportSettings, RunSettings
@@ -85,7 +85,7 @@ def _train_checked(settings: RunSettings) -> int:
         print(f"{run.loop.waiting_fraction:.1%} of the training time went into waiting for images.")
     if stopped_by or step < settings.config.max_steps:
         how = "and saved" if stopped_by else "as asked"
-        print(f"Stopped at step {step} {how}. Go on with the same command and --resume.")
+        print(f"Stopped at step {step} {how}. Go on with the same command and --resume.", file=sys.stderr)
         print(run.folder.checkpoint(step))
         return 128 + stopped_by if stopped_by else 0
     ended(run.folder.model, "difix-train", "eval", "--pairs", settings.pairs, "--model", run.folder.model)
@@ -101,14 +101,18 @@ def _evaluate(settings: EvalSettings) -> int:
     _print_table(evaluation)
     if settings.out is not None:
         write_text_whole(settings.out, json.dumps(evaluation.to_dict(), indent=2) + "\n")
-        ended(settings.out)
+        print(settings.out)
+    if settings.model != "default":
+        print(f"Next: {next_line('difix3d-train', '--fixer', settings.model)}", file=sys.stderr)
     return 0
 
 
 def _export(settings: ExportSettings) -> int:
     from difix_train.export import export_run
 
-    ended(export_run(settings.run, settings.out, to=settings.to, base=settings.base))
+    made = export_run(settings.run, settings.out, to=settings.to, base=settings.base)
+    opens = settings.to != "pkl"
+    ended(made, *(("difix-fix", "serve", "--model", made) if opens else ()), extra="serve" if opens else None)
     return 0
 
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
-from commands import ended, exit_code, outcome_of, parse
+from commands import as_flag, ended, exit_code, outcome_of, parse
 from commands.help import parameters_of
 from difix3d.enhance.config import EnhanceConfig
 from difix3d.errors import InputError
@@ -58,8 +58,28 @@ def _enhance(config: EnhanceConfig) -> int:
         print(sentence[0].upper() + sentence[1:], file=sys.stderr)
     if config.side_by_side is not None:
         print(config.side_by_side)
-    ended(enhancement.job.out)
+    _ended(config, enhancement)
     return 0
+
+
+def _ended(config: EnhanceConfig, enhancement: Enhancement) -> None:
+    """Say what was made, and what to do next: the same without the gate where it kept all, else look live."""
+    if enhancement.kept_by_gate:
+        out = config.out.with_name(f"{config.out.stem}_ungated{config.out.suffix}")
+        ended(enhancement.job.out, "difix3d-enhance", *_source(config), "--out", out, "--gate", "off")
+    elif config.of_splat:
+        ended(enhancement.job.out, "difix3d-enhance", VIEW, *_source(config), extra="viewer")
+    else:
+        ended(enhancement.job.out, "difix-fix", "serve", "--model", config.model, extra="serve")
+
+
+def _source(config: EnhanceConfig) -> list[str]:
+    """The flags that say what is fixed, with which photos and which weights."""
+    names = ("splat", "input", "scene", "cameras", "model", "base")
+    given = {name: value for name in names if (value := getattr(config, name)) not in (None, "default")}
+    if config.of_splat and config.which != "best":
+        given["which"] = config.which
+    return [word for name, value in given.items() for word in (as_flag(name), str(value))]
 
 
 def _view(config: LiveConfig) -> int:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from commands import outcome_of, parse, verb_of
+from commands import ended, outcome_of, parse, verb_of
 from commands.help import parameters_of
 from difix3d.errors import InputError
 from difix3d_eval_app.cli import VERBS, Ablation, Compare, Score
@@ -48,7 +48,8 @@ def _score(command: Score) -> int:
         for content in scored:
             status.update(f"Scoring: {len(content['scenes'])} of {len(content['identity']['scenes'])} scenes")
     _write(command.out / "scores.json", content)
-    return _tables(command.out, "scores", [content])
+    _tables(command.out, "scores", [content], _after_scores(command))
+    return 0
 
 
 def _compare(command: Compare) -> int:
@@ -62,10 +63,23 @@ def _compare(command: Compare) -> int:
     if len(rows) < len(contents):
         raise InputError("two of the files have the same method: score one again with another --method")
     _write(command.out / "comparison.json", {"identity": contents[0]["identity"], "methods": rows})
-    return _tables(command.out, "comparison", contents)
+    _tables(command.out, "comparison", contents, _look_at(command.out / "comparison.html"))
+    return 0
 
 
-def _tables(out: Path, name: str, contents: list[dict[str, Any]]) -> int:
+def _after_scores(command: Score) -> list[str | Path]:
+    """What goes on from scores: a table, where others lie beside them, else a look."""
+    scores = sorted(path for path in command.out.resolve().parent.glob("*/scores.json"))
+    if len(scores) < 2:
+        return _look_at(command.out / "scores.html")
+    return ["difix3d-eval", "compare", "--scores", *scores, "--out", command.out.with_name("comparison")]
+
+
+def _look_at(page: Path) -> list[str | Path]:
+    return ["python", "-m", "webbrowser", page]
+
+
+def _tables(out: Path, name: str, contents: list[dict[str, Any]], following: list[str | Path]) -> None:
     from difix3d.evaluation.pages import write_pages
 
     first = contents[0]
@@ -80,9 +94,10 @@ def _tables(out: Path, name: str, contents: list[dict[str, Any]]) -> int:
     if first["scenes_left_out"]:
         notes.insert(1, f"{len(first['scenes_left_out'])} scenes of the protocol are not there.")
     rows = {content["method"]: content["means"] for content in contents}
-    for path in write_pages(out, name, rows, title=f"Scores: {protocol['name']}", notes=notes, facts=identity):
+    *others, last = write_pages(out, name, rows, title=f"Scores: {protocol['name']}", notes=notes, facts=identity)
+    for path in others:
         print(path)
-    return 0
+    ended(last, *following)
 
 
 def _ablation(command: Ablation) -> int:
@@ -103,10 +118,12 @@ def _ablation(command: Ablation) -> int:
             bars.update(tasks[name], completed=progress.done, total=progress.total, note=note)
     content = json.loads((command.out / "ablation.json").read_text(encoding="utf-8"))
     notes = _ablation_notes(content)
-    for path in write_pages(
+    *others, last = write_pages(
         command.out, "ablation", content["rows"], title="Ablation", notes=notes, facts=content["settings"]
-    ):
+    )
+    for path in others:
         print(path)
+    ended(last, *_look_at(command.out / "ablation.html"))
     return 0
 
 

@@ -48,7 +48,7 @@ def _make(command: PairsCommand) -> int:
         try:
             failed = _make_scenes(command, sources)
         except KeyboardInterrupt as interrupt:
-            print("Stopped. Run the same command again to go on with the scenes that were not finished.")
+            print("Stopped. Run the same command again to go on with scenes that were not finished.", file=sys.stderr)
             return exit_code(interrupt)
         card = publish(command.out, command.config, failed)
     _say(card)

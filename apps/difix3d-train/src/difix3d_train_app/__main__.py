@@ -65,10 +65,15 @@ def _run(command: TrainCommand) -> int:
     if received:
         if experiment.prepared:
             experiment.save()
-            print(f"Stopped and saved at step {experiment.step}. Go on with: {_resume_command(folder.path)}")
+            print(
+                f"Stopped and saved at step {experiment.step}. Go on with: {_resume_command(folder.path)}",
+                file=sys.stderr,
+            )
         return 128 + received[0]
     if not experiment.finished:
-        print(f"Stopped at step {experiment.step} as asked. Go on with: {_resume_command(folder.path)}")
+        print(
+            f"Stopped at step {experiment.step} as asked. Go on with: {_resume_command(folder.path)}", file=sys.stderr
+        )
         return 0
     print(experiment.verdict)
     print(experiment.decision)

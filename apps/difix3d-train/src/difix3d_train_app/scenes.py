@@ -40,11 +40,13 @@ def run_scenes(command: TrainCommand, received: list[int]) -> int:
             if outcome.error is not None:
                 failed[outcome.name] = outcome.error
     except KeyboardInterrupt:
-        print("Stopped. Run the same command again to go on.")
+        print("Stopped. Run the same command again to go on.", file=sys.stderr)
         return 128 + (received[0] if received else 2)
     for name, reason in sorted(failed.items()):
         print(f"failed: {name}: {reason}", file=sys.stderr)
-    ended(out / "summary.html")
+    done = next((out / task.name for task in tasks if task.name not in failed), None)
+    page = () if done is None else ("splat-recon", "export", "--splat", done, "--to", done / "scene.html")
+    ended(out / "summary.html", *page)
     return FAILED if failed else DONE
 
 

@@ -100,7 +100,9 @@ def _color_corrected(render: Render, views: Sequence[View]) -> dict[str, Any]:
 def evaluate(args: cli.Eval) -> int:
     """Score a run or a splat file on photos."""
     run = _score_run(args, args.splat) if is_splat_run(args.splat) else _score_file(args)
-    ended(run.metrics(args.split))
+    film = run.path / "film.mp4"
+    scene = () if args.scene is None else ("--scene", args.scene)
+    ended(run.metrics(args.split), "difix3d-enhance", "--splat", args.splat, *scene, "--out", film)
     return 0
 
 

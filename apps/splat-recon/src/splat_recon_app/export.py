@@ -41,8 +41,8 @@ def export(args: cli.Export) -> int:
         else:
             _convert(source, args.out, background_shell=args.background_shell)
     if is_page:
-        ended(args.out)
         console.print("Open it in a browser: it needs nothing beside it, and no server.", highlight=False)
+        ended(args.out, "python", "-m", "webbrowser", args.out)
     else:
         ended(args.out, "splat-recon", "export", "--splat", args.out, "--to", args.out.with_name("scene.html"))
     return 0

@@ -53,7 +53,10 @@ def render(args: cli.Render) -> int:
     for file in written[:-1]:
         print(file)
     fixed = args.out.with_name(f"{args.out.stem}_fixed{args.out.suffix}")
-    ended(written[-1], *(("difix-fix", "--input", args.out, "--out", fixed) if "rgb" in args.shown else ()))
+    if "rgb" in args.shown:
+        ended(written[-1], "difix-fix", "--input", args.out, "--out", fixed)
+    else:
+        ended(written[-1], "splat-recon", "view", "--splat", args.splat, extra="viewer")
     return 0
 
 

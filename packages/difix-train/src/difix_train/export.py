@@ -8,7 +8,7 @@ from typing import Literal
 from difix_train.errors import InputError
 from train_runs.run_folder import RunFolder
 
-ExportForm = Literal["ours", "diffusers", "pkl"]
+ExportForm = Literal["safetensors", "diffusers", "pkl"]
 
 
 def trained_model(run: Path) -> Path:

@@ -220,8 +220,8 @@ class ExportSettings:
     run: Path
     """Run folder, whose finished network or latest valid checkpoint is taken, or a model folder."""
 
-    to: Literal["ours", "diffusers", "pkl"]
-    """Form: our checkpoint folder, the published (diffusers) layout, or the released trainer's file."""
+    to: Literal["safetensors", "diffusers", "pkl"]
+    """Form: our checkpoint folder (safetensors), the published (diffusers) layout, or the released trainer's file."""
 
     out: Path
     """Folder to write, or for a .pkl the file; must not exist yet."""

@@ -15,7 +15,7 @@ from difix_model.formats.released import is_layout
 from difix_model.formats.released_pickle import is_pickle, save_pickle
 from difix_model.formats.sources import DEFAULT_SOURCE, load_source
 
-WeightsForm = Literal["ours", "diffusers", "pkl"]
+WeightsForm = Literal["safetensors", "diffusers", "pkl"]
 """Our checkpoint folder, the layout of nvidia/difix (diffusers' own), or `model_<step>.pkl` of the released trainer."""
 
 DtypeName = Literal["float32", "float16", "bfloat16"]
@@ -93,7 +93,7 @@ def export_checkpoint(
     """
     out = Path(out)
     check_free(out)
-    if to == "ours":
+    if to == "safetensors":
         save_with_card(out, checkpoint, name=out.name, dtype=dtype)
     elif to == "pkl":
         save_pickle(out, checkpoint, dtype=dtype)

@@ -102,6 +102,13 @@ def verdict_summary(verdicts: Sequence[FixVerdict], noun: str) -> str:
     return "; ".join((sentence, *parts))
 
 
+def nothing_but_gated(verdicts: Sequence[FixVerdict]) -> bool:
+    """Whether no image was changed, and most were kept by the gate."""
+    if not verdicts or any(verdict.applied_change >= VISIBLE for verdict in verdicts):
+        return False
+    return Counter(verdict.reason for verdict in verdicts).most_common(1)[0][0] in GATED
+
+
 def what_to_try(verdicts: Sequence[FixVerdict]) -> str | None:
     """What to do where nothing was changed, naming the commands' flags; None where something was, or nothing was asked.
 

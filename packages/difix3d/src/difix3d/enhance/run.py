@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from difix3d.enhance.config import EnhanceConfig
 from difix3d.enhance.job import SplatJob, plan_enhancement
 from difix3d.errors import InputError, as_input_error
-from difix_model.gate.verdict import FixVerdict, verdict_summary, what_to_try
+from difix_model.gate.verdict import FixVerdict, nothing_but_gated, verdict_summary, what_to_try
 from difix_model.jobs.files import open_image
 from difix_model.opening import FixerConfig, open_pipeline
 from difix_model.video.fix import Fixer, VideoRun
@@ -105,6 +105,11 @@ class Enhancement:
         """How many frames were changed, and what to do where none was; sentences."""
         advice = what_to_try(self.verdicts)
         return [verdict_summary(self.verdicts, "frame"), *([advice] if advice else [])] if self.verdicts else []
+
+    @property
+    def kept_by_gate(self) -> bool:
+        """Whether no frame was changed, and it was the gate that kept them."""
+        return nothing_but_gated(self.verdicts)
 
     def reference_names(self) -> list[tuple[str, ...]]:
         """Of every frame the photos that it is fixed with; one entry if all have the same."""

@@ -48,6 +48,8 @@ def decided(facts: RunFacts, results: Sequence[VariantResult], curves: Curves) -
         results: All variants.
         curves: How close both trainings were as they went on.
     """
+    if not facts.holds_out:
+        return _without_held_out(facts)
     by_name = {result.name: result.evaluation for result in results}
     plain, loop = by_name["plain"], by_name["loop"]
     gain = loop.psnr - plain.psnr
@@ -71,6 +73,17 @@ def decided(facts: RunFacts, results: Sequence[VariantResult], curves: Curves) -
             else " Show it as it is: a final fix adds nothing here."
         )
     return Decision(splat=splat, take=take, helps_most=_helps_most(facts, curves, splat))
+
+
+def _without_held_out(facts: RunFacts) -> Decision:
+    """The splat that held-out photos of other runs spoke for: the one that several taught, else plain training's."""
+    splat: Literal["plain", "loop"] = "loop" if facts.distilled else "plain"
+    whose = "the loop's splat" if facts.distilled else "plain training's splat"
+    return Decision(
+        splat=splat,
+        take=f"Take best.ply: it is {whose}. No photo was held out, so this run cannot tell which one is better.",
+        helps_most="To measure that, run again without --split none.",
+    )
 
 
 def _helps_most(facts: RunFacts, curves: Curves, splat: str) -> str:

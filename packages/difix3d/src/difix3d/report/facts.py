@@ -73,6 +73,11 @@ class RunFacts:
     """How far the splat's novel views came to their targets, in [0, 1]."""
 
     @property
+    def holds_out(self) -> bool:
+        """Whether photos were held out; else results are of training photos."""
+        return bool(self.split.test)
+
+    @property
     def distilled(self) -> bool:
         """Whether the loop was distillation."""
         return self.settings.loop == "distillation"

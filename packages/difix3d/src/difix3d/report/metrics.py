@@ -12,9 +12,10 @@ from difix3d.report.what_helped import what_helped
 def run_metrics(facts: RunFacts, results: Sequence[VariantResult]) -> dict[str, Any]:
     """The best variant's scores, all of them under `variants`, and what the run was."""
     steps = {"plain": facts.config.train.max_steps, "loop": facts.step}
+    side = "test" if facts.holds_out else "train"
     variants = {
         result.name: result.evaluation.to_dict(
-            step=steps[result.name.removesuffix("_fixed")], split="test", num_gaussians=result.num_gaussians
+            step=steps[result.name.removesuffix("_fixed")], split=side, num_gaussians=result.num_gaussians
         )
         for result in results
     }
@@ -22,7 +23,7 @@ def run_metrics(facts: RunFacts, results: Sequence[VariantResult]) -> dict[str, 
     return {
         **variants[best],
         "best_variant": best,
-        "verdict": verdict(results, fixed=facts.fixed, distilled=facts.distilled),
+        "verdict": verdict(results, fixed=facts.fixed, distilled=facts.distilled, held_out=facts.holds_out),
         "saw_test_poses": facts.saw_test_poses,
         "targets": facts.settings.targets,
         "start_points": None if facts.points is None else asdict(facts.points),

@@ -40,9 +40,10 @@ def curves_note(facts: RunFacts) -> str:
 
 def _notes(facts: RunFacts) -> list[str]:
     train, test = len(facts.split.train), len(facts.split.test)
+    held_out = f"{test} held out" if test else "none held out: all figures are of photos that were trained on"
     notes = [
         f"{'Scene' if facts.settings.scene else 'A generated scene'} {facts.scene_name}: {train} photos to learn "
-        f"from, {test} held out ({facts.split.policy})."
+        f"from, {held_out} ({facts.split.policy})."
     ]
     if facts.points is not None:
         notes.append(facts.points.sentence())

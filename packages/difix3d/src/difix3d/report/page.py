@@ -66,18 +66,21 @@ def write_report(
         results = [result for result in results if not result.name.endswith("_fixed")]
     parts = {
         "title": html.escape(f"Difix3D: {facts.scene_name}"),
-        "verdict": html.escape(verdict(results, fixed=facts.fixed, distilled=facts.distilled)),
+        "verdict": html.escape(
+            verdict(results, fixed=facts.fixed, distilled=facts.distilled, held_out=facts.holds_out)
+        ),
         "decision": html.escape(decision.take),
         "helps_most": html.escape(decision.helps_most),
         "scene": _scene(scene_page),
         "notes": "".join(f"<li>{html.escape(note)}</li>" for note in run_notes(facts, results)),
         "helped": _helped(facts, results),
-        "cards": score_cards(results),
+        "cards": score_cards(results, against_plain=facts.holds_out),
+        "shown": "held-out" if facts.holds_out else "training",
         "pictures": _pictures(results, held_out),
         "stereo": _stereo(folder),
         "curves_note": html.escape(curves_note(facts)),
         "curves": curves.svg(facts.round_steps),
-        "table": _table(results),
+        "table": _table(results, against_plain=facts.holds_out),
         "novel": _novel(facts.novel, captured),
         "film": _film_note(results, facts),
         "video": _video(folder / "path.mp4"),
@@ -115,15 +118,15 @@ def _helped(facts: RunFacts, results: Sequence[VariantResult]) -> str:
     )
 
 
-def score_cards(results: Sequence[VariantResult]) -> str:
-    """Each variant's scores on a card, and how they differ from plain training's."""
+def score_cards(results: Sequence[VariantResult], *, against_plain: bool = True) -> str:
+    """Each variant's scores on a card, and how they differ from plain training's, where that says something."""
     plain = next(result.evaluation for result in results if result.name == "plain")
     best = best_variant(results).name
     cards = []
     for result in results:
         scores = result.evaluation
         difference = scores.psnr - plain.psnr
-        gain = "" if result.name == "plain" else _difference(difference)
+        gain = "" if result.name == "plain" or not against_plain else _difference(difference)
         cards.append(
             f'<div class="card{" best" if result.name == best else ""}"><h3>{VARIANTS[result.name]}</h3>'
             f"<p class=big>{scores.psnr:.2f}<small> dB</small></p>"
@@ -175,7 +178,7 @@ def _pictures(results: Sequence[VariantResult], held_out: Sequence[View]) -> str
     return f'<table class="pictures"><tr>{heads}</tr>{"".join(rows)}</table>'
 
 
-def _table(results: Sequence[VariantResult]) -> str:
+def _table(results: Sequence[VariantResult], *, against_plain: bool) -> str:
     plain = next(result.evaluation for result in results if result.name == "plain")
     rows = []
     for result in results:
@@ -184,11 +187,11 @@ def _table(results: Sequence[VariantResult]) -> str:
         cells = (
             VARIANTS[result.name],
             f"{scores.psnr:.2f}",
-            "" if result.name == "plain" else f"{scores.psnr - plain.psnr:+.2f}",
+            "" if result.name == "plain" or not against_plain else f"{scores.psnr - plain.psnr:+.2f}",
             f"{scores.ssim:.4f}",
             "&ndash;" if scores.flip is None else f"{scores.flip:.4f}",
             "&ndash;" if scores.lpips is None else f"{scores.lpips:.4f}",
-            "" if result.name == "plain" else f"{wins} of {len(plain.per_view)}",
+            "" if result.name == "plain" or not against_plain else f"{wins} of {len(plain.per_view)}",
             f"{result.num_gaussians:,}",
         )
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")

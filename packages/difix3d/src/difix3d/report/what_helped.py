@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from difix3d.report.results import CLEAR_DB, VariantResult
@@ -51,7 +51,9 @@ class PartOfRun:
 def what_helped(facts: RunFacts, results: Sequence[VariantResult]) -> list[PartOfRun]:
     """Start, background, loop and fixer, in the order in which they act."""
     psnr = {result.name: result.evaluation.psnr for result in results}
-    return [_start(facts), _background(facts), _loop(facts, psnr), _fixer(facts, results, psnr)]
+    parts = [_start(facts), _background(facts), _loop(facts, psnr), _fixer(facts, results, psnr)]
+    # How close renders are to photos that were trained on tells of no part what it is worth.
+    return parts if facts.holds_out else [replace(part, gain_db=None, advice="") for part in parts]
 
 
 def _start(facts: RunFacts) -> PartOfRun:

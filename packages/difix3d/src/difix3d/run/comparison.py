@@ -155,6 +155,8 @@ def _transparency(inputs: RunInputs, trainer: SplatTrainer) -> float:
 
 
 def _targets_are_test_poses(inputs: RunInputs) -> bool:
+    if not inputs.split.test:
+        return False
     T_world_held_out = np.stack([view.camera.T_world_cam for view in inputs.held_out])
     distances = pose_distances(inputs.T_world_target, T_world_held_out, extent=inputs.extent)
     return bool((distances < SAME_POSE).any())

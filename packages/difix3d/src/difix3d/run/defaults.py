@@ -1,11 +1,11 @@
 """What settings that were left open come to: by device, by preset, by the training photos."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from difix3d.loop.config import ValidationConfig
 from difix3d.loop.presets import PAPER_STEPS, RELEASED_STEPS
-from difix3d.run.settings import DISTILLATION_DEFAULTS, ROUNDS_DEFAULTS, RunSettings
+from difix3d.run.settings import DISTILLATION_DEFAULTS, ROUNDS_DEFAULTS, Quality, RunSettings
 from splat_recon.config import FEW_PHOTOS
 from splat_render.files.background import BLACK
 
@@ -16,10 +16,31 @@ DEMO_SPARSE = 6
 DEMO_SPLIT = "every:3"
 """The demo: a generated scene, few photos, minutes on two cores."""
 
-DEFAULT_STEPS = {"cpu": 3000, "cuda": 30_000}
-DEFAULT_SIZE = {"cpu": 384, "cuda": 1600}
-DEFAULT_GAUSSIANS = {"cpu": 30_000, "cuda": 1_000_000}
-"""What a run on each kind of device can afford."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Length:
+    """How long and how large a run is."""
+
+    max_steps: int
+    max_size: int
+    max_gaussians: int
+
+
+LENGTHS: dict[Quality, dict[str, Length]] = {
+    "draft": {
+        "cpu": Length(max_steps=500, max_size=256, max_gaussians=15_000),
+        "cuda": Length(max_steps=7000, max_size=800, max_gaussians=300_000),
+    },
+    "good": {
+        "cpu": Length(max_steps=3000, max_size=384, max_gaussians=30_000),
+        "cuda": Length(max_steps=30_000, max_size=1600, max_gaussians=1_000_000),
+    },
+    "best": {
+        "cpu": Length(max_steps=10_000, max_size=640, max_gaussians=100_000),
+        "cuda": Length(max_steps=60_000, max_size=2400, max_gaussians=3_000_000),
+    },
+}
+"""What a run of each quality comes to on each kind of device."""
 
 MIN_PHOTOS_TO_DISTILL = 2
 """With one photo there is no place between photos, and no stereo."""
@@ -27,10 +48,11 @@ MIN_PHOTOS_TO_DISTILL = 2
 
 def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettings:
     """The same settings with every None filled in for a device; `split` becomes a policy that can be named."""
-    demo = settings.scene is None
+    demo = settings.scene is None and settings.quality is None
+    length = LENGTHS[settings.quality or "good"][device]
     of_others = settings.preset != "short"
     finished = settings.start is not None
-    default_steps = {"short": DEFAULT_STEPS[device], "released": RELEASED_STEPS, "paper": PAPER_STEPS}[settings.preset]
+    default_steps = {"short": length.max_steps, "released": RELEASED_STEPS, "paper": PAPER_STEPS}[settings.preset]
     max_steps = settings.max_steps or (DEMO_STEPS if demo and not of_others else default_steps)
     fraction = settings.validation_fraction
     asks_for_rounds = of_others or finished or settings.num_rounds is not None or fraction is not None
@@ -39,10 +61,10 @@ def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettin
     values = settings.to_dict() | {
         "device": device,
         "max_steps": max_steps,
-        "max_size": settings.max_size or (DEMO_SIZE if demo else DEFAULT_SIZE[device]),
-        "max_gaussians": settings.max_gaussians or (DEMO_GAUSSIANS if demo else DEFAULT_GAUSSIANS[device]),
-        "sparse": settings.sparse or (DEMO_SPARSE if demo else None),
-        "split": settings.split or (DEMO_SPLIT if demo else "auto"),
+        "max_size": settings.max_size or (DEMO_SIZE if demo else length.max_size),
+        "max_gaussians": settings.max_gaussians or (DEMO_GAUSSIANS if demo else length.max_gaussians),
+        "sparse": settings.sparse or (DEMO_SPARSE if settings.scene is None else None),
+        "split": settings.split or (DEMO_SPLIT if settings.scene is None else "auto"),
         "targets": settings.targets or ("test" if of_others else None),
         "loop": "rounds" if settings.loop == "auto" and asks_for_rounds else settings.loop,
         "validation_fraction": fraction,

@@ -24,6 +24,7 @@ from difix3d.run.stereo_start import keep_stereo, kept_stereo, stereo_matching
 from output_files import check_inputs_kept
 from splat_recon.few_photos import near_plane, photo_background
 from splat_recon.io.cameras_json import to_content
+from splat_recon.pages.html_page import spread
 from splat_render.device import chosen_device
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from splat_render.gaussians import Gaussians
 
 PHASE = "prepare"
+
+MAX_SHOWN = 8
+"""Training photos that results are shown on, where none is held out."""
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +66,11 @@ class RunInputs:
         loaded = load_scene(self.settings)
         self.scene, self.split, self.points = loaded.scene, loaded.split, loaded.points
         check_inputs_kept([folder.path / "config.json"], self.scene.sources)
-        self.captured, self.held_out = (self.scene.select(names) for names in (self.split.train, self.split.test))
+        self.captured = self.scene.select(self.split.train)
+        # Where nothing is held out, results are shown on some of the training photos, and said to be.
+        self.held_out = self.scene.select(self.split.test) or [
+            self.captured[index] for index in spread(len(self.captured), MAX_SHOWN)
+        ]
         self.settings = for_photos(
             self.settings,
             len(self.captured),
@@ -88,7 +96,7 @@ class RunInputs:
         self.T_world_target = target_poses(
             self.config.targets,
             np.stack([view.camera.T_world_cam for view in self.captured]),
-            np.stack([view.camera.T_world_cam for view in self.held_out]),
+            np.array([view.camera.T_world_cam for view in self.scene.select(self.split.test)]).reshape(-1, 4, 4),
             extent=self.extent,
             generator=np.random.default_rng(self.config.seed),
             scene=self.scene,

@@ -33,6 +33,9 @@ TARGETS: dict[str, type] = {
 }
 """Names of targets."""
 
+Quality = Literal["draft", "good", "best"]
+"""How long and how large a run is."""
+
 ROUNDS_DEFAULTS: dict[str, Any] = {
     "fixer": "default",
     "targets": "photos-between",
@@ -112,25 +115,32 @@ class RunSettings:
     from_frame: Literal["normalized", "colmap"] = "normalized"
     """Frame of a gsplat checkpoint: colmap where gsplat was told not to normalize."""
 
+    quality: Quality | None = None
+    """How long and how large, where max_steps, max_size and max_gaussians do not say: draft (minutes), good, best
+    (hours). What each takes on this machine is said before a run begins. None: good, and what suits the demo."""
+
     max_steps: int | None = None
-    """Optimizer steps of each of the two trainings. None: 1600 for the demo, else 3000 on a CPU, 30 000 on a GPU."""
+    """Optimizer steps of each of the two trainings. None: by quality; 1600 for the demo, good is 3000 on a CPU, 30 000
+    on a GPU."""
 
     max_size: int | None = None
-    """Longer side of the photos in pixels, larger ones are made smaller. None: 256 for the demo, else 384 on a CPU,
-    1600 on a GPU."""
+    """Longer side of the photos in pixels, larger ones are made smaller. None: by quality; 256 for the demo, good is
+    384 on a CPU, 1600 on a GPU."""
 
     strategy: Literal["default", "mcmc"] = "default"
     """Density control of both trainings. default: gsplat's duplicating, splitting and pruning. mcmc: Markov chain Monte
     Carlo up to max_gaussians (preset short or paper)."""
 
     max_gaussians: int | None = None
-    """Upper limit of the number of Gaussians. None: 12 000 for the demo, else 30 000 on a CPU, 1 000 000 on a GPU."""
+    """Upper limit of the number of Gaussians. None: by quality; 12 000 for the demo, good is 30 000 on a CPU, 1 000 000
+    on a GPU."""
 
     sparse: int | None = None
     """Train on this many of the training photos only. None: 6 for the demo, else all."""
 
     split: str | None = None
-    """Which photos are held out: every:N, names, or a JSON file. None: the scene's splits.json, else every:8."""
+    """Which photos are held out: every:N, names, a JSON file, or none, to train on all of them. None: the scene's
+    splits.json, else every:8."""
 
     regularized: bool | None = None
     """Whether overfitting to few photos is held down, in both trainings: dropout of Gaussians, and small ones

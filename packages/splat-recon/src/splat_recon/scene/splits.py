@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Names of the views that train and of those that test: disjoint, each sorted, neither empty."""
+    """Names of the views that train and of those that test: disjoint, each sorted; none test with the policy none."""
 
     train: tuple[str, ...]
     """Views to train on."""
@@ -63,8 +63,8 @@ def make_split(
             names in sorted order, those with index 0, N, 2N, ... test and the rest train. ``names``: files with
             ``_train_`` in their name train, those with ``_eval_`` test. ``glob:PATTERN`` and ``regex:PATTERN``: names
             that match test and the rest train; a glob covers the whole name or its last part, a regular expression
-            is searched for in the whole name. A path ending in .txt: the test views' names, one per line. Anything
-            else: the path of a splits file.
+            is searched for in the whole name. ``none``: all train. A path ending in .txt: the test views' names, one
+            per line. Anything else: the path of a splits file.
         sparse: Train on this many views only. The list of that length under ``sparse_train`` in the splits file is
             taken; where there is none, so many evenly spaced training views (the policy's text and a warning say so).
             The test views stay.
@@ -86,6 +86,8 @@ def make_split(
         train, test, policy = given
     elif policy.startswith("every:"):
         train, test = _every(names, policy)
+    elif policy == "none":
+        train, test = names, []
     elif policy == "names":
         train, test = _by_names(names)
     elif policy.startswith(("glob:", "regex:")):
@@ -97,7 +99,7 @@ def make_split(
         file = _read_splits_file(Path(policy), names)
         train, test, policy = list(file.train), list(file.test), f"file {file.path.name}"
     for side, chosen in (("training", train), ("test", test)):
-        if not chosen:
+        if not chosen and not (policy == "none" and side == "test"):
             raise InputError(f"split {policy} leaves no {side} views of {len(names)}: choose another split")
     if sparse is not None:
         if file is None and in_folder is not None:
@@ -235,7 +237,7 @@ def _read_splits_file(path: Path, names: Sequence[str]) -> _SplitsFile:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(
-            f"split {path}: expected auto, every:N, names, glob:PATTERN, regex:PATTERN, or the path of a list "
+            f"split {path}: expected auto, every:N, none, names, glob:PATTERN, regex:PATTERN, or the path of a list "
             "(.txt) or splits file (.json)"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
