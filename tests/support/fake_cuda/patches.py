@@ -126,6 +126,11 @@ def replaced(
             replace(gsplat_build, "ensure_compiled", lambda: None)
             gsplat_backend._probe.cache_clear()
             stack.callback(gsplat_backend._probe.cache_clear)
+        if (found := find_spec("splat_recon")) is not None and found.origin is not None:
+            from splat_recon import losses
+
+            # Triton's kernels read memory, where no tensor says that it is on the device.
+            replace(losses, "fused_comparison", lambda device: None)
         for function in _subclasses(torch.autograd.Function):
             package = function.__module__.split(".")[0]
             if package in ("gsplat", *OURS) and "backward" in vars(function):

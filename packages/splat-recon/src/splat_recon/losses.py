@@ -4,6 +4,8 @@ SSIM here is the common one: Gaussian window of 11 pixels, standard deviation 1.
 pixels whose window lies inside the image ("valid" padding, as gsplat trains).
 """
 
+import functools
+import logging
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,15 @@ from splat_render.cpu.workers import workers
 from splat_render.gaussians import Gaussians
 from splat_render.upload import constant
 
+logger = logging.getLogger(__name__)
+
 _WINDOW = tuple(ssim_kernel.window_weights().tolist())
 
 GRAY = ssim_kernel.GRAY
 """What stands in both images where a pixel does not count."""
+
+AGREEMENT = 1e-3
+"""How far kernels may be from torch's operations, as a share of the result; rounding alone leaves about 1e-6."""
 
 
 def l1(
@@ -51,10 +58,9 @@ def ssim(
     """
     ssim_kernel.check_size(*rendered.shape[:2])
     target = target.detach()
-    if _is_compiled(rendered):
-        return _compared(rendered, target, pixel_weight, (0.0, 1.0), hidden_at=-1.0)
-    weight = _valid_weight(rendered, pixel_weight)
-    return (ssim_map(rendered, target) * weight).mean()
+    if (comparison := _comparison(rendered)) is not None:
+        return _compared(comparison, rendered, target, pixel_weight, (0.0, 1.0), hidden_at=-1.0)
+    return _plain_ssim(rendered, target, pixel_weight)
 
 
 def ssim_map(rendered: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> Float[Tensor, "h_valid w_valid 3"]:
@@ -87,16 +93,12 @@ def photometric(
     its neighbors.
     """
     best = 1.0 if pixel_weight is None else _crop(pixel_weight).mean()
-    if ssim_weight > 0 and _is_compiled(rendered):
-        weights = (1 - ssim_weight, -ssim_weight)
-        return ssim_weight * best + _compared(rendered, target, pixel_weight, weights, hidden_at=0.0)
-    if pixel_weight is not None:
-        counts = pixel_weight[..., None] > 0
-        rendered, target = torch.where(counts, rendered, GRAY), torch.where(counts, target, GRAY)
-    loss = (1 - ssim_weight) * l1(rendered, target, pixel_weight)
+    weights = (1 - ssim_weight, -ssim_weight)
+    if ssim_weight > 0 and (comparison := _comparison(rendered)) is not None:
+        return ssim_weight * best + _compared(comparison, rendered, target, pixel_weight, weights, hidden_at=0.0)
     if ssim_weight == 0:
-        return loss
-    return loss + ssim_weight * (best - ssim(rendered, target, pixel_weight))
+        return l1(*_grayed(rendered, target, pixel_weight), pixel_weight)
+    return ssim_weight * best + _plainly_compared(rendered, target, pixel_weight, weights)
 
 
 def regularization(gaussians: Gaussians, *, opacity_reg: float, scale_reg: float) -> Float[Tensor, ""] | float:
@@ -109,11 +111,81 @@ def regularization(gaussians: Gaussians, *, opacity_reg: float, scale_reg: float
     return total
 
 
-def _is_compiled(rendered: Tensor) -> bool:
-    return rendered.device.type == "cpu" and rendered.dtype == torch.float32
+def _comparison(rendered: Tensor) -> type[torch.autograd.Function] | None:
+    """What compares images in one go where they are; None where torch's operations have to do."""
+    if rendered.dtype != torch.float32:
+        return None
+    if rendered.device.type == "cpu":
+        return _Comparison
+    return fused_comparison(rendered.device) if rendered.device.type == "cuda" else None
+
+
+@functools.cache
+def fused_comparison(device: torch.device) -> type[torch.autograd.Function] | None:
+    """The kernels of `ssim_triton` as a differentiable function, where they work on this device; tried once.
+
+    Triton compiles them when they are first used. What they find in a small image must be what torch's operations find
+    there; else, and where there is no Triton, training goes on with those, several times slower in this part.
+    """
+    try:
+        from splat_recon.ssim_triton import FusedComparison
+
+        _check_agreement(FusedComparison, device)
+    except ImportError as error:
+        logger.info("SSIM runs as many operations of torch's: there is no Triton (%s)", error)
+        return None
+    except Exception as error:  # Triton fails in many ways: no C compiler, a GPU that it does not know, a full disk.
+        logger.warning("SSIM runs as many operations of torch's, as its kernels cannot be used: %s", error)
+        return None
+    return FusedComparison
+
+
+@torch.inference_mode(mode=False)
+@torch.enable_grad()
+def _check_agreement(comparison: type[torch.autograd.Function], device: torch.device) -> None:
+    """Compare value and gradient with torch's operations.
+
+    Raises:
+        RuntimeError: They differ.
+    """
+    generator = torch.Generator().manual_seed(0)
+    rendered, target, pixel_weight = (torch.rand(13, 14, c, generator=generator).to(device) for c in (3, 3, 1))
+    pixel_weight, weights = pixel_weight[..., 0].round(), (0.8, -0.2)
+    found = []
+    for compare in (functools.partial(_compared, comparison, hidden_at=0.0), _plainly_compared):
+        image = rendered.clone().requires_grad_()
+        value = compare(image, target, pixel_weight, weights)
+        (gradient,) = torch.autograd.grad(value, image)
+        found.append(torch.cat([value.detach().reshape(1), gradient.flatten()]))
+    error = float((found[0] - found[1]).norm() / found[1].norm())
+    if not error < AGREEMENT:
+        raise RuntimeError(f"they differ from torch's operations by {error:.1e} of the result")
+
+
+def _plainly_compared(
+    rendered: Float[Tensor, "h w 3"],
+    target: Float[Tensor, "h w 3"],
+    pixel_weight: Float[Tensor, "h w"] | None,
+    weights: tuple[float, float],
+) -> Float[Tensor, ""]:
+    """`_compared` in torch's operations, gray where a pixel's weight is zero."""
+    rendered, target = _grayed(rendered, target, pixel_weight)
+    return weights[0] * l1(rendered, target, pixel_weight) + weights[1] * _plain_ssim(rendered, target, pixel_weight)
+
+
+def _grayed(rendered: Tensor, target: Tensor, pixel_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    if pixel_weight is None:
+        return rendered, target
+    counts = pixel_weight[..., None] > 0
+    return torch.where(counts, rendered, GRAY), torch.where(counts, target, GRAY)
+
+
+def _plain_ssim(rendered: Tensor, target: Tensor, pixel_weight: Tensor | None) -> Float[Tensor, ""]:
+    return (ssim_map(rendered, target.detach()) * _valid_weight(rendered, pixel_weight)).mean()
 
 
 def _compared(
+    comparison: type[torch.autograd.Function],
     rendered: Float[Tensor, "h w 3"],
     target: Float[Tensor, "h w 3"],
     pixel_weight: Float[Tensor, "h w"] | None,
@@ -124,7 +196,7 @@ def _compared(
     """Mean L1 and mean SSIM times `weights`, summed; where a pixel's weight is `hidden_at` or less, both are gray."""
     ssim_kernel.check_size(*rendered.shape[:2])
     image = rendered if torch.is_grad_enabled() else rendered.detach()
-    compared: Any = _Comparison.apply(image, target.detach().to(image.dtype), pixel_weight, weights, hidden_at)
+    compared: Any = comparison.apply(image, target.detach().to(image.dtype), pixel_weight, weights, hidden_at)
     return compared
 
 
