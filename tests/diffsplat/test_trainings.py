@@ -19,12 +19,11 @@ from diffsplat.training.config import (
 )
 from diffsplat.training.denoising import DenoiserTask
 from diffsplat.training.diffusion import NoiseLevels
-from diffsplat.training.epochs import EpochSampler
 from diffsplat.training.reconstruction import GSReconTask, psnr_of_renders
 from diffsplat.training.views import GeneratedViews
 from diffsplat.words import WordEncoder
 from support.tiny_diffsplat import DENOISERS, FAMILY, VAE
-from train_runs import Loop, LoopConfig, OptimizerConfig
+from train_runs import EpochSampler, Loop, LoopConfig, OptimizerConfig
 
 OBJECTS = GeneratedObjectsConfig(size=16, num_objects=4, num_extra=1)
 NETWORK = GSReconConfig(input_res=16, patch_size=8, dim=16, num_blocks=1, num_heads=2)

@@ -19,6 +19,7 @@ def cache_views(
     scene_cameras: Cameras,
     cameras: Cameras,
     *,
+    latent_size: int | None = None,
     mode: EftMode = "train",
     seed: int = 0,
 ) -> CachedViews:
@@ -30,6 +31,8 @@ def cache_views(
         image_cameras: Their cameras, in the scene's world.
         scene_cameras: All known cameras of the scene; they decide the range of depths.
         cameras: The cameras to run it for, in the scene's world; the first one's axes become the field's.
+        latent_size: Side of the latents and number of rays per side; an eighth of the images' by default, as Stable
+            Diffusion's autoencoder has it.
         mode: How the transformer runs; "train" drops features at random.
         seed: Seed of what is dropped.
 
@@ -39,7 +42,8 @@ def cache_views(
     size = images.shape[-1]
     was_training = eft.training
     statistics = {name: value.clone() for name, value in eft.named_buffers()}
-    depths = depth_range(scene_cameras)
+    num = latent_size or size // 8
+    depths = depth_range(scene_cameras, eft.config.depth_margin)
     rgb, features = [], []
     devices = [images.device] if images.device.type == "cuda" else []
     try:
@@ -48,9 +52,9 @@ def cache_views(
             torch.manual_seed(seed)
             views = eft.encode(images, image_cameras)
             for at in range(len(cameras)):
-                out = eft(views, cameras[at], depths, size // 8, image_size=size)
+                out = eft(views, cameras[at], depths, num, image_size=size)
                 rgb.append(out.images(size))
-                features.append(out.feature_maps(size // 8))
+                features.append(out.feature_maps(num))
     finally:
         eft.train(was_training)
         for name, value in eft.named_buffers():

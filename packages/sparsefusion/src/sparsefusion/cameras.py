@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 DEPTH_MARGIN = 5.0
-"""The depth range reaches this far before and behind the mean distance of the cameras from the origin."""
+"""The published depth range reaches this far before and behind the mean distance of the cameras from the origin."""
 
 MIN_DEPTH = 1e-8
 """Depths are moved away from zero by this much before the division of a projection."""
@@ -142,10 +142,10 @@ def grid_rays(cameras: Cameras, num: int, image_size: int = 256) -> Rays:
     return Rays(cameras.centers[:, None, None].expand_as(directions), directions)
 
 
-def depth_range(cameras: Cameras) -> tuple[float, float]:
-    """Nearest and farthest depth: the mean distance of the cameras from the origin, five units to either side."""
+def depth_range(cameras: Cameras, margin: float = DEPTH_MARGIN) -> tuple[float, float]:
+    """Nearest and farthest depth: the mean distance of the cameras from the origin, a margin to either side."""
     distance = cameras.centers.norm(dim=-1).mean().item()
-    return distance - DEPTH_MARGIN, distance + DEPTH_MARGIN
+    return distance - margin, distance + margin
 
 
 def look_at(

@@ -41,8 +41,15 @@ class EftConfig:
     dropout: float = 0.1
     """Dropout of the transformers' layers, in [0, 1); only in mode "train"."""
 
+    depth_margin: float = 5.0
+    """Points on rays lie up to this far before and behind the cameras' mean distance from the origin."""
+
+    centered_rays: bool = False
+    """Rays go through the centers of coarse pixels. Published: through a grid that spans the centers of the outermost
+    fine pixels, which is nearly the same at 256 pixels and not at 64."""
+
     def __post_init__(self) -> None:
-        _check_positive(self, "encoder_width", "hidden", "num_layers", "num_octaves", "num_depths")
+        _check_positive(self, "encoder_width", "hidden", "num_layers", "num_octaves", "num_depths", "depth_margin")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
 
@@ -267,3 +274,8 @@ class ModelConfig:
 
     eft_mode: EftMode = "train"
     """How the transformer runs by default. The published results were made in mode "train"."""
+
+    @property
+    def latent_size(self) -> int:
+        """Side of the latents, which is also the number of the transformer's rays per side."""
+        return self.image_size // 2 ** (len(self.vae.block_channels) - 1)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -143,23 +143,35 @@ class EpipolarTransformer(nn.Module):
             depths: Depths of the nearest and the farthest point on a ray, as `depth_range` gives for all cameras of
                 the scene.
             num: Rays per side.
-            image_size: Side of the image whose pixel centers the grid spans.
+            image_size: Side of the image whose pixel centers the grid spans (see `EftConfig.centered_rays`).
             max_rays: Rays per call of the transformers; bounds the memory.
         """
+        parts = [
+            self.at_rays(views, query, depths, num, chosen, image_size=image_size)
+            for chosen in torch.arange(num * num, device=query.R.device).split(max_rays)
+        ]
+        rgb, features = (torch.cat(part) for part in zip(*parts, strict=True))
+        return EftOutput(rearrange(rgb, "(h w) c -> h w c", h=num), rearrange(features, "(h w) c -> h w c", h=num))
+
+    def at_rays(
+        self,
+        views: EncodedViews,
+        query: Cameras,
+        depths: tuple[float, float],
+        num: int,
+        chosen: Int[Tensor, " r"],
+        *,
+        image_size: int = 256,
+    ) -> tuple[Float[Tensor, "r 3"], Float[Tensor, "r c"]]:
+        """Colors and features of chosen rays of the grid, counted row by row; see `forward`."""
         relative = EncodedViews(views.cameras.relative_to(query, "camera"), views.features, views.images)
-        rays = grid_rays(query.relative_to(query, "camera"), num, image_size)
-        origins, directions = (rearrange(part, "1 h w c -> (h w) c") for part in (rays.origins, rays.directions))
-        points = torch.linspace(*depths, self.config.num_depths, device=origins.device)
-        rgb, features = [], []
-        for at in range(0, len(origins), max_rays):
-            embedded = self.embed(relative, origins[at : at + max_rays], directions[at : at + max_rays], points)
-            colors, hidden = self.attend(embedded)
-            rgb.append(colors)
-            features.append(hidden)
-        return EftOutput(
-            rearrange(torch.cat(rgb), "(h w) c -> h w c", h=num),
-            rearrange(torch.cat(features), "(h w) c -> h w c", h=num),
+        span = num if self.config.centered_rays else image_size
+        rays = grid_rays(query.relative_to(query, "camera"), num, span)
+        origins, directions = (
+            rearrange(part, "1 h w c -> (h w) c")[chosen] for part in (rays.origins, rays.directions)
         )
+        points = torch.linspace(*depths, self.config.num_depths, device=origins.device)
+        return self.attend(self.embed(relative, origins, directions, points))
 
     def embed(
         self,

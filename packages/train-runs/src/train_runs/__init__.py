@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     )
     from train_runs.config import LoopConfig, OptimizerConfig
     from train_runs.ema import WARMUPS, Ema
+    from train_runs.epochs import EpochSampler
     from train_runs.errors import InputError, NonFiniteLossError
     from train_runs.loop import Loop, newest_checkpoint
     from train_runs.processes import Processes, full_tensor, reshard_like
@@ -30,6 +31,7 @@ _SUBMODULES = {
     "BatchStream": "stream",
     "Checkpoint": "checkpoints",
     "Ema": "ema",
+    "EpochSampler": "epochs",
     "InputError": "errors",
     "Loop": "loop",
     "LoopConfig": "config",
@@ -60,6 +62,7 @@ __all__ = [
     "BatchStream",
     "Checkpoint",
     "Ema",
+    "EpochSampler",
     "InputError",
     "Loop",
     "LoopConfig",

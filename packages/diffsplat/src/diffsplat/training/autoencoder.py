@@ -15,11 +15,10 @@ from diffsplat.gsvae import GSVAE, kl_to_normal
 from diffsplat.render import rendered
 from diffsplat.splat_grids import SplatGrids, activated
 from diffsplat.training.config import GSVAETrainConfig
-from diffsplat.training.epochs import EpochSampler
 from diffsplat.training.losses import Perceptual, render_losses
 from diffsplat.training.reconstruction import WEIGHTS
 from diffsplat.training.views import ObjectViews, ViewsOfObjects
-from train_runs import ParameterGroup, TaskState
+from train_runs import EpochSampler, ParameterGroup, TaskState
 
 
 class GSVAETask:

@@ -26,10 +26,9 @@ from diffsplat.training.diffusion import (
     flow_levels,
     without_text,
 )
-from diffsplat.training.epochs import EpochSampler
 from diffsplat.training.losses import Perceptual, render_losses
 from diffsplat.training.views import ObjectViews, ViewsOfObjects
-from train_runs import ParameterGroup, TaskState
+from train_runs import EpochSampler, ParameterGroup, TaskState
 
 DENOISER_WEIGHTS = "diffusion_pytorch_model.safetensors"
 ENCODER_WEIGHTS = "text_encoder.safetensors"

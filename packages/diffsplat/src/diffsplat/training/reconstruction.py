@@ -14,10 +14,9 @@ from diffsplat.gsrecon import GSRecon
 from diffsplat.render import rendered
 from diffsplat.splat_grids import activated
 from diffsplat.training.config import GSReconTrainConfig
-from diffsplat.training.epochs import EpochSampler
 from diffsplat.training.losses import Perceptual, map_loss, render_losses
 from diffsplat.training.views import ObjectViews, ViewsOfObjects
-from train_runs import ParameterGroup, TaskState
+from train_runs import EpochSampler, ParameterGroup, TaskState
 
 WEIGHTS = "model.safetensors"
 

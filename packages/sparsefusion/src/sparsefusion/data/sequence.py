@@ -48,6 +48,11 @@ class ObjectSequence:
     def __len__(self) -> int:
         return len(self.rgb)
 
+    def to(self, device: torch.device | str) -> ObjectSequence:
+        """The same photos on another device."""
+        parts = (value.to(device) for value in (self.rgb, self.masks, self.valid))
+        return ObjectSequence(self.name, *parts, self.cameras.to(device), self.names)
+
     def subset(self, indices: Sequence[int]) -> ObjectSequence:
         """The chosen photos."""
         chosen = list(indices)

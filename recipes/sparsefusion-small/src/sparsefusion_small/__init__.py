@@ -1,0 +1,1 @@
+"""The recipe of a small SparseFusion: from generated objects to the file that `sparsefusion reconstruct` takes."""
