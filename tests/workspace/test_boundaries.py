@@ -33,7 +33,7 @@ ALLOWED_FIRST_PARTY = {
     "difix_train": {"difix_model", "train_runs"},
     "difix3d": {"media_files", "difix_model", "splat_recon", "splat_render", "train_runs", "output_files"},
     "diffsplat": {"media_files", "splat_render", "synthetic_objects", "train_runs"},
-    "sparsefusion": {"media_files", "output_files", "splat_render", "synthetic_objects"},
+    "sparsefusion": {"media_files", "output_files", "splat_render", "synthetic_objects", "train_runs"},
     "sparsefusion_app": {"commands", "sparsefusion", "output_files"},
     "difix_fix": {"commands", "difix_model"},
     "difix_train_app": {"commands", "difix_train", "output_files"},
@@ -44,6 +44,7 @@ ALLOWED_FIRST_PARTY = {
     "difix3d_eval_app": {"commands", "difix3d", "output_files"},
     "embedded_weights": {"difix_model", "train_runs", "output_files"},
     "diffsplat_app": {"commands", "diffsplat", "splat_render", "train_runs"},
+    "sparsefusion_small": {"sparsefusion", "train_runs"},
     "diffsplat_small": {"diffsplat", "synthetic_objects", "train_runs"},
 }
 

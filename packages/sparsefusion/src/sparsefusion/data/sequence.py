@@ -50,8 +50,8 @@ class ObjectSequence:
 
     def to(self, device: torch.device | str) -> ObjectSequence:
         """The same photos on another device."""
-        parts = (value.to(device) for value in (self.rgb, self.masks, self.valid))
-        return ObjectSequence(self.name, *parts, self.cameras.to(device), self.names)
+        rgb, masks, valid = (value.to(device) for value in (self.rgb, self.masks, self.valid))
+        return ObjectSequence(self.name, rgb, masks, valid, self.cameras.to(device), self.names)
 
     def subset(self, indices: Sequence[int]) -> ObjectSequence:
         """The chosen photos."""

@@ -73,9 +73,7 @@ class VaeTask:
             images.append(sequence.rgb[int(torch.randint(len(sequence), (1,), generator=generator))])
         return 2 * torch.stack(images).to(self.processes.device) - 1
 
-    def losses(
-        self, batch: Float[Tensor, "b 3 h w"], *, step: int, generator: torch.Generator
-    ) -> Mapping[str, Tensor]:
+    def losses(self, batch: Float[Tensor, "b 3 h w"], *, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         """Errors of the images, and the latents' divergence from a normal distribution."""
         decoded, divergence = self.wrapped(batch, generator)
         error = decoded - batch

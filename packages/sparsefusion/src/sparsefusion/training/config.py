@@ -35,7 +35,9 @@ class GeneratedObjectsConfig:
 
     def __post_init__(self) -> None:
         if min(self.image_size, self.num_objects) < 1 or self.num_views < 2 or self.first_seed < 0:
-            raise ValueError("image_size and num_objects must be at least 1, num_views at least 2, first_seed 0 or more")
+            raise ValueError(
+                "image_size and num_objects must be at least 1, num_views at least 2, first_seed 0 or more"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,9 +70,7 @@ class JointTrainConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_contexts <= self.max_contexts:
-            raise ValueError(
-                f"min_contexts must be at least 1 and at most max_contexts, got {self.min_contexts}, {self.max_contexts}"
-            )
+            raise ValueError("min_contexts must be at least 1 and at most max_contexts")
         if self.diffusion_batch < 0 or self.num_rays < 0:
             raise ValueError("diffusion_batch and num_rays must be 0 or more")
         if self.diffusion_batch and self.num_rays:

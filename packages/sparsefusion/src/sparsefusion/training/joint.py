@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparsefusion.cameras import Cameras, depth_range
+from sparsefusion.cameras import depth_range
 from sparsefusion.checkpoints import SparseFusionModel, load_model, save_model
 from sparsefusion.data.sequence import ObjectSequence
 from sparsefusion.losses import huber
@@ -89,7 +89,7 @@ class JointModel(nn.Module):
                 maps.expand(count, -1, -1, -1),
                 query.times,
                 query.noise,
-                mask=valid,
+                mask=valid.expand(count, -1, -1, -1),
                 keep=query.keep,
             )
         return losses
@@ -180,9 +180,7 @@ class JointTask:
         if self.config.diffusion_batch:
             denoiser = {f"denoiser.{name}": value for name, value in self.model.denoiser.named_parameters()}
             groups.append(
-                ParameterGroup(
-                    parameters=denoiser, config=self.config.denoiser, name="denoiser", optimizer="denoiser"
-                )
+                ParameterGroup(parameters=denoiser, config=self.config.denoiser, name="denoiser", optimizer="denoiser")
             )
         return groups
 
@@ -212,5 +210,9 @@ class JointTask:
     def read_model(self, folder: Path) -> None:
         """Take over networks that were written."""
         read = load_model(folder / MODEL_FILE)
-        for own, other in ((self.model.eft, read.eft), (self.model.denoiser, read.denoiser), (self.model.vae, read.vae)):
+        for own, other in (
+            (self.model.eft, read.eft),
+            (self.model.denoiser, read.denoiser),
+            (self.model.vae, read.vae),
+        ):
             own.load_state_dict(other.state_dict())

@@ -61,7 +61,7 @@ class Co3dObjects:
         return self.category.read_frames(index, sorted(chosen.tolist()))
 
 
-def _u8(values: Tensor) -> UInt8[Tensor, "..."]:
+def _u8(values: Tensor) -> UInt8[Tensor, "*shape"]:
     return (values * 255).round().to(torch.uint8)
 
 
