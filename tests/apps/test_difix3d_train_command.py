@@ -87,3 +87,11 @@ def test_stop_at_saves_and_says_how_to_go_on(small, tmp_path, capsys):
     assert "nothing in here to go on with yet: the run begins" in said.err
     assert "Stopped at step 5 as asked. Go on with: uv run difix3d-train --out here --resume" in said.err
     assert [path.name for path in (tmp_path / "here/checkpoints").iterdir() if path.name >= "step_000005"]
+
+    # What is in training can be looked at: `splat-recon view --splat here`.
+    from splat_recon_app.sources import opened
+
+    for which in ("best", "plain"):
+        found = opened(tmp_path / "here", which, cameras=None, device="cpu")
+        assert len(found.splats.gaussians) > 0
+        assert len(found.cameras) == 6

@@ -1,39 +1,48 @@
 """Parse, run, show progress, and tell how it ended by the exit code."""
 
+from __future__ import annotations
+
 import sys
-from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commands import as_flag, collected, ended, goes_on, next_line, outcome_of, parse
+from commands import collected, ended, goes_on, next_line, outcome_of, parse
 from commands.help import parameters_of
 from difix3d.errors import InputError
 from difix3d.queue.scenes import check_scene
-from difix3d.run.run_folder import RunFolder, newest_run, numbered
-from difix3d.run.settings import MAY_CHANGE, RunSettings
-from difix3d_train_app.cli import DISTRIBUTION, GROUPS, TrainCommand
+from difix3d.run import photos
+from difix3d.run.run_folder import PHOTOS, RunFolder, newest_run, numbered
+from difix3d_train_app.cli import DISTRIBUTION, GROUPS, TrainCommand, config_of, read_config
+from difix3d_train_app.progress import run_bars
+from difix3d_train_app.resuming import resume_command, settings_of_run, source_of
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
+    from difix3d.run.estimate import RunEstimate
+    from difix3d.run.experiment import Experiment
 
-PHASES = {
-    "prepare": "Preparing",
-    "stereo": "Matching photos",
-    "train": "Training",
-    "compare": "Comparing",
-    "film": "Filming",
-    "report": "Reporting",
-}
-"""What the phases of a run are called on the screen; a line fits into 80 columns."""
+MIN_STEPS = 100
+"""With fewer steps left, measuring the machine takes longer than it tells."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run `difix3d-train` and return its exit code: 0, 2 for bad input, 128 + signal when stopped."""
-    command = parse(TrainCommand, arguments, prog="difix3d-train", distribution=DISTRIBUTION, groups=GROUPS)
-    run = _run if command.scenes is None else _run_scenes
-    return outcome_of(partial(run, command), parameters=parameters_of(TrainCommand))
+    given = sys.argv[1:] if arguments is None else arguments
+    return outcome_of(partial(_parsed_and_run, given), parameters=parameters_of(TrainCommand))
+
+
+def _parsed_and_run(given: list[str]) -> int:
+    config = config_of(given)
+    default = None if config is None else TrainCommand(run=read_config(config))
+    command = parse(
+        TrainCommand, given, prog="difix3d-train", distribution=DISTRIBUTION, groups=GROUPS, default=default
+    )
+    if command.photos is not None:
+        # The scene of another run, in --config, is not that of these photos.
+        command = replace(command, run=replace(command.run, scene=None))
+    return _run(command) if command.scenes is None else _run_scenes(command)
 
 
 def _run_scenes(command: TrainCommand) -> int:
@@ -47,33 +56,47 @@ def _run(command: TrainCommand) -> int:
     settings = command.run
     place = command.out or (newest_run if command.resume else numbered)(command.default_out)
     folder = RunFolder(place)
-    resumed = goes_on(place, resume=command.resume, traces=("config.json", "checkpoints"))
+    resumed = goes_on(place, resume=command.resume, traces=("config.json", "checkpoints", PHOTOS))
+    source = source_of(command, folder, resumed=resumed)
     if resumed:
-        settings = _settings_of_run(folder, settings)
+        settings = settings_of_run(folder, settings)
     else:
+        if photos.recorded(folder) is not None:
+            raise InputError(f"{folder.path} holds a run already: name another --out, or go on with --resume")
         folder.check_free()
     if settings.scene is not None:
         check_scene(Path(settings.scene))
     print(f"{'Resuming' if resumed else 'Writing to'} {folder.path}", flush=True)
 
+    estimate: RunEstimate | None = None
+    if source is not None:
+        if not resumed:
+            photos.record(folder, source, settings)
+        if not photos.has_cameras(folder):
+            from difix3d_train_app.estimating import estimated
+            from difix3d_train_app.photos import find_cameras
+
+            estimate = estimated(settings, photos.num_photos(source), from_photos=True)
+            stopped_by = find_cameras(folder, source, settings, estimate)
+            if stopped_by:
+                return stopped_by
+        settings = photos.scene_settings(settings, folder)
+
     # Here, after everything that can be said without it, torch is loaded.
     from difix3d.run.experiment import Experiment
 
-    experiment = Experiment(settings, folder, resume=resumed)
+    experiment = Experiment(settings, folder, resume=resumed and (folder.path / "config.json").is_file())
     with collected() as received:
-        _show(experiment.run(stop_at=command.stop_at), received)
+        _show(command, experiment, estimate, received)
     if received:
         if experiment.prepared:
             experiment.save()
-            print(
-                f"Stopped and saved at step {experiment.step}. Go on with: {_resume_command(folder.path)}",
-                file=sys.stderr,
-            )
+            again = resume_command(folder.path)
+            print(f"Stopped and saved at step {experiment.step}. Go on with: {again}", file=sys.stderr)
         return 128 + received[0]
     if not experiment.finished:
-        print(
-            f"Stopped at step {experiment.step} as asked. Go on with: {_resume_command(folder.path)}", file=sys.stderr
-        )
+        again = resume_command(folder.path)
+        print(f"Stopped at step {experiment.step} as asked. Go on with: {again}", file=sys.stderr)
         return 0
     print(experiment.verdict)
     print(experiment.decision)
@@ -83,40 +106,45 @@ def _run(command: TrainCommand) -> int:
     return 0
 
 
-def _settings_of_run(folder: RunFolder, given: RunSettings) -> RunSettings:
-    """The settings that a run was started with; what is given now must not contradict them."""
-    stored = RunSettings.from_dict(folder.read_settings())
-    defaults = RunSettings().to_dict()
-    for name, value in given.to_dict().items():
-        if value in (defaults[name], getattr(stored, name)):
-            continue
-        if name in MAY_CHANGE:
-            stored = replace(stored, **{name: value})
-            continue
-        raise InputError(
-            f"{as_flag(name)} {value} contradicts the run in {folder.path}, which has "
-            f"{getattr(stored, name)}: leave it out, or start a new run with another --out"
-        )
-    return stored
-
-
-def _resume_command(folder: Path) -> str:
-    return next_line("difix3d-train", "--out", folder, "--resume")
-
-
-def _show(steps: Iterator, received: list[int]) -> None:
-    """Draw a bar per phase while the run proceeds, until it ends or a signal has come."""
-    from commands.logs import warnings_on
-    from commands.progress import progress_bar
-
-    tasks: dict[str, TaskID] = {}
-    with progress_bar(percent=True) as bars, warnings_on():
+def _show(command: TrainCommand, experiment: Experiment, estimate: RunEstimate | None, received: list[int]) -> None:
+    """Draw bars while the run proceeds, until it ends or a signal has come."""
+    steps = experiment.run(stop_at=command.stop_at)
+    with run_bars(None) as bars:
         for progress in steps:
-            if progress.phase not in tasks:
-                tasks[progress.phase] = bars.add_task(PHASES[progress.phase], note="")
-            bars.update(tasks[progress.phase], completed=progress.done, total=progress.total, note=progress.note)
+            bars.show(progress)
             if received:
                 return
+            if experiment.prepared:
+                break
+    if not experiment.prepared:
+        return
+    if estimate is None and (experiment.max_steps - experiment.step) >= MIN_STEPS:
+        from difix3d_train_app.estimating import estimated
+
+        estimate = estimated(experiment.asked, len(experiment.inputs.scene.names), from_photos=False)
+    with ExitStack() as stack:
+        viewer = _viewer(command, experiment, stack)
+        bars = stack.enter_context(run_bars(estimate))
+        for progress in steps:
+            bars.show(progress)
+            if viewer is not None and progress.phase == "train":
+                viewer.observe(experiment.in_training)
+            if received:
+                return
+
+
+def _viewer(command: TrainCommand, experiment: Experiment, stack: ExitStack):
+    """The page that shows the training, where it was asked for; else a word on how to have one."""
+    if not command.viewer:
+        look = next_line("splat-recon", "view", "--splat", experiment.folder.path, extra="viewer")
+        print(f"To look at it meanwhile: {look}", file=sys.stderr)
+        return None
+    from difix3d.viewer.training import training_viewer
+
+    viewer = training_viewer(experiment.in_training, host=command.viewer_host, port=command.viewer_port)
+    stack.enter_context(viewer)
+    print(f"Watch the training at {viewer.url}", file=sys.stderr, flush=True)
+    return viewer
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from commands import Device
 from splat_recon import run_folder
-from splat_recon.io.own_runs import cameras_of_run, is_splat_run
+from splat_recon.io.own_runs import cameras_of_run, is_splat_run, splat_in_training
 from splat_recon.run_folder import RunFolder
 from splat_render.files.folders import Which
 
@@ -51,7 +51,8 @@ def opened(path: Path, which: Which, *, cameras: Path | None, device: Device) ->
     from splat_render.poses import decompose_similarity, transform_camera
 
     place = chosen_device(device)
-    is_run = is_splat_run(path)
+    in_training = splat_in_training(path, which)
+    is_run = is_splat_run(path) or in_training is not None
     named = cameras or (None if is_run else cameras_of_run(path))
     given: dict[str, Camera] = {}
     fps = None
@@ -68,8 +69,13 @@ def opened(path: Path, which: Which, *, cameras: Path | None, device: Device) ->
     run = RunFolder(path)
     captured, T_scene_colmap = run_folder.read_cameras(run)
     moved = {name: transform_camera(T_scene_colmap, camera) for name, camera in given.items()}
+    newest = (
+        SplatModel.newest(run.checkpoints, device=place)
+        if in_training is None
+        else SplatModel.load(in_training, device=place)
+    )
     return OpenedSplats(
-        splats=SplatModel.newest(run.checkpoints, device=place),
+        splats=newest,
         cameras=moved or captured,
         colmap_unit=float(decompose_similarity(T_scene_colmap)[0]),
         fps=fps,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from commands.logs import logging_to
 from commands.progress import console
 from splat_recon.errors import InputError
-from splat_recon.io.own_runs import is_splat_run, scene_of_run
+from splat_recon.io.own_runs import is_splat_run, scene_of_run, splat_in_training
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
 from splat_recon_app.sources import opened
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from splat_recon.pages.viewer import SplatViewer
     from splat_recon.splat_model import SplatModel
     from splat_render.cameras import Camera
+    from splat_render.files.folders import Which
     from splat_render.output import RenderOutput
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -33,7 +34,7 @@ def view(args: cli.View) -> int:
         scene = scene_of_run(args.splat) if args.splat.is_dir() else None
         photos = {} if scene is None else thumbnails(scene / "images", list(found.cameras))
         with SplatViewer(f"splat-recon: {args.splat}", found.cameras, photos, host=args.host, port=args.port) as viewer:
-            shown = FollowedRun(args.splat, found.splats, viewer)
+            shown = FollowedRun(args.splat, found.splats, viewer, which=args.which)
             viewer.offer_browser_splats(found.splats.gaussians)
             console.print(f"look at {viewer.url}; Ctrl-C ends it")
             print(viewer.url, flush=True)
@@ -51,13 +52,17 @@ class FollowedRun:
         path: What `--splat` names.
         splats: What is shown to begin with.
         viewer: The page.
+        which: Of a run of difix3d-train, which of its splats.
     """
 
-    def __init__(self, path: Path, splats: SplatModel, viewer: SplatViewer) -> None:
+    def __init__(self, path: Path, splats: SplatModel, viewer: SplatViewer, *, which: Which = "best") -> None:
         self.splats = splats
         self._viewer = viewer
+        self._path = path
+        self._which: Which = which
         self._run = RunFolder(path) if is_splat_run(path) else None
         self._shown = self._newest()
+        self._follows = self._shown is not None
         self._looked_at = time.monotonic()
         self._say()
 
@@ -67,7 +72,7 @@ class FollowedRun:
 
     def look(self) -> None:
         """Show a newer checkpoint, where there is one."""
-        if self._run is None or time.monotonic() - self._looked_at < SECONDS_BETWEEN_LOOKS:
+        if not self._follows or time.monotonic() - self._looked_at < SECONDS_BETWEEN_LOOKS:
             return
         self._looked_at = time.monotonic()
         newest = self._newest()
@@ -86,9 +91,9 @@ class FollowedRun:
     def _newest(self) -> Path | None:
         """The newest checkpoint by name; what is not whole yet has another."""
         if self._run is None:
-            return None
+            return splat_in_training(self._path, self._which)
         return max(self._run.checkpoints.glob("step_*"), default=None, key=lambda path: path.name)
 
     def _say(self) -> None:
-        step = "" if self._shown is None else f"step {int(self._shown.name.removeprefix('step_')):,}, "
+        step = "" if self.splats.step is None else f"step {self.splats.step:,}, "
         self._viewer.set_status(f"{step}{len(self.splats.gaussians):,} Gaussians, SH degree {self.splats.sh_degree}")

@@ -33,6 +33,7 @@ def parse(
     groups: Groups | None = None,
     description: str | None = None,
     flat: bool = False,
+    default: T | None = None,
 ) -> T:
     """The command that the arguments ask for; exits with 0 after help or version, and with 2 on bad arguments.
 
@@ -45,6 +46,7 @@ def parse(
             `--help` shows; `--help all` shows all of them.
         description: What the command does; None takes the docstring.
         flat: Flags of nested dataclasses go without the outer field's name.
+        default: What flags that are not given come to; None: what the dataclass says.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["--version"]:
@@ -56,7 +58,9 @@ def parse(
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            return tyro.cli(kind, args=given, prog=prog, config=markers)
+            if default is None:
+                return tyro.cli(kind, args=given, prog=prog, config=markers)
+            return tyro.cli(kind, args=given, prog=prog, config=markers, default=default)
     except SystemExit as stop:
         print(_plain(said.getvalue(), kind) if stop.code else said.getvalue(), file=sys.stderr)
         raise

@@ -16,6 +16,7 @@ from difix3d.report.what_helped import what_helped
 from output_files import write_text_whole
 from splat_recon.io.images import read_photo, to_u8
 from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread
+from splat_recon.pages.scene_page import embedded_scene
 from splat_recon.scene.scene import View
 
 MAX_PICTURES = 5
@@ -71,7 +72,7 @@ def write_report(
         ),
         "decision": html.escape(decision.take),
         "helps_most": html.escape(decision.helps_most),
-        "scene": _scene(scene_page),
+        "scene": embedded_scene(scene_page, "best.ply"),
         "notes": "".join(f"<li>{html.escape(note)}</li>" for note in run_notes(facts, results)),
         "helped": _helped(facts, results),
         "cards": score_cards(results, against_plain=facts.holds_out),
@@ -141,18 +142,6 @@ def _difference(difference_db: float) -> str:
     if abs(difference_db) < CLEAR_DB:
         return '<span class="same">no clear difference</span>'
     return f'<span class="{"gain" if difference_db > 0 else "loss"}">{difference_db:+.2f} dB</span>'
-
-
-def _scene(page: str) -> str:
-    """The splat in 3D, in a frame of its own; nothing where there is no page."""
-    if not page:
-        return ""
-    return (
-        "<section><h2>In 3D</h2><p>best.ply, without view-dependent color. Drag to turn, shift and drag to move, wheel "
-        "to come nearer.</p>"
-        f'<iframe class="scene" title="the splat in 3D" sandbox="allow-scripts" srcdoc="{html.escape(page)}"></iframe>'
-        "</section>"
-    )
 
 
 def _known(name: str, value: float | None) -> str:

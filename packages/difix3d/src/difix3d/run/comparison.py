@@ -27,7 +27,7 @@ from difix_model.references.poses import pose_distances
 from splat_recon.evaluate import evaluate
 from splat_recon.export import export_ply
 from splat_recon.metrics import make_lpips
-from splat_recon.pages.scene_page import scene_page
+from splat_recon.pages.scene_page import MAX_EMBEDDED_GAUSSIANS, scene_page
 
 if TYPE_CHECKING:
     from difix3d.loop.progressive import ProgressiveTrainer
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 
 SAME_POSE = 0.01
 """Distance of poses, in extents and radians, up to which a target is that of a held-out photo."""
-
-MAX_EMBEDDED_GAUSSIANS = 60_000
-"""A splat of more does not stand in the report: it adds 43 bytes for each."""
 
 
 def compare(

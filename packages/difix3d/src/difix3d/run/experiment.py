@@ -98,6 +98,17 @@ class Experiment:
             self.finished = True
 
     @property
+    def max_steps(self) -> int:
+        """Steps of the whole run, counted as `step`."""
+        return self.inputs.max_steps
+
+    @property
+    def in_training(self) -> SplatTrainer:
+        """The training that is under way, to be looked at."""
+        plain_is_over = self.plain.step >= self.plain.config.max_steps
+        return self.loop.trainer if plain_is_over or not isinstance(self.loop, Distillation) else self.plain
+
+    @property
     def step(self) -> int:
         """Steps that both trainings have done; with distillation those of all its trainings."""
         if not self.prepared:

@@ -9,6 +9,7 @@ plain.ply loop.ply the splats, in the frame of the COLMAP folder; best.ply is th
 cameras.json       cameras of the training photos
 stereo.npz .png    depths that trainings started from, where they did
 path.mp4 report.html log.txt
+photos.json scene/ of a run that began with photos: what was asked for, and their cameras
 snapshots/         what a running training goes back to; no part of the result
 """
 
@@ -29,6 +30,9 @@ from output_files import check_links, unshared, write_text_whole
 
 LOG = "log.txt"
 """A run's messages, the first file of a run."""
+
+PHOTOS, SCENE = "photos.json", "scene"
+"""What a run begins with that is given photos without cameras."""
 
 KEPT_CHECKPOINTS = 2
 """A damaged newest checkpoint leaves one to go back to."""
@@ -76,10 +80,13 @@ class RunFolder:
     def check_free(self) -> None:
         """Make sure that the folder can be made. One with nothing but a log counts as new: its run could not begin.
 
+        Photos and their cameras may be there already, where the folder says that they are this run's.
+
         Raises:
             InputError: Something is there already, or nothing can be written there.
         """
-        if self.path.is_dir() and {path.name for path in self.path.iterdir()} - {LOG}:
+        begun = {LOG, SCENE, PHOTOS} if (self.path / PHOTOS).is_file() else {LOG}
+        if self.path.is_dir() and {path.name for path in self.path.iterdir()} - begun:
             if (self.path / "config.json").is_file():
                 raise InputError(f"{self.path} holds a run already: name another --out, or go on with --resume")
             raise InputError(f"{self.path} is not empty: name another --out")
@@ -123,13 +130,15 @@ class RunFolder:
         self.write_json("config.json", config)
 
     def read_settings(self) -> dict[str, Any]:
-        """The settings that `write_config` recorded.
+        """The settings that `write_config` recorded, or where it has not yet those that came with the photos.
 
         Raises:
             InputError: There is no run here.
         """
+        photos_only = (self.path / PHOTOS).is_file() and not (self.path / "config.json").is_file()
         try:
-            settings = json.loads((self.path / "config.json").read_text(encoding="utf-8"))["settings"]
+            name = PHOTOS if photos_only else "config.json"
+            settings = json.loads((self.path / name).read_text(encoding="utf-8"))["settings"]
         except OSError as error:
             raise InputError(f"there is no run in {self.path} to resume ({error})") from error
         except (KeyError, TypeError, ValueError, RecursionError) as error:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from splat_render.files.folders import newest_splat
+from splat_render.files.folders import Which, newest_splat
 
 CONFIG_FILE, CAMERAS_FILE = "config.json", "cameras.json"
 """Files of every run."""
@@ -23,6 +23,26 @@ def is_splat_run(path: Path) -> bool:
     if "train" in _settings(path):
         return True
     return path.is_dir() and COMPARED not in _config(path) and newest_splat(path) is None
+
+
+def splat_in_training(path: Path, which: Which = "best") -> Path | None:
+    """Of a run of difix3d-train that is not over, the checkpoint of one of its splats; None where there is none.
+
+    Args:
+        path: The run.
+        which: Plain training's, or the newest of the loop's; best is the loop's, since nothing is compared yet.
+    """
+    if COMPARED not in _config(path) or newest_splat(path, which) is not None:
+        return None
+    found = {int(number): one for one in path.glob("checkpoints/step_*") if (number := one.name[5:]).isdigit()}
+    if not found:
+        return None
+    newest = found[max(found)]
+    loops = [newest / "loop" / "main" / "splat", newest / "loop" / "student" / "splat"]
+    loops += sorted(newest.glob("loop/member_*"), reverse=True)
+    # Until the loop has a splat of its own it is plain training's.
+    splats = [newest / "plain"] if which == "plain" else [*loops, newest / "plain"]
+    return next((splat for splat in splats if (splat / "state.json").is_file()), None)
 
 
 def scene_of_run(path: Path) -> Path | None:

@@ -11,10 +11,13 @@ from jaxtyping import UInt8
 
 from splat_recon import run_folder
 from splat_recon.errors import InputError
+from splat_recon.io.camera_files import read_camera_file
 from splat_recon.io.images import read_photo
 from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread
+from splat_recon.pages.scene_page import MAX_EMBEDDED_GAUSSIANS, embedded_scene, scene_page
 from splat_recon.pages.svg_plot import Line, Plot, svg
 from splat_recon.run_folder import RunFolder
+from splat_recon.splat_model import SplatModel
 from splat_render.files.whole_file import write_text_whole
 
 MAX_PICTURES = 4
@@ -57,6 +60,7 @@ def write_report(run: RunFolder) -> Path:
         "notes": "".join(f"<li>{html.escape(note)}</li>" for note in _notes(config, scores, run)),
         "cards": _cards(scores, evaluations),
         "pictures": _pictures(run, scores),
+        "scene": embedded_scene(_scene_page(run, scene), run.point_cloud.name),
         "measured": html.escape(_measured(evaluations)),
         "stereo": _stereo(run),
         "curves": _curves(history, evaluations),
@@ -83,6 +87,21 @@ def _notes(config: Mapping[str, Any], scores: Mapping[str, Any], run: RunFolder)
         aligned = scores["color_corrected"]
         notes.append(f"With colors aligned to each photo: {aligned['psnr']:.2f} dB, SSIM {aligned['ssim']:.3f}.")
     return notes
+
+
+def _scene_page(run: RunFolder, title: str) -> str:
+    """A page that shows the splat in 3D; empty where there is none yet, or it is too large to stand in the report."""
+    if not run.point_cloud.is_file():
+        return ""
+    splats = SplatModel.of_file(run.point_cloud)
+    if len(splats.gaussians) > MAX_EMBEDDED_GAUSSIANS:
+        return ""
+    file = read_camera_file(run.cameras) if run.cameras.is_file() else None
+    pairs = () if file is None else zip(file.names, file.cameras, strict=True)
+    cameras = {name: splats.near(camera) for name, camera in pairs}
+    return scene_page(
+        splats.gaussians, cameras, title=title, background=splats.background, near_plane=splats.config.near
+    )
 
 
 def _stereo(run: RunFolder) -> str:

@@ -30,6 +30,9 @@ MAX_CAMERAS = 60
 BYTES_PER_GAUSSIAN = 32 * 4 / 3
 """What a Gaussian adds to a page."""
 
+MAX_EMBEDDED_GAUSSIANS = 60_000
+"""A splat of more does not stand in another page: it adds 43 bytes for each."""
+
 NEAREST = 1e-3
 """Nearest depth that is drawn where nothing is said, relative to the splat's radius."""
 
@@ -91,6 +94,23 @@ def scene_page(
     for name, part in parts.items():
         page = page.replace(f"<!--{name}-->", part)
     return page
+
+
+def embedded_scene(page: str, what: str) -> str:
+    """A section of another page that shows a splat in 3D, in a frame of its own; nothing for an empty page.
+
+    Args:
+        page: From `scene_page`.
+        what: What the splat is called.
+    """
+    if not page:
+        return ""
+    return (
+        f"<section><h2>In 3D</h2><p>{html.escape(what)}, without view-dependent color. Drag to turn, shift and drag to "
+        "move, wheel to come nearer.</p>"
+        f'<iframe class="scene" title="the splat in 3D" sandbox="allow-scripts" srcdoc="{html.escape(page)}"></iframe>'
+        "</section>"
+    )
 
 
 def _facts(

@@ -1,0 +1,52 @@
+"""What a run that goes on was begun with, and that nothing given now contradicts it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from commands import as_flag, next_line
+from difix3d.errors import InputError
+from difix3d.run import photos
+from difix3d.run.run_folder import RunFolder
+from difix3d.run.settings import MAY_CHANGE, RunSettings
+from difix3d_train_app.cli import TrainCommand
+
+
+def source_of(command: TrainCommand, folder: RunFolder, *, resumed: bool) -> Path | None:
+    """The photos that the run is made of; None where it has a scene."""
+    given = None
+    if command.photos is not None:
+        photos.num_photos(command.photos)
+        given = command.photos.resolve()
+    if not resumed:
+        return given
+    recorded = photos.recorded(folder)
+    if given is not None and (recorded is None or recorded != given):
+        raise InputError(
+            f"--photos {command.photos} contradicts the run in {folder.path}, which is of {recorded or 'a scene'}: "
+            "leave it out, or start a new run with another --out"
+        )
+    return recorded
+
+
+def settings_of_run(folder: RunFolder, given: RunSettings) -> RunSettings:
+    """The settings that a run was started with; what is given now must not contradict them."""
+    stored = RunSettings.from_dict(folder.read_settings())
+    defaults = RunSettings().to_dict()
+    for name, value in given.to_dict().items():
+        if value in (defaults[name], getattr(stored, name)):
+            continue
+        if name in MAY_CHANGE:
+            stored = replace(stored, **{name: value})
+            continue
+        raise InputError(
+            f"{as_flag(name)} {value} contradicts the run in {folder.path}, which has "
+            f"{getattr(stored, name)}: leave it out, or start a new run with another --out"
+        )
+    return stored
+
+
+def resume_command(folder: Path) -> str:
+    """The command line that goes on with a run."""
+    return next_line("difix3d-train", "--out", folder, "--resume")
