@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from difix3d.errors import InputError, as_input_error
 from difix3d.run.run_folder import PHOTOS, SCENE
 from difix3d.run.settings import RunSettings
+from media_files.photos import image_files
 from output_files import write_text_whole
-from splat_recon.io.images import list_photos
 from splat_recon.io.sfm.config import SfmConfig
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def num_photos(photos: Path, most_frames: int = SfmConfig().max_frames) -> int:
     if not photos.exists():
         raise InputError(f"there is no folder of photos or video {photos}")
     with as_input_error():
-        return most_frames if photos.is_file() else len(list_photos(photos))
+        return most_frames if photos.is_file() else len(image_files(photos, recursive=True))
 
 
 def record(folder: RunFolder, photos: Path, settings: RunSettings) -> None:
