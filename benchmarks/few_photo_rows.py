@@ -16,7 +16,6 @@ import torch
 
 if TYPE_CHECKING:
     from difix3d.distillation import Distillation
-    from difix3d.distillation_config import DistillationConfig
     from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
     from splat_recon.config import TrainConfig
     from splat_recon.scene.scene import Scene, View
@@ -166,32 +165,32 @@ def train_rows(
     case: FewPhotos, seed: int, wanted: Sequence[str], *, max_steps: int, max_gaussians: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Train what the wanted rows need, and give each row's scores as soon as there are any."""
-    config = distillation_config(case, seed, max_steps=max_steps, max_gaussians=max_gaussians)
-    rows = _Rows(case, config)
+    rows = _Rows(case, plain_training(case, seed, max_steps=max_steps, max_gaussians=max_gaussians))
     for row in wanted:
         if (row == "photos" and not case.others) or (row in FIXERS and case.seed is None):
             continue
         yield row, rows.run(row)
 
 
-def distillation_config(case: FewPhotos, seed: int, *, max_steps: int, max_gaussians: int) -> DistillationConfig:
-    """The loop's settings."""
-    from difix3d.distillation_config import DistillationConfig
+def plain_training(case: FewPhotos, seed: int, *, max_steps: int, max_gaussians: int) -> TrainConfig:
+    """The training of the plain splat, after which the others go."""
     from splat_recon.config import AdcConfig, TrainConfig
     from splat_recon.few_photos import config_for_photos
 
     strategy = AdcConfig(cap_max=max_gaussians, reset_every=0)
     train = TrainConfig(strategy=strategy, seed=seed)
-    train = config_for_photos(case.captured, train, points=case.scene.points).scaled_to(max_steps)
-    return DistillationConfig(train=train)
+    return config_for_photos(case.captured, train, points=case.scene.points).scaled_to(max_steps)
 
 
 class _Rows:
     """Trains each row, and what rows have in common once."""
 
-    def __init__(self, case: FewPhotos, config: DistillationConfig) -> None:
+    def __init__(self, case: FewPhotos, train: TrainConfig) -> None:
+        from difix3d.distillation_config import DistillationConfig
+
         self.case = case
-        self.config = config
+        self.train = train
+        self.config = DistillationConfig()
         self._first: SplatTrainer | None = None
         self._stereo: SplatTrainer | None = None
         self._teachers: Distillation | None = None
@@ -202,7 +201,7 @@ class _Rows:
         from splat_recon.config import AdcConfig, TrainConfig
 
         begun, shared = time.process_time(), 0.0
-        train = self.config.train
+        train = self.train
         if row == "gsplat":
             strategy = AdcConfig(cap_max=train.strategy.cap_max, reset_every=0)
             trainer = self._trained(TrainConfig(strategy=strategy, seed=train.seed).scaled_to(train.max_steps))
@@ -210,7 +209,7 @@ class _Rows:
             trainer = self._trained(dataclasses.replace(train, background=(0.0, 0.0, 0.0), render_near=None))
         elif row == "plain for as long":
             black = dataclasses.replace(train, background=(0.0, 0.0, 0.0), render_near=None)
-            trainer = self._trained(black.scaled_to(self.config.student_config().max_steps))
+            trainer = self._trained(black.scaled_to(self.config.student_config(self.train).max_steps))
         elif row == "background":
             trainer = self.first()
         elif row == "stereo":
@@ -242,13 +241,13 @@ class _Rows:
     def first(self) -> SplatTrainer:
         """The plain splat, before the photos' mean color."""
         if self._first is None:
-            self._first = self._trained(self.config.train)
+            self._first = self._trained(self.train)
         return self._first
 
     def stereo(self) -> SplatTrainer:
         """A training with stereo."""
         if self._stereo is None:
-            self._stereo = self._trained(self.case.stereo.train_config(self.config.train), dense=True)
+            self._stereo = self._trained(self.case.stereo.train_config(self.train), dense=True)
         return self._stereo
 
     def teachers(self) -> Distillation:
@@ -257,19 +256,20 @@ class _Rows:
             first = self.first()
             begun = time.process_time()
             run = self._distillation(first)
-            run.train_until(sum(self.config.num_steps[:-1]))
+            run.train_until(sum(run.num_steps[:-1]))
             self._teachers = run
             self._teacher_seconds = time.process_time() - begun + self.case.stereo_seconds
         return self._teachers
 
     def _distillation(self, first: SplatTrainer, fixer: ViewFixer | None = None) -> Distillation:
         from difix3d.distillation import Distillation
+        from difix3d.loop.target_config import SpreadTargets
         from difix3d.loop.targets import target_poses
 
         poses = np.stack([view.camera.T_world_cam for view in self.case.captured])
         extent = self.case.scene.extent or 1.0
-        generator = np.random.default_rng(self.config.train.seed)
-        novel = target_poses(self.config.targets, poses, poses[:0], extent=extent, generator=generator)
+        generator = np.random.default_rng(self.train.seed)
+        novel = target_poses(SpreadTargets(), poses, poses[:0], extent=extent, generator=generator)
         case = self.case
         return Distillation(case.scene, case.captured, novel, first, self.config, stereo=case.stereo, fixer=fixer)
 
@@ -288,7 +288,7 @@ class _Rows:
 
         views = ViewSet([TrainingView(camera=camera, rgb=rgb) for camera, rgb in pictures])
         mixed = ViewSet.from_views(self.case.captured).mixed_with(views, self.config.mixture.novel_prob)
-        config = self.case.stereo.train_config(self.config.student_config())
+        config = self.case.stereo.train_config(self.config.student_config(self.train))
         trainer = SplatTrainer(self.case.stereo.scene(self.case.scene), mixed, config)
         trainer.train_until(config.max_steps)
         return trainer

@@ -192,6 +192,7 @@ def training(sizes: Sizes, report: Report) -> None:
 def loop(sizes: Sizes, report: Report) -> None:
     """The whole method on a generated scene: rounds of rendering, fixing with the embedded weights, and training."""
     from difix3d import Experiment, RunFolder, RunSettings
+    from difix3d.loop.config import RoundsConfig
     from splat_recon.io.colmap import write_scene
 
     folder = report.folder / f"run_{int(time.time())}"
@@ -202,7 +203,7 @@ def loop(sizes: Sizes, report: Report) -> None:
         split="every:3",
         device="cuda",
         loop="rounds",
-        num_rounds=sizes.rounds,
+        rounds=RoundsConfig(num_rounds=sizes.rounds),
     )
     begun = time.perf_counter()
     for _ in Experiment(settings, RunFolder(folder)).run():

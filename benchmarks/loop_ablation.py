@@ -72,7 +72,7 @@ class Photos:
 
 def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
     """The config of a variant."""
-    from difix3d.loop.config import EvenRounds, ValidationConfig
+    from difix3d.loop.config import RoundsConfig, ValidationConfig
     from difix3d.loop.presets import released_config, released_train_config
     from difix3d.loop.target_config import CoverageTargets
     from splat_recon.config import AdcConfig
@@ -83,8 +83,8 @@ def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
         return dataclasses.replace(released_config(train), seed=config.seed)
     mixture = config.mixture
     changes: dict[str, dict[str, Any]] = {
-        "gsplat": {"rounds": EvenRounds(num_rounds=0)},
-        "plain": {"rounds": EvenRounds(num_rounds=0)},
+        "gsplat": {"rounds": RoundsConfig(num_rounds=0)},
+        "plain": {"rounds": RoundsConfig(num_rounds=0)},
         "2 references": {"num_references": 2},
         "coverage targets": {"targets": CoverageTargets()},
         "twice the weight": {"mixture": dataclasses.replace(mixture, novel_weight=2 * mixture.novel_weight)},
@@ -93,7 +93,7 @@ def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
         "held back": {"validation": ValidationConfig(min_views=2)},
         "photos": {
             "stepping": dataclasses.replace(config.stepping, step_distance=1e6, max_turn_degrees=None),
-            "num_probe_views": 0,
+            "rounds": RoundsConfig(num_probe_views=0),
         },
     }
     return dataclasses.replace(config, **changes.get(variant, {}))
@@ -139,12 +139,12 @@ def poses(views: Sequence[View]) -> np.ndarray:
 def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train one variant and score it, and its fixed renders beside it."""
     from difix3d.enhance.renderer import EnhancedRenderer
+    from difix3d.fixers.config import ViewFixerConfig
     from difix3d.fixers.identity import IdentityFixer
     from difix3d.fixers.opening import open_fixer
     from difix3d.loop.config import ProgressiveConfig, ValidationConfig
     from difix3d.loop.progressive import ProgressiveTrainer
     from difix3d.loop.targets import target_poses
-    from difix_model.opening import FixerConfig
     from splat_recon.config import AdcConfig, TrainConfig
     from splat_recon.evaluate import evaluate
     from splat_recon.few_photos import config_for_photos
@@ -171,7 +171,7 @@ def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) ->
     elif variant in ("gsplat", "plain", "unfixed"):
         fixer = IdentityFixer()
     else:
-        fixer = open_fixer(FixerConfig(source=options.fixer), device="cpu")
+        fixer = open_fixer(ViewFixerConfig(model=options.fixer), device="cpu")
     loop = ProgressiveTrainer(case.scene, case.captured, targets, fixer, config)
     loop.train_until(options.max_steps)
 

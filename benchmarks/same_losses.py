@@ -171,16 +171,19 @@ def harmful(request: Any) -> Any:
 
 
 LOOPS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "rounds": (mixed_in, {"loop": "rounds", "num_rounds": 3, "num_references": 2, "validation_fraction": 0.0}),
-    "confidence": (mixed_in, {"loop": "rounds", "num_rounds": 2, "unseen_weight": 0.3, "photo_tolerance": 0.1}),
+    "rounds": (mixed_in, {"loop": "rounds", "rounds.num_rounds": 3, "num_references": 2, "validation.fraction": 0.0}),
+    "confidence": (
+        mixed_in,
+        {"loop": "rounds", "rounds.num_rounds": 2, "mixture.unseen_weight": 0.3, "mixture.photo_tolerance": 0.1},
+    ),
     "rollback": (
         harmful,
         {
             "loop": "rounds",
-            "novel_prob": 0.9,
-            "novel_weight": 2.0,
-            "validation_fraction": 0.2,
-            "validation_min_views": 5,
+            "mixture.novel_prob": 0.9,
+            "mixture.novel_weight": 2.0,
+            "validation.fraction": 0.2,
+            "validation.min_views": 5,
         },
     ),
     "distillation": (mixed_in, {"loop": "distillation", "num_novel": 6, "stereo": "off"}),
@@ -188,11 +191,23 @@ LOOPS: dict[str, tuple[Any, dict[str, Any]]] = {
 """Fixer and settings of each loop; the names of settings are those of the revision."""
 
 EARLIER_NAMES = {
-    "validation_fraction": "hold_back",
-    "validation_min_views": "hold_back_min_views",
-    "photo_tolerance": "reference_agreement",
+    "validation.fraction": ("validation_fraction", "hold_back"),
+    "validation.min_views": ("validation_min_views", "hold_back_min_views"),
+    "mixture.photo_tolerance": ("photo_tolerance", "reference_agreement"),
 }
-"""What earlier revisions called a setting."""
+"""What earlier revisions called a setting, where it is not the last part of its name."""
+
+
+def _as_revision_has_it(settings: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings nested as this revision nests them, or flat as earlier ones had them."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        outer, _, inner = name.rpartition(".")
+        if outer in known:
+            found[outer] = {**found.get(outer, {}), inner: value}
+        else:
+            found[next(each for each in (inner, *EARLIER_NAMES.get(name, ())) if each in known)] = value
+    return found
 
 
 def train_loop(name: str, scene: Path, folder: Path) -> None:
@@ -201,9 +216,8 @@ def train_loop(name: str, scene: Path, folder: Path) -> None:
     from splat_render.files.ply import read_ply
 
     fixer, own = LOOPS[name]
-    known = {field.name for field in dataclasses.fields(RunSettings)}
-    own = {key if key in known else EARLIER_NAMES[key]: value for key, value in own.items()}
-    settings = RunSettings(scene=str(scene), max_steps=60, split="every:3", seed=1, device="cpu", **own)
+    values = {"scene": str(scene), "max_steps": 60, "split": "every:3", "seed": 1, "device": "cpu"}
+    settings = RunSettings.from_dict(values | _as_revision_has_it(own, RunSettings().to_dict()))
     for _ in Experiment(settings, RunFolder(folder), fixer=fixer).run():
         pass
     for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():

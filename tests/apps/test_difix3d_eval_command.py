@@ -47,7 +47,7 @@ def test_the_ablation_has_all_rows(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_ablation_over_seeds_keeps_what_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = ["--max-steps", "20", "--max-size", "64", "--num-rounds", "2", "--num-novel", "2", "--max-gaussians", "500"]
-    arguments = ["ablation", "--out", str(tmp_path), "--frames", "0", "--fixer", "none", *short]
+    arguments = ["ablation", "--out", str(tmp_path), "--frames", "0", "--model", "none", *short]
     assert main([*arguments, "--seeds", "1"]) == 0
     metrics = tmp_path / "seed_1" / "progressive" / "metrics.json"
     before = metrics.stat().st_mtime_ns

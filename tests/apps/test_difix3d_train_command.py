@@ -12,14 +12,14 @@ def small(tmp_path, monkeypatch):
     """Arguments of a run of seconds, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("difix3d.report.film.VIDEO_FRAMES", 3)
-    return ["--fixer", "none", "--max-steps", "12", "--max-size", "40", "--num-novel", "3", "--num-rounds", "2"]
+    return ["--model", "none", "--max-steps", "12", "--max-size", "40", "--num-novel", "3", "--num-rounds", "2"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--scene", "nowhere", "--out", "run"], "nowhere"),
-        (["--fixer", "no/such/weights", "--out", "run"], "no/such/weights"),
+        (["--model", "no/such/weights", "--out", "run"], "no/such/weights"),
         (["--out", "taken"], "taken is not empty"),
         (["--resume", "--out", "foreign"], "not the configuration of a run"),
         (["--split", "every:1", "--out", "run"], "every:1"),
@@ -42,7 +42,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, words, tmp_path, m
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--max-steps", "0"], ["--novel-prob", "2"], ["--targets", "moon"], ["--stop-at", "0"]]
+    "arguments", [["--max-steps", "0"], ["--mixture.novel-prob", "2"], ["--targets", "moon"], ["--stop-at", "0"]]
 )
 def test_values_out_of_range_are_usage_errors(arguments, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -10,7 +10,7 @@ import pytest
 from difix3d_train_app.__main__ import main
 from support.drawn_photos import NUM_PHOTOS, write_corner
 
-SMALL = ["--fixer", "none", "--max-steps", "6", "--max-size", "40", "--num-novel", "3", "--stereo", "off"]
+SMALL = ["--model", "none", "--max-steps", "6", "--max-size", "40", "--num-novel", "3", "--stereo", "off"]
 SMALL += ["--device", "cpu", "--split", "every:3"]
 
 
@@ -74,7 +74,7 @@ def test_a_run_is_repeated_from_its_config(photos: Path, capsys: pytest.CaptureF
     assert main(["--config", "one", "--max-steps", "5", "--out", "two", "--stop-at", "1"]) == 0
     one, two = (json.loads(Path(run, "config.json").read_text())["settings"] for run in ("one", "two"))
     assert two == one | {"max_steps": 5}
-    assert (one["seed"], one["fixer"]) == (7, "none")
+    assert (one["seed"], one["fixer"]["model"]) == (7, "none")
     capsys.readouterr()
     for wrong in ("nowhere.json", "one/cameras.json"):
         assert main(["--config", wrong, "--out", "three"]) == 2

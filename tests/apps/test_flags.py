@@ -30,7 +30,7 @@ from splat_recon_app.__main__ import VERBS as SPLATS
 REPOSITORY = Path(__file__).resolve().parents[2]
 TABLE = REPOSITORY / "docs" / "flags.md"
 
-FLAT = ("difix-train", "difix3d-pairs")
+FLAT = ("difix-fix", "difix-train", "difix3d-enhance", "difix3d-pairs")
 """Commands whose nested fields go without the outer field's name."""
 
 COMMANDS: dict[str, Any] = {

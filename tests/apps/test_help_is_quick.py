@@ -11,7 +11,7 @@ COMMANDS = {
     "difix_fix": ["--input", "--out", "--reference", "--model", "convert", "serve", "--help all"],
     "difix_train_app": ["run"],
     "splat_recon_app": ["train", "eval", "render", "export", "sfm", "convert"],
-    "difix3d_train_app": ["--scene", "--out", "--fixer", "--max-steps", "--resume", "--help all"],
+    "difix3d_train_app": ["--scene", "--out", "--model", "--max-steps", "--resume", "--help all"],
     "difix3d_pairs_app": ["--out"],
     "difix3d_eval_app": ["score", "compare", "ablation"],
     "diffsplat_app": ["generate", "download", "train"],

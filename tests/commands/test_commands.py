@@ -6,11 +6,26 @@ import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
+import tyro
 
-from commands import BAD_INPUT, DONE, FAILED, FixerFlags, as_flags, collected, ended, outcome_of, parse, raised, verb_of
+from commands import (
+    BAD_INPUT,
+    DONE,
+    FAILED,
+    DeviceFlags,
+    as_flags,
+    collected,
+    ended,
+    outcome_of,
+    parameters_of,
+    parse,
+    raised,
+    run_command,
+    verb_of,
+)
 from commands.help import flags_of, help_text
 
 DISTRIBUTION = "commands"
@@ -34,7 +49,7 @@ class Inner:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Example(FixerFlags):
+class Example(DeviceFlags):
     """Do something.
 
     More about it.
@@ -86,7 +101,7 @@ def failing(error: BaseException):
     ],
 )
 def test_an_ending_is_a_code_and_a_sentence(error, code, said, capsys):
-    assert outcome_of(failing(error), failed=BrokeDownError, parameters=["max_size"]) == code
+    assert outcome_of(failing(error), failed=BrokeDownError, parameters={"max_size": "--max-size"}) == code
     assert capsys.readouterr().err.startswith(said)
 
 
@@ -136,9 +151,9 @@ def test_a_second_signal_interrupts_at_once():
 
 
 def test_parameters_become_flags():
-    names = ["max_size", "max_size_of", "seed"]
+    names = {"max_size": "--max-size", "max_size_of": "--outer.max-size-of", "seed": "--seed"}
     assert as_flags("max_size must be 1, not max_size_of; the seed of it", names) == (
-        "--max-size must be 1, not --max-size-of; the seed of it"
+        "--max-size must be 1, not --outer.max-size-of; the seed of it"
     )
     assert as_flags("seed must be at least 0", names) == "--seed must be at least 0"
     assert as_flags("there is no /data/max_size/a.png and no --max-size", names) == (
@@ -154,8 +169,8 @@ def test_values_out_of_range_are_one_sentence_with_the_flag(capsys):
 
 
 def test_arguments_are_parsed(capsys):
-    given = parsed("--out", "o", "--no-steady", "--inner.weight", "1", "--gate", "off")
-    assert (given.out, given.steady, given.inner.weight, given.gate) == (Path("o"), False, 1.0, "off")
+    given = parsed("--out", "o", "--no-steady", "--inner.weight", "1", "--device", "cpu")
+    assert (given.out, given.steady, given.inner.weight, given.device) == (Path("o"), False, 1.0, "cpu")
     for arguments, word in ((("--out", "o", "--nonsense"), "--nonsense"), ((), "--out")):
         with pytest.raises(SystemExit) as stop:
             parsed(*arguments)
@@ -172,14 +187,14 @@ def test_help_is_short_first_and_all_on_demand(capsys):
         shown[arguments[-1]] = capsys.readouterr().out
     assert "--kind one|two" in shown["--help"]
     assert "--max-size" not in shown["--help"]
-    assert "--help all shows all 9 options" in shown["--help"]
+    assert "--help all shows all 6 options" in shown["--help"]
     for words in (
         "--max-size N",
         "--no-steady",
         "Switches off: steady the change.",
         "--inner.weight X",
         "0.25",
-        "--gate",
+        "--device",
     ):
         assert words in shown["all"]
     assert shown["--version"].split()[0] == "example"
@@ -192,6 +207,38 @@ def test_a_group_of_options_that_are_none_is_a_mistake():
 
 def test_flat_flags_have_no_prefix():
     assert [flag.flag for flag in flags_of(Example, flat=True)][-1] == "--weight"
+    assert parameters_of(Example)["weight"] == "--inner.weight"
+    assert parameters_of(Example, flat=True)["weight"] == "--weight"
+
+
+def test_a_command_is_its_flags_and_a_function(capsys):
+    def run(given: Example) -> int:
+        if given.inner.weight > 1:
+            raise InputError("weight must be at most 1")
+        return FAILED
+
+    def code(*given: str) -> int:
+        return run_command(Example, run, ["--out", "o", *given], prog="example", distribution=DISTRIBUTION)
+
+    assert code() == FAILED
+    assert code("--inner.weight", "2") == BAD_INPUT
+    assert capsys.readouterr().err == "error: --inner.weight must be at most 1\n"
+
+
+def test_a_nested_dataclass_without_a_name_is_checked_like_any_other(capsys):
+    @dataclass(frozen=True, kw_only=True)
+    class Outer:
+        """Do it."""
+
+        own: Annotated[Example, tyro.conf.arg(name="")]
+        """All of the flags."""
+
+    given = parse(Outer, ["--out", "o", "--inner.weight", "0.75"], prog="outer", distribution=DISTRIBUTION)
+    assert given.own.inner.weight == 0.75
+    with pytest.raises(SystemExit) as stop:
+        parse(Outer, ["--out", "o", "--max-size", "0"], prog="outer", distribution=DISTRIBUTION)
+    assert stop.value.code == BAD_INPUT
+    assert capsys.readouterr().err == "error: --max-size must be at least 1, got 0\n"
 
 
 def test_verbs(capsys):

@@ -8,11 +8,10 @@ import pytest
 
 from difix3d.errors import InputError
 from difix3d.loop.config import (
-    EvenRounds,
     MixtureConfig,
     ProgressiveConfig,
+    RoundsConfig,
     SteppingConfig,
-    StepRounds,
     ValidationConfig,
 )
 from difix3d.loop.presets import released_config, released_train_config
@@ -39,9 +38,9 @@ from splat_recon.config import AdcConfig, McmcConfig, TrainConfig
         (lambda: MixtureConfig(novel_prob=1.5), "novel_prob must be in"),
         (lambda: MixtureConfig(novel_weight=-1.0), "novel_weight must be at least 0"),
         (lambda: MixtureConfig(alpha_threshold=2.0), "alpha_threshold must be in"),
-        (lambda: EvenRounds(first=0.9, last=0.1), "last must not be before first"),
-        (lambda: EvenRounds(num_rounds=-1), "num_rounds must be at least 0"),
-        (lambda: StepRounds(steps=(5, 3)), "steps must be positive and rising"),
+        (lambda: RoundsConfig(first_round=0.9, last_round=0.1), "last_round must not be before first_round"),
+        (lambda: RoundsConfig(num_rounds=-1), "num_rounds must be at least 0"),
+        (lambda: RoundsConfig(round_steps=(5, 3)), "round_steps must be positive and rising"),
         (lambda: AroundTargets(num_views=0), "num_views"),
         (lambda: PathTargets(num_views=0), "num_views"),
         (lambda: SteppingConfig(step_distance=0.0), "step_distance must be positive"),
@@ -57,16 +56,16 @@ from splat_recon.config import AdcConfig, McmcConfig, TrainConfig
         (lambda: ValidationConfig(min_views=1), "min_views must be at least 2"),
         (lambda: MixtureConfig(photo_tolerance=-0.1), "photo_tolerance must be positive"),
         (lambda: MixtureConfig(unseen_weight=1.5), "unseen_weight must be in"),
-        (lambda: RunSettings(unseen_weight=-0.5), "unseen_weight must be in"),
-        (lambda: RunSettings(photo_tolerance=0.0), "photo_tolerance must be positive"),
+        (lambda: RunSettings(mixture=MixtureConfig(unseen_weight=-0.5)), "unseen_weight must be in"),
+        (lambda: RunSettings(mixture=MixtureConfig(photo_tolerance=0.0)), "photo_tolerance must be positive"),
         (lambda: ProgressiveConfig(num_references=0), "num_references must be at least 1"),
-        (lambda: RunSettings(max_turn_degrees=-5.0), "max_turn_degrees must be positive"),
-        (lambda: RunSettings(validation_min_views=1), "min_views must be at least 2"),
-        (lambda: RunSettings(validation_fraction=-0.1), "fraction must be in"),
+        (lambda: RunSettings(stepping=SteppingConfig(max_turn_degrees=-5.0)), "max_turn_degrees must be positive"),
+        (lambda: RunSettings(validation=ValidationConfig(min_views=1)), "min_views must be at least 2"),
+        (lambda: RunSettings(validation=ValidationConfig(fraction=-0.1)), "fraction must be in"),
         (lambda: RunSettings(targets="no/such/file"), "or a file with cameras"),
         (lambda: ProgressiveConfig(fix_batch_size=0), "fix_batch_size must be at least 1"),
         (lambda: RunSettings(max_size=3), "max_size must be at least 16"),
-        (lambda: RunSettings(novel_prob=-0.1), "novel_prob must be in"),
+        (lambda: RunSettings(mixture=MixtureConfig(novel_prob=-0.1)), "novel_prob must be in"),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(make, words):
@@ -79,21 +78,21 @@ def steps_of(rounds, max_steps):
 
 
 def test_even_rounds_keep_their_place_in_any_run():
-    assert steps_of(EvenRounds(num_rounds=3, first=0.4, last=0.8), 100) == (40, 60, 80)
-    assert steps_of(EvenRounds(num_rounds=9), 3) == (2,)
-    assert steps_of(EvenRounds(num_rounds=0), 100) == ()
+    assert steps_of(RoundsConfig(num_rounds=3, first_round=0.4, last_round=0.8), 100) == (40, 60, 80)
+    assert steps_of(RoundsConfig(num_rounds=9), 3) == (2,)
+    assert steps_of(RoundsConfig(num_rounds=0), 100) == ()
 
 
 def test_rounds_that_nothing_could_be_learned_from_are_left_out():
-    assert steps_of(StepRounds(steps=(10, 94, 96, 100, 200)), 100) == (10, 94)
+    assert steps_of(RoundsConfig(round_steps=(10, 94, 96, 100, 200)), 100) == (10, 94)
 
 
 @pytest.mark.reference
 def test_released_config_has_the_released_constants(reference_data):
     released = json.loads((reference_data / "gsplat" / "config_defaults.json").read_text())["default"]
     config = released_config(released_train_config(released["max_steps"]))
-    assert isinstance(config.rounds, StepRounds)
-    assert list(config.rounds.steps) == released["fix_steps"]
+    assert config.rounds.round_steps is not None
+    assert list(config.rounds.round_steps) == released["fix_steps"]
     assert config.mixture.novel_weight == released["novel_data_lambda"]
     assert config.train.ssim_weight == released["ssim_lambda"]
     assert config.train.sh_degree_every == released["sh_degree_interval"]
@@ -114,10 +113,10 @@ def test_released_config_has_the_released_constants(reference_data):
 def test_released_preset_is_as_described():
     config = progressive_config(resolved(RunSettings(preset="released"), "cuda"))
     assert config.train.max_steps == 60_000
-    assert isinstance(config.rounds, StepRounds)
-    assert config.rounds.steps[:4] == (3000, 6000, 8000, 10_000)
-    assert config.rounds.steps[-1] == 60_000
-    assert len(config.rounds.steps) == 29
+    assert config.rounds.round_steps is not None
+    assert config.rounds.round_steps[:4] == (3000, 6000, 8000, 10_000)
+    assert config.rounds.round_steps[-1] == 60_000
+    assert len(config.rounds.round_steps) == 29
     assert (config.stepping.step_distance, config.stepping.unit, config.stepping.max_turn_degrees) == (
         0.5,
         "world",
@@ -137,18 +136,18 @@ def test_released_preset_is_as_described():
 
 def test_presets_of_others_scale_with_the_run():
     short = progressive_config(resolved(RunSettings(preset="released", max_steps=6000), "cpu"))
-    assert isinstance(short.rounds, StepRounds)
-    assert short.rounds.steps[:4] == (300, 600, 800, 1000)
+    assert short.rounds.round_steps is not None
+    assert short.rounds.round_steps[:4] == (300, 600, 800, 1000)
     assert short.train.strategy.refine_stop == 1500
     paper = progressive_config(resolved(RunSettings(preset="paper"), "cuda"))
     assert paper.train.max_steps == 30_000
-    assert isinstance(paper.rounds, StepRounds)
-    assert paper.rounds.steps == tuple(range(1500, 30_001, 1500))
+    assert paper.rounds.round_steps is not None
+    assert paper.rounds.round_steps == tuple(range(1500, 30_001, 1500))
     assert paper.train.learning_rates == TrainConfig().learning_rates
     short = progressive_config(resolved(RunSettings(preset="paper", max_steps=3000), "cpu"))
-    assert isinstance(short.rounds, StepRounds)
-    assert short.rounds.steps[:2] == (150, 300)
-    settings = RunSettings(preset="released", targets="orbit", validation_fraction=0.2)
+    assert short.rounds.round_steps is not None
+    assert short.rounds.round_steps[:2] == (150, 300)
+    settings = RunSettings(preset="released", targets="orbit", validation=ValidationConfig(fraction=0.2))
     asked = progressive_config(resolved(settings, "cpu"))
     assert isinstance(asked.targets, OrbitTargets)
     assert asked.validation.fraction == 0.2
@@ -163,7 +162,7 @@ def test_few_photos_are_regularized_where_the_training_is_our_own():
     assert dropout(RunSettings(regularized=False), 6) == 0
     assert dropout(RunSettings(regularized=True), 40) == 0.1
     assert dropout(RunSettings(preset="released"), 6) == 0
-    assert dropout(RunSettings(from_ply="splat.ply"), 6) == 0
+    assert dropout(RunSettings(start="splat.ply"), 6) == 0
 
 
 def test_the_background_of_few_photos_is_theirs_and_of_a_finished_splat_its_own():
@@ -172,7 +171,7 @@ def test_the_background_of_few_photos_is_theirs_and_of_a_finished_splat_its_own(
         return progressive_config(for_photos(resolved(settings, "cpu"), num_photos, **known)).train.background
 
     assert background(RunSettings(), 6) == (0.1, 0.2, 0.3)
-    assert background(RunSettings(), 40) == background(RunSettings(from_ply="splat.ply"), 6) == (0.7, 0.8, 0.9)
+    assert background(RunSettings(), 40) == background(RunSettings(start="splat.ply"), 6) == (0.7, 0.8, 0.9)
     assert background(RunSettings(background=(0.0, 1.0, 0.0)), 6) == (0.0, 1.0, 0.0)
     asked = RunSettings(background=(0.0, 1.0, 0.0))
     assert RunSettings.from_dict(json.loads(json.dumps(asked.to_dict()))) == asked
@@ -182,16 +181,25 @@ def test_the_background_of_few_photos_is_theirs_and_of_a_finished_splat_its_own(
 
 def test_settings_resolve_to_configs():
     demo = resolved(RunSettings(), "cpu")
-    begins = ("scene", "from_checkpoint", "from_ply", "photo_tolerance", "max_turn_degrees", "base")
-    assert None not in [value for name, value in for_photos(demo, 6).to_dict().items() if name not in begins]
-    assert progressive_config(demo).validation == ValidationConfig()
+    unset = (
+        "quality",
+        "scene",
+        "start",
+        "mixture.photo_tolerance",
+        "stepping.max_turn_degrees",
+        "fixer.base",
+        "fixer.batch_size",
+        "rounds.round_steps",
+    )
+    assert None not in [value for name, value in for_photos(demo, 6).flat().items() if not name.endswith(unset)]
+    assert progressive_config(demo).validation == ValidationConfig(fraction=0.15)
     assert isinstance(progressive_config(demo).targets, AroundTargets)
     assert isinstance(progressive_config(resolved(RunSettings(targets="path"), "cpu")).targets, PathTargets)
     for name, kind in TARGETS.items():
         assert isinstance(progressive_config(resolved(RunSettings(targets=name), "cpu")).targets, kind)
     from_file = progressive_config(resolved(RunSettings(targets=__file__), "cpu")).targets
     assert from_file == FileTargets(path=__file__)
-    asked = RunSettings(unseen_weight=0.2, photo_tolerance=0.1)
+    asked = RunSettings(mixture=MixtureConfig(unseen_weight=0.2, photo_tolerance=0.1))
     config = progressive_config(resolved(asked, "cpu"))
     assert (config.mixture.unseen_weight, config.mixture.photo_tolerance) == (0.2, 0.1)
     own = resolved(RunSettings(scene="somewhere", targets="test"), "cuda")
@@ -216,10 +224,16 @@ def test_density_control_can_be_chosen():
 
 
 def test_settings_survive_json_and_name_what_is_unknown():
-    settings = RunSettings(scene="a", max_steps=7, targets="path")
+    settings = RunSettings(scene="a", max_steps=7, targets="path", rounds=RoundsConfig(round_steps=(2, 4)))
+    assert settings.changed("mixture.novel_prob", 0.7).flat() == settings.flat() | {"mixture.novel_prob": 0.7}
     assert RunSettings.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
     with pytest.raises(InputError, match="unknown settings: typo"):
         RunSettings.from_dict({"typo": 1})
+    with pytest.raises(InputError, match=r"unknown settings: mixture\.typo"):
+        RunSettings.from_dict({"mixture": {"typo": 1}})
+    with pytest.raises(InputError, match="mixture cannot be 3"):
+        RunSettings.from_dict({"mixture": 3})
+    assert RunSettings.from_dict({"mixture": {"novel_prob": 0.7}}).mixture.novel_weight == MixtureConfig().novel_weight
     with pytest.raises(InputError, match="max_steps"):
         RunSettings.from_dict({"max_steps": -1})
 
@@ -237,8 +251,14 @@ def test_public_names_exist():
         difix3d.no_such_name  # noqa: B018
 
 
-@pytest.mark.parametrize("name", sorted(RunSettings().to_dict()))
+def nested(name, value):
+    """A setting as a dictionary of dictionaries."""
+    outer, _, inner = name.rpartition(".")
+    return nested(outer, {inner: value}) if outer else {inner: value}
+
+
+@pytest.mark.parametrize("name", sorted(RunSettings().flat()))
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 10**400, [], {}, -1e300])
 def test_settings_of_another_kind_are_refused_whatever_the_field(name, bad):
     with pytest.raises(InputError):
-        RunSettings.from_dict({name: bad})
+        RunSettings.from_dict(nested(name, bad))

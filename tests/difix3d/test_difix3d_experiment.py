@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from difix3d.errors import InputError
+from difix3d.fixers.config import ViewFixerConfig
 from difix3d.fixers.difix import DifixFixer
 from difix3d.fixers.identity import IdentityFixer
 from difix3d.fixers.opening import open_fixer
+from difix3d.loop.config import RoundsConfig
 from difix3d.report.curves import Curves
 from difix3d.report.pictures import labeled_pair
 from difix3d.report.results import VariantResult, verdict
@@ -25,7 +27,6 @@ from difix3d.run.settings import RunSettings
 from difix_model.config import tiny_config
 from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.network import DifixNetwork
-from difix_model.opening import FixerConfig
 from splat_recon.evaluate import Evaluation, ViewScore
 from splat_recon.io.colmap import write_scene
 from splat_recon.pages.pictures import beside
@@ -64,11 +65,11 @@ def _short_film(monkeypatch):
 def settings(scene_folder, weights):
     return RunSettings(
         scene=str(scene_folder),
-        fixer=str(weights),
+        fixer=ViewFixerConfig(model=str(weights)),
         targets="test",
         stereo="off",
         max_steps=24,
-        num_rounds=2,
+        rounds=RoundsConfig(num_rounds=2),
         split="every:3",
         seed=1,
     )
@@ -161,7 +162,7 @@ def test_stopping_and_resuming_gives_the_same_run(finished, settings, tmp_path):
 def test_bad_input_leaves_nothing_behind(settings, tmp_path):
     for changes, words in (
         ({"scene": str(tmp_path / "nowhere")}, "nowhere"),
-        ({"fixer": str(tmp_path / "no_weights")}, "no_weights"),
+        ({"fixer": ViewFixerConfig(model=str(tmp_path / "no_weights"))}, "no_weights"),
         ({"split": "every:0"}, "every:N"),
         ({"sparse": 100}, "100"),
     ):
@@ -200,13 +201,19 @@ def test_a_run_that_goes_on_elsewhere_keeps_the_length_and_sizes_that_it_began_w
     folder = RunFolder(tmp_path / "run")
     folder.create()
     began_with = {"max_steps": 7, "max_size": 48, "max_gaussians": 300, "num_novel": 3}
-    asked = RunSettings(num_rounds=1, device="cpu")
-    folder.write_config(asked.to_dict(), asked.to_dict() | began_with)
+    asked = RunSettings(rounds=RoundsConfig(num_rounds=1), device="cpu")
+    folder.write_config(asked.to_dict(), asked.to_dict() | began_with, {})
     inputs = RunInputs(asked, folder, FixingTime(), resume=True, fixer=IdentityFixer())
     assert {name: getattr(inputs.settings, name) for name in began_with} == began_with
     assert inputs.config.train.max_steps == 7
     # What was asked for stays what was asked for.
-    longer = RunInputs(RunSettings(num_rounds=1, max_steps=9), folder, FixingTime(), resume=True, fixer=IdentityFixer())
+    longer = RunInputs(
+        RunSettings(rounds=RoundsConfig(num_rounds=1), max_steps=9),
+        folder,
+        FixingTime(),
+        resume=True,
+        fixer=IdentityFixer(),
+    )
     assert longer.settings.max_steps == 9
     new = RunInputs(asked, folder, FixingTime(), resume=False, fixer=IdentityFixer())
     assert new.settings.max_steps not in (None, 7)
@@ -225,8 +232,8 @@ def test_folders_are_numbered_and_the_newest_is_found(tmp_path):
 
 
 def test_fixers_by_name(weights):
-    assert isinstance(open_fixer(FixerConfig(source="none"), device="cpu"), IdentityFixer)
-    fixer = open_fixer(FixerConfig(source=str(weights), gate="off"), device="cpu")
+    assert isinstance(open_fixer(ViewFixerConfig(model="none"), device="cpu"), IdentityFixer)
+    fixer = open_fixer(ViewFixerConfig(model=str(weights), gate="off"), device="cpu")
     assert isinstance(fixer, DifixFixer)
     rendered, references = torch.rand(2, 20, 28, 3), torch.rand(2, 40, 30, 3)
     fixed = fixer(request(rendered, references)).rgb
@@ -285,7 +292,14 @@ def test_pictures_stand_side_by_side():
 
 
 def test_without_held_out_photos_all_are_trained_on_and_nothing_is_called_better(settings, tmp_path):
-    all_photos = dataclasses.replace(settings, split="none", fixer="none", targets=None, max_steps=4, num_rounds=1)
+    all_photos = dataclasses.replace(
+        settings,
+        split="none",
+        fixer=ViewFixerConfig(model="none"),
+        targets=None,
+        max_steps=4,
+        rounds=RoundsConfig(num_rounds=1),
+    )
     experiment = Experiment(all_photos, RunFolder(tmp_path / "run"))
     assert list(experiment.run())[-1].phase == "report"
     assert len(experiment.inputs.captured) == 9

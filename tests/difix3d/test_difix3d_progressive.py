@@ -15,11 +15,10 @@ from difix3d.fixers.identity import IdentityFixer
 from difix3d.fixers.references import nearest_views
 from difix3d.loop.branch import clone_trainer
 from difix3d.loop.config import (
-    EvenRounds,
     MixtureConfig,
     ProgressiveConfig,
+    RoundsConfig,
     SteppingConfig,
-    StepRounds,
     ValidationConfig,
 )
 from difix3d.loop.novel_views import NovelView, NovelViews
@@ -76,7 +75,7 @@ def new_loop(scene, captured, T_world_target):
     def make(fixer=None, **changes):
         config = ProgressiveConfig(
             train=TRAIN,
-            rounds=EvenRounds(num_rounds=2, first=0.4, last=0.7),
+            rounds=RoundsConfig(num_rounds=2, first_round=0.4, last_round=0.7),
             targets=HeldOutTargets(),
             mixture=MixtureConfig(novel_prob=0.5),
             validation=ValidationConfig(fraction=0),
@@ -97,7 +96,7 @@ def _assert_same_splats(one, other):
 def test_without_rounds_it_is_plain_training_bit_for_bit(scene, captured, new_loop):
     plain = plain_trainer(scene, captured)
     plain.train_until(24)
-    loop = new_loop(IdentityFixer(), rounds=EvenRounds(num_rounds=0))
+    loop = new_loop(IdentityFixer(), rounds=RoundsConfig(num_rounds=0))
     loop.train_until(24)
     _assert_same_splats(loop.trainer, plain)
     assert loop.main.novel is None
@@ -151,7 +150,7 @@ def test_a_clone_goes_on_like_its_original(scene, captured):
 
 def test_rounds_that_are_left_out_are_mentioned(new_loop, caplog):
     with caplog.at_level(logging.WARNING, logger="difix3d"):
-        loop = new_loop(rounds=StepRounds(steps=(10, 24)))
+        loop = new_loop(rounds=RoundsConfig(round_steps=(10, 24)))
     assert len(loop.events) == 1
     assert "1 rounds are left out" in caplog.text
 
@@ -161,7 +160,7 @@ def test_damaged_and_foreign_checkpoints_are_named(tmp_path, new_loop):
     loop.train_until(loop.events[0].step)
     loop.save(tmp_path / "saved")
     with pytest.raises(InputError, match="another run"):
-        new_loop(rounds=EvenRounds(num_rounds=0)).load(tmp_path / "saved")
+        new_loop(rounds=RoundsConfig(num_rounds=0)).load(tmp_path / "saved")
     novel_views = tmp_path / "saved" / "main" / "state.safetensors"
     novel_views.write_bytes(novel_views.read_bytes()[:-100])
     with pytest.raises(InputError, match="damaged"):

@@ -12,7 +12,7 @@ import torch
 from difix3d.fixers.contract import FixResult
 from difix3d.fixers.identity import IdentityFixer
 from difix3d.loop import progressive
-from difix3d.loop.config import EvenRounds, MixtureConfig, ProgressiveConfig, StepRounds, ValidationConfig
+from difix3d.loop.config import MixtureConfig, ProgressiveConfig, RoundsConfig, ValidationConfig
 from difix3d.loop.progressive import ProgressiveTrainer
 from difix3d.loop.rollback import RollbackPolicy
 from difix3d.loop.schedule import events
@@ -63,7 +63,7 @@ def new_loop(scene):
     def make(fixer, *, trainer=None, **changes):
         config = ProgressiveConfig(
             train=TRAIN,
-            rounds=EvenRounds(num_rounds=2, first=0.4, last=0.6),
+            rounds=RoundsConfig(num_rounds=2, first_round=0.4, last_round=0.6),
             targets=HeldOutTargets(),
             mixture=MixtureConfig(novel_prob=0.8, novel_weight=5.0, alpha_threshold=0.0),
             validation=VALIDATION,
@@ -243,7 +243,7 @@ def test_events_are_rounds_and_validations_between_them():
     def found(*, validates, **validation):
         config = ProgressiveConfig(
             train=replace(TRAIN, max_steps=100),
-            rounds=StepRounds(steps=(50, 62)),
+            rounds=RoundsConfig(round_steps=(50, 62)),
             validation=ValidationConfig(**validation),
         )
         return [(event.step, event.is_round) for event in events(config, validates=validates)]
@@ -275,13 +275,10 @@ def test_a_whole_run_says_what_was_undone_and_resumes(tmp_path, monkeypatch):
     settings = RunSettings(
         scene=str(tmp_path / "table"),
         max_steps=40,
-        num_rounds=2,
+        rounds=RoundsConfig(num_rounds=2),
         num_novel=3,
-        novel_prob=0.9,
-        novel_weight=50.0,
-        validation_fraction=0.2,
-        validation_min_views=3,
-        max_drop_db=0.0,
+        mixture=MixtureConfig(novel_prob=0.9, novel_weight=50.0),
+        validation=ValidationConfig(fraction=0.2, min_views=3, max_drop_db=0.0),
         split="every:4",
     )
     whole, part = (RunFolder(tmp_path / name) for name in ("whole", "part"))

@@ -2,21 +2,21 @@
 
 import dataclasses
 import json
-from typing import Literal, cast
 
 import numpy as np
 import pytest
 import torch
 
 from difix3d.errors import InputError
+from difix3d.fixers.config import ViewFixerConfig
 from difix3d.loop.branch import new_trainer
+from difix3d.loop.config import RoundsConfig
 from difix3d.run.configs import progressive_config
 from difix3d.run.defaults import resolved
 from difix3d.run.experiment import Experiment
 from difix3d.run.run_folder import RunFolder
 from difix3d.run.settings import RunSettings
 from difix3d.run.start import start_gaussians
-from difix3d.run.start_config import StartConfig
 from splat_recon.config import TrainConfig
 from splat_recon.io.colmap import read_scene, write_scene
 from splat_recon.scene.normalize import normalized, principal_axes, similarity_from_cameras
@@ -81,7 +81,7 @@ def test_a_ply_in_colmaps_frame_gives_the_same_picture(scene, trained, tmp_path)
     path = tmp_path / "splat.ply"
     write_ply(path, transformed(trained.gaussians, np.linalg.inv(scene.T_scene_colmap)))
     assert not np.allclose(scene.T_scene_colmap, np.eye(4), atol=0.1)
-    _assert_same_picture(scene, trained, start_gaussians(StartConfig(path=str(path), kind="ply"), scene))
+    _assert_same_picture(scene, trained, start_gaussians(RunSettings(start=str(path)), scene))
 
 
 def test_a_file_with_a_world_offset_is_that_much_farther_away(scene, trained, tmp_path):
@@ -90,7 +90,7 @@ def test_a_file_with_a_world_offset_is_that_much_farther_away(scene, trained, tm
     far = dataclasses.replace(scene, T_scene_colmap=scene.T_scene_colmap @ inverse(T_far_colmap))
     raw = transformed(trained.gaussians, np.linalg.inv(scene.T_scene_colmap))
     write_splats(tmp_path / "a.ply", SplatFile(gaussians=raw, offset=offset))
-    started = start_gaussians(StartConfig(path=str(tmp_path / "a.ply"), kind="ply"), far)
+    started = start_gaussians(RunSettings(start=str(tmp_path / "a.ply")), far)
     torch.testing.assert_close(started.means, trained.gaussians.means, atol=1e-5, rtol=0)
 
 
@@ -108,26 +108,26 @@ def test_ranks_of_gsplat_are_joined_and_brought_from_its_frame(scene_folder, sce
         torch.save(content, tmp_path / f"ckpt_29999_rank{rank}.pt")
     torch.save({"step": 6999, "splats": _gsplat_splats(gaussians)}, tmp_path / "ckpt_6999_rank0.pt")
     for rank in (0, 1):
-        config = StartConfig(path=str(tmp_path / f"ckpt_29999_rank{rank}.pt"), kind="checkpoint")
+        config = RunSettings(start=str(tmp_path / f"ckpt_29999_rank{rank}.pt"))
         joined = start_gaussians(config, scene)
         torch.testing.assert_close(joined.means, trained.gaussians.means, atol=1e-5, rtol=0)
         _assert_same_picture(scene, trained, joined)
     torch.save({"step": 1, "splats": _gsplat_splats(raw)}, tmp_path / "unnormalized.pt")
-    config = StartConfig(path=str(tmp_path / "unnormalized.pt"), kind="checkpoint", frame="colmap")
+    config = RunSettings(start=str(tmp_path / "unnormalized.pt"), start_frame="colmap")
     _assert_same_picture(scene, trained, start_gaussians(config, scene))
     (tmp_path / "ckpt_29999_rank0.pt").unlink()
     with pytest.raises(InputError, match="ranks 0 are missing"):
-        start_gaussians(StartConfig(path=str(tmp_path / "ckpt_29999_rank1.pt"), kind="checkpoint"), scene)
+        start_gaussians(RunSettings(start=str(tmp_path / "ckpt_29999_rank1.pt")), scene)
 
 
 def test_checkpoints_of_this_project_are_found(scene, trained, tmp_path):
     trained.save(tmp_path / "run" / "checkpoints" / "step_000012")
     for path in (tmp_path / "run", tmp_path / "run" / "checkpoints" / "step_000012"):
-        found = start_gaussians(StartConfig(path=str(path), kind="checkpoint"), scene)
+        found = start_gaussians(RunSettings(start=str(path)), scene)
         _assert_same_picture(scene, trained, found)
     other = dataclasses.replace(scene, views=scene.views[:3])
     with pytest.raises(InputError, match="another scene"):
-        start_gaussians(StartConfig(path=str(tmp_path / "run"), kind="checkpoint"), other)
+        start_gaussians(RunSettings(start=str(tmp_path / "run")), other)
 
 
 class Harmful:
@@ -141,19 +141,19 @@ def test_what_cannot_be_read_safely_is_refused_in_a_sentence(scene, tmp_path, mo
     (tmp_path / "text.pt").write_text("nothing")
     for name in ("harmful", "partial", "text"):
         with pytest.raises(InputError, match=f"{name}.pt is not a checkpoint of gsplat"):
-            start_gaussians(StartConfig(path=str(tmp_path / f"{name}.pt"), kind="checkpoint"), scene)
+            start_gaussians(RunSettings(start=str(tmp_path / f"{name}.pt")), scene)
     assert "harm" not in capsys.readouterr().out
-    for path, kind, words in (
-        (tmp_path / "missing.pt", "checkpoint", "missing.pt"),
-        (tmp_path / "missing.ply", "ply", "missing.ply"),
-        (tmp_path, "checkpoint", "holds no checkpoint"),
-        (tmp_path / "text.txt", "ply", "ends in"),
+    for path, words in (
+        (tmp_path / "missing.pt", "missing.pt"),
+        (tmp_path / "missing.ply", "missing.ply"),
+        (tmp_path, "holds no checkpoint"),
+        (tmp_path / "text.txt", "ends in"),
     ):
         with pytest.raises(InputError, match=words):
-            start_gaussians(StartConfig(path=str(path), kind=cast("Literal['checkpoint', 'ply']", kind)), scene)
+            start_gaussians(RunSettings(start=str(path)), scene)
     monkeypatch.setattr("torch.__version__", "2.9.1")
     with pytest.raises(InputError, match=r"needs torch 2\.10 or newer"):
-        start_gaussians(StartConfig(path=str(tmp_path / "partial.pt"), kind="checkpoint"), scene)
+        start_gaussians(RunSettings(start=str(tmp_path / "partial.pt")), scene)
 
 
 def test_a_run_goes_on_from_a_splat_and_resumes(scene_folder, scene, trained, tmp_path, monkeypatch):
@@ -162,10 +162,10 @@ def test_a_run_goes_on_from_a_splat_and_resumes(scene_folder, scene, trained, tm
     write_ply(path, transformed(trained.gaussians, np.linalg.inv(scene.T_scene_colmap)))
     settings = RunSettings(
         scene=str(scene_folder),
-        fixer="none",
-        from_ply=str(path),
+        fixer=ViewFixerConfig(model="none"),
+        start=str(path),
         max_steps=12,
-        num_rounds=1,
+        rounds=RoundsConfig(num_rounds=1),
         num_novel=2,
         split="every:3",
     )
@@ -179,8 +179,6 @@ def test_a_run_goes_on_from_a_splat_and_resumes(scene_folder, scene, trained, tm
     list(Experiment(settings, folders[1], resume=True).run())
     one, other = ((folder.path / "loop.ply").read_bytes() for folder in folders)
     assert one == other
-    with pytest.raises(ValueError, match="not both"):
-        dataclasses.replace(settings, from_checkpoint="x")
 
 
 def write_as_splatfacto_exports(path, gaussians):
@@ -204,7 +202,7 @@ def test_splatfactos_export_comes_back_from_nerfstudios_frame(scene, trained, tm
     in_file = transformed(trained.gaussians, T_file_colmap @ np.linalg.inv(scene.T_scene_colmap))
     path = tmp_path / "splat.ply"
     write_as_splatfacto_exports(path, in_file)
-    config = StartConfig(path=str(path), kind="ply")
+    config = RunSettings(start=str(path))
     beside = tmp_path / "dataparser_transforms.json"
     beside.write_text(json.dumps({"transform": turned.tolist(), "scale": scale}))
     _assert_same_picture(scene, trained, start_gaussians(config, scene))

@@ -9,7 +9,7 @@ import torch
 from difix3d.errors import InputError
 from difix3d.fixers.contract import FixResult
 from difix3d.fixers.identity import IdentityFixer
-from difix3d.loop.config import EvenRounds, ProgressiveConfig, SteppingConfig, ValidationConfig
+from difix3d.loop.config import ProgressiveConfig, RoundsConfig, SteppingConfig, ValidationConfig
 from difix3d.loop.coverage import under_observed
 from difix3d.loop.progressive import ProgressiveTrainer
 from difix3d.loop.target_config import CoverageTargets, FileTargets, OrbitTargets, PerturbedTargets, SpiralTargets
@@ -116,7 +116,7 @@ def test_a_loop_goes_where_little_was_seen_and_says_how_far_it_came(raw_scene):
     scene = normalized(raw_scene)
     config = ProgressiveConfig(
         train=TrainConfig(max_steps=6),
-        rounds=EvenRounds(num_rounds=1, first=0.5, last=0.5),
+        rounds=RoundsConfig(num_rounds=1, first_round=0.5, last_round=0.5),
         targets=CoverageTargets(num_views=2, num_candidates=9),
         validation=ValidationConfig(fraction=0),
         num_references=2,
@@ -174,7 +174,7 @@ def test_units_of_the_world_restore_the_released_steps(raw_scene):
     world = SteppingConfig(step_distance=0.5, unit="world", max_turn_degrees=None)
     config = ProgressiveConfig(
         train=TrainConfig(max_steps=6),
-        rounds=EvenRounds(num_rounds=1, first=0.5, last=0.5),
+        rounds=RoundsConfig(num_rounds=1, first_round=0.5, last_round=0.5),
         stepping=world,
         validation=ValidationConfig(fraction=0),
     )

@@ -64,9 +64,7 @@ def stereo(scene: Scene) -> StereoStart:
     return start
 
 
-def config_of(**changes: object) -> DistillationConfig:
-    train = TrainConfig(seed=3).scaled_to(STEPS)
-    return dataclasses.replace(DistillationConfig(train=train), **changes)
+TRAIN = TrainConfig(seed=3).scaled_to(STEPS)
 
 
 def poses_of(scene: Scene, number: int = 5) -> np.ndarray:
@@ -76,14 +74,14 @@ def poses_of(scene: Scene, number: int = 5) -> np.ndarray:
 
 
 def first_member(scene: Scene) -> SplatTrainer:
-    trainer = SplatTrainer(scene, ViewSet.from_views(scene.views), config_of().train)
+    trainer = SplatTrainer(scene, ViewSet.from_views(scene.views), TRAIN)
     trainer.train_until(STEPS)
     return trainer
 
 
 def distillation(scene: Scene, stereo: StereoStart | None, fixer: ViewFixer | None = None) -> Distillation:
     first = first_member(scene)
-    return Distillation(scene, scene.views, poses_of(scene), first, config_of(), stereo=stereo, fixer=fixer)
+    return Distillation(scene, scene.views, poses_of(scene), first, DistillationConfig(), stereo=stereo, fixer=fixer)
 
 
 def request_of(scene: Scene) -> FixRequest:
@@ -157,7 +155,7 @@ def test_novel_views_lie_between_and_around_photos_that_look_the_same_way(scene:
 
 def test_stages_follow_each_other_in_as_many_steps_as_they_say(scene: Scene, stereo: StereoStart):
     run = distillation(scene, stereo)
-    assert run.config.num_steps == (10, 10, 20)
+    assert run.num_steps == (10, 10, 20)
     assert run.stage == "splat 1 of 2 beside the plain one"
     run.train_until(11)
     assert [member.step for member in run.members] == [STEPS, 1]
@@ -221,6 +219,6 @@ def test_a_fixer_on_top_teaches_the_student(scene: Scene, stereo: StereoStart):
 
 
 def test_the_plain_splat_must_be_trained(scene: Scene):
-    untrained = SplatTrainer(scene, ViewSet.from_views(scene.views), config_of().train)
+    untrained = SplatTrainer(scene, ViewSet.from_views(scene.views), TRAIN)
     with pytest.raises(ValueError, match="train it first"):
-        Distillation(scene, scene.views, poses_of(scene), untrained, config_of()).train_until(1)
+        Distillation(scene, scene.views, poses_of(scene), untrained, DistillationConfig()).train_until(1)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from difix3d.fixers.config import ViewFixerConfig
 from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
+from difix3d.loop.config import RoundsConfig, ValidationConfig
 from difix3d.loop.target_config import AroundTargets, SpreadTargets
-from difix3d.run.configs import distillation_config, progressive_config
+from difix3d.run.configs import progressive_config
 from difix3d.run.defaults import for_photos, resolved
 from difix3d.run.experiment import Experiment
 from difix3d.run.run_folder import RunFolder
@@ -53,28 +55,30 @@ def whole(settings: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 def test_few_photos_are_distilled_unless_rounds_are_asked_for():
     few = for_photos(resolved(RunSettings(), "cpu"), 6)
-    assert (few.loop, few.fixer, few.num_novel, few.novel_prob, few.novel_weight) == (
-        "distillation",
-        "none",
-        60,
-        0.6,
-        1,
-    )
+    assert (few.loop, few.fixer.model, few.num_novel, few.validation.fraction) == ("distillation", "none", 60, 0)
     config = progressive_config(few)
     assert isinstance(config.targets, SpreadTargets)
-    teaching = distillation_config(few, config)
-    assert teaching.num_steps == (1600, 1600, 3200)
-    assert teaching.mixture.novel_prob == 0.6
+    assert few.distillation.num_steps(config.train) == (1600, 1600, 3200)
     many = for_photos(resolved(RunSettings(), "cpu"), 13)
-    assert (many.loop, many.fixer, many.num_rounds) == ("rounds", "default", 5)
+    assert (many.loop, many.fixer.model, many.num_novel) == ("rounds", "default", 16)
     assert isinstance(progressive_config(many).targets, AroundTargets)
-    for asked in (RunSettings(num_rounds=2), RunSettings(validation_fraction=0.1), RunSettings(from_ply="a.ply")):
+    for asked in (
+        RunSettings(rounds=RoundsConfig(num_rounds=2)),
+        RunSettings(validation=ValidationConfig(fraction=0.1)),
+        RunSettings(start="a.ply"),
+    ):
         assert for_photos(resolved(asked, "cpu"), 6).loop == "rounds"
     assert for_photos(resolved(RunSettings(preset="released"), "cpu"), 6).loop == "rounds"
-    own = for_photos(resolved(RunSettings(fixer="default", num_novel=7, targets="path"), "cpu"), 6)
-    assert (own.loop, own.fixer, own.num_novel, own.targets) == ("distillation", "default", 7, "path")
+    own = for_photos(
+        resolved(RunSettings(fixer=ViewFixerConfig(model="default"), num_novel=7, targets="path"), "cpu"), 6
+    )
+    assert (own.loop, own.fixer.model, own.num_novel, own.targets) == ("distillation", "default", 7, "path")
     with pytest.raises(ValueError, match="trains its splats from the photos"):
         RunSettings(loop="distillation", preset="paper")
+    with pytest.raises(ValueError, match="has no rounds"):
+        RunSettings(loop="distillation", rounds=RoundsConfig(num_rounds=2))
+    with pytest.raises(ValueError, match="preset paper has rounds of its own"):
+        RunSettings(preset="paper", num_references=2)
 
 
 def test_a_run_leaves_figures_of_every_part(whole: Path):
@@ -136,20 +140,12 @@ def test_no_more_novel_views_are_made_than_memory_has_room_for(settings: RunSett
 
 
 def test_rounds_start_with_stereo_in_both_trainings(settings: RunSettings, tmp_path: Path):
-    asked = dataclasses.replace(settings, num_rounds=1, fixer="none", num_novel=2)
+    asked = dataclasses.replace(
+        settings, rounds=RoundsConfig(num_rounds=1), fixer=ViewFixerConfig(model="none"), num_novel=2
+    )
     experiment = run(asked, tmp_path / "run", stop_at=3)
     assert experiment.inputs.stereo is not None
     assert len(experiment.inputs.scene.points) > 200
     strategy = experiment.inputs.config.train.strategy
     assert isinstance(strategy, AdcConfig)
     assert strategy.grow_grad2d == 4e-4
-
-
-def test_a_run_from_before_there_was_distillation_goes_on_in_rounds(tmp_path: Path):
-    folder = RunFolder(tmp_path)
-    settings = {name: value for name, value in RunSettings().to_dict().items() if name not in ("loop", "stereo")}
-    folder.write_config(settings, {})
-    old = RunSettings.from_dict(folder.read_settings())
-    assert (old.loop, old.stereo) == ("rounds", "off")
-    folder.write_config(RunSettings().to_dict(), {})
-    assert RunSettings.from_dict(folder.read_settings()) == RunSettings()

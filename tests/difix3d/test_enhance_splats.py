@@ -15,6 +15,7 @@ from difix3d.enhance.config import EnhanceConfig
 from difix3d.enhance.references import PosedPhotos
 from difix3d.enhance.run import Enhancement
 from difix3d.errors import InputError
+from difix_model.opening import FixerConfig
 from difix_model.video.fix import Fixer
 from media_files.videos import read_frames
 from splat_recon.io.colmap import read_scene, write_scene
@@ -113,7 +114,16 @@ def test_a_film_of_another_splat_is_not_gone_on_with(place: Path, tmp_path: Path
 
 
 def test_strength_reaches_the_fixer(place: Path, tmp_path: Path) -> None:
-    enhanced(place, tmp_path / "none", strength=0.0)
+    config = EnhanceConfig(
+        splat=place / "splat.ply",
+        scene=place / "scene",
+        path="given",
+        steady=False,
+        out=tmp_path / "none",
+        device="cpu",
+        fixer=FixerConfig(strength=0.0),
+    )
+    list(Enhancement(config, Brightening()).run())
     splats = SplatModel.of_file(place / "splat.ply")
     first = read_scene(place / "scene").views[0]
     assert (pictures(tmp_path / "none")[0] == to_u8(splats.render(first.camera).rgb)).all()
@@ -202,7 +212,7 @@ def test_what_cannot_be_is_said_in_a_sentence(place: Path, tmp_path: Path) -> No
     for options, words in cases:
         with pytest.raises(InputError, match=words):
             enhanced(place, options.pop("out", tmp_path / "out.mp4"), **options)
-    wrongs: list[dict[str, Any]] = [{"strength": 2.0}, {"fps": 0.0}, {"frames": 0}, {"side_by_side": Path("both.gif")}]
+    wrongs: list[dict[str, Any]] = [{"fps": 0.0}, {"frames": 0}, {"side_by_side": Path("both.gif")}]
     for wrong in wrongs:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             EnhanceConfig(input=Path("a"), out=Path("b"), **wrong)

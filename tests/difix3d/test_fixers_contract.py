@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from difix3d.fixers.config import ViewFixerConfig
 from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
 from difix3d.fixers.difix import DifixFixer
+from difix3d.loop.config import RoundsConfig, ValidationConfig
 from difix3d.loop.progressive import ProgressiveTrainer
 from difix3d.run.defaults import resolved
 from difix3d.run.experiment import Experiment
@@ -42,7 +44,12 @@ class Whitening:
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Whitening, Experiment]:
     fixer = Whitening()
     settings = RunSettings(
-        max_steps=8, max_size=40, max_gaussians=300, num_rounds=1, num_novel=3, validation_fraction=0.0
+        max_steps=8,
+        max_size=40,
+        max_gaussians=300,
+        rounds=RoundsConfig(num_rounds=1),
+        num_novel=3,
+        validation=ValidationConfig(fraction=0.0),
     )
     folder = tmp_path_factory.mktemp("run") / "run"
     with pytest.MonkeyPatch.context() as patch:
@@ -134,7 +141,7 @@ def test_a_request_that_does_not_fit_together_is_refused() -> None:
 
 
 def test_the_gate_can_be_chosen_and_is_the_commands_own_by_default() -> None:
-    assert resolved(RunSettings(), "cpu").fixer_config.gate == "auto"
-    assert resolved(RunSettings(preset="released"), "cpu").fixer_config.gate == "checkpoint"
-    assert resolved(RunSettings(gate="off", base="b"), "cpu").fixer_config.gate == "off"
-    assert resolved(RunSettings(gate="off", base="b"), "cpu").fixer_config.base == "b"
+    assert resolved(RunSettings(), "cpu").fixer.gate == "auto"
+    assert resolved(RunSettings(preset="released"), "cpu").fixer.gate == "checkpoint"
+    assert resolved(RunSettings(fixer=ViewFixerConfig(gate="off", base="b")), "cpu").fixer.gate == "off"
+    assert resolved(RunSettings(fixer=ViewFixerConfig(gate="off", base="b")), "cpu").fixer.base == "b"

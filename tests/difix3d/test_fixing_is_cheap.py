@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from difix3d.errors import InputError
+from difix3d.fixers.config import ViewFixerConfig
 from difix3d.fixers.contract import FixedView, FixRequest, FixResult, resident
 from difix3d.fixers.difix import DifixFixer, OffloadedFixer
 from difix3d.fixers.identity import IdentityFixer
 from difix3d.fixers.opening import open_fixer
-from difix3d.loop.config import EvenRounds, MixtureConfig, ProgressiveConfig, ValidationConfig
+from difix3d.loop.config import MixtureConfig, ProgressiveConfig, RoundsConfig, ValidationConfig
 from difix3d.loop.fixing import fix_round
 from difix3d.loop.progressive import ProgressiveTrainer
 from difix3d.loop.target_config import HeldOutTargets
@@ -35,7 +36,6 @@ from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.gate.apply import Gated
 from difix_model.gate.verdict import FixVerdict
 from difix_model.network import DifixNetwork
-from difix_model.opening import FixerConfig
 from difix_model.pipeline import DifixPipeline
 from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.evaluate import Evaluation
@@ -85,7 +85,9 @@ class Asked:
 
 def round_config(batch_size: int, num_probe_views: int, min_alpha: float = 0.0) -> ProgressiveConfig:
     mixture = MixtureConfig(alpha_threshold=min_alpha)
-    return ProgressiveConfig(fix_batch_size=batch_size, num_probe_views=num_probe_views, mixture=mixture)
+    return ProgressiveConfig(
+        fix_batch_size=batch_size, rounds=RoundsConfig(num_probe_views=num_probe_views), mixture=mixture
+    )
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +147,9 @@ def test_parameters_of_a_real_network_come_back(weights: Path, monkeypatch: pyte
     picture = torch.rand(1, 32, 40, 3)
     reference = torch.rand(1, 32, 40, 3)
     asked = request(picture, reference)
-    expected = open_fixer(FixerConfig(source=str(weights), gate="off"), device="cpu")(asked).rgb
+    expected = open_fixer(ViewFixerConfig(model=str(weights), gate="off"), device="cpu")(asked).rgb
     monkeypatch.setattr(DifixPipeline, "to", to)
-    config = FixerConfig(source=str(weights), gate="off", precision="float32", offload=True)
+    config = ViewFixerConfig(model=str(weights), gate="off", precision="float32", offload=True)
     fixer = open_fixer(config, device="cuda:0")
     assert isinstance(fixer, OffloadedFixer)
 
@@ -163,11 +165,11 @@ def test_parameters_of_a_real_network_come_back(weights: Path, monkeypatch: pyte
 
 
 def test_offloading_means_nothing_on_a_cpu_and_precision_is_passed_on(weights: Path) -> None:
-    config = FixerConfig(source=str(weights), offload=True, precision="bfloat16")
+    config = ViewFixerConfig(model=str(weights), offload=True, precision="bfloat16")
     fixer = open_fixer(config, device="cpu")
     assert isinstance(fixer, DifixFixer)
     assert fixer.pipeline.dtype == torch.bfloat16
-    assert isinstance(open_fixer(replace(config, source="none"), device="cpu"), IdentityFixer)
+    assert isinstance(open_fixer(replace(config, model="none"), device="cpu"), IdentityFixer)
 
 
 def _round(scene: Scene, fixer: Any, num_probe_views: int, references: int = 1) -> list[FixedView]:
@@ -271,7 +273,7 @@ def test_a_run_holds_no_more_of_novel_views_than_was_said(scene: Scene) -> None:
     train = TrainConfig(max_steps=30, strategy=AdcConfig(reset_every=0))
     config = ProgressiveConfig(
         train=train,
-        rounds=EvenRounds(num_rounds=3, first=0.3, last=0.7),
+        rounds=RoundsConfig(num_rounds=3, first_round=0.3, last_round=0.7),
         targets=HeldOutTargets(),
         validation=ValidationConfig(fraction=0),
     )
@@ -298,9 +300,14 @@ def test_what_does_not_fit_is_refused_before_the_run(scene: Scene, tmp_path: Pat
     folder = tmp_path / "scene"
     write_scene(folder, scene)
     settings = RunSettings(
-        scene=str(folder), fixer="none", split="every:3", max_steps=4, num_novel=2, image_memory=1e-5
+        scene=str(folder),
+        fixer=ViewFixerConfig(model="none"),
+        split="every:3",
+        max_steps=4,
+        num_novel=2,
+        image_memory=1e-5,
     )
-    with pytest.raises(InputError, match="raise --image-memory to"):
+    with pytest.raises(InputError, match="raise image_memory to"):
         list(Experiment(settings, RunFolder(tmp_path / "run")).run())
     assert not (tmp_path / "run").exists()
     check_image_memory(photo_bytes(2.0), 2.0)
@@ -326,9 +333,10 @@ def test_decoded_photos_keep_to_their_half(scene: Scene, tmp_path: Path) -> None
 
 def test_presets_of_others_fix_everything() -> None:
     asked = resolved(RunSettings(preset="released", max_steps=600), "cpu")
-    assert progressive_config(asked).num_probe_views == 0
-    assert progressive_config(resolved(RunSettings(num_probe_views=2), "cpu")).num_probe_views == 2
+    assert progressive_config(asked).rounds.num_probe_views == 0
+    assert (
+        progressive_config(resolved(RunSettings(rounds=RoundsConfig(num_probe_views=2)), "cpu")).rounds.num_probe_views
+        == 2
+    )
     with pytest.raises(ValueError, match="num_probe_views must be at least 0"):
-        RunSettings(num_probe_views=-1)
-    with pytest.raises(ValueError, match="num_probe_views must be at least 0"):
-        ProgressiveConfig(num_probe_views=-1)
+        RunSettings(rounds=RoundsConfig(num_probe_views=-1))

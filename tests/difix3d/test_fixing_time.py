@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from difix3d.fixers.config import ViewFixerConfig
 from difix3d.fixers.contract import FixRequest, FixResult
+from difix3d.loop.config import RoundsConfig, ValidationConfig
 from difix3d.run.experiment import Experiment
 from difix3d.run.fixing_time import FixingTime, TimedFixer
 from difix3d.run.run_folder import RunFolder
@@ -45,7 +47,13 @@ def test_what_the_fixer_takes_is_counted_for_its_phase(tmp_path: Path) -> None:
 
 def test_a_run_says_how_much_of_it_was_fixing(tmp_path: Path) -> None:
     settings = RunSettings(
-        fixer="none", max_steps=6, max_size=40, max_gaussians=300, num_rounds=1, num_novel=2, validation_fraction=0.0
+        fixer=ViewFixerConfig(model="none"),
+        max_steps=6,
+        max_size=40,
+        max_gaussians=300,
+        rounds=RoundsConfig(num_rounds=1),
+        num_novel=2,
+        validation=ValidationConfig(fraction=0.0),
     )
     experiment = Experiment(settings, RunFolder(tmp_path / "run"))
     list(experiment.run())

@@ -302,7 +302,7 @@ def test_a_photos_place_is_fixed_as_the_same_frame_of_a_film(tmp_path: Path) -> 
         path="given",
         steady=False,
         device="cpu",
-        gate="off",
+        fixer=FixerConfig(gate="off"),
     )
     list(Enhancement(film, pipeline).run())
     frames = [np.array(Image.open(path)) for path in sorted((tmp_path / "film").glob("*.png"))]
@@ -348,7 +348,7 @@ def test_a_page_of_a_scene_is_served_and_closed(tmp_path: Path) -> None:
 
 
 def test_wrong_flags_are_named() -> None:
-    wrongs: list[dict[str, Any]] = [{"strength": 2.0}, {"max_size": 64}, {"num_references": -1}, {"port": 0}]
+    wrongs: list[dict[str, Any]] = [{"max_size": 64}, {"num_references": -1}, {"port": 0}]
     for wrong in wrongs:
         with pytest.raises(ValueError, match=next(iter(wrong))):
             LiveConfig(splat=Path("a.ply"), **wrong)

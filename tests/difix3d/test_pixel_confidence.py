@@ -9,7 +9,7 @@ import torch
 from difix3d.fixers.contract import FixResult
 from difix3d.fixers.identity import IdentityFixer
 from difix3d.loop.confidence import PixelConfidence
-from difix3d.loop.config import EvenRounds, MixtureConfig, ProgressiveConfig, ValidationConfig
+from difix3d.loop.config import MixtureConfig, ProgressiveConfig, RoundsConfig, ValidationConfig
 from difix3d.loop.progressive import ProgressiveTrainer
 from difix3d.loop.surface_points import DepthView, SurfacePoints, project
 from difix3d.loop.target_config import HeldOutTargets
@@ -156,7 +156,7 @@ def new_loop():
     def make(fixer, **changes):
         config = ProgressiveConfig(
             train=TrainConfig(max_steps=24),
-            rounds=EvenRounds(num_rounds=2, first=0.4, last=0.7),
+            rounds=RoundsConfig(num_rounds=2, first_round=0.4, last_round=0.7),
             targets=HeldOutTargets(),
             mixture=replace(MixtureConfig(novel_prob=0.5), **changes),
             validation=ValidationConfig(fraction=0),

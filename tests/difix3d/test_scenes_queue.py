@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from difix3d.errors import InputError
+from difix3d.fixers.config import ViewFixerConfig
+from difix3d.loop.config import RoundsConfig, ValidationConfig
 from difix3d.queue.scene_task import RunOutcome, SceneTask
 from difix3d.queue.scenes import is_finished, run_queue, scene_folders, scene_tasks
 from difix3d.run.run_folder import RunFolder
@@ -20,14 +22,14 @@ from splat_recon.io.colmap import write_scene
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 
 SETTINGS = RunSettings(
-    fixer="none",
+    fixer=ViewFixerConfig(model="none"),
     max_steps=6,
     max_size=40,
     max_gaussians=300,
-    num_rounds=1,
+    rounds=RoundsConfig(num_rounds=1),
     num_novel=2,
     split="every:3",
-    validation_fraction=0.0,
+    validation=ValidationConfig(fraction=0.0),
 )
 
 

@@ -88,7 +88,7 @@ def test_a_verdict_of_a_view_that_was_not_asked() -> None:
 
 
 def test_references_of_any_number_and_size_go_in_one_call(checkpoint_folder: Path) -> None:
-    pipe = open_pipeline(FixerConfig(source=str(checkpoint_folder), gate="off"), device="cpu")
+    pipe = open_pipeline(FixerConfig(model=str(checkpoint_folder), gate="off"), device="cpu")
     generator = torch.Generator().manual_seed(0)
     rendered = torch.rand(2, 24, 40, 3, generator=generator)
     first, second = torch.rand(30, 20, 3, generator=generator), torch.rand(24, 40, 3, generator=generator)
@@ -101,17 +101,19 @@ def test_references_of_any_number_and_size_go_in_one_call(checkpoint_folder: Pat
 
 
 def test_one_way_to_open_has_the_same_defaults_everywhere(checkpoint_folder: Path) -> None:
-    pipe = open_pipeline(FixerConfig(source=str(checkpoint_folder)), device="cpu")
+    pipe = open_pipeline(FixerConfig(model=str(checkpoint_folder)), device="cpu")
     assert (pipe.gate, pipe.dtype, pipe.batch_size) == ("auto", torch.float32, 1)
-    config = FixerConfig(source=str(checkpoint_folder), precision="bfloat16", gate="off", batch_size=3)
+    config = FixerConfig(model=str(checkpoint_folder), precision="bfloat16", gate="off", batch_size=3)
     pipe = open_pipeline(config, device="auto" if not torch.cuda.is_available() else "cpu")
     assert (pipe.gate, pipe.dtype, pipe.batch_size) == ("off", torch.bfloat16, 3)
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         FixerConfig(batch_size=0)
+    with pytest.raises(ValueError, match="strength must be in"):
+        FixerConfig(strength=2)
 
 
 def test_a_call_returns_its_verdict_with_the_weight(checkpoint_folder: Path) -> None:
-    pipe = open_pipeline(FixerConfig(source=str(checkpoint_folder), gate="off"), device="cpu")
+    pipe = open_pipeline(FixerConfig(model=str(checkpoint_folder), gate="off"), device="cpu")
     pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
     found = pipe(pixels, strength=0.5, return_weight=True)
     change = np.abs(found.image.astype(float) - pixels).mean() / 255

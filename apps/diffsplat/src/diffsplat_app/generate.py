@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -71,7 +71,7 @@ class GenerateSettings:
     without_t5: bool = False
     """Leave T5 out of Stable Diffusion 3.5: less memory, less exact."""
 
-    generation: tyro.conf.OmitArgPrefixes[GenerationConfig] = field(default_factory=GenerationConfig)
+    generation: Annotated[GenerationConfig, tyro.conf.arg(name="")] = field(default_factory=GenerationConfig)
     """How objects are generated."""
 
     formats: tuple[Literal["ply", "spz", "splat"], ...] = ("ply",)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from commands import FixerFlags
+from commands import DeviceFlags
+from difix_model.opening import FixerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class FixSettings(FixerFlags):
+class FixSettings(DeviceFlags):
     """Fix a render, a folder of renders, or a video."""
 
     input: Path
@@ -37,8 +38,8 @@ class FixSettings(FixerFlags):
     reference_cameras: Path | None = None
     """Cameras of the photos, in the same world. By default those beside the photos, otherwise those of the images."""
 
-    strength: float = 1.0
-    """Share of the fix, in [0, 1]; below 1 the result is blended with the input."""
+    fixer: FixerConfig = field(default_factory=FixerConfig)
+    """Which weights fix, and how."""
 
     mask: Path | None = None
     """Where images may be changed: a gray image, or a folder with one of each image's name; white for yes."""
@@ -53,9 +54,6 @@ class FixSettings(FixerFlags):
     skip_broken: bool = False
     """Leave out images that cannot be read, and name them at the end (exit code 2), instead of refusing all."""
 
-    batch_size: int | None = None
-    """Images of one size to fix at a time; by default 4 on CUDA and 1 on the CPU."""
-
     steady: bool = False
     """For videos and folders of consecutive frames: steady the change in time, along the motion of the input."""
 
@@ -68,11 +66,7 @@ class FixSettings(FixerFlags):
     def __post_init__(self) -> None:
         if self.fps is not None and not 0.0 < self.fps <= 1000.0:
             raise ValueError(f"fps must be in (0, 1000], got {self.fps}")
-        if not 0.0 <= self.strength <= 1.0:
-            raise ValueError(f"strength must be in [0, 1], got {self.strength}")
         if self.num_references < 1:
             raise ValueError(f"num_references must be at least 1, got {self.num_references}")
         if self.num_references > 1 and self.reference_by in ("name", "order"):
             raise ValueError(f"by {self.reference_by} there is one reference per image, got {self.num_references}")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")

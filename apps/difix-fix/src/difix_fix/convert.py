@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from commands import ended, outcome_of, parse
+from commands import ended, run_command
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,10 +51,7 @@ def main(arguments: list[str]) -> int:
     Args:
         arguments: The command line after `difix-fix convert`.
     """
-    settings = parse(ConvertSettings, arguments, prog="difix-fix convert", distribution="difix-fix-app")
-    return outcome_of(
-        partial(_convert, settings),
-    )
+    return run_command(ConvertSettings, _convert, arguments, prog="difix-fix convert", distribution="difix-fix-app")
 
 
 def _convert(settings: ConvertSettings) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from commands import Groups, outcome_of, parse
+from commands import Groups, run_command
 from difix_fix.cli import FixSettings
 
 DESCRIPTION = """Fix a render, a folder of renders, or a video.
@@ -27,15 +25,17 @@ def main(arguments: list[str]) -> int:
     Args:
         arguments: The command line after `difix-fix` or `difix-fix fix`.
     """
-    settings = parse(
+    return run_command(
         FixSettings,
+        _fix,
         arguments,
         prog="difix-fix",
         distribution="difix-fix-app",
         groups=GROUPS,
         description=DESCRIPTION,
+        flat=True,
+        stopped="Stopped before an image was finished.",
     )
-    return outcome_of(partial(_fix, settings), stopped="Stopped before an image was finished.")
 
 
 def _fix(settings: FixSettings) -> int:

@@ -78,7 +78,7 @@ def _run(settings: FixSettings, job: FixJob, verdicts: list[FixVerdict]) -> None
 
     with progress_bar() as bars:
         task = bars.add_task("Fixing", note="", total=len(job.finished) + len(job.inputs), completed=len(job.finished))
-        for batch in run_job(job, pipeline, strength=settings.strength):
+        for batch in run_job(job, pipeline, strength=settings.fixer.strength):
             verdicts += batch
             bars.advance(task, len(batch))
 
@@ -88,12 +88,9 @@ def _opened(settings: FixSettings) -> DifixPipeline:
 
     with console.status("Loading the network"):
         # Here, after everything that can be said without it, torch is loaded.
-        from difix_model.opening import FixerConfig, open_pipeline
+        from difix_model.opening import open_pipeline
 
-        return open_pipeline(
-            FixerConfig(source=settings.model, base=settings.base, gate=settings.gate, batch_size=settings.batch_size),
-            device=settings.device,
-        )
+        return open_pipeline(settings.fixer, device=settings.device)
 
 
 def _written(settings: FixSettings, job: FixJob) -> Path:

@@ -33,16 +33,17 @@ def ended_with(made: Path, settings: FixSettings, verdicts: Sequence[FixVerdict]
     if nothing_but_gated(verdicts):
         ended(made, "difix-fix", *_again(settings, gate="off", out=_beside(settings.out, "ungated")))
     else:
-        base = () if settings.base is None else ("--base", settings.base)
-        ended(made, "difix-fix", "serve", "--model", settings.model, *base, "--gate", settings.gate, extra="serve")
+        fixer = settings.fixer
+        base = () if fixer.base is None else ("--base", fixer.base)
+        ended(made, "difix-fix", "serve", "--model", fixer.model, *base, "--gate", fixer.gate, extra="serve")
 
 
 def _again(settings: FixSettings, **others: object) -> list[str]:
     """The flags of a command, with some of them changed."""
     words: list[str] = []
-    for name, default in ((each.name, each.default) for each in fields(settings)):
-        value = others.get(name, getattr(settings, name))
-        if value in (default, False, None) or name == "resume":
+    given = [(each, getattr(part, each.name)) for part in (settings, settings.fixer) for each in fields(part)]
+    for name, default, value in ((each.name, each.default, others.get(each.name, value)) for each, value in given):
+        if value in (default, False, None) or name in ("resume", "fixer"):
             continue
         words += [as_flag(name), *([] if value is True else [str(value)])]
     return words

@@ -60,21 +60,18 @@ def _opened(settings: FixSettings, job: VideoJob) -> VideoRun:
 
     with console.status("Loading the network"):
         # Here, after everything that can be said without it, torch is loaded.
-        from difix_model.opening import FixerConfig, open_pipeline
+        from difix_model.opening import open_pipeline
         from difix_model.video.fix import VideoRun
         from difix_model.video.temporal_filter import TemporalFilterConfig
 
-        pipeline = open_pipeline(
-            FixerConfig(source=settings.model, base=settings.base, gate=settings.gate, batch_size=settings.batch_size),
-            device=settings.device,
-        )
+        pipeline = open_pipeline(settings.fixer, device=settings.device)
     return VideoRun(
         job,
         pipeline,
-        strength=settings.strength,
+        strength=settings.fixer.strength,
         steady=TemporalFilterConfig() if settings.steady else None,
         resume=settings.resume,
-        settings={"model": settings.model, "base": settings.base, "gate": settings.gate},
+        settings={name: getattr(settings.fixer, name) for name in ("model", "base", "gate")},
     )
 
 

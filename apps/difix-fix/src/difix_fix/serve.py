@@ -8,13 +8,13 @@ import socket
 import sys
 import tempfile
 import threading
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from commands import FixerFlags, outcome_of, parse
+from commands import DeviceFlags, run_command
 from difix_model.errors import InputError
+from difix_model.opening import FixerConfig
 
 LOCAL_HOST = "127.0.0.1"
 
@@ -22,11 +22,14 @@ MISSING_EXTRA = "the page needs Gradio: run it as uv run --extra serve difix-fix
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServeSettings(FixerFlags):
+class ServeSettings(DeviceFlags):
     """Open a local page: choose a render and photos, press a button, compare before and after, download.
 
     The page answers this machine only, fetches nothing from the internet, and keeps nothing when it ends.
     """
+
+    fixer: FixerConfig = field(default_factory=FixerConfig)
+    """Which weights fix, and how."""
 
     port: int = 7860
     """Port to listen on."""
@@ -45,9 +48,8 @@ def main(arguments: list[str]) -> int:
     Args:
         arguments: The command line after `difix-fix serve`.
     """
-    settings = parse(ServeSettings, arguments, prog="difix-fix serve", distribution="difix-fix-app")
-    return outcome_of(
-        partial(_served, settings),
+    return run_command(
+        ServeSettings, _served, arguments, prog="difix-fix serve", distribution="difix-fix-app", flat=True
     )
 
 
@@ -72,12 +74,10 @@ def _serve(settings: ServeSettings) -> None:
 
         with console.status("Loading the network"):
             from difix_fix.page import LocalOnly, make_page, page_style
-            from difix_model.opening import FixerConfig, open_pipeline
+            from difix_model.opening import open_pipeline
 
-            pipeline = open_pipeline(
-                FixerConfig(source=settings.model, base=settings.base, gate=settings.gate), device=settings.device
-            )
-        page = make_page(gradio, pipeline, Path(folder), model=settings.model)
+            pipeline = open_pipeline(settings.fixer, device=settings.device)
+        page = make_page(gradio, pipeline, Path(folder), model=settings.fixer.model)
         hosts = (LOCAL_HOST, "localhost") if settings.host == LOCAL_HOST else None
         page.queue(default_concurrency_limit=1, max_size=20, api_open=False)
         page.launch(

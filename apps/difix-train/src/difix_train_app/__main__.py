@@ -6,12 +6,10 @@ import shutil
 import sys
 from contextlib import closing, redirect_stdout
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from commands import collected, ended, goes_on, logging_to, next_line, outcome_of, parse, verb_of
-from commands.help import parameters_of
+from commands import collected, ended, goes_on, logging_to, next_line, run_command, verb_of
 from difix_train.errors import InputError, NonFiniteLossError
 from difix_train.settings import EvalSettings, ExportSettings, RunSettings
 from difix_train_app.cli import DESCRIPTION, DISTRIBUTION, KINDS, TRAINING_GROUPS, VERBS
@@ -31,20 +29,16 @@ STEPS_BETWEEN_UPDATES = 5
 def main(arguments: list[str] | None = None) -> int:
     """Run `difix-train` and return its exit code: 0, 2 for bad input, 1 when training breaks down, 128 + signal."""
     verb, given = verb_of(VERBS, arguments, prog="difix-train", distribution=DISTRIBUTION, description=DESCRIPTION)
-    settings: Any = parse(
+    return run_command(
         KINDS[verb],
+        {"eval": _evaluate, "export": _export}.get(verb, _train),
         given,
         prog=f"difix-train {verb}",
         distribution=DISTRIBUTION,
         groups=TRAINING_GROUPS if verb in ("run", "lora") else None,
         description=VERBS[verb],
         flat=True,
-    )
-    run = {"eval": _evaluate, "export": _export}.get(verb, _train)
-    return outcome_of(
-        partial(run, settings),
         failed=NonFiniteLossError,
-        parameters=parameters_of(KINDS[verb]),
     )
 
 
@@ -103,7 +97,7 @@ def _evaluate(settings: EvalSettings) -> int:
         write_text_whole(settings.out, json.dumps(evaluation.to_dict(), indent=2) + "\n")
         print(settings.out)
     if settings.model != "default":
-        print(f"Next: {next_line('difix3d-train', '--fixer', settings.model)}", file=sys.stderr)
+        print(f"Next: {next_line('difix3d-train', '--model', settings.model)}", file=sys.stderr)
     return 0
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
-from functools import partial
 from typing import TYPE_CHECKING
 
-from commands import as_flag, ended, exit_code, outcome_of, parse
-from commands.help import parameters_of
+from commands import as_flag, ended, exit_code, run_command
 from difix3d.enhance.config import EnhanceConfig
 from difix3d.errors import InputError
 from difix3d.viewer.config import LiveConfig
@@ -28,17 +26,25 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     # Without a verb the command enhances: a page is the other thing that it does.
     if given[:1] == [VIEW]:
-        page = parse(LiveConfig, given[1:], prog=f"difix3d-enhance {VIEW}", distribution=DISTRIBUTION, description=LOOK)
-        return outcome_of(partial(_view, page), parameters=parameters_of(LiveConfig))
-    config = parse(
+        return run_command(
+            LiveConfig,
+            _view,
+            given[1:],
+            prog=f"difix3d-enhance {VIEW}",
+            distribution=DISTRIBUTION,
+            description=LOOK,
+            flat=True,
+        )
+    return run_command(
         EnhanceConfig,
+        _enhance,
         given,
         prog="difix3d-enhance",
         distribution=DISTRIBUTION,
         groups=ENHANCE_GROUPS,
         description=ENHANCE,
+        flat=True,
     )
-    return outcome_of(partial(_enhance, config), parameters=parameters_of(EnhanceConfig))
 
 
 def _enhance(config: EnhanceConfig) -> int:
@@ -70,13 +76,14 @@ def _ended(config: EnhanceConfig, enhancement: Enhancement) -> None:
     elif config.of_splat:
         ended(enhancement.job.out, "difix3d-enhance", VIEW, *_source(config), extra="viewer")
     else:
-        ended(enhancement.job.out, "difix-fix", "serve", "--model", config.model, extra="serve")
+        ended(enhancement.job.out, "difix-fix", "serve", "--model", config.fixer.model, extra="serve")
 
 
 def _source(config: EnhanceConfig) -> list[str]:
     """The flags that say what is fixed, with which photos and which weights."""
-    names = ("splat", "input", "scene", "cameras", "model", "base")
-    given = {name: value for name in names if (value := getattr(config, name)) not in (None, "default")}
+    given = {name: getattr(config, name) for name in ("splat", "input", "scene", "cameras")}
+    given |= {name: getattr(config.fixer, name) for name in ("model", "base")}
+    given = {name: value for name, value in given.items() if value not in (None, "default")}
     if config.of_splat and config.which != "best":
         given["which"] = config.which
     return [word for name, value in given.items() for word in (as_flag(name), str(value))]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from commands import ended, outcome_of, parse, verb_of
-from commands.help import parameters_of
+from commands import ended, run_command, verb_of
 from difix3d.errors import InputError
 from difix3d_eval_app.cli import VERBS, Ablation, Compare, Score
 from output_files import write_text_whole
@@ -27,10 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
         description="Scores that may be compared: of renders by a stated protocol, of several methods, of the "
         "method's own parts.",
     )
-    kind = VERBS[verb]
-    command = parse(kind, given, prog=f"difix3d-eval {verb}", distribution=DISTRIBUTION)
-    run = {"score": _score, "compare": _compare, "ablation": _ablation}[verb]
-    return outcome_of(partial(run, command), parameters=parameters_of(kind))
+    run: Any = {"score": _score, "compare": _compare, "ablation": _ablation}[verb]
+    return run_command(VERBS[verb], run, given, prog=f"difix3d-eval {verb}", distribution=DISTRIBUTION)
 
 
 def _score(command: Score) -> int:
@@ -111,7 +107,7 @@ def _ablation(command: Ablation) -> int:
 
     with progress_bar(percent=True) as bars:
         tasks: dict[str, Any] = {}
-        for name, progress in ablation(command.run, command.out, frames=command.frames, seeds=command.seeds):
+        for name, progress in ablation(command.run.settings, command.out, frames=command.frames, seeds=command.seeds):
             if name not in tasks:
                 tasks[name] = bars.add_task(name.replace("_", " "), note="")
             note = f"{progress.phase} {progress.note}"

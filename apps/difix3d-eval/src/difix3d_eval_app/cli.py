@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
+from difix3d.fixers.config import ViewFixerConfig
+from difix3d.loop.config import RoundsConfig, ValidationConfig
 from difix3d.run.settings import RunSettings
 
 
@@ -45,13 +48,28 @@ class Compare:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunFlags(RunSettings):
+    """The settings of a run as flags: those of the fixer and of rounds go without a prefix."""
+
+    fixer: Annotated[ViewFixerConfig, tyro.conf.arg(name="")] = field(default_factory=ViewFixerConfig)
+    rounds: Annotated[RoundsConfig, tyro.conf.arg(name="")] = field(default_factory=RoundsConfig)
+
+    @property
+    def settings(self) -> RunSettings:
+        """What they ask for."""
+        return RunSettings(**{each.name: getattr(self, each.name) for each in fields(RunSettings)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ablation:
     """Run the rows of the method on one scene: plain, fix only, one shot, progressive, and with post-render."""
 
     out: Path
     """Folder of both runs and of ablation.json, ablation.md and ablation.html; the same command goes on."""
 
-    run: tyro.conf.OmitArgPrefixes[RunSettings] = field(default_factory=lambda: RunSettings(validation_fraction=0.0))
+    run: Annotated[RunFlags, tyro.conf.arg(name="")] = field(
+        default_factory=lambda: RunFlags(validation=ValidationConfig(fraction=0))
+    )
     """Here nothing is held back unless asked for: every round is kept, so that rows show what rounds do."""
 
     seeds: tuple[int, ...] = ()

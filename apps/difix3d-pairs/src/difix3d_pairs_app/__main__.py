@@ -2,12 +2,10 @@
 
 import sys
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands import DONE, FAILED, ended, exit_code, outcome_of, parse
-from commands.help import parameters_of
+from commands import DONE, FAILED, ended, exit_code, run_command
 from difix3d_pairs_app.cli import GROUPS, MergeCommand, PairsCommand
 
 if TYPE_CHECKING:
@@ -24,12 +22,10 @@ def main(arguments: list[str] | None = None) -> int:
     """
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["merge"]:
-        merge = parse(MergeCommand, given[1:], prog="difix3d-pairs merge", distribution=DISTRIBUTION)
-        return outcome_of(
-            partial(_merge, merge),
-        )
-    command = parse(PairsCommand, given, prog="difix3d-pairs", distribution=DISTRIBUTION, groups=GROUPS, flat=True)
-    return outcome_of(partial(_make, command), parameters=parameters_of(PairsCommand))
+        return run_command(MergeCommand, _merge, given[1:], prog="difix3d-pairs merge", distribution=DISTRIBUTION)
+    return run_command(
+        PairsCommand, _make, given, prog="difix3d-pairs", distribution=DISTRIBUTION, groups=GROUPS, flat=True
+    )
 
 
 def _make(command: PairsCommand) -> int:

@@ -15,7 +15,7 @@ from difix3d.errors import InputError
 from difix3d.queue.scenes import check_scene
 from difix3d.run import photos
 from difix3d.run.run_folder import PHOTOS, RunFolder, newest_run, numbered
-from difix3d_train_app.cli import DISTRIBUTION, GROUPS, TrainCommand, config_of, read_config
+from difix3d_train_app.cli import DISTRIBUTION, GROUPS, RunFlags, TrainCommand, config_of, read_config
 from difix3d_train_app.progress import run_bars
 from difix3d_train_app.resuming import resume_command, settings_of_run, source_of
 
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parsed_and_run(given: list[str]) -> int:
     config = config_of(given)
-    default = None if config is None else TrainCommand(run=read_config(config))
+    default = None if config is None else TrainCommand(run=RunFlags.of(read_config(config)))
     command = parse(
         TrainCommand, given, prog="difix3d-train", distribution=DISTRIBUTION, groups=GROUPS, default=default
     )
@@ -53,7 +53,7 @@ def _run_scenes(command: TrainCommand) -> int:
 
 
 def _run(command: TrainCommand) -> int:
-    settings = command.run
+    settings = command.run.settings
     place = command.out or (newest_run if command.resume else numbered)(command.default_out)
     folder = RunFolder(place)
     resumed = goes_on(place, resume=command.resume, traces=("config.json", "checkpoints", PHOTOS))

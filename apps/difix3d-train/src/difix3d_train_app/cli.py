@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from commands import Groups
 from difix3d.errors import InputError
+from difix3d.fixers.config import ViewFixerConfig
+from difix3d.loop.config import RoundsConfig
 from difix3d.run.settings import RunSettings
 
 DISTRIBUTION = "difix3d-train-app"
@@ -23,7 +26,7 @@ GROUPS: Groups = {
         "max_steps",
         "max_size",
         "sparse",
-        "fixer",
+        "model",
         "gate",
         "resume",
     ),
@@ -31,6 +34,24 @@ GROUPS: Groups = {
     "watching": ("viewer", "viewer_host", "viewer_port"),
 }
 """What `--help` shows; `--help all` adds the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFlags(RunSettings):
+    """The settings of a run as flags: those of the fixer and of rounds go without a prefix."""
+
+    fixer: Annotated[ViewFixerConfig, tyro.conf.arg(name="")] = field(default_factory=ViewFixerConfig)
+    rounds: Annotated[RoundsConfig, tyro.conf.arg(name="")] = field(default_factory=RoundsConfig)
+
+    @classmethod
+    def of(cls, settings: RunSettings) -> RunFlags:
+        """Flags that ask for these settings."""
+        return cls(**{each.name: getattr(settings, each.name) for each in fields(RunSettings)})
+
+    @property
+    def settings(self) -> RunSettings:
+        """What they ask for."""
+        return RunSettings(**{each.name: getattr(self, each.name) for each in fields(RunSettings)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +66,7 @@ class TrainCommand:
     """A folder of photos, or a video, without cameras: they are found first (structure from motion), in the same run.
     This or --scene."""
 
-    run: tyro.conf.OmitArgPrefixes[RunSettings] = field(default_factory=RunSettings)
+    run: Annotated[RunFlags, tyro.conf.arg(name="")] = field(default_factory=RunFlags)
 
     out: Path | None = None
     """New folder for everything that is written. None: runs/demo or runs/ and the scene's name, numbered if taken."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
-from commands import as_flag, next_line
+from commands import as_flag, next_line, parameters_of
 from difix3d.errors import InputError
 from difix3d.run import photos
 from difix3d.run.run_folder import RunFolder
 from difix3d.run.settings import MAY_CHANGE, RunSettings
-from difix3d_train_app.cli import TrainCommand
+from difix3d_train_app.cli import RunFlags, TrainCommand
 
 
 def source_of(command: TrainCommand, folder: RunFolder, *, resumed: bool) -> Path | None:
@@ -33,17 +32,17 @@ def source_of(command: TrainCommand, folder: RunFolder, *, resumed: bool) -> Pat
 def settings_of_run(folder: RunFolder, given: RunSettings) -> RunSettings:
     """The settings that a run was started with; what is given now must not contradict them."""
     stored = RunSettings.from_dict(folder.read_settings())
-    defaults = RunSettings().to_dict()
-    for name, value in given.to_dict().items():
-        if value in (defaults[name], getattr(stored, name)):
+    defaults, kept = RunSettings().flat(), stored.flat()
+    for name, value in given.flat().items():
+        if value in (defaults[name], kept[name]):
             continue
-        if name in MAY_CHANGE:
-            stored = replace(stored, **{name: value})
-            continue
-        raise InputError(
-            f"{as_flag(name)} {value} contradicts the run in {folder.path}, which has "
-            f"{getattr(stored, name)}: leave it out, or start a new run with another --out"
-        )
+        if name not in MAY_CHANGE:
+            flag = parameters_of(RunFlags).get(name.rpartition(".")[2], as_flag(name))
+            raise InputError(
+                f"{flag} {value} contradicts the run in {folder.path}, which has {kept[name]}: leave it out, or start "
+                "a new run with another --out"
+            )
+        stored = stored.changed(name, value)
     return stored
 
 

@@ -31,7 +31,7 @@ def run_scenes(command: TrainCommand, received: list[int]) -> int:
         if given is not None:
             raise InputError(f"--{name} is for one scene: leave it out, or leave --scenes out")
     out = command.out or Path("runs") / folder.resolve().name
-    tasks = scene_tasks(folder, out, command.run)
+    tasks = scene_tasks(folder, out, command.run.settings)
     print(f"Writing to {out}: {len(tasks)} scenes", flush=True)
     _say_left_out(folder, {task.name for task in tasks})
     failed: dict[str, str] = {}

@@ -8,21 +8,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from commands.ending import ended, next_line
     from commands.exits import BAD_INPUT, DONE, FAILED, outcome_of
-    from commands.flags import Device, DeviceFlags, FixerFlags, Gate, as_flag, as_flags
+    from commands.flags import Device, DeviceFlags, as_flag, as_flags
+    from commands.help import parameters_of
     from commands.logs import logging_to, warnings_on
     from commands.parsing import Groups, parse, verb_of
     from commands.progress import console, progress_bar
     from commands.resuming import goes_on
+    from commands.running import run_command
     from commands.signals import collected, exit_code, raised
 
 _HOMES = {
     "ending": ("ended", "next_line"),
     "exits": ("BAD_INPUT", "DONE", "FAILED", "outcome_of"),
-    "flags": ("Device", "DeviceFlags", "FixerFlags", "Gate", "as_flag", "as_flags"),
+    "flags": ("Device", "DeviceFlags", "as_flag", "as_flags"),
+    "help": ("parameters_of",),
     "logs": ("logging_to", "warnings_on"),
     "parsing": ("Groups", "parse", "verb_of"),
     "progress": ("console", "progress_bar"),
     "resuming": ("goes_on",),
+    "running": ("run_command",),
     "signals": ("collected", "exit_code", "raised"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -33,8 +37,6 @@ __all__ = [
     "FAILED",
     "Device",
     "DeviceFlags",
-    "FixerFlags",
-    "Gate",
     "Groups",
     "as_flag",
     "as_flags",
@@ -46,9 +48,11 @@ __all__ = [
     "logging_to",
     "next_line",
     "outcome_of",
+    "parameters_of",
     "parse",
     "progress_bar",
     "raised",
+    "run_command",
     "verb_of",
     "warnings_on",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from commands import signals
@@ -22,7 +22,7 @@ def outcome_of(
     *,
     failed: type[Exception] | tuple[type[Exception], ...] = (),
     stopped: str = "Stopped.",
-    parameters: Iterable[str] = (),
+    parameters: Mapping[str, str] | None = None,
 ) -> int:
     """Run a command and return its exit code; signals that ask it to stop raise KeyboardInterrupt in it.
 
@@ -33,7 +33,7 @@ def outcome_of(
         run: The command; returns an exit code.
         failed: Errors whose text is a sentence about a run that broke down.
         stopped: What to say where a signal ends the command and it has said nothing itself.
-        parameters: Names of fields that are flags of this command: errors name parameters, and users know flags.
+        parameters: The command's flags (`parameters_of`): errors name parameters, and users know flags.
 
     Returns:
         What `run` returns; 2 on bad input; 1 where it broke down; 128 and the signal's number where one stopped it.
@@ -48,11 +48,11 @@ def outcome_of(
     except ValueError as error:
         if all(kind.__name__ != "InputError" for kind in type(error).__mro__):
             raise
-        return _said(as_flags(str(error), parameters), BAD_INPUT)
+        return _said(as_flags(str(error), parameters or {}), BAD_INPUT)
     except OSError as error:
         return _said(_of_system(error), BAD_INPUT)
     except failed as error:
-        return _said(as_flags(str(error), parameters), FAILED)
+        return _said(as_flags(str(error), parameters or {}), FAILED)
     except KeyboardInterrupt as interrupt:
         print(stopped, file=sys.stderr)
         return signals.exit_code(interrupt)

@@ -49,8 +49,8 @@ class Flag:
 def flags_of(kind: Any, prefix: str = "", *, flat: bool = False, instance: Any = None) -> Iterator[Flag]:
     """The flags of a dataclass, and of those that are nested in it, in order.
 
-    Nested fields have the outer field's name before theirs, unless the outer one is marked `OmitArgPrefixes`, or all
-    are (`flat`). Defaults are those of an instance, where there is one.
+    Nested fields have the outer field's name before theirs, unless the outer one is given no name
+    (`tyro.conf.arg(name="")`), or all go without (`flat`). Defaults are those of an instance, where there is one.
     """
     hints = get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
@@ -76,8 +76,8 @@ def _unwrapped(annotation: Any) -> tuple[Any, bool, tuple[str, ...]]:
         return annotation, False, ()
     inner, *markers = get_args(annotation)
     inner, flat, names = _unwrapped(inner)
-    flat = flat or any("OmitArgPrefixes" in str(marker) for marker in markers)
     for marker in markers:
+        flat = flat or getattr(marker, "name", None) == ""
         names += tuple(getattr(marker, "aliases", None) or ())
     return inner, flat, names
 
@@ -137,11 +137,15 @@ def _doc(kind: type, name: str) -> str:
     return next((found[name] for each in kind.__mro__ if name in (found := _docs(each))), "")
 
 
-def parameters_of(kind: Any) -> list[str]:
-    """Names of all fields that are flags of a dataclass, or of each of a union of them."""
-    if dataclasses.is_dataclass(kind):
-        return [flag.name.rsplit(".", 1)[-1] for flag in flags_of(kind)]
-    return [name for each in get_args(kind) for name in parameters_of(each)]
+def parameters_of(kind: Any, *, flat: bool = False) -> dict[str, str]:
+    """The fields that are flags of a dataclass, or of each of a union of them, and how they are typed.
+
+    Of fields of one name the least nested counts.
+    """
+    kinds = [kind] if dataclasses.is_dataclass(kind) else get_args(kind)
+    flags = [flag for each in kinds for flag in flags_of(each, flat=flat)]
+    named = sorted(flags, key=lambda flag: flag.name.count("."), reverse=True)
+    return {flag.name.rsplit(".", 1)[-1]: as_flag(flag.name) for flag in named}
 
 
 def help_text(

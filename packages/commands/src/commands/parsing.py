@@ -62,8 +62,12 @@ def parse(
                 return tyro.cli(kind, args=given, prog=prog, config=markers)
             return tyro.cli(kind, args=given, prog=prog, config=markers, default=default)
     except SystemExit as stop:
-        print(_plain(said.getvalue(), kind) if stop.code else said.getvalue(), file=sys.stderr)
+        print(_plain(said.getvalue(), kind, flat=flat) if stop.code else said.getvalue(), file=sys.stderr)
         raise
+    except ValueError as error:
+        # Of a nested dataclass without a name, which tyro leaves to its caller.
+        print(f"error: {as_flags(str(error), parameters_of(kind, flat=flat))}", file=sys.stderr)
+        raise SystemExit(BAD_INPUT) from error
 
 
 def verb_of(
@@ -102,11 +106,11 @@ def verb_of(
     raise SystemExit(BAD_INPUT)
 
 
-def _plain(text: str, kind: Any) -> str:
+def _plain(text: str, kind: Any, *, flat: bool) -> str:
     """Tyro's message; for a value out of range one sentence, with parameters as flags."""
     lines = [line for each in BORDERS.sub(" ", text).splitlines() if (line := each.strip())]
     if not lines or not lines[0].startswith("Value error"):
         return text.rstrip()
     end = next((index for index, line in enumerate(lines) if line.startswith("For full helptext")), len(lines))
     sentence = re.sub(r"^Error parsing [\w.]+: ", "", " ".join(lines[1:end]))
-    return f"error: {as_flags(sentence, parameters_of(kind))}"
+    return f"error: {as_flags(sentence, parameters_of(kind, flat=flat))}"

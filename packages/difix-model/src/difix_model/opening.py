@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from difix_model.gate.config import GateChoice
+from difix_model.gate.config import GateName
 
 if TYPE_CHECKING:
     from difix_model.pipeline import DifixPipeline
@@ -18,38 +18,43 @@ Precision = Literal["auto", "float32", "bfloat16"]
 class FixerConfig:
     """Which weights fix, and how."""
 
-    source: str = "default"
-    """Weights: default (those that come with the project), a checkpoint's folder, a file or a hub name."""
+    model: str = "default"
+    """Weights: default (those that come with the project), the folder of a training run or of one of its checkpoints, a
+    folder in the published layout, a hub id such as nvidia/difix_ref, or a model_<step>.pkl of the released trainer.
+    Weights carry their own licenses."""
 
     base: str | None = None
-    """Only for a .pkl of the released trainer: what it was trained from, as a folder or hub name."""
+    """Only for a .pkl: what it was trained from, as a folder or hub id (stabilityai/sd-turbo for the released ones)."""
 
     precision: Precision = "auto"
     """What the network computes in: float32, bfloat16 (half of the memory, faster on hardware made for it, differs in
     the third digit), or auto: bfloat16 on a GPU, float32 on a CPU."""
 
-    gate: GateChoice = "auto"
-    """How much of a fix is let through: auto keeps good renders, checkpoint takes the gate that the weights bring, off
-    lets everything through."""
+    gate: GateName = "auto"
+    """The gate: how much of a fix is let through. auto keeps good renders and lets through what changes bad ones;
+    checkpoint takes the gate that the weights bring, if any; off lets everything through."""
+
+    strength: float = 1.0
+    """Fraction of the fix, in [0, 1]."""
 
     batch_size: int | None = None
     """Images fixed at a time. None: 4 on a GPU, 1 on a CPU."""
 
-    offload: bool = False
-    """With a GPU: keep the network in the CPU's memory until it is moved."""
-
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"strength must be in [0, 1], got {self.strength}")
 
 
-def open_pipeline(config: FixerConfig, *, device: str = "auto") -> DifixPipeline:
+def open_pipeline(config: FixerConfig, *, device: str = "auto", offload: bool = False) -> DifixPipeline:
     """Load weights in the precision and batch size that suit the device.
 
     Args:
-        config: Which weights, and how.
+        config: Which weights, and how; its strength is for whoever calls the pipeline.
         device: auto, cpu, or a GPU's name such as cuda; what runs there decides precision and batch size, also where
             the network waits on the CPU.
+        offload: Keep the network in the CPU's memory until it is moved.
 
     Raises:
         InputError: If the device or the weights cannot be used.
@@ -63,9 +68,9 @@ def open_pipeline(config: FixerConfig, *, device: str = "auto") -> DifixPipeline
     on_gpu = torch.device(place).type == "cuda"
     precision = ("bfloat16" if on_gpu else "float32") if config.precision == "auto" else config.precision
     pipeline = DifixPipeline.from_pretrained(
-        config.source,
+        config.model,
         base=config.base,
-        device="cpu" if config.offload else place,
+        device="cpu" if offload else place,
         dtype=getattr(torch, precision),
         batch_size=config.batch_size or (4 if on_gpu else 1),
     )

@@ -22,6 +22,7 @@ from difix3d.fixers.batches import RenderedView, fixed_views
 from difix3d.fixers.contract import resident
 from difix3d.fixers.ensemble import EnsembleFixer
 from difix3d.loop import checkpoint
+from difix3d.loop.config import FixingConfig
 from difix3d.loop.novel_views import NovelView, NovelViews
 from difix_model.references.poses import ranked_poses
 from splat_recon.trainer import SplatTrainer
@@ -54,7 +55,8 @@ class Distillation:
         captured: The views to train on and to take references from.
         T_world_novel: Where the novel views are.
         plain: The splat of plain training, which is over before the others begin.
-        config: The method's constants.
+        config: The method's constants; trainings are like the plain splat's.
+        fixing: What the fixer gets.
         stereo: What stereo adds to the points; None: nothing.
         fixer: Works on what the members show together; None: nothing does.
         device: Where the splats live.
@@ -68,6 +70,7 @@ class Distillation:
         plain: SplatTrainer,
         config: DistillationConfig,
         *,
+        fixing: FixingConfig | None = None,
         stereo: StereoStart | None = None,
         fixer: ViewFixer | None = None,
         device: str = "cpu",
@@ -77,6 +80,8 @@ class Distillation:
         self.captured = tuple(captured)
         self.T_world_novel = T_world_novel
         self.config = config
+        self.fixing = fixing or FixingConfig()
+        self.num_steps = config.num_steps(plain.config)
         self.stereo = stereo
         self.fixer = fixer
         self.device = device
@@ -93,7 +98,7 @@ class Distillation:
     @property
     def max_steps(self) -> int:
         """Steps in all."""
-        return sum(self.config.num_steps)
+        return sum(self.num_steps)
 
     @property
     def step(self) -> int:
@@ -103,7 +108,7 @@ class Distillation:
     @property
     def stage(self) -> str:
         """What is being trained, in words."""
-        if self.step >= self.max_steps - self.config.num_steps[-1]:
+        if self.step >= self.max_steps - self.num_steps[-1]:
             return "the splat that learns from all"
         number = len(self.trained) + self._at_boundary
         return f"splat {min(number, self.config.num_members)} of {self.config.num_members} beside the plain one"
@@ -145,11 +150,13 @@ class Distillation:
         if not self._at_boundary:
             return self.trained[-1]
         if len(self.trained) < self.config.num_members:
-            self.trained.append(self._begun(self.config.member_config(len(self.trained)), self._photos()))
+            self.trained.append(
+                self._begun(self.config.member_config(self.plain.config, len(self.trained)), self._photos())
+            )
             return self.trained[-1]
         if self.novel is None:
             self.novel = self._novel_views()
-        self.student = self._begun(self.config.student_config(), self._mixture(self.novel))
+        self.student = self._begun(self.config.student_config(self.plain.config), self._mixture(self.novel))
         return self.student
 
     def _begun(self, config: TrainConfig, views: ViewSet | ViewMixture) -> SplatTrainer:
@@ -171,7 +178,7 @@ class Distillation:
         """The novel views' cameras, with the lens of the nearest captured view, and the nearest captured views."""
         extent = self.scene.extent or 1.0
         poses = np.stack([view.camera.T_world_cam for view in self.captured])
-        ranked = ranked_poses(self.T_world_novel, poses, self.config.num_references, extent=extent)
+        ranked = ranked_poses(self.T_world_novel, poses, self.fixing.num_references, extent=extent)
         return [
             (self.captured[row[0]].camera.with_pose(T), [self.captured[index] for index in row])
             for T, row in zip(self.T_world_novel, ranked, strict=True)
@@ -190,7 +197,7 @@ class Distillation:
             contradiction=self.config.contradiction,
         )
         with resident(teacher):
-            fixed = list(fixed_views(teacher, rendered, batch_size=self.config.fix_batch_size))
+            fixed = list(fixed_views(teacher, rendered, batch_size=self.fixing.fix_batch_size))
         views = tuple(
             NovelView(
                 camera=view.camera,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from difix3d.loop.config import MixtureConfig
-from difix3d.loop.target_config import SpreadTargets, Targets
 from splat_recon.config import TrainConfig
 
 SEED_STRIDE = 1000
@@ -17,9 +16,6 @@ SEED_STRIDE = 1000
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DistillationConfig:
     """An ensemble of splats, and one more that learns from what they show together at novel views."""
-
-    train: TrainConfig = field(default_factory=TrainConfig)
-    """Training of the plain splat, from the points of structure from motion alone."""
 
     num_members: int = 2
     """Splats that are trained beside the plain one, with stereo points where there are any. They teach; where stereo
@@ -37,42 +33,34 @@ class DistillationConfig:
     contradiction: float = 0.1
     """How far a fixer may go from what all members show, in [0, 1], until a pixel of its picture counts exp(-1)."""
 
-    targets: Targets = field(default_factory=SpreadTargets)
-    """Where the novel views are: many, and far from the photos."""
-
     mixture: MixtureConfig = field(
         default_factory=lambda: MixtureConfig(novel_prob=0.6, novel_weight=1.0, alpha_threshold=0.0)
     )
     """How often a step takes a novel view, and how much it counts. All pixels of any opacity count: where few photos
     leave holes, the background shows through, and is taught too."""
 
-    fix_batch_size: int = 4
-    """How many novel views a fixer on top of the ensemble gets at a time."""
-
-    num_references: int = 1
-    """How many captured views, the nearest first, it gets with each."""
-
     def __post_init__(self) -> None:
         for name in ("member_length", "student_length", "contradiction"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("num_members", "fix_batch_size", "num_references"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.num_members < 1:
+            raise ValueError(f"num_members must be at least 1, got {self.num_members}")
 
-    @property
-    def num_steps(self) -> tuple[int, ...]:
-        """Steps of the members, and of the student."""
-        members = [self.member_config(index).max_steps for index in range(self.num_members)]
-        return (*members, self.student_config().max_steps)
+    def num_steps(self, plain: TrainConfig) -> tuple[int, ...]:
+        """Steps of the members, and of the student, beside a plain splat's training."""
+        members = [self.member_config(plain, index).max_steps for index in range(self.num_members)]
+        return (*members, self.student_config(plain).max_steps)
 
-    def member_config(self, member: int) -> TrainConfig:
+    def member_config(self, plain: TrainConfig, member: int) -> TrainConfig:
         """The training of a member, counted from 0, before stereo changes it."""
-        config = dataclasses.replace(self.train, seed=self.train.seed + SEED_STRIDE * (member + 1))
-        return config.scaled_to(max(1, round(self.member_length * self.train.max_steps)))
+        return _like(plain, member + 1, self.member_length)
 
-    def student_config(self) -> TrainConfig:
+    def student_config(self, plain: TrainConfig) -> TrainConfig:
         """The training of the splat that learns from the members, before stereo changes it."""
-        seed = self.train.seed + SEED_STRIDE * (self.num_members + 1)
-        config = dataclasses.replace(self.train, seed=seed)
-        return config.scaled_to(max(1, round(self.student_length * self.train.max_steps)))
+        return _like(plain, self.num_members + 1, self.student_length)
+
+
+def _like(plain: TrainConfig, number: int, length: float) -> TrainConfig:
+    """A training like the plain splat's, with a seed of its own and a length relative to it."""
+    config = dataclasses.replace(plain, seed=plain.seed + SEED_STRIDE * number)
+    return config.scaled_to(max(1, round(length * plain.max_steps)))

@@ -1,13 +1,54 @@
-"""Whether a config that was read from a file holds what its fields say. Imports no torch."""
+"""Configs as plain values and back, and whether what was read from a file is what the fields say. Imports no torch."""
 
 import dataclasses
 import math
 import types
 import typing
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 MOST = 10**15
 """Whole numbers of configs are counts and seeds, and smaller than this."""
+
+
+def config_of(kind: type[T], values: Any, prefix: str = "") -> T:
+    """The inverse of `dataclasses.asdict`, for configs whose nested configs are of one kind each.
+
+    Args:
+        kind: Its dataclass.
+        values: Plain values, as JSON has them; fields that are missing keep their defaults.
+        prefix: Put before the fields' names.
+
+    Raises:
+        ValueError: A field is unknown, or a value is of another kind or out of range.
+        TypeError: The same, noticed by a config's own comparisons.
+    """
+    hints = typing.get_type_hints(kind)
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{prefix.removesuffix('.') or 'settings'} cannot be {repr(values)[:60]}")
+    unknown = sorted(prefix + name for name in values if name not in hints)
+    if unknown:
+        raise ValueError(f"unknown settings: {', '.join(unknown)}")
+    made = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            made[name] = config_of(typing.cast("type", hints[name]), value, f"{prefix}{name}.")
+        else:
+            # JSON has no tuples.
+            made[name] = tuple(value) if isinstance(value, list) else value
+    config = kind(**made)
+    check_kinds(config, prefix)
+    return config
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Plain values of nested configs side by side, with names such as `mixture.novel_prob`."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return flat
 
 
 def check_kinds(config: Any, prefix: str = "") -> None:

@@ -5,7 +5,7 @@
 
 Pairs are made once (`pairs_128/` and `pairs_192/` for training, `held_out/` to validate on) and taken from there
 afterwards; `--pairs` takes other folders. Run the same command again after an interruption. The folder `model/` is what
-`DifixPipeline.from_pretrained` and `--fixer` take.
+`DifixPipeline.from_pretrained` and `--model` take.
 """
 
 from __future__ import annotations

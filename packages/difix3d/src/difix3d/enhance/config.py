@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from difix_model.opening import FixerConfig
 from splat_recon.io.own_runs import scene_of_run
 from splat_render.files.folders import Which
 
@@ -53,18 +54,8 @@ class EnhanceConfig:
     num_references: int = 1
     """References per frame, nearest first."""
 
-    model: str = "default"
-    """Weights: default (those that come with the project), a checkpoint's folder, a file or a hub name."""
-
-    base: str | None = None
-    """Only for a .pkl of the released trainer: what it was trained from, as a folder or hub name."""
-
-    gate: Literal["auto", "checkpoint", "off"] = "auto"
-    """How much of a fix is believed: auto keeps good renders, checkpoint takes the gate that the weights bring, off
-    believes everything."""
-
-    strength: float = 1.0
-    """Share of the fix, in [0, 1]."""
+    fixer: FixerConfig = field(default_factory=FixerConfig)
+    """Which weights fix, and how."""
 
     steady: bool = True
     """Steady the change in time, along the motion of the frames."""
@@ -75,9 +66,6 @@ class EnhanceConfig:
     side_by_side: Path | None = None
     """A further video (.mp4): every frame before and after, next to each other."""
 
-    batch_size: int | None = None
-    """Frames fixed at a time. None: 4 on a GPU, 1 on a CPU."""
-
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
 
@@ -87,11 +75,9 @@ class EnhanceConfig:
     def __post_init__(self) -> None:
         if (self.splat is None) == (self.input is None):
             raise ValueError("name either what is to be rendered (--splat) or what is rendered already (--input)")
-        if not 0 <= self.strength <= 1:
-            raise ValueError(f"strength must be in [0, 1], got {self.strength}")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise ValueError(f"fps must be in (0, 1000], got {self.fps}")
-        for name in ("frames", "max_size", "num_references", "batch_size"):
+        for name in ("frames", "max_size", "num_references"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

@@ -15,7 +15,7 @@ from difix3d.enhance.job import SplatJob, plan_enhancement
 from difix3d.errors import InputError, as_input_error
 from difix_model.gate.verdict import FixVerdict, nothing_but_gated, verdict_summary, what_to_try
 from difix_model.jobs.files import open_image
-from difix_model.opening import FixerConfig, open_pipeline
+from difix_model.opening import open_pipeline
 from difix_model.video.fix import Fixer, VideoRun
 from difix_model.video.job import VideoJob
 from difix_model.video.temporal_filter import TemporalFilterConfig
@@ -46,7 +46,7 @@ class Enhancement:
 
     Args:
         config: What to do; it is checked here, and the weights are loaded.
-        pipeline: What fixes; None loads what `config.model` names.
+        pipeline: What fixes; None loads what `config.fixer` names.
 
     Raises:
         InputError: Anything is absent, unreadable or would be overwritten.
@@ -56,15 +56,12 @@ class Enhancement:
         self.config = config
         with as_input_error():
             self._check_side_by_side()
-            self._pipeline = pipeline or open_pipeline(
-                FixerConfig(source=config.model, base=config.base, batch_size=config.batch_size, gate=config.gate),
-                device=config.device,
-            )
+            self._pipeline = pipeline or open_pipeline(config.fixer, device=config.device)
             self.job: VideoJob = plan_enhancement(config, uses_reference=self._pipeline.uses_reference)
             self._run = VideoRun(
                 self.job,
                 self._pipeline,
-                strength=config.strength,
+                strength=config.fixer.strength,
                 steady=TemporalFilterConfig() if config.steady else None,
                 resume=config.resume,
                 settings=self._identity(),
@@ -118,7 +115,7 @@ class Enhancement:
     def _identity(self) -> dict[str, object]:
         """What the result depends on beside files: a run with other values is not resumed."""
         config = self.config
-        values: dict[str, object] = {"model": config.model, "base": config.base, "gate": config.gate}
+        values: dict[str, object] = {name: getattr(config.fixer, name) for name in ("model", "base", "gate")}
         return values | (self.job.identity() if isinstance(self.job, SplatJob) else {})
 
     def _check_side_by_side(self) -> None:

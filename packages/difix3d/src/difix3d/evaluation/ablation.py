@@ -79,7 +79,9 @@ def ablation(
 
 
 def _runs(settings: RunSettings, out: Path) -> Iterator[tuple[str, Any]]:
-    runs = {"progressive": settings, "one_shot": replace(settings, num_rounds=1, step_distance=STRAIGHT)}
+    rounds = replace(settings.rounds, num_rounds=1)
+    one_shot = replace(settings, rounds=rounds, stepping=replace(settings.stepping, step_distance=STRAIGHT))
+    runs = {"progressive": settings, "one_shot": one_shot}
     for name, asked in runs.items():
         run = RunFolder(out / name)
         resume = (run.path / "config.json").is_file()
@@ -106,7 +108,7 @@ def _content(settings: RunSettings, folders: Mapping[int, Path], frames: int) ->
         "scene": settings.scene or "the generated demo scene",
         "num_views": len(metrics["per_view"]),
         "saw_test_poses": metrics["saw_test_poses"],
-        "settings": {key: value for key, value in resolved.items() if key not in ("config", "seed")},
+        "settings": {key: value for key, value in resolved.items() if key != "seed"},
         "seeds": list(folders),
         "fid": None,
         "reasons": reasons,
@@ -168,12 +170,10 @@ class _Films:
 
     def __init__(self, out: Path, resolved: dict[str, Any], frames: int) -> None:
         self.out = out
-        settings = RunSettings.from_dict(
-            {key: value for key, value in resolved.items() if key not in ("config", "distillation")}
-        )
+        settings = RunSettings.from_dict(resolved)
         loaded = load_scene(settings)
         self.device = settings.device if settings.device != "auto" else "cpu"
-        self.fixer = open_fixer(settings.fixer_config, device=self.device)
+        self.fixer = open_fixer(settings.fixer, device=self.device)
         self.captured = loaded.scene.select(loaded.split.train)
         self.extent = loaded.scene.extent or 1.0
         self.T_scene_colmap = loaded.scene.T_scene_colmap

@@ -19,16 +19,19 @@ class DifixFixer:
 
     Args:
         pipeline: The network and its gate, on the device where it is to run.
+        strength: Fraction of the fix, in [0, 1].
     """
 
-    def __init__(self, pipeline: DifixPipeline) -> None:
-        self.pipeline = pipeline
+    def __init__(self, pipeline: DifixPipeline, *, strength: float = 1.0) -> None:
+        self.pipeline, self.strength = pipeline, strength
 
     def __call__(self, request: FixRequest) -> FixResult:
         """Fix rendered views, with their references if the weights know any; the gate sees their opacity."""
         references = request.references if self.pipeline.uses_reference else None
         with torch.no_grad():
-            gated = self.pipeline.fix_with_verdicts(request.rgb, references, alpha=request.alpha)
+            gated = self.pipeline.fix_with_verdicts(
+                request.rgb, references, alpha=request.alpha, strength=self.strength
+            )
         return FixResult(rgb=gated.rgb.clamp(0, 1), verdicts=gated.verdicts)
 
 

@@ -9,28 +9,26 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from difix3d.fixers.config import AUTO, DEFAULT, NO_FIXER, ViewFixerConfig
 from difix3d.fixers.identity import IdentityFixer
-from difix_model.opening import FixerConfig, open_pipeline
+from difix_model.opening import open_pipeline
 
 if TYPE_CHECKING:
     from difix3d.fixers.contract import ViewFixer
 
-NO_FIXER = "none"
-"""The source that names `IdentityFixer`."""
 
-
-def open_fixer(config: FixerConfig, *, device: str) -> ViewFixer:
-    """The fixer that a config names: `IdentityFixer` for the source `none`, else Difix with these weights.
+def open_fixer(config: ViewFixerConfig, *, device: str) -> ViewFixer:
+    """The fixer that a config names: `IdentityFixer` for the model `none`, else Difix with these weights.
 
     Args:
-        config: Which weights, and how; precision, gate and batch size default as everywhere (`FixerConfig`).
+        config: Which weights, and how; `auto` opens the default ones.
         device: Where the network runs: auto (CUDA where torch finds it), or a device's name; with `config.offload` it
             waits on the CPU while nothing is fixed.
 
     Raises:
         InputError: The weights cannot be found, read or used this way.
     """
-    if config.source == NO_FIXER:
+    if config.model == NO_FIXER:
         return IdentityFixer()
     import torch
 
@@ -40,5 +38,7 @@ def open_fixer(config: FixerConfig, *, device: str) -> ViewFixer:
     if device == "auto":
         device = "cuda" if chosen_device() == "cuda" else "cpu"
     offload = config.offload and torch.device(device).type != "cpu"
-    fixer = DifixFixer(open_pipeline(replace(config, offload=offload), device=device))
+    config = replace(config, model=DEFAULT) if config.model == AUTO else config
+    pipeline = open_pipeline(config, device=device, offload=offload)
+    fixer = DifixFixer(pipeline, strength=config.strength)
     return OffloadedFixer(fixer, device) if offload else fixer

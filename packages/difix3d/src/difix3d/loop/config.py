@@ -9,6 +9,9 @@ from splat_recon.config import TrainConfig
 RELEASED_FIX_STEPS = (3000, 6000, *range(8000, 60_001, 2000))
 """Steps after which the released code fixes novel views, in a run of 60 000 steps."""
 
+VALIDATION_FRACTION = 0.15
+"""Fraction of the captured views that is held back where no other is asked for."""
+
 
 def _check_fraction(name: str, value: float) -> None:
     if not 0 <= value <= 1:
@@ -21,39 +24,39 @@ def _check_positive(name: str, value: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvenRounds:
-    """Rounds spread evenly over a part of the run, whatever its length."""
+class RoundsConfig:
+    """When novel views are rendered and fixed: spread evenly over a part of the run, or after named steps."""
 
     num_rounds: int = 5
-    """How often novel views are rendered and fixed. Released code: 29 times in 60 000 steps."""
+    """How often novel views are rendered and fixed; 0 is plain training. Released code: 29 times in 60 000 steps."""
 
-    first: float = 0.5
+    first_round: float = 0.5
     """Fraction of the run after which the first round comes: before it, plain training. Released code: 0.05, but it
     starts from a splat that another program has trained: rounds on a rough splat cost more than they give."""
 
-    last: float = 0.85
+    last_round: float = 0.85
     """Fraction of the run after which the last round comes; what follows it is learned from that round's views."""
 
-    def __post_init__(self) -> None:
-        if self.num_rounds < 0:
-            raise ValueError(f"num_rounds must be at least 0, got {self.num_rounds}")
-        _check_fraction("first", self.first)
-        _check_fraction("last", self.last)
-        if self.last < self.first:
-            raise ValueError(f"last must not be before first, got {self.last} < {self.first}")
+    round_steps: tuple[int, ...] | None = None
+    """Optimizer steps after which the rounds come instead, rising. Released code: 3000, 6000, then every 2000 from 8000
+    to 60 000 (the last of which, at the end of the run, can change nothing)."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepRounds:
-    """Rounds after named steps."""
-
-    steps: tuple[int, ...] = RELEASED_FIX_STEPS
-    """Optimizer steps after which novel views are rendered and fixed, rising. Released code: 3000, 6000, then every
-    2000 from 8000 to 60 000 (the last of which, at the end of the run, can change nothing)."""
+    num_probe_views: int = 4
+    """A round first fixes so many of its novel views, those farthest from any photo. Where the fixer leaves even these
+    as they are, bit for bit, the others are taken as they are too, and no time is spent on them. 0 fixes all. Released
+    code: all."""
 
     def __post_init__(self) -> None:
-        if any(step < 1 for step in self.steps) or list(self.steps) != sorted(set(self.steps)):
-            raise ValueError(f"steps must be positive and rising, got {self.steps}")
+        for name in ("num_rounds", "num_probe_views"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        _check_fraction("first_round", self.first_round)
+        _check_fraction("last_round", self.last_round)
+        if self.last_round < self.first_round:
+            raise ValueError(f"last_round must not be before first_round, got {self.last_round} < {self.first_round}")
+        steps = self.round_steps
+        if steps is not None and (not steps or steps[0] < 1 or list(steps) != sorted(set(steps))):
+            raise ValueError(f"round_steps must be positive and rising, one at least, got {steps}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,9 +68,10 @@ class ValidationConfig:
     is lost to the result but time.
     """
 
-    fraction: float = 0.15
+    fraction: float | None = None
     """Fraction of the captured views that is held back, rounded to whole views, at least one; 0 keeps every round, and
-    trains one splat only."""
+    trains one splat only. None: 0.15, and 0 for the presets released and paper, and for finished splats, which have
+    seen all views."""
 
     min_views: int = 12
     """Scenes of fewer captured views hold nothing back, and keep every round. With few views one of them says little
@@ -92,7 +96,7 @@ class ValidationConfig:
     """Fraction of the run between two scores where no rounds are; there is one at every round and at the end."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.fraction < 1:
+        if self.fraction is not None and not 0 <= self.fraction < 1:
             raise ValueError(f"fraction must be in [0, 1), got {self.fraction}")
         if self.min_views < 2 or self.max_views < 1 or self.max_undone_rounds < 1:
             raise ValueError(
@@ -107,12 +111,10 @@ class ValidationConfig:
 
     def num_views(self, num_captured: int) -> int:
         """How many of so many captured views are held back."""
-        if self.fraction == 0 or num_captured < self.min_views:
+        fraction = VALIDATION_FRACTION if self.fraction is None else self.fraction
+        if fraction == 0 or num_captured < self.min_views:
             return 0
-        return min(max(1, round(self.fraction * num_captured)), self.max_views)
-
-
-Rounds = EvenRounds | StepRounds
+        return min(max(1, round(fraction * num_captured)), self.max_views)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +129,7 @@ class SteppingConfig:
     frame, as in the released code."""
 
     max_turn_degrees: float | None = None
-    """A step turns no farther than this. None: by the same share of the way as the center moves, as in the released
+    """A step turns no farther than this. None: by the same fraction of the way as the center moves, as in the released
     code."""
 
     rotation_weight: float = 1.0
@@ -180,13 +182,29 @@ class MixtureConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ProgressiveConfig:
+class FixingConfig:
+    """What a fixer gets of novel views, in either loop."""
+
+    num_references: int = 1
+    """How many captured views, the nearest first, a novel view is fixed with, all in one call. Released code: 1."""
+
+    fix_batch_size: int = 4
+    """How many views the fixer gets at a time. Released code: 1."""
+
+    def __post_init__(self) -> None:
+        for name in ("fix_batch_size", "num_references"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProgressiveConfig(FixingConfig):
     """The progressive method: a splat, and rounds in which fixed novel views join its training."""
 
     train: TrainConfig = field(default_factory=TrainConfig)
     """The splat's own training."""
 
-    rounds: Rounds = field(default_factory=EvenRounds)
+    rounds: RoundsConfig = field(default_factory=RoundsConfig)
     """When novel views are rendered and fixed."""
 
     min_remaining: float = 0.05
@@ -204,24 +222,9 @@ class ProgressiveConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """What notices whether they help."""
 
-    num_references: int = 1
-    """How many captured views, the nearest first, a novel view is fixed with, all in one call. Released code: 1."""
-
-    fix_batch_size: int = 4
-    """How many views the fixer gets at a time. Released code: 1."""
-
-    num_probe_views: int = 4
-    """A round first fixes so many of its novel views, those farthest from any photo. Where the fixer leaves even these
-    as they are, bit for bit, the others are taken as they are too, and no time is spent on them. 0 fixes all. Released
-    code: all."""
-
     seed: int = 42
     """Seed of the targets. Released code: 42, for everything."""
 
     def __post_init__(self) -> None:
+        FixingConfig.__post_init__(self)
         _check_fraction("min_remaining", self.min_remaining)
-        if self.num_probe_views < 0:
-            raise ValueError(f"num_probe_views must be at least 0, got {self.num_probe_views}")
-        for name in ("fix_batch_size", "num_references"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

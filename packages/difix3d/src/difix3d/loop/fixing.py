@@ -32,10 +32,10 @@ def fix_round(
         fixer: What fixes.
         rendered: What to fix.
         distances: How far each is from the captured view that is nearest to it.
-        config: How many come first (`num_probe_views`; 0: all are fixed in order), how many the fixer gets at a time,
-            and above which opacity pixels are learned from.
+        config: How many come first (`rounds.num_probe_views`; 0: all are fixed in order), how many the fixer gets at a
+            time, and above which opacity pixels are learned from.
     """
-    num_probe_views, min_alpha = config.num_probe_views, config.mixture.alpha_threshold
+    num_probe_views, min_alpha = config.rounds.num_probe_views, config.mixture.alpha_threshold
     order = sorted(range(len(rendered)), key=lambda index: -distances[index])
     probes = sorted(order[:num_probe_views]) if num_probe_views < len(rendered) else []
     fixed: dict[int, FixedView] = {}

@@ -1,13 +1,14 @@
 """The constants of the released code and of the paper; no torch here."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from difix3d.loop.config import (
     RELEASED_FIX_STEPS,
     MixtureConfig,
     ProgressiveConfig,
+    RoundsConfig,
     SteppingConfig,
-    StepRounds,
     ValidationConfig,
 )
 from difix3d.loop.target_config import HeldOutTargets
@@ -46,22 +47,21 @@ def released_config(train: TrainConfig) -> ProgressiveConfig:
     """The released code's constants around a given training of the splat, to whose length its rounds are scaled."""
     return ProgressiveConfig(
         train=train,
-        rounds=StepRounds(steps=_scaled_steps(RELEASED_FIX_STEPS, train.max_steps / RELEASED_STEPS)),
+        rounds=_rounds_after(RELEASED_FIX_STEPS, train.max_steps / RELEASED_STEPS),
         targets=HeldOutTargets(),
         stepping=SteppingConfig(step_distance=0.5, unit="world", max_turn_degrees=None),
         mixture=MixtureConfig(novel_prob=0.3, novel_weight=0.3, captured_weight=1.5),
         validation=ValidationConfig(fraction=0),
         fix_batch_size=1,
-        num_probe_views=0,
     )
 
 
 def paper_config(train: TrainConfig) -> ProgressiveConfig:
     """The paper's schedule, a round every 1500 of 30 000 steps, scaled; what it does not say is the released code's."""
     steps = range(PAPER_FIX_EVERY, PAPER_STEPS + 1, PAPER_FIX_EVERY)
-    rounds = StepRounds(steps=_scaled_steps(tuple(steps), train.max_steps / PAPER_STEPS))
-    return replace(released_config(train), rounds=rounds)
+    return replace(released_config(train), rounds=_rounds_after(steps, train.max_steps / PAPER_STEPS))
 
 
-def _scaled_steps(steps: tuple[int, ...], factor: float) -> tuple[int, ...]:
-    return tuple(sorted({max(1, round(step * factor)) for step in steps}))
+def _rounds_after(steps: Iterable[int], factor: float) -> RoundsConfig:
+    scaled = tuple(sorted({max(1, round(step * factor)) for step in steps}))
+    return RoundsConfig(round_steps=scaled, num_probe_views=0)

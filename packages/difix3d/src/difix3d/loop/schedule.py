@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from difix3d.loop.config import EvenRounds, ProgressiveConfig
+from difix3d.loop.config import ProgressiveConfig
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ def _last_useful_step(config: ProgressiveConfig) -> int:
 
 def _planned_steps(config: ProgressiveConfig) -> list[int]:
     """The steps after which rounds are asked for, useful or not."""
-    if not isinstance(config.rounds, EvenRounds):
-        return list(config.rounds.steps)
-    fractions = np.linspace(config.rounds.first, config.rounds.last, config.rounds.num_rounds)
+    rounds = config.rounds
+    if rounds.round_steps is not None:
+        return list(rounds.round_steps)
+    fractions = np.linspace(rounds.first_round, rounds.last_round, rounds.num_rounds)
     return sorted({max(1, round(float(fraction) * config.train.max_steps)) for fraction in fractions})

@@ -75,7 +75,7 @@ def _other_settings(task: SceneTask) -> str | None:
     run = RunFolder(task.folder)
     if not (run.path / "config.json").is_file():
         return None
-    stored, asked = RunSettings.from_dict(run.read_settings()).to_dict(), task.settings.to_dict()
+    stored, asked = RunSettings.from_dict(run.read_settings()).flat(), task.settings.flat()
     other = sorted(name for name in asked if name not in {"scene", *MAY_CHANGE} and stored[name] != asked[name])
     return f"{task.folder} was run with another {', '.join(other)}" if other else None
 

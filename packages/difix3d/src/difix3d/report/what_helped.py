@@ -97,7 +97,7 @@ def _loop(facts: RunFacts, psnr: Mapping[str, float]) -> PartOfRun:
         return PartOfRun(name="loop", did="No round of novel views.", gain_db=None)
     advice = ""
     if gain < -CLEAR_DB:
-        advice = "The loop did harm here: keep plain.ply, or have harm undone by validation (--validation-fraction)."
+        advice = "The loop did harm here: keep plain.ply, or have harm undone by validation (--validation.fraction)."
     return PartOfRun(name="loop", did=did, gain_db=gain, advice=advice)
 
 
@@ -107,7 +107,7 @@ def _fixer(facts: RunFacts, results: Sequence[VariantResult], psnr: Mapping[str,
             name="fixer",
             did="No fixer was at work.",
             gain_db=None,
-            advice="With pretrained weights, --fixer nvidia/difix_ref fixes what novel views show.",
+            advice="With pretrained weights, --model nvidia/difix_ref fixes what novel views show.",
         )
     did = "Renders went through the fixer once more at the end. The figure is the loop with and without that."
     gain = psnr["loop_fixed"] - psnr["loop"]

@@ -2,11 +2,10 @@
 
 from dataclasses import replace
 
-from difix3d.distillation_config import DistillationConfig
-from difix3d.loop.config import EvenRounds, ProgressiveConfig
+from difix3d.loop.config import ProgressiveConfig
 from difix3d.loop.presets import RELEASED_LEARNING_RATES, paper_config, released_config, released_train_config
 from difix3d.loop.target_config import CoverageTargets, FileTargets, HeldOutTargets, Targets
-from difix3d.run.settings import TARGETS, RunSettings
+from difix3d.run.settings import NUM_NOVEL, TARGETS, USUAL_TARGETS, RunSettings
 from splat_recon.config import FEW_PHOTOS, AdcConfig, TrainConfig, mcmc_config, regularized_for
 from splat_render.files.background import BLACK
 
@@ -21,7 +20,7 @@ def progressive_config(settings: RunSettings) -> ProgressiveConfig:
     Raises:
         ValueError: The settings are not resolved.
     """
-    if None in (settings.max_steps, settings.max_gaussians, settings.validation_fraction):
+    if None in (settings.max_steps, settings.max_gaussians, settings.validation.fraction):
         raise ValueError("expected resolved settings, got some that are still None")
     train = _train_config(settings)
     if settings.preset != "short":
@@ -29,27 +28,14 @@ def progressive_config(settings: RunSettings) -> ProgressiveConfig:
         return replace(config, targets=_targets(settings), validation=settings.validation, seed=settings.seed)
     return ProgressiveConfig(
         train=train,
-        rounds=EvenRounds(num_rounds=settings.or_default("num_rounds")),
+        rounds=settings.rounds,
         targets=_targets(settings),
         stepping=settings.stepping,
         mixture=settings.mixture,
         num_references=settings.num_references,
-        num_probe_views=settings.num_probe_views,
+        fix_batch_size=settings.fix_batch_size,
         validation=settings.validation,
         seed=settings.seed,
-    )
-
-
-def distillation_config(settings: RunSettings, config: ProgressiveConfig) -> DistillationConfig:
-    """The constants of distillation for resolved settings, whose novel views and plain training `config` has."""
-    mixture = replace(
-        DistillationConfig().mixture, **{name: settings.or_default(name) for name in ("novel_prob", "novel_weight")}
-    )
-    return DistillationConfig(
-        train=config.train,
-        targets=config.targets,
-        mixture=mixture,
-        num_references=settings.num_references,
     )
 
 
@@ -69,13 +55,13 @@ def _train_config(settings: RunSettings) -> TrainConfig:
 
 
 def _targets(settings: RunSettings) -> Targets:
-    name = settings.or_default("targets")
+    name = settings.targets or USUAL_TARGETS["rounds"]
     kind = TARGETS.get(name)
     if kind is None:
         return FileTargets(path=name)
     if kind is HeldOutTargets:
         return HeldOutTargets()
-    num_views = settings.or_default("num_novel")
+    num_views = settings.num_novel or NUM_NOVEL["rounds"]
     if kind is CoverageTargets:
         return CoverageTargets(num_views=num_views, num_candidates=max(48, 3 * num_views))
     return kind(num_views=num_views)

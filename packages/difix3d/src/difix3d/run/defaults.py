@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from difix3d.loop.config import ValidationConfig
+from difix3d.fixers.config import AUTO, DEFAULT, NO_FIXER
+from difix3d.loop.config import VALIDATION_FRACTION
 from difix3d.loop.presets import PAPER_STEPS, RELEASED_STEPS
-from difix3d.run.settings import DISTILLATION_DEFAULTS, ROUNDS_DEFAULTS, Quality, RunSettings
+from difix3d.run.settings import NUM_NOVEL, USUAL_TARGETS, Quality, RunSettings
 from splat_recon.config import FEW_PHOTOS
 from splat_render.files.background import BLACK
 
@@ -54,24 +55,27 @@ def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettin
     finished = settings.start is not None
     default_steps = {"short": length.max_steps, "released": RELEASED_STEPS, "paper": PAPER_STEPS}[settings.preset]
     max_steps = settings.max_steps or (DEMO_STEPS if demo and not of_others else default_steps)
-    fraction = settings.validation_fraction
-    asks_for_rounds = of_others or finished or settings.num_rounds is not None or fraction is not None
+    fraction = settings.validation.fraction
+    asks_for_rounds = of_others or finished or settings.asks_for_rounds
     if fraction is None:
-        fraction = 0.0 if of_others or finished else ValidationConfig().fraction
-    values = settings.to_dict() | {
-        "device": device,
-        "max_steps": max_steps,
-        "max_size": settings.max_size or (DEMO_SIZE if demo else length.max_size),
-        "max_gaussians": settings.max_gaussians or (DEMO_GAUSSIANS if demo else length.max_gaussians),
-        "sparse": settings.sparse or (DEMO_SPARSE if settings.scene is None else None),
-        "split": settings.split or (DEMO_SPLIT if settings.scene is None else "auto"),
-        "targets": settings.targets or ("test" if of_others else None),
-        "loop": "rounds" if settings.loop == "auto" and asks_for_rounds else settings.loop,
-        "validation_fraction": fraction,
-        "gate": settings.gate or ("checkpoint" if of_others else "auto"),
-        "checkpoint_every": settings.checkpoint_every or max(1, max_steps // 4),
-    }
-    return RunSettings(**values)
+        fraction = 0.0 if of_others or finished else VALIDATION_FRACTION
+    fixer = settings.fixer
+    if of_others and fixer.gate == "auto":
+        fixer = replace(fixer, gate="checkpoint")
+    return replace(
+        settings,
+        device=device,
+        max_steps=max_steps,
+        max_size=settings.max_size or (DEMO_SIZE if demo else length.max_size),
+        max_gaussians=settings.max_gaussians or (DEMO_GAUSSIANS if demo else length.max_gaussians),
+        sparse=settings.sparse or (DEMO_SPARSE if settings.scene is None else None),
+        split=settings.split or (DEMO_SPLIT if settings.scene is None else "auto"),
+        targets=settings.targets or ("test" if of_others else None),
+        loop="rounds" if settings.loop == "auto" and asks_for_rounds else settings.loop,
+        validation=replace(settings.validation, fraction=0.0 if settings.loop == "distillation" else fraction),
+        fixer=fixer,
+        checkpoint_every=settings.checkpoint_every or max(1, max_steps // 4),
+    )
 
 
 def for_photos(
@@ -93,12 +97,21 @@ def for_photos(
     if loop == "auto":
         loop = "distillation" if MIN_PHOTOS_TO_DISTILL <= num_photos <= FEW_PHOTOS else "rounds"
     own = settings.preset == "short" and settings.start is None
-    defaults = DISTILLATION_DEFAULTS if loop == "distillation" else ROUNDS_DEFAULTS
-    given = {name: value for name in defaults if (value := getattr(settings, name)) is not None}
     regularized = own and num_photos <= FEW_PHOTOS if settings.regularized is None else settings.regularized
-    values = {**defaults, **given, "loop": loop, "regularized": regularized}
-    if settings.background is None:
-        values["background"] = background if regularized and num_photos <= FEW_PHOTOS else start_background
-    if loop == "distillation":
-        values["validation_fraction"] = 0.0
-    return replace(settings, **values)
+    if settings.background is not None:
+        background = settings.background
+    elif not (regularized and num_photos <= FEW_PHOTOS):
+        background = start_background
+    model = settings.fixer.model
+    if model == AUTO:
+        model = NO_FIXER if loop == "distillation" else DEFAULT
+    return replace(
+        settings,
+        loop=loop,
+        fixer=replace(settings.fixer, model=model),
+        targets=settings.targets or USUAL_TARGETS[loop],
+        num_novel=settings.num_novel or NUM_NOVEL[loop],
+        regularized=regularized,
+        background=background,
+        validation=replace(settings.validation, fraction=0.0) if loop == "distillation" else settings.validation,
+    )

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from difix3d.distillation_config import DistillationConfig
-from difix3d.loop.config import ValidationConfig
+from difix3d.fixers.config import NO_FIXER
 from difix3d.run.defaults import for_photos, resolved
+from splat_recon.config import TrainConfig
 from splat_recon.scene.splits import DEFAULT_TEST_EVERY
 
 if TYPE_CHECKING:
@@ -109,17 +109,17 @@ def estimate(
     kilopixels = (run.max_size or REFERENCE_SIZE) ** 2 * ASPECT / 1000
     gaussians = MEAN_GAUSSIANS * (run.max_gaussians or REFERENCE_GAUSSIANS) / 1000
     step = PER_KILOPIXEL * kilopixels + PER_THOUSAND_GAUSSIANS * gaussians
-    fix = FIX_PER_KILOPIXEL * kilopixels if run.or_default("fixer") != "none" else 0.0
+    fix = FIX_PER_KILOPIXEL * kilopixels if run.fixer.model != NO_FIXER else 0.0
     distills, steps = run.loop == "distillation", run.max_steps or 1
     few = run.stereo == "on" or (run.stereo == "auto" and bool(run.regularized))
-    num_novel = run.or_default("num_novel")
+    num_novel = run.num_novel or 0
     if distills:
-        trained = (1 + sum(DistillationConfig().num_steps) / DistillationConfig().train.max_steps) * steps
+        trained = steps + sum(run.distillation.num_steps(TrainConfig(max_steps=steps)))
         rounds = num_novel * (3 * RENDER * step + fix)
     else:
-        validates = (run.validation_fraction or 0) > 0 and num_train >= ValidationConfig().min_views
+        validates = run.validation.num_views(num_train) > 0
         trained = (3 if validates else 2) * steps
-        rounds = (2 if validates else 1) * run.or_default("num_rounds") * num_novel * (RENDER * step + fix)
+        rounds = (2 if validates else 1) * run.rounds.num_rounds * num_novel * (RENDER * step + fix)
     units = {
         "cameras": _structure_from_motion(num_photos) if from_photos else 0.0,
         "prepare": 0.0,

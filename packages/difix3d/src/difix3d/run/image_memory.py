@@ -79,6 +79,6 @@ def check_image_memory(needed: int, image_memory: float) -> None:
     if needed > room:
         raise InputError(
             f"novel views and renders need {needed / 2**30:.2f} GiB, half of the memory for images is "
-            f"{room / 2**30:.2f} GiB: raise --image-memory to {2 * needed / 2**30:.1f} or lower "
-            "--num-novel or --max-size"
+            f"{room / 2**30:.2f} GiB: raise image_memory to {2 * needed / 2**30:.1f} or lower "
+            "num_novel or max_size"
         )

@@ -12,7 +12,7 @@ import numpy as np
 from difix3d.fixers.identity import IdentityFixer
 from difix3d.fixers.opening import open_fixer
 from difix3d.loop.targets import target_poses
-from difix3d.run.configs import distillation_config, progressive_config
+from difix3d.run.configs import progressive_config
 from difix3d.run.defaults import for_photos, resolved
 from difix3d.run.fixing_time import FixingTime, TimedFixer
 from difix3d.run.image_memory import check_image_memory, fitting_views, picture_bytes
@@ -75,7 +75,7 @@ class RunInputs:
             self.settings,
             len(self.captured),
             background=photo_background(self.captured),
-            start_background=start_background(self.settings.start),
+            start_background=start_background(self.settings),
         )
         self.config = self._config()
         self._fit_novel_views()
@@ -90,7 +90,7 @@ class RunInputs:
         """
         yield Progress(phase=PHASE, done=1, total=3, note="fixer")
         # A GPU that gsplat has no compiler for still runs the network: its device is chosen by itself.
-        opened = self._given_fixer or open_fixer(self.settings.fixer_config, device=self.asked.device)
+        opened = self._given_fixer or open_fixer(self.settings.fixer, device=self.asked.device)
         self.has_fixer = not isinstance(opened, IdentityFixer)
         self.fixer = TimedFixer(opened, self._time)
         self.T_world_target = target_poses(
@@ -106,12 +106,8 @@ class RunInputs:
         check_image_memory(needed, self.settings.image_memory)
         yield Progress(phase=PHASE, done=2, total=3, note="splat")
         yield from self._match_stereo()
-        self.distillation = distillation_config(self.settings, self.config)
         if not self.resume:
-            configs = {"config": asdict(self.config)}
-            if self.distills:
-                configs["distillation"] = asdict(self.distillation)
-            self.folder.write_config(self.asked.to_dict(), self.settings.to_dict() | configs)
+            self.folder.write_config(self.asked.to_dict(), self.settings.to_dict(), asdict(self.config))
             cameras = {view.name: view.camera for view in self.captured}
             self.folder.write_json("cameras.json", to_content(cameras, self.scene.T_scene_colmap))
         if self.stereo is not None and not self.folder.stereo.is_file():
@@ -130,11 +126,12 @@ class RunInputs:
     @property
     def max_steps(self) -> int:
         """Steps of each training; with distillation those of plain training and of all its own together."""
-        return self.config.train.max_steps + (sum(self.distillation.num_steps) if self.distills else 0)
+        train = self.config.train
+        return train.max_steps + (sum(self.settings.distillation.num_steps(train)) if self.distills else 0)
 
     def start_gaussians(self) -> Gaussians | None:
         """The finished splat to begin with, if one was named."""
-        return None if self.settings.start is None else start_gaussians(self.settings.start, self.scene)
+        return None if self.settings.start is None else start_gaussians(self.settings, self.scene)
 
     def _config(self) -> ProgressiveConfig:
         """That of the settings, which for few photos draws nothing nearer than their points suggest."""

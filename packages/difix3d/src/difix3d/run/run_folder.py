@@ -40,9 +40,6 @@ KEPT_CHECKPOINTS = 2
 VERSIONED = ("difix3d", "difix-model", "splat-recon", "torch", "numpy", "diffusers", "gsplat", "numba")
 """Packages whose versions a run records."""
 
-UNRECORDED = {"loop": "rounds", "stereo": "off"}
-"""What runs did that were started before these settings were there."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -124,9 +121,9 @@ class RunFolder:
         """Remove the snapshots that a run kept for rollbacks, also one that was killed."""
         shutil.rmtree(self.snapshots, ignore_errors=True)
 
-    def write_config(self, settings: dict[str, Any], resolved: dict[str, Any]) -> None:
-        """Record what was asked for, what it came to, and with which versions."""
-        config = {"settings": settings, "resolved": resolved, "versions": _versions()}
+    def write_config(self, settings: dict[str, Any], resolved: dict[str, Any], config: dict[str, Any]) -> None:
+        """Record what was asked for, what it came to for the device and the photos, and in full, and the versions."""
+        config = {"settings": settings, "resolved": resolved, "config": config, "versions": _versions()}
         self.write_json("config.json", config)
 
     def read_settings(self) -> dict[str, Any]:
@@ -145,7 +142,7 @@ class RunFolder:
             raise InputError(f"{self.path / 'config.json'} is not the configuration of a run: name another") from error
         if not isinstance(settings, dict):
             raise InputError(f"{self.path / 'config.json'} is not the configuration of a run: name another")
-        return UNRECORDED | settings
+        return settings
 
     def read_resolved(self) -> dict[str, Any]:
         """What the settings that were not given came to when the run began; empty where that is not recorded."""

@@ -1,11 +1,16 @@
-"""What a run of the whole comparison is asked to do, flat and JSON-like; no torch here."""
+"""What a run of the whole comparison is asked to do, JSON-like; no torch here."""
 
-from dataclasses import asdict, dataclass, fields
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from difix3d.distillation_config import DistillationConfig
 from difix3d.errors import InputError
-from difix3d.loop.config import MixtureConfig, SteppingConfig, ValidationConfig
+from difix3d.fixers.config import ViewFixerConfig
+from difix3d.loop.config import FixingConfig, MixtureConfig, RoundsConfig, SteppingConfig, ValidationConfig
 from difix3d.loop.target_config import (
     AroundTargets,
     CoverageTargets,
@@ -16,10 +21,7 @@ from difix3d.loop.target_config import (
     SpiralTargets,
     SpreadTargets,
 )
-from difix3d.run.start_config import StartConfig
-from difix_model.gate.config import GateName
-from difix_model.opening import FixerConfig, Precision
-from splat_recon.config_values import check_kinds
+from splat_recon.config_values import config_of, flattened
 
 TARGETS: dict[str, type] = {
     "photos-between": AroundTargets,
@@ -36,23 +38,9 @@ TARGETS: dict[str, type] = {
 Quality = Literal["draft", "good", "best"]
 """How long and how large a run is."""
 
-ROUNDS_DEFAULTS: dict[str, Any] = {
-    "fixer": "default",
-    "targets": "photos-between",
-    "num_rounds": 5,
-    "num_novel": 16,
-    "novel_prob": 0.3,
-    "novel_weight": 0.2,
-}
-DISTILLATION_DEFAULTS: dict[str, Any] = {
-    "fixer": "none",
-    "targets": "spread",
-    "num_rounds": 0,
-    "num_novel": 60,
-    "novel_prob": 0.6,
-    "novel_weight": 1.0,
-}
-"""What settings that are None stand for, by the kind of loop."""
+USUAL_TARGETS = {"rounds": "photos-between", "distillation": "spread"}
+NUM_NOVEL = {"rounds": AroundTargets().num_views, "distillation": SpreadTargets().num_views}
+"""Where novel views go, and how many of them, in each kind of loop."""
 
 MAX_SEED = 2**32 - 1
 """Every source of random numbers takes seeds up to this one."""
@@ -60,8 +48,7 @@ MAX_SEED = 2**32 - 1
 MIN_SIZE = 16
 """Longest side of a photo, in pixels, below which nothing can be compared."""
 
-
-MAY_CHANGE = frozenset({"device", "checkpoint_every", "fixer_offload", "image_memory"})
+MAY_CHANGE = frozenset({"device", "checkpoint_every", "fixer.offload", "image_memory"})
 """Settings that a resumed run may have differently."""
 
 BY_DEVICE = ("max_steps", "max_size", "max_gaussians", "num_novel")
@@ -69,22 +56,23 @@ BY_DEVICE = ("max_steps", "max_size", "max_gaussians", "num_novel")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunSettings:
-    """One run: plain training and the progressive method on one scene, and their comparison."""
+class RunSettings(FixingConfig):
+    """One run: plain training and the loop on one scene, and their comparison.
+
+    The configs in it are those of the method, with their own defaults. Those of rounds are for the preset short.
+    """
 
     scene: str | None = None
     """Folder of a scene in COLMAP layout (images/ and sparse/0/). None: the generated demo scene."""
 
-    fixer: str | None = None
-    """Which fixer: default (the weights that come with the project), none (nothing is fixed), or a checkpoint's folder,
-    file or hub name. With distillation it works on what the splats show together. None: none with distillation, else
-    default."""
+    fixer: ViewFixerConfig = field(default_factory=ViewFixerConfig)
+    """What fixes novel views."""
 
     loop: Literal["auto", "distillation", "rounds"] = "auto"
     """What the loop is. distillation, for few photos: several splats are trained, and one more learns from what they
     show together at many novel views. rounds: one splat, whose renders are fixed and fed back in rounds. auto:
-    distillation with two to twelve training photos, unless another preset, a finished splat, num_rounds or
-    validation_fraction is asked for."""
+    distillation with two to twelve training photos, unless another preset, a finished splat, a validation fraction, or
+    anything about rounds, stepping or mixture is asked for."""
 
     stereo: Literal["auto", "on", "off"] = "auto"
     """Start from points of stereo between the training photos too: with distillation the splats that are trained
@@ -99,20 +87,22 @@ class RunSettings:
     path, transforms.json, COLMAP model). None: photos-between, spread with distillation, and test for the presets
     released and paper."""
 
+    num_novel: int | None = None
+    """How many novel views per round; with targets test, one per held-out photo. None: 16, and with distillation 60, or
+    as many as image_memory has room for."""
+
     preset: Literal["short", "released", "paper"] = "short"
     """short: rounds spread over a run of any length. released: the released code's rounds, weights, step length,
     learning rates and targets, in 60 000 steps or scaled to max_steps. paper: a round every 1500 of 30 000 steps, or
-    scaled, at the usual learning rates; what the paper does not say as in released."""
+    scaled, at the usual learning rates; what the paper does not say as in released. With these two the gate auto is
+    what the weights bring."""
 
-    from_checkpoint: str | None = None
-    """Begin with this finished splat: a run's folder or checkpoint of this project, or gsplat's ckpt_STEP_rankR.pt
-    (files of further ranks are found beside it), trained on the same scene."""
+    start: str | None = None
+    """Begin with this finished splat, trained on the same scene: a run's folder or checkpoint of this project, gsplat's
+    ckpt_STEP_rankR.pt (files of further ranks are found beside it), or a splat file (.ply, .spz and more) in the frame
+    of the COLMAP folder; also splatfacto's .ply, with the dataparser_transforms.json of its run beside it."""
 
-    from_ply: str | None = None
-    """Begin with this finished splat in the frame of the COLMAP folder: .ply (Inria, gsplat), .spz and more; also
-    splatfacto's .ply, with the dataparser_transforms.json of its run beside it."""
-
-    from_frame: Literal["normalized", "colmap"] = "normalized"
+    start_frame: Literal["normalized", "colmap"] = "normalized"
     """Frame of a gsplat checkpoint: colmap where gsplat was told not to normalize."""
 
     quality: Quality | None = None
@@ -147,76 +137,29 @@ class RunSettings:
     of little opacity (splat-recon's regularized_for). None: with up to twelve training photos; not for finished splats,
     nor for other presets."""
 
-    num_rounds: int | None = None
-    """How often novel views are rendered and fixed (preset short); 0 is plain training. None: 5; with distillation
-    there are no rounds."""
+    rounds: RoundsConfig = field(default_factory=RoundsConfig)
+    """When novel views are rendered and fixed."""
 
-    num_novel: int | None = None
-    """How many novel views per round; with targets test, one per held-out photo. None: 16, and
-    with distillation 60, or as many as image_memory has room for."""
+    stepping: SteppingConfig = field(default_factory=SteppingConfig)
+    """How far they go per round."""
 
-    step_distance: float = 0.25
-    """How far novel views move per round, as a fraction of the scene's extent (preset short)."""
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
+    """How much they count."""
 
-    max_turn_degrees: float | None = None
-    """How far novel views turn per round at most (preset short). None: as far as their way asks for."""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """What notices whether they help."""
 
-    novel_prob: float | None = None
-    """Probability that a step trains on a fixed view, in [0, 1]. None: 0.3, and 0.6 with distillation."""
-
-    novel_weight: float | None = None
-    """Loss weight of a fixed view beside 1 for a captured one (preset short). None: 0.2, and 1 with distillation."""
-
-    num_references: int = 1
-    """How many nearest photos a novel view is fixed with, all in one call (preset short)."""
-
-    num_probe_views: int = 4
-    """A round first fixes so many of its novel views, those farthest from any photo; where the fixer leaves even these
-    as they are, the others stay as they are too (preset short). 0 fixes all."""
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
+    """What distillation does instead."""
 
     background: tuple[float, float, float] | None = None
     """Color behind everything, three values in [0, 1], in all trainings, renders and exported splats. None: the mean
     color of up to twelve training photos (or the one color that a quarter of their pixels has), where they are
     regularized, and else black, or what the finished splat says."""
 
-    fixer_offload: bool = False
-    """With a GPU: keep the fixer's network in the CPU's memory, and on the GPU only while a round or the comparison is
-    fixed. Slower, and leaves the GPU's memory to the splat."""
-
-    fixer_precision: Precision = "auto"
-    """What the fixer computes in; bfloat16 takes half of the memory, is faster on hardware made for it, and differs in
-    the third digit. auto: bfloat16 on a GPU, float32 on a CPU."""
-
-    base: str | None = None
-    """Only for a fixer from a .pkl of the released trainer: what it was trained from, as a folder or hub name."""
-
-    gate: GateName | None = None
-    """How much of a fix is let through, in the rounds and at the end: auto keeps good renders, checkpoint takes the
-    gate that the weights bring, off lets everything through. None: auto, and checkpoint for the presets released and
-    paper."""
-
     image_memory: float = 8.0
     """Memory for images, in GiB. Half is for decoded photos: what does not fit is decoded again at each use. Half is
     for novel views and the renders that are compared: a run that needs more is refused before it begins."""
-
-    unseen_weight: float = 1.0
-    """Factor of the pixels of a fixed view whose surface no training photo sees, in [0, 1] (preset short). 1: guesses
-    count like the rest."""
-
-    photo_tolerance: float | None = None
-    """Difference in color between a fixed view and the nearest photos, reprojected by the splat's depth, in [0, 1],
-    at which a pixel counts half (preset short). None: photos are not compared."""
-
-    validation_fraction: float | None = None
-    """Fraction of the training photos that a second splat is trained without: what lowers its score on them is undone,
-    and training stops where nothing helps any more. 0: every round is kept. None: 0.15, and 0 for the presets released
-    and paper, and for finished splats, which have seen all photos."""
-
-    validation_min_views: int = 12
-    """Fewest training photos of which some are held back for that; with fewer, every round is kept."""
-
-    max_drop_db: float = 0.3
-    """Loss of PSNR on those photos, in dB below the best, from which what was done is undone."""
 
     seed: int = 42
     """Seed of everything random."""
@@ -228,100 +171,67 @@ class RunSettings:
     """Steps between two checkpoints; the last two are kept. None: a quarter of the run."""
 
     def __post_init__(self) -> None:
-        if self.from_checkpoint is not None and self.from_ply is not None:
-            raise ValueError("a run begins with one splat: give from_checkpoint or from_ply, not both")
+        FixingConfig.__post_init__(self)
         if self.targets is not None and self.targets not in TARGETS and not Path(self.targets).exists():
             raise ValueError(f"targets must be {', '.join(TARGETS)}, or a file with cameras, got {self.targets}")
         minima = {"max_steps": 1, "max_size": MIN_SIZE, "max_gaussians": 1, "sparse": 1, "checkpoint_every": 1}
-        for name, least in (minima | {"num_rounds": 0, "num_novel": 1, "seed": 0, "num_references": 1}).items():
+        for name, least in (minima | {"num_novel": 1, "seed": 0}).items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         if not 0 < self.image_memory < float("inf"):
             raise ValueError(f"image_memory must be positive and finite, got {self.image_memory}")
-        if self.num_probe_views < 0:
-            raise ValueError(f"num_probe_views must be at least 0, got {self.num_probe_views}")
         if self.background is not None and not all(0 <= value <= 1 for value in self.background):
             raise ValueError(f"background must be three values in [0, 1], got {self.background}")
         if self.seed > MAX_SEED:
             raise ValueError(f"seed must be at most {MAX_SEED}, got {self.seed}")
-        if self.loop == "distillation" and (self.preset != "short" or self.start is not None):
+        if self.loop == "distillation" and (self.preset != "short" or self.start is not None or self.asks_for_rounds):
             raise ValueError(
-                "loop distillation trains its splats from the photos: leave preset, from_checkpoint, from_ply"
+                "loop distillation trains its splats from the photos and has no rounds: leave preset, start, rounds, "
+                "stepping, mixture and validation (it has a distillation.mixture of its own)"
+            )
+        if self.preset != "short" and self._asks_of_preset:
+            raise ValueError(
+                f"preset {self.preset} has rounds of its own: leave rounds, stepping, mixture, num_references and "
+                "fix_batch_size"
             )
         if self.strategy == "mcmc" and self.preset == "released":
             raise ValueError("the released code has its own density control: leave strategy, or take another preset")
-        # The nested configs know the ranges of the others.
-        _ = self.stepping, self.mixture, self.validation
-
-    def or_default(self, name: str) -> Any:
-        """A setting, or where it is None what it stands for in rounds."""
-        value = getattr(self, name)
-        return ROUNDS_DEFAULTS[name] if value is None else value
 
     @property
-    def stepping(self) -> SteppingConfig:
-        """How far novel views move per round."""
-        return SteppingConfig(step_distance=self.step_distance, max_turn_degrees=self.max_turn_degrees)
+    def asks_for_rounds(self) -> bool:
+        """Whether anything is asked for that only rounds have."""
+        asked = (self.rounds, self.stepping, self.mixture)
+        return asked != (RoundsConfig(), SteppingConfig(), MixtureConfig()) or bool(self.validation.fraction)
 
     @property
-    def mixture(self) -> MixtureConfig:
-        """How much fixed views count."""
-        return MixtureConfig(
-            novel_prob=self.or_default("novel_prob"),
-            novel_weight=self.or_default("novel_weight"),
-            unseen_weight=self.unseen_weight,
-            photo_tolerance=self.photo_tolerance,
-        )
-
-    @property
-    def validation(self) -> ValidationConfig:
-        """What notices whether they help."""
-        return ValidationConfig(
-            fraction=self.validation_fraction or 0,
-            min_views=self.validation_min_views,
-            max_drop_db=self.max_drop_db,
-        )
-
-    @property
-    def fixer_config(self) -> FixerConfig:
-        """The fixer."""
-        return FixerConfig(
-            source=self.or_default("fixer"),
-            base=self.base,
-            precision=self.fixer_precision,
-            gate=self.gate or "auto",
-            offload=self.fixer_offload,
-        )
-
-    @property
-    def start(self) -> StartConfig | None:
-        """The finished splat that a run begins with; None where it begins with the scene's points."""
-        if self.from_ply is not None:
-            return StartConfig(path=self.from_ply, kind="ply")
-        if self.from_checkpoint is not None:
-            return StartConfig(path=self.from_checkpoint, kind="checkpoint", frame=self.from_frame)
-        return None
+    def _asks_of_preset(self) -> bool:
+        """Whether anything is asked for that presets have of their own."""
+        fixing = FixingConfig(num_references=self.num_references, fix_batch_size=self.fix_batch_size)
+        asked = (self.rounds, self.stepping, self.mixture, fixing)
+        return asked != (RoundsConfig(), SteppingConfig(), MixtureConfig(), FixingConfig())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Plain values, for JSON; configs are dictionaries in it."""
         return asdict(self)
 
+    def flat(self) -> dict[str, Any]:
+        """The same side by side, with names such as `mixture.novel_prob`."""
+        return flattened(self.to_dict())
+
+    def changed(self, name: str, value: Any) -> RunSettings:
+        """The same but for one value, by its name in `flat`."""
+        outer, _, inner = name.rpartition(".")
+        return replace(self, **({outer: replace(getattr(self, outer), **{inner: value})} if outer else {name: value}))
+
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "RunSettings":
-        """The inverse of `to_dict`.
+    def from_dict(cls, values: Mapping[str, Any]) -> RunSettings:
+        """The inverse of `to_dict`; what is not there has its default.
 
         Raises:
             InputError: A field is unknown or out of range.
         """
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
-        if unknown:
-            raise InputError(f"unknown settings: {', '.join(unknown)}")
         try:
-            if values.get("background") is not None:
-                values = {**values, "background": tuple(values["background"])}
-            settings = cls(**values)
-            check_kinds(settings)
-            return settings
+            return config_of(cls, values)
         except (TypeError, ValueError, ArithmeticError) as error:
             raise InputError(str(error)) from error

@@ -6,15 +6,16 @@ the file. Checkpoints, gsplat's and ours, are in the normalized frame of their t
 each computes in its own way, and which is computed again from the same photos.
 """
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from difix3d.errors import InputError, as_input_error
-from difix3d.run.start_config import StartConfig
 from splat_recon.checkpoint import config_from_state, gaussians_from_tensors, newest_checkpoint, read_checkpoint
 from splat_recon.io.nerfstudio_frame import colmap_from_nerfstudio
 from splat_recon.scene.normalize import gsplat_frame
@@ -24,6 +25,9 @@ from splat_render.files.formats import read_background, read_splats
 from splat_render.gaussians import Gaussians
 from splat_render.poses import inverse, rigid
 from splat_render.transform import transformed
+
+if TYPE_CHECKING:
+    from difix3d.run.settings import RunSettings
 
 SAFE_TORCH = (2, 10)
 """Oldest release of torch whose `weights_only` loading is trusted with a stranger's file."""
@@ -42,39 +46,44 @@ GSPLAT_FIELDS = {
 """gsplat's name of a parameter to ours."""
 
 
-def start_gaussians(config: StartConfig, scene: Scene) -> Gaussians:
-    """The finished splat in the scene's frame, on the CPU.
+def start_gaussians(settings: RunSettings, scene: Scene) -> Gaussians:
+    """The finished splat `settings.start` in the scene's frame, on the CPU.
 
     Raises:
         InputError: The file is missing, damaged, of another scene, or of no known kind.
     """
-    path = Path(config.path)
+    path = Path(settings.start or "")
     with as_input_error():
-        if config.kind == "ply":
+        if _is_splat_file(path):
             content = read_splats(path)
             T_colmap_file = colmap_from_nerfstudio(path) @ rigid(np.eye(3), np.array(content.offset))
             return transformed(content.gaussians, scene.T_scene_colmap @ T_colmap_file)
         if path.suffix == ".pt":
             gaussians = _of_gsplat(path)
-            T_scene_file = scene.T_scene_colmap if config.frame == "colmap" else inverse(gsplat_frame(scene))
+            T_scene_file = scene.T_scene_colmap if settings.start_frame == "colmap" else inverse(gsplat_frame(scene))
             return transformed(gaussians, T_scene_file)
         return _of_ours(path, scene)
 
 
-def start_background(config: StartConfig | None) -> Background:
+def start_background(settings: RunSettings) -> Background:
     """The color that a finished splat stands before: what its file or checkpoint says, else black.
 
     Raises:
         InputError: The file says it wrongly.
     """
-    if config is None:
+    if settings.start is None:
         return BLACK
-    path = Path(config.path)
+    path = Path(settings.start)
     with as_input_error():
-        if config.kind == "ply":
+        if _is_splat_file(path):
             return read_background(path) or BLACK
         folder = None if path.suffix == ".pt" else _checkpoint_folder(path)
         return BLACK if folder is None else config_from_state(read_checkpoint(folder)[0], folder).background
+
+
+def _is_splat_file(path: Path) -> bool:
+    """Whether a start is a file of Gaussians, and no checkpoint."""
+    return path.suffix != ".pt" and not path.is_dir()
 
 
 def _checkpoint_folder(path: Path) -> Path | None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from difix_model.gate.config import GateName
+from difix_model.opening import FixerConfig
 from splat_recon.io.own_runs import scene_of_run
 from splat_render.files.folders import Which
 
@@ -42,18 +42,8 @@ class LiveConfig:
     num_references: int = 1
     """References per picture, nearest first; 0 for none."""
 
-    model: str = "default"
-    """Weights: default (those that come with the project), a checkpoint's folder, a file or a hub name."""
-
-    base: str | None = None
-    """Only for a .pkl of the released trainer: what it was trained from, as a folder or hub name."""
-
-    gate: GateName = "auto"
-    """How much of a fix is believed: auto keeps good renders, checkpoint takes the gate that the weights bring, off
-    believes everything. The page can change it."""
-
-    strength: float = 1.0
-    """Share of the fix, in [0, 1]."""
+    fixer: FixerConfig = field(default_factory=FixerConfig)
+    """Which weights fix, and how."""
 
     max_size: int | None = None
     """Longer side of a picture in pixels, in [128, 2048]; the page can change it. None: 1024 on a GPU, 512 on a CPU."""
@@ -68,8 +58,6 @@ class LiveConfig:
     """Port to listen on; the next free one where it is taken."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength <= 1:
-            raise ValueError(f"strength must be in [0, 1], got {self.strength}")
         if self.num_references < 0:
             raise ValueError(f"num_references must be at least 0, got {self.num_references}")
         if self.max_size is not None and not 128 <= self.max_size <= 2048:

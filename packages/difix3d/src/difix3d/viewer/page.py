@@ -17,7 +17,7 @@ from difix3d.viewer.composer import FixComposer
 from difix3d.viewer.config import MODES, LiveConfig
 from difix3d.viewer.fixes import LiveFixes
 from difix_model.gate.config import GATES
-from difix_model.opening import FixerConfig, open_pipeline
+from difix_model.opening import open_pipeline
 from difix_model.video.fix import PHOTOS_IN_MEMORY, Fixer
 from media_files.photos import open_image
 from splat_recon.io.camera_files import read_camera_file
@@ -69,7 +69,7 @@ class LivePage:
 
     Args:
         config: What to show; it is checked here, and the weights are loaded.
-        pipeline: What fixes; None loads what `config.model` names.
+        pipeline: What fixes; None loads what `config.fixer` names.
 
     Raises:
         InputError: Anything is absent or unreadable, the viewer is not installed, or the address cannot be had.
@@ -80,15 +80,15 @@ class LivePage:
             viser_module()
             photos_folder, cameras = _cameras(config)
             self.splats = SplatModel.of_file(config.splat, which=config.which, device=chosen_device(config.device))
-            self._pipeline = pipeline or open_pipeline(
-                FixerConfig(source=config.model, base=config.base, gate=config.gate), device=config.device
-            )
+            self._pipeline = pipeline or open_pipeline(config.fixer, device=config.device)
             # On the page everything lies near the splat's own origin: browsers compute in float32.
             cameras = {name: self.splats.near(camera) for name, camera in cameras.items()}
             photos = _photos(config, self._pipeline)
             photos = None if photos is None else photos.less(self.splats.offset)
             self.splats = self.splats.without_offset()
-            fixer = PhotoFixer(self._pipeline, photos, num_references=config.num_references, strength=config.strength)
+            fixer = PhotoFixer(
+                self._pipeline, photos, num_references=config.num_references, strength=config.fixer.strength
+            )
             self._fixes = LiveFixes(fixer)
             composer = FixComposer(self._fixes, mode=config.fix)
             max_px = config.max_size or (GPU_PX if self.splats.device != "cpu" else CPU_PX)
@@ -124,7 +124,7 @@ class LivePage:
         viewer.offer_choice("Fix", MODES, config.fix, show, hint=hint)
         if hasattr(self._pipeline, "gate"):
             hint = "how much of a fix is believed: auto keeps good renders, off believes everything"
-            viewer.offer_choice("Gate", GATES, config.gate, believe, hint=hint)
+            viewer.offer_choice("Gate", GATES, config.fixer.gate, believe, hint=hint)
 
     @property
     def url(self) -> str:

@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from splat_recon.config_values import flattened
+
 MAX_PICTURE_PX = 640
 """Longer side of a picture in a page."""
 
@@ -38,9 +40,10 @@ def embedded_image(rgb_u8: UInt8[np.ndarray, "h w 3"], alt: str, max_px: int = M
 
 
 def settings_table(settings: Mapping[str, object]) -> str:
-    """Names and values as a table."""
+    """Names and values as a table, those of nested configs with the outer name before theirs."""
     rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>" for name, value in settings.items()
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td></tr>"
+        for name, value in flattened(settings).items()
     )
     return f'<table class="settings">{rows}</table>'
 
