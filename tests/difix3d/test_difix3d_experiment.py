@@ -27,9 +27,9 @@ from difix3d.run.settings import RunSettings
 from difix_model.config import tiny_config
 from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.network import DifixNetwork
+from report_pages import beside
 from splat_recon.evaluate import Evaluation, ViewScore
 from splat_recon.io.colmap import write_scene
-from splat_recon.pages.pictures import beside
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from splat_render.files.ply import read_ply
 from support.fix_requests import request

@@ -1,7 +1,4 @@
-import re
 import sys
-import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +6,7 @@ import pytest
 from splat_recon.errors import InputError
 from splat_recon.evaluate import Evaluation, ViewScore, evaluate
 from splat_recon.pages.contact_sheet import contact_sheet
-from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread
-from splat_recon.pages.pictures import beside, depth_colors, error_map, labeled
-from splat_recon.pages.svg_plot import Line, Plot, svg
+from splat_recon.pages.pictures import depth_colors, error_map
 from splat_recon.pages.tensorboard import TensorBoardLog
 from splat_recon.scene.scene import View
 from support.splat_scenes import make_camera
@@ -40,14 +35,6 @@ def test_depths_are_brighter_where_they_are_nearer_and_black_where_nothing_is():
     assert colors[0] > colors[1] > colors[2] == colors[3] > colors[4] == 0
     with pytest.raises(ValueError, match="near < far"):
         depth_colors(depth, depth, 2.0, 1.0)
-
-
-def test_pictures_of_different_heights_stand_side_by_side():
-    row = beside([gray(0), gray(200, 60, 40)])
-    assert row.shape == (30, 40 + 4 + 20, 3)
-    assert (labeled(gray(0, 60, 80), "a label")[30:] > 100).any()
-    # A photo's name may hold a line break, and surrogates where its bytes are no text.
-    assert (labeled(gray(0, 60, 80), "two\nlines \udcff")[30:] > 100).any()
 
 
 def test_a_contact_sheet_has_the_worst_view_on_top():
@@ -83,35 +70,6 @@ def test_many_views_stand_in_columns_and_masks_are_gray():
     sheet = contact_sheet(views, lambda v: renders[v.name], evaluate_pictures(views, renders))
     assert sheet.shape[1] == 2 * (3 * 40 + 2 * 4) + 6
     assert (sheet == 128).all(axis=2).sum() >= 30 * 20
-
-
-def test_plots_are_valid_svg_with_round_ticks():
-    line = Line(name="a & b", color="#123456", points=[(0, 1.0), (50, float("nan")), (100, 3.0)])
-    text = svg([Plot(title="PSNR <dB>", lines=[line], marks=[25]), Plot(title="nothing", lines=[])])
-    root = ElementTree.fromstring(text)
-    (points,) = [element.attrib["points"] for element in root.iter() if element.tag.endswith("polyline")]
-    (x0, y0), (x1, y1) = [tuple(map(float, place.split(","))) for place in points.split()]
-    assert x0 < x1
-    assert y0 > y1  # Up is smaller in SVG.
-    words = [element.text for element in root.iter() if element.text]
-    assert {"PSNR <dB>", "a & b", "nothing", "no measurements", "1", "2", "3", "0", "100"} <= set(words)
-    flat = svg([Plot(title="flat", lines=[Line(name="", color="red", points=[(5, 2.0)])])])
-    assert "nan" not in flat
-    assert flat.count("<circle") == 1
-
-
-def test_pages_hold_what_they_show(tmp_path: Path):
-    (tmp_path / "page.html").write_text("<style><!--style--></style><!--body-->")
-    body = embedded_image(gray(7, 900, 1200), "<photo>") + settings_table({"a": "<b>"})
-    page = filled(tmp_path / "page.html", {"body": body})
-    assert "<!--" not in page
-    assert "max-width" in page
-    assert 'alt="&lt;photo&gt;" src="data:image/jpeg;base64,' in page
-    assert "<td>&lt;b&gt;</td>" in page
-    assert not re.search(r'src="(?!data:)', page)
-    assert spread(3, 5) == [0, 1, 2]
-    assert spread(10, 3) == [0, 4, 9]
-    assert spread(0, 3) == []
 
 
 def test_event_files_read_back(tmp_path):

@@ -76,7 +76,7 @@ class Measurements:
         every: int | None,
         board: TensorBoardLog | None,
     ) -> None:
-        from splat_recon.pages.html_page import spread
+        from report_pages import spread
 
         self._run = run
         self._every = max(1, trainer.config.max_steps // NUM_MEASUREMENTS) if every is None else every

@@ -14,12 +14,10 @@ from torch import Tensor
 from difix_model.config import FIRST_REFERENCE_VIEW, RENDERED_VIEW
 from difix_train.dataset import Draw, PairDataset
 from difix_train.evaluate import Fix
+from report_pages import beside, stacked
 
 CELL_WIDTH = 320
 """Width in pixels of a picture in the grid; smaller ones keep theirs."""
-
-GAP = 4
-BACKGROUND = 255
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -57,21 +55,8 @@ def fixed_example(fix: Fix, dataset: PairDataset, index: int, device: torch.devi
 
 def grid(examples: Sequence[Example]) -> UInt8[np.ndarray, "h w 3"]:
     """One row for each example: render, fixed, clean image, and the reference where there is one."""
-    rows = [
-        [_cell(picture) for picture in (e.rendered, e.fixed, e.clean, e.reference) if picture is not None]
-        for e in examples
-    ]
-    heights = [max(cell.shape[0] for cell in row) for row in rows]
-    width = max(sum(cell.shape[1] + GAP for cell in row) for row in rows) - GAP
-    canvas = np.full((sum(heights) + GAP * (len(rows) - 1), width, 3), BACKGROUND, dtype=np.uint8)
-    top = 0
-    for row, height in zip(rows, heights, strict=True):
-        left = 0
-        for cell in row:
-            canvas[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
-            left += cell.shape[1] + GAP
-        top += height + GAP
-    return canvas
+    shown = ([e.rendered, e.fixed, e.clean, e.reference] for e in examples)
+    return stacked([beside([_cell(each) for each in row if each is not None], scaled=False) for row in shown])
 
 
 def _cell(picture: np.ndarray) -> np.ndarray:

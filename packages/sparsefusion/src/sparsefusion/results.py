@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 
 from media_files import write_video
 from output_files import output_names, output_place, write_text_whole, written_whole
+from report_pages import filled
 from sparsefusion.cameras import Cameras, circle_cameras
 from sparsefusion.checkpoints import save_field
 from sparsefusion.data.colmap import WorldTransform
@@ -180,27 +180,19 @@ class Results:
         write_text_whole(output_place(self.folder, "report.html"), self._page(found))
 
     def _page(self, found: dict[str, Any]) -> str:
-        def cell(folder: str, at: int) -> str:
-            return f'<td><img src="{html.escape(folder + "/" + self.names[at])}" width="160" alt="{folder}"></td>'
-
         folders = ["photo", "field", "alpha"] + (["transformer"] if self.distillation.cached is not None else [])
-        rows = "".join(
-            f"<tr><td>{html.escape(self.sequence.names[at])}<br>{'input' if at in self.chosen else 'held out'}</td>"
-            + "".join(cell(folder, at) for folder in folders)
-            + "</tr>"
-            for at in range(len(self.sequence))
-        )
-        table = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{values['psnr']:.2f}</td>"
-            f"<td>{'' if values['ssim'] is None else format(values['ssim'], '.4f')}</td></tr>"
-            for name, values in found["scores"].items()
-        )
-        return (
-            "<!doctype html><meta charset='utf-8'><title>SparseFusion</title>"
-            "<style>body{font-family:sans-serif;margin:2em}td,th{padding:4px 12px;text-align:left}</style>"
-            f"<h1>{html.escape(self.sequence.name)}</h1>"
-            f"<p>{len(self.chosen)} input photos, {found['iterations']} iterations.</p>"
-            "<table><tr><th>images</th><th>PSNR (dB)</th><th>SSIM</th></tr>" + table + "</table>"
-            "<p><img src='circle.gif' alt='around the object'></p>"
-            "<table><tr><th></th>" + "".join(f"<th>{folder}</th>" for folder in folders) + "</tr>" + rows + "</table>\n"
+        return filled(
+            Path(__file__).with_name("report.html"),
+            title=self.sequence.name,
+            num_inputs=len(self.chosen),
+            iterations=found["iterations"],
+            folders=folders,
+            photos=[
+                (name, self.names[at], "input" if at in self.chosen else "held out")
+                for at, name in enumerate(self.sequence.names)
+            ],
+            scores=[
+                (name, f"{values['psnr']:.2f}", "" if values["ssim"] is None else f"{values['ssim']:.4f}")
+                for name, values in found["scores"].items()
+            ],
         )

@@ -21,7 +21,7 @@ from difix_model.video.job import VideoJob
 from difix_model.video.temporal_filter import TemporalFilterConfig
 from media_files.video_writer import VideoWriter
 from media_files.videos import read_frames
-from splat_recon.pages.pictures import beside, labeled
+from report_pages import beside, labeled
 
 LABELS = ("before", "after")
 """What the halves of the comparison are called."""

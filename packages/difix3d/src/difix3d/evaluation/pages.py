@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from difix3d.errors import as_input_error
 from output_files import write_text_whole
-from splat_recon.pages.html_page import filled, settings_table
+from report_pages import filled
+from splat_recon.config_values import flattened
 
 _TEMPLATE = Path(__file__).with_name("scores.html")
 
@@ -52,17 +52,10 @@ def write_pages(
         *("| " + " | ".join(row) + " |" for row in cells),
     ]
     markdown = f"# {title}\n\n" + "\n".join(lines) + "\n\n" + "".join(f"- {note}\n" for note in notes)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in cells)
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heads)
-    parts = {
-        "title": html.escape(title),
-        "notes": "".join(f"<li>{html.escape(note)}</li>" for note in notes),
-        "table": f'<table class="numbers"><tr>{head}</tr>{body}</table>',
-        "settings": settings_table(facts),
-    }
+    page = filled(_TEMPLATE, title=title, remarks=notes, heads=heads, rows=cells, settings=flattened(facts))
     written = [out / f"{name}.md", out / f"{name}.html"]
     with as_input_error():
-        for path, text in zip(written, (markdown, filled(_TEMPLATE, parts)), strict=True):
+        for path, text in zip(written, (markdown, page), strict=True):
             write_text_whole(path, text)
     return written
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
 from difix3d.pairs.config import FilterConfig
 from difix3d.pairs.generated import GeneratedPair
 from difix_model.references.poses import pose_distances
+from splat_recon import metrics
 from splat_recon.scene.scene import Scene
 
 REASONS = {
@@ -22,9 +24,6 @@ REASONS = {
 }
 """Why a pair is left out, in the order in which it is looked at."""
 
-MAX_PSNR = 100.0
-"""Of two equal images, in dB; JSON has no infinity."""
-
 COMPARED_SIZE = 128
 """Longer side in pixels at which images are compared with each other."""
 
@@ -34,10 +33,9 @@ def psnr_u8(
     photo_u8: UInt8[np.ndarray, "h w 3"],
     mask: Bool[np.ndarray, "h w"] | None = None,
 ) -> float:
-    """Peak signal-to-noise ratio of bytes in dB, over the pixels of the mask; at most `MAX_PSNR`."""
-    squared = ((image_u8.astype(np.float64) - photo_u8) / 255) ** 2
-    error = float((squared if mask is None else squared[mask]).mean())
-    return min(MAX_PSNR, -10 * float(np.log10(error))) if error > 0 else MAX_PSNR
+    """Peak signal-to-noise ratio of bytes in dB, over the pixels of the mask; at most `metrics.MAX_PSNR`."""
+    rgb, photo = (torch.from_numpy(each).double() / 255 for each in (image_u8, photo_u8))
+    return metrics.psnr(rgb, photo, None if mask is None else torch.from_numpy(mask))
 
 
 class PairFilter:

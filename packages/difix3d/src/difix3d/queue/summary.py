@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from difix3d.queue.scene_task import RunOutcome, SceneTask
 from difix3d.report.variants import VARIANTS
 from difix3d.run.fixing_time import TIME_FILE
 from output_files import write_text_whole
-from splat_recon.pages.html_page import filled, settings_table
+from report_pages import filled
 
 SUMMARY = "summary.json"
 PAGE = "summary.html"
@@ -89,14 +88,16 @@ def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def _page(content: Mapping[str, Any], tasks: Sequence[SceneTask]) -> str:
-    settings = {name: value for name, value in tasks[0].settings.to_dict().items() if name != "scene"}
-    parts = {
-        "title": "Difix3D: many scenes",
-        "verdict": html.escape(_verdict(content)),
-        "table": _table(content),
-        "settings": settings_table(settings),
-    }
-    return filled(_TEMPLATE, parts)
+    return filled(
+        _TEMPLATE,
+        title="Difix3D: many scenes",
+        verdict=_verdict(content),
+        variants=VARIANTS,
+        rows=content["scenes"],
+        means=content["means"] if content["num_finished"] > 1 else {},
+        most=MAX_SAID,
+        settings={name: value for name, value in tasks[0].settings.flat().items() if name != "scene"},
+    )
 
 
 def _verdict(content: Mapping[str, Any]) -> str:
@@ -112,31 +113,3 @@ def _verdict(content: Mapping[str, Any]) -> str:
             f"ahead in {wins} of {finished}."
         )
     return sentence
-
-
-def _table(content: Mapping[str, Any]) -> str:
-    heads = ("scene", *(f"{words} (dB)" for words in VARIANTS.values()), "loop against plain", "fixing")
-    rows = [_table_row(row) for row in content["scenes"]]
-    means = content["means"]
-    if means and content["num_finished"] > 1:
-        rows.append(_cells("<b>mean</b>", {name: means.get(name) for name in VARIANTS}, None))
-    return f'<table class="numbers"><tr>{"".join(f"<th>{head}</th>" for head in heads)}</tr>{"".join(rows)}</table>'
-
-
-def _table_row(row: Mapping[str, Any]) -> str:
-    name = html.escape(row["name"])
-    if row["state"] != "finished":
-        said = f"{row['state']}: {row['error']}" if row["error"] else row["state"]
-        said = said if len(said) <= MAX_SAID else f"{said[:MAX_SAID]} ..."
-        return f'<tr><td>{name}</td><td colspan={len(VARIANTS) + 2} class="said">{html.escape(said)}</td></tr>'
-    link = f'<a href="{html.escape(row["folder"])}/report.html">{name}</a>'
-    return _cells(link, row["variants"], row["fixing_share"])
-
-
-def _cells(name: str, variants: Mapping[str, Any], share: float | None) -> str:
-    psnrs = [variants.get(variant) for variant in VARIANTS]
-    cells = [name, *("&ndash;" if scores is None else f"{scores['psnr']:.2f}" for scores in psnrs)]
-    difference = variants["loop"]["psnr"] - variants["plain"]["psnr"]
-    cells.append(f'<span class="{"gain" if difference >= 0 else "loss"}">{difference:+.2f} dB</span>')
-    cells.append("&ndash;" if share is None else f"{share:.1%}")
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"

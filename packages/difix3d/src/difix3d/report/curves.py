@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from splat_recon.pages.svg_plot import Line, Plot, svg
+from markupsafe import Markup
+
+from report_pages import Line, Plot, svg
 
 COLORS = {"plain": "#8a94a6", "loop": "#0b7a75"}
 """One color per training, the same everywhere in the report."""
@@ -24,7 +26,7 @@ class Curves:
         """The last measurement of a training, if there is one."""
         return next((values for values in reversed(self.measurements) if values["variant"] == variant), None)
 
-    def svg(self, round_steps: tuple[int, ...]) -> str:
+    def svg(self, round_steps: tuple[int, ...]) -> Markup:
         """PSNR and SSIM over the steps as an SVG element; dotted lines mark the rounds."""
         plots = []
         for key, title in (("psnr", "PSNR of held-out views (dB)"), ("ssim", "SSIM of held-out views")):

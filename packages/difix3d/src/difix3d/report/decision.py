@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from difix3d.fixers.config import DEFAULT, NO_FIXER
+from difix3d.fixers.config import AUTO, DEFAULT, NO_FIXER
 from difix3d.report.results import CLEAR_DB, VariantResult
 from difix3d.report.what_helped import MUCH_BACKGROUND
 from splat_recon.config import FEW_PHOTOS
@@ -101,6 +101,6 @@ def _helps_most(facts: RunFacts, curves: Curves, splat: str) -> str:
             f"What would help most: more photos. {len(facts.split.train)} were trained on, and no training knows what "
             "none of them shows."
         )
-    if facts.settings.fixer.model in (NO_FIXER, DEFAULT):
+    if facts.settings.fixer.model in (NO_FIXER, DEFAULT, AUTO):
         return "What would help most: a stronger fixer, such as --model nvidia/difix_ref; longer training adds little."
     return "What would help most: more photos where the renders are worst; longer training adds little."

@@ -1,9 +1,11 @@
 """The page that shows a run: one HTML file with its pictures, curves and video inside."""
 
 import base64
-import html
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
 
 from difix3d.loop.novel_views import NovelViews
 from difix3d.report.curves import Curves
@@ -14,9 +16,8 @@ from difix3d.report.results import CLEAR_DB, VariantResult, best_variant, final_
 from difix3d.report.variants import VARIANTS
 from difix3d.report.what_helped import what_helped
 from output_files import write_text_whole
+from report_pages import embedded_image, filled, spread
 from splat_recon.io.images import read_photo, to_u8
-from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread
-from splat_recon.pages.scene_page import embedded_scene
 from splat_recon.scene.scene import View
 
 MAX_PICTURES = 5
@@ -65,146 +66,124 @@ def write_report(
     if not facts.fixed:
         # Without a fixer a final fix changes nothing.
         results = [result for result in results if not result.name.endswith("_fixed")]
-    parts = {
-        "title": html.escape(f"Difix3D: {facts.scene_name}"),
-        "verdict": html.escape(
-            verdict(results, fixed=facts.fixed, distilled=facts.distilled, held_out=facts.holds_out)
-        ),
-        "decision": html.escape(decision.take),
-        "helps_most": html.escape(decision.helps_most),
-        "scene": embedded_scene(scene_page, "best.ply"),
-        "notes": "".join(f"<li>{html.escape(note)}</li>" for note in run_notes(facts, results)),
-        "helped": _helped(facts, results),
-        "cards": score_cards(results, against_plain=facts.holds_out),
-        "shown": "held-out" if facts.holds_out else "training",
-        "pictures": _pictures(results, held_out),
-        "stereo": _stereo(folder),
-        "curves_note": html.escape(curves_note(facts)),
-        "curves": curves.svg(facts.round_steps),
-        "table": _table(results, against_plain=facts.holds_out),
-        "novel": _novel(facts.novel, captured),
-        "film": _film_note(results, facts),
-        "video": _video(folder / "path.mp4"),
-        "settings": settings_table(facts.settings.to_dict()),
-    }
-    path = folder / "report.html"
-    write_text_whole(path, filled(_PAGE, parts))
+    path, stereo = folder / "report.html", folder / "stereo.png"
+    page = filled(
+        _PAGE,
+        title=f"Difix3D: {facts.scene_name}",
+        verdict=verdict(results, fixed=facts.fixed, distilled=facts.distilled, held_out=facts.holds_out),
+        decision=decision,
+        remarks=run_notes(facts, results),
+        cards=score_cards(results, against_plain=facts.holds_out),
+        side="held-out" if facts.holds_out else "training",
+        scene_page=scene_page,
+        helped=what_helped(facts, results),
+        picture_heads=["photo", *(VARIANTS[name] for name in _shown(results))],
+        shown=_pictures(results, held_out),
+        stereo_picture=embedded_image(read_photo(stereo)[0], "stereo", MAX_STEREO_PX) if stereo.is_file() else None,
+        curves_note=curves_note(facts),
+        curves=curves.svg(facts.round_steps),
+        figures=_figures(results, against_plain=facts.holds_out),
+        novel=_novel(facts.novel, captured),
+        film=_film_note(results, facts),
+        video=_video(folder / "path.mp4"),
+        settings=facts.settings.flat(),
+    )
+    write_text_whole(path, page)
     return path
 
 
-def _stereo(folder: Path) -> str:
-    """The section on the stereo start; nothing where there was none."""
-    path = folder / "stereo.png"
-    if not path.is_file():
-        return ""
-    picture = embedded_image(read_photo(path)[0], "stereo", MAX_STEREO_PX)
-    return (
-        "<section><h2>The start by stereo</h2><p>Photo, believed depths from near, bright, to far, dark, and how sure "
-        f"each of them is.</p>{picture}</section>"
-    )
-
-
-def _helped(facts: RunFacts, results: Sequence[VariantResult]) -> str:
-    """What each part was worth, and what to do next."""
-    parts = what_helped(facts, results)
-    rows = "".join(
-        f'<tr><td>{part.name}</td><td class="words">{html.escape(part.did)}</td>'
-        f"<td>{html.escape(part.gain())}</td></tr>"
-        for part in parts
-    )
-    advice = "".join(f"<li>{html.escape(part.advice)}</li>" for part in parts if part.advice)
-    head = '<tr><th>part</th><th class="words">what it did</th><th>worth on the held-out photos</th></tr>'
-    return f'<table class="numbers">{head}{rows}</table>' + (
-        f"<p>What to try next:</p><ul>{advice}</ul>" if advice else ""
-    )
-
-
-def score_cards(results: Sequence[VariantResult], *, against_plain: bool = True) -> str:
-    """Each variant's scores on a card, and how they differ from plain training's, where that says something."""
+def score_cards(results: Sequence[VariantResult], *, against_plain: bool = True) -> list[dict[str, Any]]:
+    """Each variant's scores for a card, and how they differ from plain training's, where that says something."""
     plain = next(result.evaluation for result in results if result.name == "plain")
     best = best_variant(results).name
     cards = []
     for result in results:
         scores = result.evaluation
-        difference = scores.psnr - plain.psnr
-        gain = "" if result.name == "plain" or not against_plain else _difference(difference)
+        kind, gain = ("", "") if result.name == "plain" or not against_plain else _difference(scores.psnr - plain.psnr)
         cards.append(
-            f'<div class="card{" best" if result.name == best else ""}"><h3>{VARIANTS[result.name]}</h3>'
-            f"<p class=big>{scores.psnr:.2f}<small> dB</small></p>"
-            f"<p>SSIM {scores.ssim:.3f}{_known(', FLIP', scores.flip)}{_known(', LPIPS', scores.lpips)} {gain}</p>"
-            "</div>"
+            {
+                "name": VARIANTS[result.name],
+                "best": result.name == best,
+                "psnr": f"{scores.psnr:.2f}",
+                "scores": f"SSIM {scores.ssim:.3f}{_known(', FLIP', scores.flip)}{_known(', LPIPS', scores.lpips)}",
+                "kind": kind,
+                "gain": gain,
+            }
         )
-    return "".join(cards)
+    return cards
 
 
-def _difference(difference_db: float) -> str:
-    """A gain or a loss; what is smaller than another seed would move is neither."""
+def _difference(difference_db: float) -> tuple[str, str]:
+    """A gain or a loss, as the style calls it and in words; what is smaller than another seed would move is neither."""
     if abs(difference_db) < CLEAR_DB:
-        return '<span class="same">no clear difference</span>'
-    return f'<span class="{"gain" if difference_db > 0 else "loss"}">{difference_db:+.2f} dB</span>'
+        return "same", "no clear difference"
+    return "gain" if difference_db > 0 else "loss", f"{difference_db:+.2f} dB"
 
 
 def _known(name: str, value: float | None) -> str:
     return "" if value is None else f"{name} {value:.3f}"
 
 
-def _pictures(results: Sequence[VariantResult], held_out: Sequence[View]) -> str:
+def _shown(results: Sequence[VariantResult]) -> list[str]:
+    names = {result.name for result in results}
+    return [name for name in SHOWN if name in names]
+
+
+def _pictures(results: Sequence[VariantResult], held_out: Sequence[View]) -> list[list[tuple[Markup, str]]]:
     by_name = {result.name: result for result in results}
-    shown = [name for name in SHOWN if name in by_name]
-    heads = "".join(f"<th>{head}</th>" for head in ("photo", *(VARIANTS[name] for name in shown)))
+    shown = _shown(results)
     rows = []
     for index in spread(len(held_out), MAX_PICTURES):
         view = held_out[index]
-        cells = [f"<td>{embedded_image(view.rgb_u8, f'photo {view.name}')}<p>{html.escape(view.name)}</p></td>"]
+        row: list[tuple[Markup, str]] = [(embedded_image(view.rgb_u8, f"photo {view.name}"), view.name)]
         highest = max(by_name[name].evaluation.per_view[view.name].psnr for name in shown)
         for name in shown:
             score = by_name[name].evaluation.per_view[view.name]
             figures = f"{score.psnr:.2f} dB, SSIM {score.ssim:.3f}{_known(', FLIP', score.flip)}"
-            figures = f"<b>{figures}</b>" if score.psnr == highest else figures
             picture = embedded_image(by_name[name].renders_u8[view.name], f"{VARIANTS[name]} {view.name}")
-            cells.append(f"<td>{picture}<p>{figures}</p></td>")
-        rows.append(f"<tr>{''.join(cells)}</tr>")
-    return f'<table class="pictures"><tr>{heads}</tr>{"".join(rows)}</table>'
+            row.append((picture, Markup("<b>{}</b>").format(figures) if score.psnr == highest else figures))
+        rows.append(row)
+    return rows
 
 
-def _table(results: Sequence[VariantResult], *, against_plain: bool) -> str:
+def _figures(results: Sequence[VariantResult], *, against_plain: bool) -> list[tuple[str, ...]]:
     plain = next(result.evaluation for result in results if result.name == "plain")
     rows = []
     for result in results:
         scores = result.evaluation
         wins = sum(score.psnr > plain.per_view[name].psnr for name, score in scores.per_view.items())
-        cells = (
-            VARIANTS[result.name],
-            f"{scores.psnr:.2f}",
-            "" if result.name == "plain" or not against_plain else f"{scores.psnr - plain.psnr:+.2f}",
-            f"{scores.ssim:.4f}",
-            "&ndash;" if scores.flip is None else f"{scores.flip:.4f}",
-            "&ndash;" if scores.lpips is None else f"{scores.lpips:.4f}",
-            "" if result.name == "plain" or not against_plain else f"{wins} of {len(plain.per_view)}",
-            f"{result.num_gaussians:,}",
+        rows.append(
+            (
+                VARIANTS[result.name],
+                f"{scores.psnr:.2f}",
+                "" if result.name == "plain" or not against_plain else f"{scores.psnr - plain.psnr:+.2f}",
+                f"{scores.ssim:.4f}",
+                "–" if scores.flip is None else f"{scores.flip:.4f}",
+                "–" if scores.lpips is None else f"{scores.lpips:.4f}",
+                "" if result.name == "plain" or not against_plain else f"{wins} of {len(plain.per_view)}",
+                f"{result.num_gaussians:,}",
+            )
         )
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    heads = ("variant", "PSNR (dB)", "against plain", "SSIM", "FLIP", "LPIPS", "views better than plain", "Gaussians")
-    return f'<table class="numbers"><tr>{"".join(f"<th>{head}</th>" for head in heads)}</tr>{"".join(rows)}</table>'
+    return rows
 
 
-def _novel(novel: NovelViews | None, captured: Sequence[View]) -> str:
+def _novel(novel: NovelViews | None, captured: Sequence[View]) -> list[list[tuple[Markup, str]]]:
+    """Rendered, fixed and reference of some novel views; empty where there was none."""
     if novel is None:
-        return "<p>There was none.</p>"
+        return []
     photos = {view.name: view.rgb_u8 for view in captured}
     rows = []
     for index in spread(len(novel.views), MAX_NOVEL):
         view = novel.views[index]
         covered = float((view.alpha > 0.5).float().mean())
         rows.append(
-            f"<tr><td>{embedded_image(to_u8(view.rendered), 'rendered')}<p>{covered:.0%} opaque</p></td>"
-            f"<td>{embedded_image(to_u8(view.fixed), 'fixed')}"
-            f"<p>{html.escape(view.verdict.sentence())}</p></td>"
-            f"<td>{embedded_image(photos[view.reference_name], 'reference')}"
-            f"<p>{html.escape(view.reference_name)}</p></td></tr>"
+            [
+                (embedded_image(to_u8(view.rendered), "rendered"), f"{covered:.0%} opaque"),
+                (embedded_image(to_u8(view.fixed), "fixed"), view.verdict.sentence()),
+                (embedded_image(photos[view.reference_name], "reference"), view.reference_name),
+            ]
         )
-    heads = "<tr><th>rendered</th><th>fixed (trained on)</th><th>reference (nearest captured photo)</th></tr>"
-    return f'<table class="pictures">{heads}{"".join(rows)}</table>'
+    return rows
 
 
 def _film_note(results: Sequence[VariantResult], facts: RunFacts) -> str:
@@ -216,9 +195,9 @@ def _film_note(results: Sequence[VariantResult], facts: RunFacts) -> str:
 
 
 def _video(path: Path) -> str:
+    """Where the film is: in the page, or beside it; empty where there is none."""
     if not path.is_file():
-        return "<p>There is none.</p>"
-    source = path.name
+        return ""
     if path.stat().st_size <= MAX_EMBEDDED_VIDEO:
-        source = f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}"
-    return f'<video controls loop muted autoplay playsinline src="{source}"></video>'
+        return f"data:video/mp4;base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return path.name

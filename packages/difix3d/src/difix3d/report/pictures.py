@@ -10,8 +10,8 @@ from torch import Tensor
 from difix3d.loop.novel_views import NovelViews
 from difix3d.report.results import VariantResult
 from output_files import output_names
+from report_pages import beside, labeled
 from splat_recon.io.images import to_u8, write_photo
-from splat_recon.pages.pictures import beside, labeled
 from splat_recon.scene.scene import View
 
 

@@ -22,9 +22,9 @@ from difix3d.run.settings import BY_DEVICE, RunSettings
 from difix3d.run.start import start_background, start_gaussians
 from difix3d.run.stereo_start import keep_stereo, kept_stereo, stereo_matching
 from output_files import check_inputs_kept
+from report_pages import spread
 from splat_recon.few_photos import near_plane, photo_background
 from splat_recon.io.cameras_json import to_content
-from splat_recon.pages.html_page import spread
 from splat_render.device import chosen_device
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
+from report_pages import beside, headline, shrunk, stacked
 from splat_recon.evaluate import Evaluation, ViewScore
-from splat_recon.pages.pictures import beside, error_map, headline
+from splat_recon.pages.pictures import error_map
 from splat_recon.scene.scene import View
 
 CELL_PX = 256
@@ -42,7 +42,7 @@ def contact_sheet(
     # Several columns of views keep the sheet from becoming a ribbon.
     num_columns = 1 if len(rows) <= 4 else 2
     per_column = -(-len(rows) // num_columns)
-    columns = [_stacked(rows[start : start + per_column]) for start in range(0, len(rows), per_column)]
+    columns = [stacked(rows[start : start + per_column], 0) for start in range(0, len(rows), per_column)]
     width = sum(column.shape[1] for column in columns) + GAP_PX * (len(columns) - 1)
     shown = f", the worst {len(rows)} shown" if len(rows) < len(views) else ""
     perceptual = "" if scores.lpips is None else f"  LPIPS {scores.lpips:.3f}"
@@ -65,7 +65,7 @@ def _row(view: View, render_u8: np.ndarray, scores: Evaluation) -> np.ndarray:
     if view.mask is not None:
         # Nothing is scored there: the error has no meaning.
         error_u8 = np.where(view.mask[..., None], error_u8, np.uint8(128))
-    row = beside([_small(picture) for picture in (photo_u8, render_u8, error_u8)])
+    row = beside([shrunk(picture, CELL_PX) for picture in (photo_u8, render_u8, error_u8)])
     perceptual = "" if score.lpips is None else f"  LPIPS {score.lpips:.3f}"
     text = f"{view.name}   PSNR {score.psnr:.2f} dB  SSIM {score.ssim:.3f}{_flip(score)}{perceptual}"
     return np.concatenate([headline(text, row.shape[1]), row, np.full((GAP_PX, row.shape[1], 3), 255, np.uint8)])
@@ -73,17 +73,3 @@ def _row(view: View, render_u8: np.ndarray, scores: Evaluation) -> np.ndarray:
 
 def _flip(scores: Evaluation | ViewScore) -> str:
     return "" if scores.flip is None else f"  FLIP {scores.flip:.3f}"
-
-
-def _small(picture_u8: np.ndarray) -> np.ndarray:
-    picture = Image.fromarray(picture_u8)
-    scale = min(1.0, CELL_PX / max(picture.size))
-    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
-
-
-def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
-    width = max(row.shape[1] for row in rows)
-    return np.concatenate(
-        [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
-    )

@@ -1,13 +1,7 @@
-"""Pictures for people: side by side, labeled, errors and depths as colors."""
-
-from collections.abc import Sequence
+"""Errors and depths as colors."""
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFont
-
-GAP_PX = 4
-"""White space between two pictures that stand side by side."""
 
 _ERROR_COLORS = np.array([[8, 8, 20], [70, 18, 110], [180, 40, 100], [245, 120, 45], [255, 235, 150]], dtype=np.float64)
 """From no error, dark, to the largest, bright."""
@@ -16,39 +10,6 @@ _DEPTH_COLORS = np.array(
     [[255, 246, 180], [255, 190, 90], [232, 95, 75], [160, 45, 120], [75, 30, 130], [18, 14, 60]], dtype=np.float64
 )
 """From near, bright, to far, dark."""
-
-
-def beside(pictures_u8: Sequence[UInt8[np.ndarray, "_h _w 3"]]) -> UInt8[np.ndarray, "h w 3"]:
-    """Pictures side by side on white, scaled to the height of the first."""
-    height = pictures_u8[0].shape[0]
-    parts = []
-    for picture_u8 in pictures_u8:
-        if picture_u8.shape[0] != height:
-            width = max(1, round(picture_u8.shape[1] * height / picture_u8.shape[0]))
-            picture_u8 = np.asarray(Image.fromarray(picture_u8).resize((width, height), Image.Resampling.LANCZOS))
-        parts += [picture_u8, np.full((height, GAP_PX, 3), 255, np.uint8)]
-    return np.concatenate(parts[:-1], axis=1)
-
-
-def labeled(picture_u8: UInt8[np.ndarray, "h w 3"], label: str) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture with its name in the lower left corner, in one line."""
-    picture = Image.fromarray(picture_u8)
-    corner = (6, picture.height - 6)
-    ImageDraw.Draw(picture).text(
-        corner, _one_line(label), fill="white", anchor="lb", stroke_width=2, stroke_fill="black"
-    )
-    return np.array(picture)
-
-
-def headline(text: str, width: int) -> UInt8[np.ndarray, "h w 3"]:
-    """A strip of white with a line of text, cut off where it does not fit."""
-    picture = Image.new("RGB", (width, 22), "white")
-    ImageDraw.Draw(picture).text((4, 11), _one_line(text), fill="#1c2530", anchor="lm", font=ImageFont.load_default(13))
-    return np.array(picture)
-
-
-def _one_line(text: str) -> str:
-    return "".join(character if character.isprintable() else "_" for character in text)
 
 
 def error_map(

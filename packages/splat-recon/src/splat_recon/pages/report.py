@@ -1,6 +1,5 @@
 """The page that shows a run: one HTML file with curves and pictures inside, made from the run folder's files."""
 
-import html
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,14 +7,15 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from markupsafe import Markup
 
+from report_pages import Line, Plot, embedded_image, filled, spread, svg
 from splat_recon import run_folder
+from splat_recon.config_values import flattened
 from splat_recon.errors import InputError
 from splat_recon.io.camera_files import read_camera_file
 from splat_recon.io.images import read_photo
-from splat_recon.pages.html_page import embedded_image, filled, settings_table, spread
-from splat_recon.pages.scene_page import MAX_EMBEDDED_GAUSSIANS, embedded_scene, scene_page
-from splat_recon.pages.svg_plot import Line, Plot, svg
+from splat_recon.pages.scene_page import MAX_EMBEDDED_GAUSSIANS, scene_page
 from splat_recon.run_folder import RunFolder
 from splat_recon.splat_model import SplatModel
 from splat_render.files.whole_file import write_text_whole
@@ -50,25 +50,24 @@ def write_report(run: RunFolder) -> Path:
     scene = Path(str(config.get("settings", {}).get("scene", run.path))).name
     lpips = "" if scores.get("lpips") is None else f", LPIPS {scores['lpips']:.3f}"
     num_views = len(scores["per_view"])
-    parts = {
-        "title": html.escape(f"Splats of {scene}"),
-        "verdict": html.escape(
-            f"{scores['psnr']:.2f} dB PSNR, SSIM {scores['ssim']:.3f}{lpips} on {num_views} held-out "
-            f"photo{'s' if num_views != 1 else ''}, after {scores['step']:,} steps, with "
-            f"{scores['num_gaussians']:,} Gaussians."
-        ),
-        "notes": "".join(f"<li>{html.escape(note)}</li>" for note in _notes(config, scores, run)),
-        "cards": _cards(scores, evaluations),
-        "pictures": _pictures(run, scores),
-        "scene": embedded_scene(_scene_page(run, scene), run.point_cloud.name),
-        "measured": html.escape(_measured(evaluations)),
-        "stereo": _stereo(run),
-        "curves": _curves(history, evaluations),
-        "views": _views(scores),
-        "times": _times(evaluations),
-        "settings": settings_table({**_flat(config.get("settings", {})), **_flat(config.get("versions", {}))}),
-    }
-    write_text_whole(run.report, filled(_PAGE, parts))
+    page = filled(
+        _PAGE,
+        title=f"Splats of {scene}",
+        verdict=f"{scores['psnr']:.2f} dB PSNR, SSIM {scores['ssim']:.3f}{lpips} on {num_views} held-out "
+        f"photo{'s' if num_views != 1 else ''}, after {scores['step']:,} steps, with "
+        f"{scores['num_gaussians']:,} Gaussians.",
+        remarks=_notes(config, scores, run),
+        cards=_cards(scores, evaluations),
+        shown=_pictures(run, scores),
+        scene_page=_scene_page(run, scene),
+        measured=_measured(evaluations),
+        stereo_picture=_stereo(run),
+        curves=_curves(history, evaluations),
+        views=_views(scores),
+        times=_times(evaluations),
+        settings=flattened({**config.get("settings", {}), **config.get("versions", {})}),
+    )
+    write_text_whole(run.report, page)
     return run.report
 
 
@@ -104,28 +103,22 @@ def _scene_page(run: RunFolder, title: str) -> str:
     )
 
 
-def _stereo(run: RunFolder) -> str:
-    """The section on the stereo start; nothing where there was none."""
+def _stereo(run: RunFolder) -> Markup | None:
+    """The picture of the stereo start, where there was one."""
     if not run.stereo_picture.is_file():
-        return ""
-    picture = embedded_image(read_photo(run.stereo_picture)[0], "stereo", MAX_STEREO_PX)
-    return (
-        "<section><h2>The start by stereo</h2><p>Photo, believed depths from near, bright, to far, dark, and how sure "
-        f"each of them is.</p>{picture}</section>"
-    )
+        return None
+    return embedded_image(read_photo(run.stereo_picture)[0], "stereo", MAX_STEREO_PX)
 
 
-def _cards(scores: Mapping[str, Any], evaluations: list[dict[str, Any]]) -> str:
+def _cards(scores: Mapping[str, Any], evaluations: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """Name, value and unit of each card."""
     cards = [("PSNR", f"{scores['psnr']:.2f}", " dB"), ("SSIM", f"{scores['ssim']:.3f}", "")]
     if scores.get("lpips") is not None:
         cards.append(("LPIPS", f"{scores['lpips']:.3f}", ""))
     cards.append(("Gaussians", f"{scores['num_gaussians']:,}", ""))
     if evaluations and evaluations[-1]["seconds"] > 0:
         cards.append(("Training", *_duration(evaluations[-1]["seconds"])))
-    return "".join(
-        f'<div class="card"><h3>{name}</h3><p class=big>{value}<small>{unit}</small></p></div>'
-        for name, value, unit in cards
-    )
+    return cards
 
 
 def _duration(seconds: float) -> tuple[str, str]:
@@ -134,7 +127,7 @@ def _duration(seconds: float) -> tuple[str, str]:
     return (f"{seconds / 60:.1f}", " min") if seconds < 7200 else (f"{seconds / 3600:.1f}", " h")
 
 
-def _pictures(run: RunFolder, scores: Mapping[str, Any]) -> str:
+def _pictures(run: RunFolder, scores: Mapping[str, Any]) -> list[list[tuple[Markup, str]]]:
     """Photo, first and last render of some views; those whose first render was kept come first."""
     names = sorted(scores["per_view"])
     # Runs of earlier versions do not say under which names their pictures are.
@@ -150,14 +143,13 @@ def _pictures(run: RunFolder, scores: Mapping[str, Any]) -> str:
         width = both.shape[1] // 2
         first = _picture(run.first_images / files[name])
         figures = f"{scores['per_view'][name]['psnr']:.2f} dB, SSIM {scores['per_view'][name]['ssim']:.3f}"
-        before = "<p>not kept</p>" if first is None else embedded_image(first, f"before {name}", PICTURE_PX)
         photo = embedded_image(np.ascontiguousarray(both[:, width:]), f"photo {name}", PICTURE_PX)
         render = embedded_image(np.ascontiguousarray(both[:, :width]), f"render {name}", PICTURE_PX)
-        rows.append(
-            f"<tr><td>{photo}<p>{html.escape(name)}</p></td><td>{before}</td><td>{render}<p>{figures}</p></td></tr>"
-        )
-    heads = "<tr><th>photo</th><th>before training</th><th>now</th></tr>"
-    return f'<table class="pictures">{heads}{"".join(rows)}</table>'
+        before = (Markup(), "not kept")
+        if first is not None:
+            before = (embedded_image(first, f"before {name}", PICTURE_PX), "")
+        rows.append([(photo, name), before, (render, figures)])
+    return rows
 
 
 def _picture(path: Path) -> UInt8[np.ndarray, "h w 3"] | None:
@@ -173,7 +165,7 @@ def _measured(evaluations: list[dict[str, Any]]) -> str:
     return f"PSNR is of {evaluations[-1]['num_views']} held-out photos; the loss is of the training photos."
 
 
-def _curves(history: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> str:
+def _curves(history: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> Markup:
     def line(records: list[dict[str, Any]], key: str) -> list[Line]:
         points = [(record["step"], record[key]) for record in records if key in record]
         return [Line(name="", color=COLOR, points=points)] if points else []
@@ -188,38 +180,27 @@ def _curves(history: list[dict[str, Any]], evaluations: list[dict[str, Any]]) ->
     )
 
 
-def _views(scores: Mapping[str, Any]) -> str:
+def _views(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows = []
     for name, score in sorted(scores["per_view"].items(), key=lambda item: (item[1]["psnr"], item[0])):
-        perceptual = "&ndash;" if score.get("lpips") is None else f"{score['lpips']:.4f}"
-        cells = (html.escape(name), f"{score['psnr']:.2f}", f"{score['ssim']:.4f}", perceptual)
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    heads = "".join(f"<th>{head}</th>" for head in ("photo", "PSNR (dB)", "SSIM", "LPIPS"))
-    return f'<table class="numbers"><tr>{heads}</tr>{"".join(rows)}</table>'
+        perceptual = "–" if score.get("lpips") is None else f"{score['lpips']:.4f}"
+        rows.append((name, f"{score['psnr']:.2f}", f"{score['ssim']:.4f}", perceptual))
+    return rows
 
 
-def _times(evaluations: list[dict[str, Any]]) -> str:
+def _times(evaluations: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     rows = []
     for before, now in itertools.pairwise(evaluations):
         seconds = now["seconds"] - before["seconds"]
         if seconds <= 0 or now["step"] <= before["step"]:
             continue
         each = seconds / (now["step"] - before["step"])
-        cells = (
-            f"{before['step']:,} to {now['step']:,}",
-            f"{seconds:.1f} s",
-            f"{1000 * each:.1f} ms",
-            f"{now['num_gaussians']:,}",
+        rows.append(
+            (
+                f"{before['step']:,} to {now['step']:,}",
+                f"{seconds:.1f} s",
+                f"{1000 * each:.1f} ms",
+                f"{now['num_gaussians']:,}",
+            )
         )
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    if not rows:
-        return "<p>It was not measured.</p>"
-    heads = "".join(f"<th>{head}</th>" for head in ("steps", "time", "per step", "Gaussians at the end"))
-    return f'<table class="numbers"><tr>{heads}</tr>{"".join(rows)}</table>'
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items() if isinstance(values, Mapping) else ():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
+    return rows

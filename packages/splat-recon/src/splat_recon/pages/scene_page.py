@@ -7,7 +7,6 @@ them with WebGL 2. View-dependent color is left out: what is shown is each Gauss
 from __future__ import annotations
 
 import base64
-import html
 import json
 import tempfile
 from collections.abc import Mapping
@@ -16,8 +15,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
+from markupsafe import Markup
 
 from output_files import write_text_whole
+from report_pages import filled
 from splat_recon.errors import InputError
 from splat_render.cameras import Camera
 from splat_render.files.background import BLACK, Background
@@ -37,7 +38,6 @@ NEAREST = 1e-3
 """Nearest depth that is drawn where nothing is said, relative to the splat's radius."""
 
 _PAGE = Path(__file__).with_name("scene_page.html")
-_SCRIPT = Path(__file__).with_name("scene_page.js")
 
 
 def write_scene_page(
@@ -81,35 +81,15 @@ def scene_page(
     with tempfile.TemporaryDirectory() as folder:
         write_splat(Path(folder) / "scene.splat", gaussians)
         content = (Path(folder) / "scene.splat").read_bytes()
-    parts = {
-        "title": html.escape(title),
-        "about": html.escape(f"{title}: {len(gaussians):,} Gaussians"),
-        "background": "#" + "".join(f"{round(255 * value):02x}" for value in background),
-        # In a script element only its end tag could be mistaken.
-        "facts": json.dumps(_facts(means, cameras, background, near_plane), allow_nan=False).replace("<", "\\u003c"),
-        "script": _SCRIPT.read_text(encoding="utf-8"),
-        "splats": base64.b64encode(content).decode(),
-    }
-    page = _PAGE.read_text(encoding="utf-8")
-    for name, part in parts.items():
-        page = page.replace(f"<!--{name}-->", part)
-    return page
-
-
-def embedded_scene(page: str, what: str) -> str:
-    """A section of another page that shows a splat in 3D, in a frame of its own; nothing for an empty page.
-
-    Args:
-        page: From `scene_page`.
-        what: What the splat is called.
-    """
-    if not page:
-        return ""
-    return (
-        f"<section><h2>In 3D</h2><p>{html.escape(what)}, without view-dependent color. Drag to turn, shift and drag to "
-        "move, wheel to come nearer.</p>"
-        f'<iframe class="scene" title="the splat in 3D" sandbox="allow-scripts" srcdoc="{html.escape(page)}"></iframe>'
-        "</section>"
+    # In a script element only its end tag could be mistaken.
+    facts = json.dumps(_facts(means, cameras, background, near_plane), allow_nan=False).replace("<", "\\u003c")
+    return filled(
+        _PAGE,
+        title=title,
+        about=f"{title}: {len(gaussians):,} Gaussians",
+        background="#" + "".join(f"{round(255 * value):02x}" for value in background),
+        facts=Markup(facts),
+        splats=base64.b64encode(content).decode(),
     )
 
 

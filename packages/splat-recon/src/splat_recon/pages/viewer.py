@@ -20,9 +20,9 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
+from report_pages import spread
 from splat_recon.errors import InputError
 from splat_recon.geometry.trajectories import focus_point
-from splat_recon.pages.html_page import spread
 from splat_recon.pages.view_requests import SHOWN, Render, ViewRequests
 from splat_render.cameras import Camera
 from splat_render.gaussians import Gaussians

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from splat_recon.pages.pictures import GAP_PX, beside, depth_colors, labeled
+from report_pages import beside, labeled, spread, stacked
+from splat_recon.pages.pictures import depth_colors
 from splat_recon.stereo.patch_match import DepthMap
 
 MANY_AGREEING = 3
@@ -31,9 +32,8 @@ def stereo_picture(maps: Sequence[DepthMap]) -> UInt8[np.ndarray, "h w 3"]:
     """
     if not maps:
         raise ValueError("expected at least one depth map")
-    shown = sorted({round(index) for index in np.linspace(0, len(maps) - 1, min(len(maps), MAX_PHOTOS))})
     rows = []
-    for index in shown:
+    for index in spread(len(maps), MAX_PHOTOS):
         one = maps[index]
         depth = 1 / np.maximum(one.inverse_depth.astype(np.float64), 1e-12)
         # All depths give the range, so that a photo with nothing believed has one too.
@@ -42,8 +42,4 @@ def stereo_picture(maps: Sequence[DepthMap]) -> UInt8[np.ndarray, "h w 3"]:
         sure = np.repeat((confidence(one) * 255).round().astype(np.uint8)[..., None], 3, axis=2)
         label = f"{one.valid_fraction:.0%} believed"
         rows.append(beside([labeled(one.rgb_u8, one.name), labeled(depths, label), sure]))
-    width = max(row.shape[1] for row in rows)
-    parts: list[np.ndarray] = []
-    for row in rows:
-        parts.append(np.pad(row, ((0, GAP_PX), (0, width - row.shape[1]), (0, 0)), constant_values=255))
-    return np.concatenate(parts)[:-GAP_PX]
+    return stacked(rows)
