@@ -1,6 +1,8 @@
 """difix3d-train: exit codes, one sentence on bad input, stopping by signal and going on."""
 
+import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,7 +82,7 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_end(small, tmp_path, monk
         assert one.read_bytes() == other.read_bytes(), name
 
 
-def test_stop_at_saves_and_says_how_to_go_on(small, tmp_path, capsys):
+def test_stop_at_saves_and_says_how_to_go_on(small, tmp_path, monkeypatch, capsys):
     # A job that is killed and started again has one command line: it begins where nothing was begun.
     assert main([*small, "--out", "here", "--stop-at", "5", "--resume"]) == 0
     said = capsys.readouterr()
@@ -90,8 +92,19 @@ def test_stop_at_saves_and_says_how_to_go_on(small, tmp_path, capsys):
 
     # What is in training can be looked at: `splat-recon view --splat here`.
     from splat_recon_app.sources import opened
+    from splat_recon_app.view import FollowedRun
 
     for which in ("best", "plain"):
         found = opened(tmp_path / "here", which, cameras=None, device="cpu")
         assert len(found.splats.gaussians) > 0
         assert len(found.cameras) == 6
+    said = []
+    viewer = SimpleNamespace(set_status=said.append, requests=SimpleNamespace(ask_again=lambda: said.append("asked")))
+    followed = FollowedRun(tmp_path / "here", found.splats, viewer, which="plain")
+    shutil.copytree(tmp_path / "here/checkpoints/step_000005", tmp_path / "here/checkpoints/step_000006")
+    monkeypatch.setattr("splat_recon_app.view.SECONDS_BETWEEN_LOOKS", 0)
+    followed.look()
+    assert said[0].startswith("step 5, ")
+    assert said[1:] == [said[0], "asked"]
+    followed.look()
+    assert len(said) == 3

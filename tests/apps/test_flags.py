@@ -55,10 +55,7 @@ SAME_VALUES = ("--device", "--gate", "--which")
 """Flags whose choices are the same wherever they are."""
 
 OTHER_MEANINGS = {
-    ("--which", "diffsplat generate"),
-    ("--model", "splat-recon train"),
-    ("--model", "splat-recon convert"),
-    ("--cameras", "splat-recon sfm"),
+    ("--split", "difix-train eval"),
 }
 """Names that mean another thing in one command, as the table says below itself."""
 

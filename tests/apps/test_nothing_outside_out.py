@@ -85,7 +85,7 @@ def test_training_and_evaluation_write_a_picture_for_every_photo(world: Path):
     scene, out, scores = world / "scenes" / "garden", world / "run", world / "scores"
     done(splats, world, out, "train", "--scene", scene, "--out", out, "--split", "every:2", *QUICK)
     before = (out / "log.txt").read_text()
-    done(splats, world, out, "eval", "--splat", out, "--split", "all", "--device", "cpu")
+    done(splats, world, out, "eval", "--splat", out, "--side", "all", "--device", "cpu")
     content = json.loads((out / "metrics_all.json").read_text())
     assert len(content["per_view"]) == len(HOSTILE) + 2
     assert set(content["pictures"]) == set(content["per_view"])
@@ -94,7 +94,7 @@ def test_training_and_evaluation_write_a_picture_for_every_photo(world: Path):
     assert pictures == set(content["pictures"].values())
     assert (out / "log.txt").read_text().startswith(before)
     splat = out / "point_cloud.ply"
-    done(splats, world, scores, "eval", "--splat", splat, "--scene", scene, "--out", scores, "--split", "all")
+    done(splats, world, scores, "eval", "--splat", splat, "--scene", scene, "--out", scores, "--side", "all")
     done(
         splats,
         world,

@@ -82,6 +82,17 @@ def test_training_leaves_the_agreed_run_folder(finished: Path):
         assert image.size == (128, 48)
 
 
+def test_all_photos_may_be_trained_on(scene_folder: Path, tmp_path: Path) -> None:
+    flags = ["--scene", str(scene_folder), "--out", str(tmp_path / "run"), "--stereo", "off", "--device", "cpu"]
+    assert main(["train", *flags, "--split", "none", "--max-steps", "3"]) == 0
+    scores = json.loads((tmp_path / "run" / "metrics_train.json").read_text())
+    assert scores["split"] == "train"
+    assert len(scores["per_view"]) == 6
+    assert "6 training photos" in (tmp_path / "run" / "report.html").read_text()
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert main(["eval", "--splat", str(tmp_path / "run"), "--device", "cpu"]) == 2
+
+
 def test_the_path_written_last_is_printed(scene_folder: Path, tmp_path: Path, capsys):
     assert main(_train(scene_folder, tmp_path / "run", "--stop-at", "3")) == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "run" / "point_cloud.ply")]
@@ -130,6 +141,7 @@ def test_a_run_that_starts_with_stereo_keeps_it_and_goes_on_as_if_nothing_had_ha
     assert config["stereo"].startswith("Stereo: ")
     assert config["train"]["strategy"]["grow_grad2d"] == 4e-4
     report = (whole / "report.html").read_text()
+    assert '<iframe class="scene"' in report
     assert config["stereo"] in report
     assert "The start by stereo" in report
 
@@ -156,7 +168,7 @@ def test_eval_scores_the_run_again(finished: Path, capsys):
     assert main(["eval", "--splat", str(finished), "--device", "cpu"]) == 0
     assert capsys.readouterr().out.split() == [str(finished / "metrics.json")]
     assert (finished / "metrics.json").read_text() == before
-    assert main(["eval", "--splat", str(finished), "--device", "cpu", "--split", "train"]) == 0
+    assert main(["eval", "--splat", str(finished), "--device", "cpu", "--side", "train"]) == 0
     scores = json.loads((finished / "metrics_train.json").read_text())
     assert len(scores["per_view"]) == 4
     assert (finished / "contact_sheet_train.png").is_file()
@@ -200,7 +212,7 @@ def test_a_splat_file_is_scored_as_the_run_is(finished: Path, scene_folder: Path
     file = ["eval", "--splat", str(finished / "point_cloud.ply"), "--device", "cpu"]
     where = ["--scene", str(scene_folder), "--out", str(tmp_path / "scores")]
     capsys.readouterr()
-    assert main([*file, *where, "--held-out", "every:3"]) == 0
+    assert main([*file, *where, "--split", "every:3"]) == 0
     assert capsys.readouterr().out.split() == [str(tmp_path / "scores" / "metrics.json")]
     scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())
     expected = json.loads((finished / "metrics.json").read_text())
@@ -208,7 +220,7 @@ def test_a_splat_file_is_scored_as_the_run_is(finished: Path, scene_folder: Path
     assert scores["per_view"].keys() == expected["per_view"].keys()
     # The training ended before its highest degree of colors, which the file has; they are still nearly zero.
     assert scores["psnr"] == pytest.approx(expected["psnr"], abs=0.1)
-    assert main([*file, *where, "--split", "all"]) == 0
+    assert main([*file, *where, "--side", "all"]) == 0
     assert len(json.loads((tmp_path / "scores" / "metrics_all.json").read_text())["per_view"]) == 6
     before = (finished / "metrics.json").read_text()
     assert "holds a run" in _refused(capsys, [*file, "--scene", str(scene_folder), "--out", str(finished)])

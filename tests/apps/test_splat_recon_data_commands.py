@@ -80,18 +80,18 @@ def test_the_flags_choose_photos_model_and_split(scene_folder, tmp_path, capsys)
         with Image.open(path) as photo:
             photo.resize((32, 24)).save(copies / path.name)
         (tmp_path / "test.txt").write_text(path.stem if index == 0 else (tmp_path / "test.txt").read_text())
-    flags = ["--images", "images_2", "--model", "0", "--split", str(tmp_path / "test.txt")]
+    flags = ["--images", "images_2", "--sparse-model", "0", "--split", str(tmp_path / "test.txt")]
     assert main(train(scene_folder, run, *flags)) == 0
     settings = json.loads((run / "config.json").read_text())["settings"]
     assert settings["images"] == "images_2"
-    assert settings["model"] == "0"
+    assert settings["sparse_model"] == "0"
     cameras = json.loads((run / "cameras.json").read_text())["cameras"]
     assert {entry["width"] for entry in cameras.values()} == {32}
     assert len(json.loads((run / "metrics.json").read_text())["per_view"]) == 1
     before = (run / "metrics.json").read_text()
     assert main(["eval", "--splat", str(run), "--device", "cpu"]) == 0
     assert (run / "metrics.json").read_text() == before
-    message = refused(capsys, train(scene_folder, tmp_path / "other", "--model", "3"))
+    message = refused(capsys, train(scene_folder, tmp_path / "other", "--sparse-model", "3"))
     assert "there is no model 3; it has sparse/0" in message.replace("\n", "")
 
 

@@ -53,7 +53,7 @@ class GenerateSettings:
     """Weights: sd15, pas or sd35m of the published repository (from the hub or its cache), a folder laid out like it,
     or a hub id."""
 
-    which: Literal["sd15", "pas", "sd35m"] | None = None
+    backbone: Literal["sd15", "pas", "sd35m"] | None = None
     """For a folder or hub id: which of the three it holds, where it holds several."""
 
     base: str | None = None
@@ -120,7 +120,7 @@ GROUPS: Groups = {
         "batch_size",
         "seed_per_object",
     ),
-    "weights": ("which", "base", "vae", "iteration", "without_t5"),
+    "weights": ("backbone", "base", "vae", "iteration", "without_t5"),
     "files": ("min_opacity", "num_frames", "size"),
     "hardware": ("device", "precision", "offload"),
 }
@@ -226,7 +226,7 @@ def generate(settings: GenerateSettings) -> int:
 
     def parameters(job: Job) -> dict[str, Any]:
         made = {
-            "model": settings.model, "which": settings.which, "base": settings.base, "vae": settings.vae,
+            "model": settings.model, "backbone": settings.backbone, "base": settings.base, "vae": settings.vae,
             "iteration": settings.iteration, "without_t5": settings.without_t5, "control": settings.control,
             "control_image": None if settings.control_image is None else str(settings.control_image),
             "image": None if job.image is None else str(job.image), "remove_background": settings.remove_background,
@@ -297,7 +297,7 @@ def _pipeline(settings: GenerateSettings) -> DiffSplatPipeline:
     precision = settings.precision or ("float16" if device == "cuda" else "float32")
     return DiffSplatPipeline.from_pretrained(
         settings.model, image=settings.image is not None, control=settings.control,
-        elevest=settings.estimate_elevation, model=settings.which, base=settings.base, vae=settings.vae,
+        elevest=settings.estimate_elevation, model=settings.backbone, base=settings.base, vae=settings.vae,
         iteration=settings.iteration, without_t5=settings.without_t5, device=device,
         dtype=getattr(torch, precision), offload=settings.offload,
     )  # fmt: skip

@@ -126,8 +126,8 @@ class SplatFlags:
 class Eval(SplatFlags):
     """Score a run, or a splat file from elsewhere, on the photos of a scene; writes metrics and images."""
 
-    split: Literal["test", "train", "all"] = "test"
-    """Which photos."""
+    side: Literal["test", "train", "all"] = "test"
+    """Which photos: those held out, those trained on, or all."""
 
     scene: Path | None = None
     """Scene folder. Of a run: where it is not the one that the run was started with."""
@@ -135,8 +135,8 @@ class Eval(SplatFlags):
     out: Path | None = None
     """Of a splat file: folder for its metrics and images."""
 
-    held_out: str = "auto"
-    """Of a splat file: which photos are the test ones, as --split of `train`."""
+    split: str = "auto"
+    """Of a splat file: which photos are held out, as --split of `train`."""
 
     max_size: int | None = None
     """Of a splat file: photos are shrunk to this many pixels on their longer side."""
@@ -232,7 +232,7 @@ class View(SplatFlags):
 GROUPS: dict[str, Groups] = {
     "train": {
         "what matters": ("scene", "out", "max_steps", "max_size", "sparse", "split", "preset", "resume"),
-        "photos": ("images", "model", "photo_memory", "photo_cache", "keep_undistorted"),
+        "photos": ("images", "sparse_model", "photo_memory", "photo_cache", "keep_undistorted"),
         "how Gaussians are trained": (
             "max_gaussians",
             "sh_degree",

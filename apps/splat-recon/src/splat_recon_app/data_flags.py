@@ -20,7 +20,7 @@ class SceneFlags:
     """Folder of the photos in the scene folder. auto: images, or of images_2, images_4, ... the smallest that fills
     --max-size."""
 
-    model: str | None = None
+    sparse_model: str | None = None
     """Sparse model to read, by its number or folder. Left out: the one with the most photos, of several."""
 
     photo_memory: float = 4.0
@@ -51,7 +51,7 @@ class Sfm:
     out: Path
     """Scene folder to write: images/, sparse/0/ and sfm_report.json. After an interruption the same command goes on."""
 
-    cameras: Cameras = "auto"
+    camera_mode: Cameras = "auto"
     """Photos that share a camera: all, none, or (auto) those of one size with one camera and focal length in EXIF."""
 
     camera_model: str = "SIMPLE_RADIAL"
@@ -89,7 +89,7 @@ class Sfm:
     def config(self) -> SfmConfig:
         """The library's settings."""
         return SfmConfig(
-            cameras=self.cameras,
+            cameras=self.camera_mode,
             camera_model=self.camera_model,
             matching=self.matching,
             mapping=self.mapping,

@@ -102,13 +102,13 @@ def evaluate(args: cli.Eval) -> int:
     run = _score_run(args, args.splat) if is_splat_run(args.splat) else _score_file(args)
     film = run.path / "film.mp4"
     scene = () if args.scene is None else ("--scene", args.scene)
-    ended(run.metrics(args.split), "difix3d-enhance", "--splat", args.splat, *scene, "--out", film)
+    ended(run.metrics(args.side), "difix3d-enhance", "--splat", args.splat, *scene, "--out", film)
     return 0
 
 
 def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
-    if (args.out, args.held_out, args.max_size) != (None, "auto", None):
-        raise InputError("--out, --held-out and --max-size are for a splat file: a run has its own")
+    if (args.out, args.split, args.max_size) != (None, "auto", None):
+        raise InputError("--out, --split and --max-size are for a splat file: a run has its own")
     run = RunFolder(folder)
     settings = run_folder.read_settings(run)
     run_folder.check_own(run.path)
@@ -120,7 +120,9 @@ def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
 
     with logging_to(run.log):
         splats = SplatModel.newest(run.checkpoints, device=chosen_device(args.device))
-        flags = SceneFlags(images=settings.get("images", "auto"), model=settings.get("model"))
+        flags = SceneFlags(
+            images=settings.get("images", "auto"), sparse_model=settings.get("sparse_model", settings.get("model"))
+        )
         scene, split = read_scene_and_split(
             scene_folder, settings["split"], settings["sparse"], settings["max_size"], flags
         )
@@ -129,16 +131,16 @@ def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
         run_folder.check_outputs(run, scene)
         score(
             lambda camera: splats.render(camera).rgb,
-            _views(scene, split, args.split),
+            _views(scene, split, args.side),
             run,
             names=scene.names,
             device=splats.device,
             step=splats.step,
             num_gaussians=len(splats.gaussians),
-            split=args.split,
+            split=args.side,
             color_corrected=splats.training is not None and splats.training.appearance is not None,
         )
-    if args.split == "test":
+    if args.side == "test":
         from splat_recon.pages.report import write_report
 
         write_report(run)
@@ -162,18 +164,18 @@ def _score_file(args: cli.Eval) -> RunFolder:
         splats = SplatModel.of_file(args.splat, which=args.which, device=chosen_device(args.device))
         # Splat files are in COLMAP's frame, so the scene stays there.
         scene = scene_of(scene_folder, args.max_size, SceneFlags())
-        split = None if args.split == "all" else make_split(scene.names, args.held_out, scene_folder=scene_folder)
+        split = None if args.side == "all" else make_split(scene.names, args.split, scene_folder=scene_folder)
         run_folder.check_outputs(run, scene)
         run_folder.check_own(run.path)
         score(
             lambda camera: splats.render(camera).rgb,
-            _views(scene, split, args.split),
+            _views(scene, split, args.side),
             run,
             names=scene.names,
             device=splats.device,
             step=None,
             num_gaussians=len(splats.gaussians),
-            split=args.split,
+            split=args.side,
         )
     return run
 
@@ -181,4 +183,7 @@ def _score_file(args: cli.Eval) -> RunFolder:
 def _views(scene: Scene, split: Split | None, side: str) -> Sequence[View]:
     if split is None or side == "all":
         return scene.views
-    return scene.select(split.test if side == "test" else split.train)
+    chosen = scene.select(split.test if side == "test" else split.train)
+    if not chosen:
+        raise InputError("no photo was held out: --side train scores those that were trained on")
+    return chosen

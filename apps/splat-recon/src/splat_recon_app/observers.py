@@ -14,6 +14,7 @@ from commands.progress import console
 from splat_recon import run_folder
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
+from splat_recon_app.scenes import shown_views
 
 if TYPE_CHECKING:
     from splat_recon.pages.tensorboard import TensorBoardLog
@@ -50,7 +51,7 @@ def watching(args: cli.Train, run: RunFolder, trainer: SplatTrainer, split: Spli
             from splat_recon.pages.tensorboard import TensorBoardLog
 
             board = stack.enter_context(TensorBoardLog(run.path / "tensorboard", step=trainer.step))
-        views = trainer.scene.select(split.test)
+        views, _ = shown_views(trainer.scene, split)
         observers: list[Observer] = [Measurements(run, trainer, views, args.eval_every, board)]
         if board is not None:
             observers.append(Curves(board, trainer))

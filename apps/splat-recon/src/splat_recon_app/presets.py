@@ -97,7 +97,7 @@ def run_settings(args: cli.Train, config: TrainConfig, where: str, stereo: Stere
         "sparse": args.sparse,
         "max_size": max_size(args, where),
         "images": args.images,
-        "model": args.model,
+        "sparse_model": args.sparse_model,
         "stereo": "none" if stereo is None else stereo.summary(),
         "train": config.to_dict(),
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from commands import ended
 from commands.logs import logging_to
@@ -15,8 +16,12 @@ from splat_recon.io.layouts import check_scene_folder
 from splat_recon_app.data_flags import AS_FOUND, Convert, SceneFlags
 
 if TYPE_CHECKING:
-    from splat_recon.scene.scene import Scene
+    from splat_recon.scene.scene import Scene, View
     from splat_recon.scene.splits import Split
+
+
+MAX_SHOWN = 8
+"""Training photos that results are shown on, where none is held out."""
 
 
 def scene_of(folder: Path, max_size: int | None, flags: SceneFlags) -> Scene:
@@ -29,7 +34,7 @@ def scene_of(folder: Path, max_size: int | None, flags: SceneFlags) -> Scene:
         folder,
         max_size=max_size,
         images=flags.images,
-        model=flags.model,
+        model=flags.sparse_model,
         photo_bytes=int(flags.photo_memory * 2**30),
         cache_folder=cache,
     )
@@ -58,6 +63,16 @@ def read_training_scene(
     if not points.may_leak:  # Warnings are on the screen already.
         console.print(points.sentence())
     return scene, chosen
+
+
+def shown_views(scene: Scene, split: Split) -> tuple[Sequence[View], Literal["test", "train"]]:
+    """The photos that results are shown on, and their side: those held out, or where there are none some others."""
+    if split.test:
+        return scene.select(split.test), "test"
+    from splat_recon.pages.html_page import spread
+
+    photos = scene.select(split.train)
+    return [photos[index] for index in spread(len(photos), MAX_SHOWN)], "train"
 
 
 def convert(args: Convert) -> int:

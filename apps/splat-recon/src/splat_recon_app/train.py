@@ -18,7 +18,7 @@ from splat_recon_app import cli, presets
 from splat_recon_app.evaluation import score
 from splat_recon_app.observers import Observer, watching
 from splat_recon_app.refined_cameras import write_refined_cameras
-from splat_recon_app.scenes import read_training_scene
+from splat_recon_app.scenes import read_training_scene, shown_views
 from splat_recon_app.stereo import keep_stereo, stereo_start
 from splat_recon_app.train_shared import is_shared, train_shared
 
@@ -168,15 +168,17 @@ def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
     from splat_recon.export import export_splats
     from splat_recon.pages.report import write_report
 
-    logger.info("step %d: scoring %d held-out photos", trainer.step, len(split.test))
+    views, side = shown_views(trainer.scene, split)
+    logger.info("step %d: scoring %d photos", trainer.step, len(views))
     score(
         lambda camera: trainer.render(camera).rgb,
-        trainer.scene.select(split.test),
+        views,
         run,
         names=trainer.scene.names,
         device=trainer.device,
         step=trainer.step,
         num_gaussians=len(trainer.gaussians),
+        split=side,
         color_corrected=trainer.config.appearance is not None,
     )
     write_refined_cameras(trainer, run, split.train)

@@ -17,7 +17,7 @@ from splat_recon.errors import DivergedError, InputError
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli, presets
 from splat_recon_app.evaluation import score
-from splat_recon_app.scenes import read_training_scene
+from splat_recon_app.scenes import read_training_scene, shown_views
 from splat_recon_app.stereo import keep_stereo, stereo_start
 
 if TYPE_CHECKING:
@@ -136,14 +136,16 @@ def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
         return
     config, scene = trainer.config, trainer.scene
     splats = SplatModel.trained(gaussians, config, trainer.step, device=trainer.device)
+    views, side = shown_views(scene, split)
     score(
         lambda camera: splats.render(camera).rgb,
-        scene.select(split.test),
+        views,
         run,
         names=scene.names,
         device=trainer.device,
         step=trainer.step,
         num_gaussians=len(gaussians),
+        split=side,
     )
     export_splats(
         run.point_cloud,

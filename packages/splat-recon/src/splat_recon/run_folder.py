@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 VERSIONED = ("splat-recon", "torch", "numpy", "numba", "gsplat", "pycolmap")
 """Distributions whose versions `config.json` records."""
 
+RENAMED = {"model": "sparse_model"}
+"""Settings of earlier versions, and what they are called now."""
+
 NOT_COMPARED = ("scene", "stereo")
 """Settings that may change between a run and its continuation: a scene's folder may have moved, and what stereo found
 is in the training's own settings."""
@@ -400,7 +403,8 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a run of an earlier version: what it did not know had the default."""
+    """Settings of a run of an earlier version: what it did not know had the default, and names were others."""
+    settings = {RENAMED.get(name, name): value for name, value in settings.items()}
     try:
         train = TrainConfig.from_dict(settings.get("train", {})).to_dict()
     except ValueError:

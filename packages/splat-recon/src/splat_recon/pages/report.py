@@ -45,7 +45,9 @@ def write_report(run: RunFolder) -> Path:
         InputError: The run has no settings or no scores, or the page cannot be written.
     """
     config = run_folder.read_json(run.config)
-    scores = run_folder.read_json(run.metrics())
+    holds_out = run.metrics().is_file() or not run.metrics("train").is_file()
+    side = "held-out" if holds_out else "training"
+    scores = run_folder.read_json(run.metrics() if holds_out else run.metrics("train"))
     history, evaluations = run_folder.read_history(run), run_folder.read_evaluations(run)
     scene = Path(str(config.get("settings", {}).get("scene", run.path))).name
     lpips = "" if scores.get("lpips") is None else f", LPIPS {scores['lpips']:.3f}"
@@ -53,16 +55,17 @@ def write_report(run: RunFolder) -> Path:
     page = filled(
         _PAGE,
         title=f"Splats of {scene}",
-        verdict=f"{scores['psnr']:.2f} dB PSNR, SSIM {scores['ssim']:.3f}{lpips} on {num_views} held-out "
+        verdict=f"{scores['psnr']:.2f} dB PSNR, SSIM {scores['ssim']:.3f}{lpips} on {num_views} {side} "
         f"photo{'s' if num_views != 1 else ''}, after {scores['step']:,} steps, with "
         f"{scores['num_gaussians']:,} Gaussians.",
         remarks=_notes(config, scores, run),
         cards=_cards(scores, evaluations),
         shown=_pictures(run, scores),
         scene_page=_scene_page(run, scene),
-        measured=_measured(evaluations),
+        measured=_measured(evaluations, side),
         stereo_picture=_stereo(run),
-        curves=_curves(history, evaluations),
+        curves=_curves(history, evaluations, side),
+        side=side,
         views=_views(scores),
         times=_times(evaluations),
         settings=flattened({**config.get("settings", {}), **config.get("versions", {})}),
@@ -159,13 +162,13 @@ def _picture(path: Path) -> UInt8[np.ndarray, "h w 3"] | None:
         return None
 
 
-def _measured(evaluations: list[dict[str, Any]]) -> str:
+def _measured(evaluations: list[dict[str, Any]], side: str) -> str:
     if not evaluations:
         return "PSNR was not measured on the way (--eval-every 0)."
-    return f"PSNR is of {evaluations[-1]['num_views']} held-out photos; the loss is of the training photos."
+    return f"PSNR is of {evaluations[-1]['num_views']} {side} photos; the loss is of the training photos."
 
 
-def _curves(history: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> Markup:
+def _curves(history: list[dict[str, Any]], evaluations: list[dict[str, Any]], side: str) -> Markup:
     def line(records: list[dict[str, Any]], key: str) -> list[Line]:
         points = [(record["step"], record[key]) for record in records if key in record]
         return [Line(name="", color=COLOR, points=points)] if points else []
@@ -173,7 +176,7 @@ def _curves(history: list[dict[str, Any]], evaluations: list[dict[str, Any]]) ->
     counts = [*evaluations[:1], *history] if evaluations and evaluations[0]["step"] == 0 else history
     return svg(
         [
-            Plot(title="PSNR of held-out photos (dB)", lines=line(evaluations, "psnr")),
+            Plot(title=f"PSNR of {side} photos (dB)", lines=line(evaluations, "psnr")),
             Plot(title="Loss", lines=line(history, "loss"), markers=False),
             Plot(title="Gaussians", lines=line(counts, "num_gaussians"), markers=False),
         ]

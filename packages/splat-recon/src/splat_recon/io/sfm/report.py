@@ -142,7 +142,7 @@ def advice_on(
     if error > LARGE_ERROR_PX:
         advice.append(
             f"the mean reprojection error is {error:.2f} px: leave blurred photos out, see that nothing moves, and try "
-            "another lens (--camera-model OPENCV) or --cameras per-image if the zoom changed"
+            "another lens (--camera-model OPENCV) or --camera-mode per-image if the zoom changed"
         )
     track = reconstruction.compute_mean_track_length()
     if track < SHORT_TRACK:
@@ -161,7 +161,7 @@ def advice_on(
         if not FOCAL_RANGE[0] <= part <= FOCAL_RANGE[1]:
             advice.append(
                 f"camera {camera.camera_id} has a focal length of {part:.2f} times its longer side, which few lenses "
-                "have: use --cameras shared if one camera took all photos, and photos with EXIF data"
+                "have: use --camera-mode shared if one camera took all photos, and photos with EXIF data"
             )
             break
     return advice
