@@ -28,6 +28,7 @@ from difix3d.loop.target_config import (
 )
 from difix3d.run.configs import progressive_config
 from difix3d.run.defaults import for_photos, resolved
+from difix3d.run.estimate import estimate, in_words
 from difix3d.run.settings import TARGETS, RunSettings
 from splat_recon.config import AdcConfig, McmcConfig, TrainConfig
 
@@ -261,4 +262,24 @@ def nested(name, value):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 10**400, [], {}, -1e300])
 def test_settings_of_another_kind_are_refused_whatever_the_field(name, bad):
     with pytest.raises(InputError):
+<<<<<<< HEAD
         RunSettings.from_dict(nested(name, bad))
+=======
+        RunSettings.from_dict({name: bad})
+
+
+def test_how_long_runs_take_is_foreseen():
+    """Processor seconds of two runs as measured (docs/benchmarks.md), at 12 ms for the reference step."""
+    draft = RunSettings(scene="s", quality="draft")
+    of_photos = estimate(draft, "cpu", num_photos=11, from_photos=True, step_seconds=0.012)
+    assert 52 / 1.5 < of_photos.total < 52 * 1.5
+    demo = estimate(RunSettings(), "cpu", num_photos=24, from_photos=False, step_seconds=0.012)
+    assert 105 / 1.5 < demo.total < 105 * 1.5
+    assert of_photos.before("train") == sum(of_photos.seconds[name] for name in ("cameras", "prepare", "stereo"))
+    totals = [
+        estimate(RunSettings(scene="s", quality=name), "cpu", num_photos=40, from_photos=False, step_seconds=1).total
+        for name in ("draft", "good", "best")
+    ]
+    assert totals == sorted(totals)
+    assert [in_words(seconds) for seconds in (0.2, 80, 600, 9000)] == ["1 s", "80 s", "10 min", "2.5 h"]
+>>>>>>> 75930e3 (Run every row of the README and every command of new guides)

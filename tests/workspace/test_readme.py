@@ -43,7 +43,7 @@ def test_readme_shows_the_two_set_up_commands():
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_commands_exist(document: Path):
-    known = entry_points() | {"pytest", "python", "ruff", "pyright"}
+    known = entry_points() | {"pytest", "python", "ruff", "pyright", "mkdocs"}
     commands = re.findall(UV_RUN + r"([a-z][\w.-]*)", document.read_text(encoding="utf-8"))
     assert not sorted(set(commands) - known)
 
