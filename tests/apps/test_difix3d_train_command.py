@@ -3,10 +3,14 @@
 import shutil
 import signal
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from difix3d_train_app.__main__ import main
+
+if TYPE_CHECKING:
+    from splat_recon.pages.viewer import SplatViewer
 
 
 @pytest.fixture
@@ -100,7 +104,7 @@ def test_stop_at_saves_and_says_how_to_go_on(small, tmp_path, monkeypatch, capsy
         assert len(found.cameras) == 6
     said = []
     viewer = SimpleNamespace(set_status=said.append, requests=SimpleNamespace(ask_again=lambda: said.append("asked")))
-    followed = FollowedRun(tmp_path / "here", found.splats, viewer, which="plain")
+    followed = FollowedRun(tmp_path / "here", found.splats, cast("SplatViewer", viewer), which="plain")
     shutil.copytree(tmp_path / "here/checkpoints/step_000005", tmp_path / "here/checkpoints/step_000006")
     monkeypatch.setattr("splat_recon_app.view.SECONDS_BETWEEN_LOOKS", 0)
     followed.look()
