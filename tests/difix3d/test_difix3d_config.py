@@ -262,10 +262,7 @@ def nested(name, value):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 10**400, [], {}, -1e300])
 def test_settings_of_another_kind_are_refused_whatever_the_field(name, bad):
     with pytest.raises(InputError):
-<<<<<<< HEAD
         RunSettings.from_dict(nested(name, bad))
-=======
-        RunSettings.from_dict({name: bad})
 
 
 def test_how_long_runs_take_is_foreseen():
@@ -282,4 +279,3 @@ def test_how_long_runs_take_is_foreseen():
     ]
     assert totals == sorted(totals)
     assert [in_words(seconds) for seconds in (0.2, 80, 600, 9000)] == ["1 s", "80 s", "10 min", "2.5 h"]
->>>>>>> 75930e3 (Run every row of the README and every command of new guides)

@@ -69,7 +69,7 @@ def shown_views(scene: Scene, split: Split) -> tuple[Sequence[View], Literal["te
     """The photos that results are shown on, and their side: those held out, or where there are none some others."""
     if split.test:
         return scene.select(split.test), "test"
-    from splat_recon.pages.html_page import spread
+    from report_pages import spread
 
     photos = scene.select(split.train)
     return [photos[index] for index in spread(len(photos), MAX_SHOWN)], "train"
