@@ -88,7 +88,9 @@ def test_all_photos_may_be_trained_on(scene_folder: Path, tmp_path: Path) -> Non
     scores = json.loads((tmp_path / "run" / "metrics_train.json").read_text())
     assert scores["split"] == "train"
     assert len(scores["per_view"]) == 6
-    assert "6 training photos" in (tmp_path / "run" / "report.html").read_text()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "6 training photos" in page
+    assert f"FLIP {scores['flip']:.3f}" in page
     assert not (tmp_path / "run" / "metrics.json").exists()
     assert main(["eval", "--splat", str(tmp_path / "run"), "--device", "cpu"]) == 2
 

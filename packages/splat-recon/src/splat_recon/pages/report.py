@@ -26,6 +26,9 @@ MAX_PICTURES = 4
 PICTURE_PX = 420
 """Longer side of a picture in the page."""
 
+DISTANCES = (("flip", "FLIP"), ("lpips", "LPIPS"))
+"""Perceptual distances among the scores, lower is better; None where one was not measured."""
+
 MAX_STEREO_PX = 1200
 """Longer side of the picture of depth and confidence, which has six photos of its own."""
 
@@ -50,12 +53,12 @@ def write_report(run: RunFolder) -> Path:
     scores = run_folder.read_json(run.metrics() if holds_out else run.metrics("train"))
     history, evaluations = run_folder.read_history(run), run_folder.read_evaluations(run)
     scene = Path(str(config.get("settings", {}).get("scene", run.path))).name
-    lpips = "" if scores.get("lpips") is None else f", LPIPS {scores['lpips']:.3f}"
+    distances = "".join(f", {title} {scores[name]:.3f}" for name, title in DISTANCES if scores.get(name) is not None)
     num_views = len(scores["per_view"])
     page = filled(
         _PAGE,
         title=f"Splats of {scene}",
-        verdict=f"{scores['psnr']:.2f} dB PSNR, SSIM {scores['ssim']:.3f}{lpips} on {num_views} {side} "
+        verdict=f"{scores['psnr']:.2f} dB PSNR, SSIM {scores['ssim']:.3f}{distances} on {num_views} {side} "
         f"photo{'s' if num_views != 1 else ''}, after {scores['step']:,} steps, with "
         f"{scores['num_gaussians']:,} Gaussians.",
         remarks=_notes(config, scores, run),
@@ -116,8 +119,7 @@ def _stereo(run: RunFolder) -> Markup | None:
 def _cards(scores: Mapping[str, Any], evaluations: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     """Name, value and unit of each card."""
     cards = [("PSNR", f"{scores['psnr']:.2f}", " dB"), ("SSIM", f"{scores['ssim']:.3f}", "")]
-    if scores.get("lpips") is not None:
-        cards.append(("LPIPS", f"{scores['lpips']:.3f}", ""))
+    cards += [(title, f"{scores[name]:.3f}", "") for name, title in DISTANCES if scores.get(name) is not None]
     cards.append(("Gaussians", f"{scores['num_gaussians']:,}", ""))
     if evaluations and evaluations[-1]["seconds"] > 0:
         cards.append(("Training", *_duration(evaluations[-1]["seconds"])))
@@ -186,8 +188,8 @@ def _curves(history: list[dict[str, Any]], evaluations: list[dict[str, Any]], si
 def _views(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows = []
     for name, score in sorted(scores["per_view"].items(), key=lambda item: (item[1]["psnr"], item[0])):
-        perceptual = "–" if score.get("lpips") is None else f"{score['lpips']:.4f}"
-        rows.append((name, f"{score['psnr']:.2f}", f"{score['ssim']:.4f}", perceptual))
+        distances = ("–" if score.get(each) is None else f"{score[each]:.4f}" for each, _ in DISTANCES)
+        rows.append((name, f"{score['psnr']:.2f}", f"{score['ssim']:.4f}", *distances))
     return rows
 
 
