@@ -94,9 +94,10 @@ def test_photos_without_a_match_leave_nothing(photos: Path, capsys: pytest.Captu
     [
         (["--photos", "nowhere"], "no folder of photos or video nowhere"),
         (["--photos", ".", "--scene", "somewhere"], "a run is made of one thing"),
+        (["--viewer"], "uv run --extra viewer difix3d-train"),
     ],
 )
-def test_photos_that_are_not_there(
+def test_what_is_missing_is_said_before_anything_is_made(
     arguments: list[str],
     words: str,
     tmp_path: Path,
@@ -104,6 +105,7 @@ def test_photos_that_are_not_there(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("difix3d.viewer.training.find_spec", lambda _name: None)
     try:
         code = main(arguments)
     except SystemExit as stop:

@@ -15,6 +15,7 @@ from difix3d.errors import InputError
 from difix3d.queue.scenes import check_scene
 from difix3d.run import photos
 from difix3d.run.run_folder import PHOTOS, RunFolder, newest_run, numbered
+from difix3d.viewer.training import check_viewer
 from difix3d_train_app.cli import DISTRIBUTION, GROUPS, RunFlags, TrainCommand, config_of, read_config
 from difix3d_train_app.progress import run_bars
 from difix3d_train_app.resuming import resume_command, settings_of_run, source_of
@@ -66,6 +67,8 @@ def _run(command: TrainCommand) -> int:
         folder.check_free()
     if settings.scene is not None:
         check_scene(Path(settings.scene))
+    if command.viewer:
+        check_viewer()
     print(f"{'Resuming' if resumed else 'Writing to'} {folder.path}", flush=True)
 
     estimate: RunEstimate | None = None

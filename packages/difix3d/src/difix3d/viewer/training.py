@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+from difix3d.errors import InputError
 
 if TYPE_CHECKING:
     from splat_recon.pages.viewer import TrainingViewer
     from splat_recon.trainer import SplatTrainer
+
+
+def check_viewer() -> None:
+    """Make sure that the page can be served, before anything heavy.
+
+    Raises:
+        InputError: The extra viewer is not installed.
+    """
+    if find_spec("viser") is None:
+        raise InputError("--viewer needs viser: run it as uv run --extra viewer difix3d-train --viewer ...")
 
 
 def training_viewer(trainer: SplatTrainer, *, host: str, port: int) -> TrainingViewer:
