@@ -149,8 +149,8 @@ def test_stopping_and_resuming_gives_the_same_run(finished, settings, tmp_path):
         pass
     assert not (folder.path / "metrics.json").exists()
     # A damaged newest checkpoint is passed over.
-    newest = folder.checkpoint_folders()[0]
-    assert newest.name == "step_000013"
+    newest = folder.checkpoint(13)
+    assert folder.checkpoint_steps()[-1] == 13
     (newest / "loop" / "main" / "splat" / "state.safetensors").write_bytes(b"damaged")
     resumed = Experiment(settings, folder, resume=True)
     list(resumed.run())
@@ -202,7 +202,7 @@ def test_a_run_that_goes_on_elsewhere_keeps_the_length_and_sizes_that_it_began_w
     folder.create()
     began_with = {"max_steps": 7, "max_size": 48, "max_gaussians": 300, "num_novel": 3}
     asked = RunSettings(rounds=RoundsConfig(num_rounds=1), device="cpu")
-    folder.write_config(asked.to_dict(), asked.to_dict() | began_with, {})
+    folder.write_configs(asked.to_dict(), asked.to_dict() | began_with, {})
     inputs = RunInputs(asked, folder, FixingTime(), resume=True, fixer=IdentityFixer())
     assert {name: getattr(inputs.settings, name) for name in began_with} == began_with
     assert inputs.config.train.max_steps == 7

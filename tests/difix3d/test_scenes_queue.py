@@ -134,7 +134,7 @@ def test_what_was_stopped_goes_on_to_the_same_result(folder: Path, done: Path, t
     with pytest.raises(KeyboardInterrupt):
         outcomes(tasks, tmp_path, on_progress=stop)
     assert summary(tmp_path)["scenes"][0]["state"] == "unfinished"
-    assert RunFolder(tmp_path / "a").checkpoint_folders()
+    assert RunFolder(tmp_path / "a").checkpoint_steps()
     outcomes(tasks, tmp_path)
     ours, theirs = (json.loads((out / "a" / "metrics.json").read_text(encoding="utf-8")) for out in (tmp_path, done))
     assert ours["variants"] == theirs["variants"]

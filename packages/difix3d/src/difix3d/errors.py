@@ -10,17 +10,18 @@ class InputError(ValueError):
 
 @contextmanager
 def as_input_error() -> Iterator[None]:
-    """Turn the input errors of the two libraries below, and failed file access, into this library's own.
+    """Turn the input errors of the libraries below, and failed file access, into this library's own.
 
     Raises:
         InputError: Something inside the block found bad input.
     """
     from difix_model.errors import InputError as ModelInputError
     from splat_recon.errors import InputError as SplatInputError
+    from train_runs.errors import InputError as RunInputError
 
     try:
         yield
-    except (ModelInputError, SplatInputError) as error:
+    except (ModelInputError, SplatInputError, RunInputError) as error:
         raise InputError(str(error)) from error
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -102,9 +103,8 @@ class RunFolder:
 
     def write_config(self, settings: Mapping[str, Any], *, distributions: Sequence[str] = ()) -> None:
         """Write `config.json`: the resolved settings, and versions of Python, torch and the named distributions."""
-        names = dict.fromkeys((*distributions, "train-runs", "torch", "numpy"))
-        versions = {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
-        write_json(self.config, {"settings": dict(settings), "versions": versions})
+        found = versions((*distributions, "train-runs", "torch", "numpy"))
+        write_json(self.config, {"settings": dict(settings), "versions": found})
 
     def write_json(self, name: str, values: Any) -> Path:
         """Write a JSON file into the folder."""
@@ -150,6 +150,15 @@ class RunFolder:
         """Wait until metrics.jsonl is on the disk."""
         if self.metrics.is_file():
             flush(self.metrics)
+
+
+def versions(distributions: Sequence[str]) -> dict[str, str]:
+    """The versions of Python, and of those of the named distributions that are installed."""
+    found = {"python": platform.python_version()}
+    for name in dict.fromkeys(distributions):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def checkpoint_name(step: int) -> str:

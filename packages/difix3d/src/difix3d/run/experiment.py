@@ -133,7 +133,10 @@ class Experiment:
             )
             self.loop = self._new_loop()
         self.prepared = True
-        for values in self.folder.read_measurements(until_step=self.step) if self.resume else ():
+        if self.resume:
+            with as_input_error():
+                self.folder.truncate_metrics(self.step)
+        for values in self.folder.read_metrics() if self.resume else ():
             self._curves.add(values)
             self._last_measured = max(self._last_measured, values["step"])
         yield Progress(phase="prepare", done=3, total=3)
@@ -166,23 +169,19 @@ class Experiment:
 
     def _load(self) -> bool:
         """Go on from the newest checkpoint that can be used; False where there is none."""
-        inputs, problems = self.inputs, []
-        for checkpoint in self.folder.checkpoint_folders():
-            try:
-                views = ViewSet.from_views(inputs.captured)
-                self.plain = SplatTrainer.load(checkpoint / "plain", inputs.scene, views, device=inputs.device)
-                self.loop = self._new_loop()
-                self.loop.load(checkpoint / "loop")
-            except ValueError as error:
-                logger.warning("checkpoint %s is skipped: %s", checkpoint, error)
-                problems.append(str(error))
-                continue
-            self.time.load(checkpoint)
-            return True
-        if problems:
+        inputs, checkpoint = self.inputs, self.folder.recover()
+        if checkpoint is None:
+            return False
+        views = ViewSet.from_views(inputs.captured)
+        try:
+            self.plain = SplatTrainer.load(checkpoint / "plain", inputs.scene, views, device=inputs.device)
+            self.loop = self._new_loop()
+            self.loop.load(checkpoint / "loop")
+        except ValueError as error:
             # Starting over would cut the measurements, and new checkpoints would give way to the old ones.
-            raise InputError(f"no checkpoint of {self.folder.path} can be used: {problems[0]}")
-        return False
+            raise InputError(f"no checkpoint of {self.folder.path} can be used: {error}") from error
+        self.time.load(checkpoint)
+        return True
 
     def _train(self, stop_at: int | None) -> Iterator[Progress]:
         inputs = self.inputs
@@ -259,7 +258,7 @@ class Experiment:
                 "loss": trainer.history[-1].loss if trainer.history else None,
             }
             self._curves.add(values)
-            self.folder.append_measurement(values)
+            self.folder.append_metrics(values)
 
     def save(self) -> Path:
         """Write a checkpoint of both trainings; a resumed run goes on from it bit for bit.

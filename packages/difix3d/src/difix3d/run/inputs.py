@@ -107,7 +107,7 @@ class RunInputs:
         yield Progress(phase=PHASE, done=2, total=3, note="splat")
         yield from self._match_stereo()
         if not self.resume:
-            self.folder.write_config(self.asked.to_dict(), self.settings.to_dict(), asdict(self.config))
+            self.folder.write_configs(self.asked.to_dict(), self.settings.to_dict(), asdict(self.config))
             cameras = {view.name: view.camera for view in self.captured}
             self.folder.write_json("cameras.json", to_content(cameras, self.scene.T_scene_colmap))
         if self.stereo is not None and not self.folder.stereo.is_file():

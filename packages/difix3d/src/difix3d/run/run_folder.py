@@ -16,17 +16,16 @@ snapshots/         what a running training goes back to; no part of the result
 import json
 import logging
 import os
-import platform
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import train_runs.run_folder
 from difix3d.errors import InputError, as_input_error
-from output_files import check_links, unshared, write_text_whole
+from output_files import check_links, unshared
 
 LOG = "log.txt"
 """A run's messages, the first file of a run."""
@@ -63,16 +62,23 @@ def newest_run(folder: Path) -> Path:
     return max(found)[1] if found else folder
 
 
-class RunFolder:
-    """Reads and writes the files of one run."""
+class RunFolder(train_runs.run_folder.RunFolder):
+    """The folder of train-runs, with what a run of this library has beside it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.images = path / "images"
-        self.checkpoints = path / "checkpoints"
-        self.snapshots = path / "snapshots"
-        self.stereo = path / "stereo.npz"
-        self.stereo_picture = path / "stereo.png"
+    @property
+    def snapshots(self) -> Path:
+        """What a running training goes back to."""
+        return self.path / "snapshots"
+
+    @property
+    def stereo(self) -> Path:
+        """Depth maps that trainings started from."""
+        return self.path / "stereo.npz"
+
+    @property
+    def stereo_picture(self) -> Path:
+        """The same to look at."""
+        return self.path / "stereo.png"
 
     def check_free(self) -> None:
         """Make sure that the folder can be made. One with nothing but a log counts as new: its run could not begin.
@@ -121,10 +127,13 @@ class RunFolder:
         """Remove the snapshots that a run kept for rollbacks, also one that was killed."""
         shutil.rmtree(self.snapshots, ignore_errors=True)
 
-    def write_config(self, settings: dict[str, Any], resolved: dict[str, Any], config: dict[str, Any]) -> None:
+    def write_configs(self, settings: dict[str, Any], resolved: dict[str, Any], config: dict[str, Any]) -> None:
         """Record what was asked for, what it came to for the device and the photos, and in full, and the versions."""
-        config = {"settings": settings, "resolved": resolved, "config": config, "versions": _versions()}
-        self.write_json("config.json", config)
+        versions = train_runs.run_folder.versions(VERSIONED)
+        with as_input_error():
+            self.write_json(
+                "config.json", {"settings": settings, "resolved": resolved, "config": config, "versions": versions}
+            )
 
     def read_settings(self) -> dict[str, Any]:
         """The settings that `write_config` recorded, or where it has not yet those that came with the photos.
@@ -152,48 +161,26 @@ class RunFolder:
             return {}
         return resolved if isinstance(resolved, dict) else {}
 
-    def write_json(self, name: str, values: dict[str, Any]) -> None:
-        """Write one JSON file, whole or not at all."""
-        write_text_whole(self.path / name, json.dumps(values, indent=2, allow_nan=False) + "\n")
-
-    def append_measurement(self, values: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl."""
-        with unshared(self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values, allow_nan=False) + "\n")
-
-    def read_measurements(self, *, until_step: int) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl up to a step; later ones, of a run that was cut short, are removed."""
-        path = self.path / "metrics.jsonl"
-        if not path.is_file():
-            return []
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                values = json.loads(line)
-            except (json.JSONDecodeError, RecursionError):
-                continue
-            if values["step"] <= until_step:
-                kept.append(values)
-        write_text_whole(path, "".join(json.dumps(values) + "\n" for values in kept))
-        return kept
-
     def write_checkpoint(self, step: int, write: Callable[[Path], None]) -> Path:
         """Let `write` fill a checkpoint's folder, which appears only when complete; older ones but one are removed."""
-        folder = self.checkpoints / f"step_{step:06d}"
-        part = self.checkpoints / f".{folder.name}.part"
+        from train_runs.checkpoints import remove_older, write_checkpoint
+
+        folder = self.checkpoint(step)
         with as_input_error():
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            write(part)
-            shutil.rmtree(folder, ignore_errors=True)
-            part.rename(folder)
-            for old in self.checkpoint_folders()[KEPT_CHECKPOINTS:]:
-                shutil.rmtree(old)
+            write_checkpoint(folder, {"step": step}, {}, write_more=write)
+            remove_older(folder, KEPT_CHECKPOINTS)
         return folder
 
-    def checkpoint_folders(self) -> list[Path]:
-        """All checkpoints, the newest first."""
-        return sorted(self.checkpoints.glob("step_*"), key=lambda path: int(path.name[5:]), reverse=True)
+    def recover(self) -> Path | None:
+        """The newest valid checkpoint, for a run that goes on: damaged ones of later steps are set aside.
+
+        Raises:
+            InputError: There are checkpoints and none is valid, or they cannot be put in order.
+        """
+        from train_runs.checkpoints import put_in_order
+
+        with as_input_error():
+            return put_in_order(self)
 
     @contextmanager
     def logging_to_file(self) -> Iterator[None]:
@@ -210,13 +197,3 @@ class RunFolder:
             for each in loggers:
                 each.removeHandler(handler)
             handler.close()
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in VERSIONED:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
