@@ -21,10 +21,10 @@ from difix3d.errors import InputError
 from difix3d.fixers.batches import RenderedView, fixed_views
 from difix3d.fixers.contract import resident
 from difix3d.fixers.ensemble import EnsembleFixer
+from difix3d.fixers.references import reference_cameras
 from difix3d.loop import checkpoint
 from difix3d.loop.config import FixingConfig
-from difix3d.loop.novel_views import NovelView, NovelViews
-from difix_model.references.poses import ranked_poses
+from difix3d.loop.novel_views import NovelViews, training_mixture
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
@@ -156,7 +156,10 @@ class Distillation:
             return self.trained[-1]
         if self.novel is None:
             self.novel = self._novel_views()
-        self.student = self._begun(self.config.student_config(self.plain.config), self._mixture(self.novel))
+        self.student = self._begun(
+            self.config.student_config(self.plain.config),
+            training_mixture(self.captured, self.novel, self.config.mixture),
+        )
         return self.student
 
     def _begun(self, config: TrainConfig, views: ViewSet | ViewMixture) -> SplatTrainer:
@@ -166,23 +169,10 @@ class Distillation:
     def _photos(self) -> ViewSet:
         return ViewSet.from_views(self.captured)
 
-    def _mixture(self, novel: NovelViews) -> ViewSet | ViewMixture:
-        mixture = self.config.mixture
-        views = novel.training_views(mixture)
-        if not views:
-            return self._photos()
-        photos = ViewSet.from_views(self.captured, weight=mixture.captured_weight)
-        return photos.mixed_with(ViewSet(views), mixture.novel_prob)
-
     def novel_cameras(self) -> list[tuple[Camera, list[View]]]:
-        """The novel views' cameras, with the lens of the nearest captured view, and the nearest captured views."""
+        """The novel views' cameras, and the captured views that are nearest to each."""
         extent = self.scene.extent or 1.0
-        poses = np.stack([view.camera.T_world_cam for view in self.captured])
-        ranked = ranked_poses(self.T_world_novel, poses, self.fixing.num_references, extent=extent)
-        return [
-            (self.captured[row[0]].camera.with_pose(T), [self.captured[index] for index in row])
-            for T, row in zip(self.T_world_novel, ranked, strict=True)
-        ]
+        return reference_cameras(self.captured, self.T_world_novel, self.fixing.num_references, extent=extent)
 
     def _novel_views(self) -> NovelViews:
         """What the members show together, and the fixer makes of it."""
@@ -198,20 +188,8 @@ class Distillation:
         )
         with resident(teacher):
             fixed = list(fixed_views(teacher, rendered, batch_size=self.fixing.fix_batch_size))
-        views = tuple(
-            NovelView(
-                camera=view.camera,
-                reference_name=view.references[0].name,
-                rendered=view.rgb,
-                fixed=better.rgb.to(view.rgb),
-                alpha=better.rgb.new_ones((*view.rgb.shape[:2], 1)) if view.alpha is None else view.alpha[..., None],
-                verdict=better.verdict,
-                confidence=better.confidence,
-            )
-            for view, better in zip(rendered, fixed, strict=True)
-        )
-        novel = NovelViews(round_index=0, views=views)
-        logger.info("%d novel views from %d splats: %s", len(views), len(self.members), novel.summary())
+        novel = NovelViews.of(0, rendered, fixed)
+        logger.info("%d novel views from %d splats: %s", len(fixed), len(self.members), novel.summary())
         return novel
 
     def together(self, camera: Camera) -> EnsembleView:
@@ -247,5 +225,5 @@ class Distillation:
             _, self.novel = checkpoint.read_branch(folder / "student")
             if self.novel is None:
                 raise InputError(f"checkpoint {folder} holds no novel views: resume from another one")
-            views = self._mixture(self.novel)
+            views = training_mixture(self.captured, self.novel, self.config.mixture)
             self.student = checkpoint.load_splat(folder / "student", self.start, views, device=self.device)

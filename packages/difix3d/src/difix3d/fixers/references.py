@@ -1,12 +1,13 @@
-"""Which captured photo a novel view is fixed with."""
+"""Which captured photos a novel view is fixed with."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float64
 
-from difix_model.references.poses import nearest_poses
+from difix_model.references.poses import nearest_poses, ranked_poses
 from splat_recon.scene.scene import View
+from splat_render.cameras import Camera
 
 
 def nearest_views(
@@ -20,3 +21,22 @@ def nearest_views(
     T_world_captured = np.stack([view.camera.T_world_cam for view in captured])
     nearest = nearest_poses(T_world_cam, T_world_captured, extent=extent, rotation_weight=rotation_weight)
     return tuple(captured[index] for index in nearest)
+
+
+def reference_cameras(
+    captured: Sequence[View], T_world_cam: Float64[np.ndarray, "n 4 4"], num_references: int, **pose_weights: float
+) -> list[tuple[Camera, list[View]]]:
+    """For each pose a camera with the lens of the nearest captured view, and the nearest captured views.
+
+    Args:
+        captured: The captured views.
+        T_world_cam: The poses.
+        num_references: How many of the nearest views, at most.
+        pose_weights: `extent` and `rotation_weight`, as `ranked_poses` takes them.
+    """
+    T_world_captured = np.stack([view.camera.T_world_cam for view in captured])
+    ranked = ranked_poses(T_world_cam, T_world_captured, num_references, **pose_weights)
+    return [
+        (captured[row[0]].camera.with_pose(T), [captured[index] for index in row])
+        for T, row in zip(T_world_cam, ranked, strict=True)
+    ]

@@ -12,11 +12,12 @@ import numpy as np
 
 from difix3d.errors import InputError
 from difix3d.fixers.batches import RenderedView
-from difix3d.fixers.references import nearest_views
+from difix3d.fixers.references import nearest_views, reference_cameras
 from difix3d.loop import checkpoint
 from difix3d.loop.coverage import under_observed
+from difix3d.loop.novel_views import training_mixture
 from difix3d.loop.target_config import CoverageTargets
-from difix_model.references.poses import nearest_distances, ranked_poses
+from difix_model.references.poses import nearest_distances
 from difix_model.references.stepping import progress_to_targets, stepped_poses
 from splat_recon.scene.training_points import with_training_points
 from splat_recon.trainer import SplatTrainer
@@ -120,14 +121,8 @@ class SplatBranch:
 
     def render_novel_views(self) -> list[RenderedView]:
         """What the splat shows at the novel poses, with the nearest captured views, whose lenses the cameras have."""
-        num_references = self.config.num_references
-        ranked = ranked_poses(self.T_world_novel, self.T_world_captured, num_references, **self._pose_weights)
-        references = [[self.captured[index] for index in row] for row in ranked]
-        cameras = [nearest[0].camera.with_pose(T) for nearest, T in zip(references, self.T_world_novel, strict=True)]
-        return [
-            RenderedView.of(camera, self.trainer.render(camera), nearest)
-            for camera, nearest in zip(cameras, references, strict=True)
-        ]
+        cameras = reference_cameras(self.captured, self.T_world_novel, self.config.num_references, **self._pose_weights)
+        return [RenderedView.of(camera, self.trainer.render(camera), nearest) for camera, nearest in cameras]
 
     def novel_distances(self) -> list[float]:
         """How far each novel pose is from the captured one that is nearest to it."""
@@ -146,12 +141,7 @@ class SplatBranch:
         self.trainer.views = self._views(position)
 
     def _views(self, captured_position: dict[str, Any] | None = None) -> ViewSet | ViewMixture:
-        mixture = self.config.mixture
-        captured = ViewSet.from_views(self.captured, weight=mixture.captured_weight if self.novel else 1.0)
-        if captured_position is not None:
-            captured.load_state_dict(captured_position)
-        novel = self.novel.training_views(mixture) if self.novel else ()
-        return captured.mixed_with(ViewSet(novel), mixture.novel_prob) if novel else captured
+        return training_mixture(self.captured, self.novel, self.config.mixture, captured_position)
 
     def save(self, folder: Path, *, whole: bool = False) -> None:
         """Write splat and novel views; of a training that is shared only where it stands, unless all is asked for."""

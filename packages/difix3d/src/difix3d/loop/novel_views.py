@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,13 +13,15 @@ from torch import Tensor
 
 from difix3d.loop.config import MixtureConfig
 from difix_model.gate.verdict import FixVerdict, verdict_summary
-from splat_recon.views.view_set import TrainingView
+from splat_recon.views.view_set import TrainingView, ViewSet
 from splat_render.cameras import Camera
 
 if TYPE_CHECKING:
     from difix3d.fixers.batches import RenderedView
     from difix3d.fixers.contract import FixedView
     from difix3d.loop.confidence import PixelConfidence
+    from splat_recon.scene.scene import View
+    from splat_recon.views.mixture import ViewMixture
 
 MIN_COVERAGE = 0.01
 """A fixed view of which a smaller part counts is left out: it would teach nothing but noise at its few pixels."""
@@ -73,12 +75,12 @@ class NovelViews:
         round_index: int,
         rendered: Sequence[RenderedView],
         fixed: Sequence[FixedView],
-        confidence: PixelConfidence,
+        confidence: PixelConfidence | None = None,
     ) -> NovelViews:
-        """Those of fixed renders, with the fixer's confidence times that of captured views."""
+        """Those of fixed renders, with the fixer's confidence, times that of captured views where it is asked for."""
         views = []
         for view, better in zip(rendered, fixed, strict=True):
-            factors = [better.confidence, confidence.of(view.camera, better.rgb)]
+            factors = [better.confidence, confidence.of(view.camera, better.rgb) if confidence else None]
             known = [factor for factor in factors if factor is not None]
             views.append(
                 NovelView(
@@ -111,3 +113,24 @@ class NovelViews:
                 weight = config.novel_weight
                 views.append(TrainingView(camera=view.camera, rgb=view.fixed, weight=weight, pixel_weight=pixel_weight))
         return views
+
+
+def training_mixture(
+    captured: Sequence[View],
+    novel: NovelViews | None,
+    config: MixtureConfig,
+    captured_position: dict[str, Any] | None = None,
+) -> ViewSet | ViewMixture:
+    """What a splat is trained on: captured views, and novel ones where there are any that teach something.
+
+    Args:
+        captured: The captured views.
+        novel: The newest novel views; None before there are any, when captured views count 1.
+        config: How often a step takes a novel view, and how much each kind counts.
+        captured_position: Where the captured views stand in their epoch (`ViewSet.state_dict`); None: at its start.
+    """
+    photos = ViewSet.from_views(captured, weight=config.captured_weight if novel else 1.0)
+    if captured_position is not None:
+        photos.load_state_dict(captured_position)
+    views = novel.training_views(config) if novel else ()
+    return photos.mixed_with(ViewSet(views), config.novel_prob) if views else photos
