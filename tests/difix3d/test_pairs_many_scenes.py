@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from difix3d.errors import InputError
-from difix3d.pairs.card import publish
+from difix3d.pairs.card import publish_pairs
 from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.corrupted import corrupted_pairs
 from difix3d.pairs.make import MAKERS, finished_scenes, is_finished, open_pairs_folder
-from difix3d.pairs.run import SceneOutcome, check_visible, locked, run_scenes
+from difix3d.pairs.run import SceneOutcome, check_visible, locked, make_pairs
 from difix3d.pairs.sources import CapturedSource, SceneSource, generated_sources
 from difix_model.pairs import read_pairs
 
@@ -40,8 +40,8 @@ NUM_SCENES = 4
 def made(out: Path, sources: list[SceneSource], **options: Any) -> dict[str, str | None]:
     """Make the scenes and publish them; returns the error of each."""
     open_pairs_folder(out, CONFIG)
-    errors = {outcome.name: outcome.error for outcome in run_scenes(sources, out, CONFIG, **options)}
-    publish(out, CONFIG, {name: error for name, error in sorted(errors.items()) if error})
+    errors = {outcome.name: outcome.error for outcome in make_pairs(sources, out, CONFIG, **options)}
+    publish_pairs(out, CONFIG, {name: error for name, error in sorted(errors.items()) if error})
     return errors
 
 
@@ -125,7 +125,7 @@ def test_processes_make_the_same_files_and_outlive_what_fails(alone: Path, tmp_p
 def test_new_processes_take_over_from_dead_ones(tmp_path: Path) -> None:
     open_pairs_folder(tmp_path, CONFIG)
     sources = [Deadly(), Deadly(), *generated_sources(1, 40, CONFIG)]
-    outcomes = list(run_scenes(sources, tmp_path, CONFIG, num_processes=2))  # type: ignore[arg-type]
+    outcomes = list(make_pairs(sources, tmp_path, CONFIG, num_processes=2))  # type: ignore[arg-type]
     assert sum(outcome.error is not None for outcome in outcomes) == 2
     assert is_finished(tmp_path, "generated_00040")
 
@@ -148,7 +148,7 @@ def test_ray_makes_the_same_files(alone: Path, tmp_path: Path) -> None:
 def test_without_ray_a_sentence_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match="uv run --extra ray"):
-        list(run_scenes([], tmp_path, CONFIG, ray_address="local"))
+        list(make_pairs([], tmp_path, CONFIG, ray_address="local"))
 
 
 def test_what_another_node_made_must_be_seen_here(alone: Path, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_interrupted_between_and_inside_scenes_it_goes_on_to_the_same_files(
 ) -> None:
     sources = generated_sources(NUM_SCENES, 40, CONFIG)
     open_pairs_folder(tmp_path, CONFIG)
-    run = run_scenes(sources, tmp_path, CONFIG)
+    run = make_pairs(sources, tmp_path, CONFIG)
     next(run)
     run.close()
 
@@ -196,7 +196,7 @@ def test_interrupted_between_and_inside_scenes_it_goes_on_to_the_same_files(
     with monkeypatch.context() as patch:
         patch.setitem(MAKERS, "corrupted", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            list(run_scenes(sources, tmp_path, CONFIG))
+            list(make_pairs(sources, tmp_path, CONFIG))
     assert [source.name for source in sources if is_finished(tmp_path, source.name)] == ["generated_00040"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "generated_00040"]
     # A folder that is being written counts for nothing, however complete it looks.
@@ -228,8 +228,8 @@ def test_the_card_counts_what_is_there(alone: Path) -> None:
 def test_filters_are_counted_in_the_card(tmp_path: Path) -> None:
     strict = dataclasses.replace(CONFIG, filters=dataclasses.replace(CONFIG.filters, min_psnr=44, max_psnr=200))
     open_pairs_folder(tmp_path, strict)
-    list(run_scenes(generated_sources(1, 40, strict), tmp_path, strict))
-    card = publish(tmp_path, strict, {})
+    list(make_pairs(generated_sources(1, 40, strict), tmp_path, strict))
+    card = publish_pairs(tmp_path, strict, {})
     assert card["left_out"] == {"below_min_psnr": 8 - card["num_pairs"]}
     assert card["num_pairs"] < 2
     kept = read_pairs(tmp_path / "pairs.json") if card["num_pairs"] else []

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from difix3d.errors import InputError
-from difix3d.pairs.card import publish
+from difix3d.pairs.card import publish_pairs
 from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.make import open_pairs_folder
 from difix3d.pairs.merge import merge_pairs
-from difix3d.pairs.run import run_scenes
+from difix3d.pairs.run import make_pairs
 from difix3d.pairs.sources import generated_sources
 from difix_model.pairs import read_pairs
 
@@ -21,8 +21,8 @@ CONFIG = PairsConfig(strategies=("corrupted",), max_size=48, num_views=4, corrup
 
 def made(out: Path, first_seed: int, config: PairsConfig = CONFIG, num_scenes: int = 2) -> Path:
     open_pairs_folder(out, config)
-    errors = {o.name: o.error for o in run_scenes(generated_sources(num_scenes, first_seed, config), out, config)}
-    publish(out, config, {})
+    errors = {o.name: o.error for o in make_pairs(generated_sources(num_scenes, first_seed, config), out, config)}
+    publish_pairs(out, config, {})
     assert set(errors.values()) == {None}
     return out
 

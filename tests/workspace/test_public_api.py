@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +16,8 @@ LIBRARIES = [
     "output_files",
     "commands",
     "media_files",
+    "report_pages",
+    "synthetic_objects",
     "train_runs",
     "splat_render",
     "difix_model",
@@ -22,6 +28,12 @@ LIBRARIES = [
     "sparsefusion",
 ]
 
+DOORS = ("difix_model.diffusers",)
+"""Modules that are public beside the roots."""
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([REPOSITORY / "README.md", *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("packages/*/README.md")])
+
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_every_public_name_resolves(library: str):
@@ -29,6 +41,21 @@ def test_every_public_name_resolves(library: str):
     assert module.__all__, f"{library} exports nothing"
     missing = [name for name in module.__all__ if not hasattr(module, name)]
     assert not missing
+
+
+def imports_of(document: Path) -> Iterator[tuple[str, str]]:
+    """Modules of the project and names that the Python code in a document imports from them."""
+    for block in re.findall(r"^```python\n(.*?)^```", document.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in LIBRARIES:
+                yield from ((node.module, each.name) for each in node.names)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_documents_import_what_package_roots_export(document: Path):
+    for module, name in imports_of(document):
+        assert module in (*LIBRARIES, *DOORS), f"{document.name} reaches past a package's root into {module}"
+        assert name in importlib.import_module(module).__all__, f"{module} does not export {name}"
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _make(command: PairsCommand) -> int:
-    from difix3d.pairs.card import publish
+    from difix3d.pairs.card import publish_pairs
     from difix3d.pairs.make import check_places, open_pairs_folder
     from difix3d.pairs.run import locked
     from difix3d.pairs.sources import colmap_sources, generated_sources
@@ -46,7 +46,7 @@ def _make(command: PairsCommand) -> int:
         except KeyboardInterrupt as interrupt:
             print("Stopped. Run the same command again to go on with scenes that were not finished.", file=sys.stderr)
             return exit_code(interrupt)
-        card = publish(command.out, command.config, failed)
+        card = publish_pairs(command.out, command.config, failed)
     _say(card)
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}", file=sys.stderr)
@@ -60,11 +60,11 @@ def _make(command: PairsCommand) -> int:
 def _make_scenes(command: PairsCommand, sources: "list[SceneSource]") -> dict[str, str]:
     """Make them; returns why scenes failed."""
     from commands.progress import progress_bar
-    from difix3d.pairs.run import run_scenes
+    from difix3d.pairs.run import make_pairs
 
     failed: dict[str, str] = {}
     num_pairs = 0
-    outcomes = run_scenes(
+    outcomes = make_pairs(
         sources, command.out, command.config, num_processes=command.num_processes, ray_address=command.ray
     )
     with progress_bar() as bars, closing(outcomes):

@@ -26,7 +26,7 @@ CARD_FORMAT = 1
 Card = dict[str, Any]
 
 
-def publish(out: Path, config: PairsConfig, failed: Mapping[str, str]) -> Card:
+def publish_pairs(out: Path, config: PairsConfig, failed: Mapping[str, str]) -> Card:
     """Write the file of pairs and the data card of all finished scenes in a folder, in the order of their names.
 
     Args:

@@ -34,8 +34,8 @@ def psnr_u8(
     mask: Bool[np.ndarray, "h w"] | None = None,
 ) -> float:
     """Peak signal-to-noise ratio of bytes in dB, over the pixels of the mask; at most `metrics.MAX_PSNR`."""
-    rgb, photo = (torch.from_numpy(each).double() / 255 for each in (image_u8, photo_u8))
-    return metrics.psnr(rgb, photo, None if mask is None else torch.from_numpy(mask))
+    rgb, photo = (torch.tensor(each).double() / 255 for each in (image_u8, photo_u8))
+    return metrics.psnr(rgb, photo, None if mask is None else torch.tensor(mask))
 
 
 class PairFilter:

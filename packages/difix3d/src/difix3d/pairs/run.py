@@ -39,7 +39,7 @@ class SceneOutcome:
     """What went wrong, in a sentence."""
 
 
-def run_scenes(
+def make_pairs(
     sources: Sequence[SceneSource],
     out: Path,
     config: PairsConfig,

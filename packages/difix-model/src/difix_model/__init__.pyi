@@ -1,0 +1,33 @@
+"""Difix: a single-step diffusion network that cleans up rendered views, and its pipeline."""
+
+from .compat.released_pipeline import ReleasedPipeline as ReleasedPipeline
+from .config import NetworkConfig as NetworkConfig
+from .config import UNetConfig as UNetConfig
+from .config import VaeConfig as VaeConfig
+from .config import tiny_config as tiny_config
+from .errors import InputError as InputError
+from .formats.checkpoint import Checkpoint as Checkpoint
+from .formats.checkpoint import load_checkpoint as load_checkpoint
+from .formats.checkpoint import save_checkpoint as save_checkpoint
+from .formats.conversion import convert_checkpoint as convert_checkpoint
+from .formats.conversion import export_checkpoint as export_checkpoint
+from .formats.released import load_released as load_released
+from .gate.config import GateConfig as GateConfig
+from .gate.verdict import FixVerdict as FixVerdict
+from .identity import small_config as small_config
+from .inference.tiling import TilingConfig as TilingConfig
+from .jobs.files import plan_job as plan_job
+from .masks import FixedImage as FixedImage
+from .network import DifixNetwork as DifixNetwork
+from .opening import FixerConfig as FixerConfig
+from .opening import open_pipeline as open_pipeline
+from .pairs import PairRecord as PairRecord
+from .pairs import read_pairs as read_pairs
+from .pairs import write_pairs as write_pairs
+from .pipeline import DifixPipeline as DifixPipeline
+from .references.choice import ReferenceConfig as ReferenceConfig
+from .references.choice import choose_references as choose_references
+from .text import embed_prompt as embed_prompt
+from .video.fix import VideoRun as VideoRun
+from .video.job import plan_video as plan_video
+from .video.temporal_filter import TemporalFilterConfig as TemporalFilterConfig

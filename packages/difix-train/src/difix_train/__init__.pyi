@@ -1,0 +1,30 @@
+"""Training of Difix networks from pairs of degraded and clean images."""
+
+from .config import DataConfig as DataConfig
+from .config import LossConfig as LossConfig
+from .config import OptimizerConfig as OptimizerConfig
+from .config import TrainConfig as TrainConfig
+from .dataset import Batch as Batch
+from .dataset import Draw as Draw
+from .dataset import Pair as Pair
+from .dataset import PairDataset as PairDataset
+from .errors import InputError as InputError
+from .errors import NonFiniteLossError as NonFiniteLossError
+from .evaluate import PairEvaluation as PairEvaluation
+from .evaluate import evaluate_pairs as evaluate_pairs
+from .export import export_run as export_run
+from .export import trained_model as trained_model
+from .losses.objective import Objective as Objective
+from .presets import PRESETS as PRESETS
+from .presets import Preset as Preset
+from .presets import preset as preset
+from .run import TrainingRun as TrainingRun
+from .run import evaluate_model as evaluate_model
+from .run import open_run as open_run
+from .settings import EvalSettings as EvalSettings
+from .settings import ExportSettings as ExportSettings
+from .settings import RunSettings as RunSettings
+from .start import StartingPoint as StartingPoint
+from .start import start_from_model as start_from_model
+from .start import start_from_preset as start_from_preset
+from .task import DifixTask as DifixTask

@@ -1,0 +1,37 @@
+"""Difix3D: Gaussian splats that improve with the views that a fixer returns."""
+
+from .distillation import Distillation as Distillation
+from .distillation_config import DistillationConfig as DistillationConfig
+from .enhance.renderer import EnhancedRenderer as EnhancedRenderer
+from .errors import InputError as InputError
+from .fixers.batches import RenderedView as RenderedView
+from .fixers.batches import fixed_views as fixed_views
+from .fixers.config import ViewFixerConfig as ViewFixerConfig
+from .fixers.contract import FixRequest as FixRequest
+from .fixers.contract import FixResult as FixResult
+from .fixers.contract import ViewFixer as ViewFixer
+from .fixers.difix import DifixFixer as DifixFixer
+from .fixers.ensemble import EnsembleFixer as EnsembleFixer
+from .fixers.identity import IdentityFixer as IdentityFixer
+from .fixers.opening import open_fixer as open_fixer
+from .fixers.references import nearest_views as nearest_views
+from .loop.config import FixingConfig as FixingConfig
+from .loop.config import MixtureConfig as MixtureConfig
+from .loop.config import ProgressiveConfig as ProgressiveConfig
+from .loop.config import RoundsConfig as RoundsConfig
+from .loop.config import SteppingConfig as SteppingConfig
+from .loop.config import ValidationConfig as ValidationConfig
+from .loop.novel_views import NovelView as NovelView
+from .loop.novel_views import NovelViews as NovelViews
+from .loop.presets import released_config as released_config
+from .loop.progressive import ProgressiveTrainer as ProgressiveTrainer
+from .loop.targets import target_poses as target_poses
+from .pairs.card import publish_pairs as publish_pairs
+from .pairs.config import PairsConfig as PairsConfig
+from .pairs.make import open_pairs_folder as open_pairs_folder
+from .pairs.run import make_pairs as make_pairs
+from .pairs.sources import generated_sources as generated_sources
+from .run.experiment import Experiment as Experiment
+from .run.progress import Progress as Progress
+from .run.run_folder import RunFolder as RunFolder
+from .run.settings import RunSettings as RunSettings

@@ -1,0 +1,36 @@
+"""SparseFusion: a neural field of an object from a few posed, masked photos."""
+
+from .cache import cache_views as cache_views
+from .cameras import Cameras as Cameras
+from .cameras import circle_cameras as circle_cameras
+from .cameras import depth_range as depth_range
+from .checkpoints import SparseFusionModel as SparseFusionModel
+from .checkpoints import build_model as build_model
+from .checkpoints import load_denoiser as load_denoiser
+from .checkpoints import load_eft as load_eft
+from .checkpoints import load_field as load_field
+from .checkpoints import load_model as load_model
+from .checkpoints import load_vae as load_vae
+from .checkpoints import save_field as save_field
+from .checkpoints import save_model as save_model
+from .config import DistillConfig as DistillConfig
+from .config import EftConfig as EftConfig
+from .config import FieldConfig as FieldConfig
+from .config import ModelConfig as ModelConfig
+from .config import UNetConfig as UNetConfig
+from .config import VaeConfig as VaeConfig
+from .data.co3d import Co3dCategory as Co3dCategory
+from .data.colmap import read_colmap_object as read_colmap_object
+from .data.sequence import ObjectSequence as ObjectSequence
+from .data.toy import read_toy as read_toy
+from .distill import Diffusion as Diffusion
+from .distill import Distillation as Distillation
+from .distill import PosedImages as PosedImages
+from .distill import choose_inputs as choose_inputs
+from .eft import EpipolarTransformer as EpipolarTransformer
+from .errors import InputError as InputError
+from .field.network import Field as Field
+from .field.render import render_image as render_image
+from .reconstruct import start_distillation as start_distillation
+from .vldm.diffusion import sample_plms as sample_plms
+from .vldm.unet import Denoiser as Denoiser

@@ -1,0 +1,30 @@
+"""Training runs that can be killed anywhere: a folder, checkpoints, and the loop, for any task. Imports no torch."""
+
+from .checkpoints import Checkpoint as Checkpoint
+from .checkpoints import latest_valid as latest_valid
+from .checkpoints import read_checkpoint as read_checkpoint
+from .checkpoints import recover as recover
+from .checkpoints import remove_older as remove_older
+from .checkpoints import write_checkpoint as write_checkpoint
+from .config import LoopConfig as LoopConfig
+from .config import OptimizerConfig as OptimizerConfig
+from .ema import WARMUPS as WARMUPS
+from .ema import Ema as Ema
+from .epochs import EpochSampler as EpochSampler
+from .errors import InputError as InputError
+from .errors import NonFiniteLossError as NonFiniteLossError
+from .loop import Loop as Loop
+from .loop import newest_checkpoint as newest_checkpoint
+from .processes import Processes as Processes
+from .processes import full_tensor as full_tensor
+from .processes import reshard_like as reshard_like
+from .records import StepRecord as StepRecord
+from .run_folder import RunFolder as RunFolder
+from .stream import BatchStream as BatchStream
+from .stream import Sampler as Sampler
+from .task import ModelTask as ModelTask
+from .task import ParameterGroup as ParameterGroup
+from .task import Task as Task
+from .task import TaskState as TaskState
+from .trackers import Tracker as Tracker
+from .trackers import open_trackers as open_trackers
