@@ -38,7 +38,7 @@ def test_the_ablation_has_all_rows(tmp_path: Path) -> None:
     arguments = ["ablation", "--out", str(tmp_path / "out"), "--max-steps", "20", "--max-size", "64", "--frames", "3"]
     assert main([*arguments, "--num-rounds", "2", "--num-novel", "2", "--max-gaussians", "500"]) == 0
     rows = json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]
-    assert list(rows) == ["plain", "fix only", "one shot", "progressive", "progressive + post-render"]
+    assert list(rows) == ["plain", "fix only", "one shot", "progressive", "progressive + final fix"]
     assert all(0 <= row["consistency"]["consistent_share"] <= 1 for row in rows.values())
     assert rows["plain"]["psnr"] != rows["progressive"]["psnr"]
     assert (tmp_path / "out" / "ablation.html").is_file()

@@ -62,7 +62,7 @@ class RunFlags(RunSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """Run the rows of the method on one scene: plain, fix only, one shot, progressive, and with post-render."""
+    """Run the rows of the method on one scene: plain, fix only, one shot, progressive, and with a final fix."""
 
     out: Path
     """Folder of both runs and of ablation.json, ablation.md and ablation.html; the same command goes on."""
@@ -70,7 +70,7 @@ class Ablation:
     run: Annotated[RunFlags, tyro.conf.arg(name="")] = field(
         default_factory=lambda: RunFlags(validation=ValidationConfig(fraction=0))
     )
-    """Here nothing is held back unless asked for: every round is kept, so that rows show what rounds do."""
+    """Here no photo validates unless asked for: every round is kept, so that rows show what rounds do."""
 
     seeds: tuple[int, ...] = ()
     """Repeat all with each of these seeds, and give mean and spread of every row. None: once, with --seed."""

@@ -1,7 +1,7 @@
 """The rows of the paper's ablation on one scene: each part of the method added to the one before.
 
 plain: photos only. fix only: the plain splat's renders are fixed. one shot: one round, straight to the targets.
-progressive: rounds that come nearer step by step. + post-render: the progressive splat's renders are fixed as well.
+progressive: rounds that come nearer step by step. + final fix: the progressive splat's renders are fixed as well.
 All of it by two runs of the comparison; both can be stopped and taken up again. With several seeds it is repeated with
 each, and a row holds the mean, its spread over the seeds, and the gain over the plain splat of the same seed.
 """
@@ -38,7 +38,7 @@ ROWS = {
     "fix only": ("progressive", "plain_fixed"),
     "one shot": ("one_shot", "loop"),
     "progressive": ("progressive", "loop"),
-    "progressive + post-render": ("progressive", "loop_fixed"),
+    "progressive + final fix": ("progressive", "loop_fixed"),
 }
 """Each row's run and variant."""
 
