@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from difix_train import DataConfig, Draw, InputError, Pair, PairDataset
+from difix_train.dataset import unit_range
 from difix_train.sampler import PairSampler, wrong_reference_index
 
 PROMPT = "remove degradation"
@@ -124,8 +125,12 @@ def test_mixed_numbers_of_views_form_pure_batches_and_lose_nothing() -> None:
     sampler = PairSampler(dataset, batch_size=2, seed=4)
     seen: Counter[str] = Counter()
     for _ in range(60):
-        batch = dataset.batch(sampler.next_batch())
+        draws = sampler.next_batch()
+        batch, in_bytes = dataset.batch(draws), dataset.batch(draws, as_bytes=True)
         assert batch.x.shape == batch.x_clean.shape
+        assert in_bytes.x.dtype == in_bytes.x_clean.dtype == torch.uint8
+        assert torch.equal(unit_range(in_bytes.x), batch.x)
+        assert torch.equal(unit_range(in_bytes.x_clean), batch.x_clean)
         seen.update(batch.ids)
         for pair_id, x, x_clean in zip(batch.ids, batch.x, batch.x_clean, strict=True):
             index = int(pair_id.removeprefix("pair_"))

@@ -27,7 +27,8 @@ from embedded_weights.config import RecipeConfig, StageConfig
 from embedded_weights.corruptions import corrupt
 from embedded_weights.prediction import predict, psnr_gain
 from embedded_weights.task import CoarseTask
-from train_runs import InputError, Loop, OptimizerConfig
+from support.fake_cuda import FakeCuda
+from train_runs import InputError, Loop, OptimizerConfig, Processes
 
 EMBEDDING = torch.randn(4, small_config().unet.cross_attention_dim, generator=torch.Generator().manual_seed(2))
 
@@ -193,6 +194,32 @@ def test_an_interrupted_training_ends_in_the_same_weights(tmp_path: Path):
     longer = StageConfig(max_steps=7, batch_size=2, color_jitter_prob=1.0, checkpoint_every=2, ema_decay=0.9)
     with pytest.raises(InputError, match="max_steps was 6, now 7"):
         _trained(_network(), pairs, longer, tmp_path / "alone")
+
+
+def test_on_a_gpu_it_waits_once_a_step_and_goes_on_exactly(tmp_path: Path):
+    config = StageConfig(max_steps=5, batch_size=2, color_jitter_prob=1.0, checkpoint_every=3, keep_checkpoints=2)
+    pairs = [_pairs(8, 1), _pairs(8, 1, size=8)]
+
+    def make(device: str, folder: Path | None) -> Loop:
+        task = CoarseTask(_network().requires_grad_(True), pairs, config, text_embedding=EMBEDDING, device=device)
+        return Loop(task, folder, config, processes=Processes(device))
+
+    expected = make("cpu", None)
+    expected.train_until(5)
+    with FakeCuda() as gpu:
+        loop = make("cuda", tmp_path)
+        loop.train_until(1)
+        gpu.traffic.clear()
+        loop.train_until(2)
+        assert gpu.traffic.waits() == 1, gpu.traffic.report()
+        loop.train_until(4)
+        again = make("cuda", tmp_path)
+        assert again.step == 3
+        for one in (loop, again):
+            one.train_until(5)
+        for name, parameter in loop.parameters.items():
+            assert torch.equal(parameter, again.parameters[name]), name
+            torch.testing.assert_close(parameter.cpu(), expected.parameters[name], rtol=1e-3, atol=1e-4)
 
 
 def test_corruptions_change_windows_of_the_render_and_nothing_else():

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from support.fake_cuda import gsplat_kernels, patches
-from support.fake_cuda.marks import CUDA, is_marked, is_pinned, marked, names_cuda, pinned, tensors_in
+from support.fake_cuda.marks import CUDA, is_marked, is_pinned, marked, names_cuda, tensors_in
 from support.fake_cuda.rules import WAITING, DeviceMismatchError, check, index_traffic
 from support.fake_cuda.traffic import Traffic
 
@@ -33,8 +33,6 @@ class FakeCuda(TorchFunctionMode):
             "numpy": self._numpy,
             "__array__": self._numpy,
             "register_hook": self._register_hook,
-            "pin_memory": self._pin_memory,
-            "is_pinned": lambda function, name, args, kwargs: is_pinned(args[0]),
             "copy_": self._copy,
             "_parse_to": lambda function, name, args, kwargs: function(*args, **kwargs),
             "get_device": lambda function, name, args, kwargs: 0 if is_marked(args[0]) else -1,
@@ -157,11 +155,6 @@ class FakeCuda(TorchFunctionMode):
         if is_marked(args[0]):
             raise DeviceMismatchError(f"NumPy cannot read a tensor {list(args[0].shape)} on CUDA")
         return function(*args, **kwargs)
-
-    def _pin_memory(self, function: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        if is_marked(args[0]):
-            raise DeviceMismatchError("only tensors on the CPU can be pinned")
-        return pinned(torch.Tensor.clone(args[0]))
 
     def _register_hook(self, function: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         tensor, hook = args

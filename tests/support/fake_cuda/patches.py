@@ -12,7 +12,8 @@ import torch
 import torch._dynamo  # Before anything is replaced: it keeps lists of torch.cuda's functions.
 from torch.utils import checkpoint
 
-from support.fake_cuda.marks import CUDA, is_marked, tensors_in
+from support.fake_cuda.marks import CUDA, is_marked, is_pinned, pinned, tensors_in
+from support.fake_cuda.rules import DeviceMismatchError
 
 OURS = ("splat_render", "splat_recon", "difix_model", "difix_train", "difix3d", "train_runs", "diffsplat")
 """Packages whose own backward passes are watched."""
@@ -102,6 +103,9 @@ def replaced(
 
         for name, function in torch_cuda(waited).items():
             replace(torch.cuda, name, function)
+        # In this way they are also seen in threads, where calls are not.
+        replace(torch.Tensor, "pin_memory", _pin_memory)
+        replace(torch.Tensor, "is_pinned", lambda tensor, *_: is_pinned(tensor))
         replace(torch, "Generator", FakeGenerator)
         replace(torch, "autocast", FakeAutocast)
         # Optimizers ask the device through it whether a graph is being captured.
@@ -146,6 +150,12 @@ def _grouped(tensors: list[list[Any]], with_indices: bool = False) -> dict[Any, 
     place = CUDA if any(map(is_marked, tensors_in(tensors))) else torch.device("cpu")
     groups = _cpp_grouped(tensors, with_indices)
     return {(key if key is None else (place, key[1])): group for key, group in groups.items()}
+
+
+def _pin_memory(tensor: torch.Tensor, *_: Any) -> torch.Tensor:
+    if is_marked(tensor):
+        raise DeviceMismatchError("only tensors on the CPU can be pinned")
+    return pinned(tensor.clone())
 
 
 def _subclasses(cls: type) -> Iterator[Any]:

@@ -134,9 +134,14 @@ def to_rgb(image: AnyImage) -> tuple[Float[Tensor, "h w c=3"], Restore]:
 
 def on_device(pixels: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
     """Pixels on a device; the caller does not wait for what goes from the CPU to CUDA."""
-    if device.type != "cuda" or pixels.device.type != "cpu":
-        return pixels.to(device)
-    return pixels.contiguous().pin_memory().to(device, non_blocking=True)
+    return pinned(pixels, device).to(device, non_blocking=device.type == "cuda")
+
+
+def pinned(pixels: Shaped[Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
+    """Pixels in memory that CUDA reads by itself, where they are going there from the CPU; else as they are."""
+    if device.type != "cuda" or pixels.device.type != "cpu" or pixels.is_pinned():
+        return pixels
+    return pixels.contiguous().pin_memory()
 
 
 def colors(pixels: Shaped[Tensor, "*b h w c"]) -> Float[Tensor, "*b h w c2=3"]:

@@ -17,6 +17,7 @@ from difix_train.config import SIZE_MULTIPLE, DataConfig
 from difix_train.errors import InputError, first_problems
 
 RgbU8 = UInt8[np.ndarray, "_h _w 3"]
+Views = Float[Tensor, "b v c=3 h w"] | UInt8[Tensor, "b v c=3 h w"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -59,11 +60,11 @@ class Draw:
 class Batch:
     """Samples of equal size and equal number of views. View 0 is the image to fix, then references."""
 
-    x: Float[Tensor, "b v c=3 h w"]
-    """Network input in [-1, 1]."""
+    x: Views
+    """Network input in [-1, 1], or its bytes: see `unit_range`."""
 
-    x_clean: Float[Tensor, "b v c=3 h w"]
-    """Desired output in [-1, 1]: the clean image, then the references as they are."""
+    x_clean: Views
+    """Desired output in the same form: the clean image, then the references as they are."""
 
     ids: tuple[str, ...]
     prompts: tuple[str, ...]
@@ -121,7 +122,8 @@ class PairDataset:
 
     def sample(self, draw: Draw) -> tuple[Float[Tensor, "v c=3 h w"], Float[Tensor, "v c=3 h w"]]:
         """Input and clean views of a draw at training size, both in [-1, 1]."""
-        return self._stacked(draw, lambda rgb_u8: self._framed(rgb_u8, draw))
+        image, clean = self._framed_views(draw)
+        return unit_range(image), unit_range(clean)
 
     def whole_sample(self, draw: Draw) -> tuple[Float[Tensor, "v c=3 h w"], Float[Tensor, "v c=3 h w"]]:
         """Input and clean views as validation sees them: resized like in training, or whole frames at native size.
@@ -141,9 +143,17 @@ class PairDataset:
 
         return self._stacked(draw, native)
 
-    def batch(self, draws: Sequence[Draw]) -> Batch:
-        """The samples of ``draws``, which must have equal numbers of views."""
-        samples = [self.sample(draw) for draw in draws]
+    def batch(self, draws: Sequence[Draw], *, as_bytes: bool = False) -> Batch:
+        """The samples of ``draws``, which must have equal numbers of views.
+
+        Args:
+            draws: What to show, and how.
+            as_bytes: Leave images that no resizing has made floats as bytes, where all of the batch are: to send them
+                to a GPU, and turn them into floats there.
+        """
+        samples = [self._framed_views(draw) for draw in draws]
+        if not as_bytes or any(x.is_floating_point() for views in samples for x in views):
+            samples = [(unit_range(x), unit_range(x_clean)) for x, x_clean in samples]
         pairs = [self.pairs[draw.index] for draw in draws]
         return Batch(
             x=torch.stack([x for x, _ in samples]),
@@ -152,21 +162,27 @@ class PairDataset:
             prompts=tuple(pair.prompt for pair in pairs),
         )
 
+    def _framed_views(self, draw: Draw) -> tuple[Tensor, Tensor]:
+        """Input and clean views of a draw: bytes, or floats in [-1, 1] where an image had to be resized."""
+        return self._stacked(draw, lambda rgb_u8: self._framed(rgb_u8, draw))
+
     def _stacked(self, draw: Draw, frame: Callable[[RgbU8], Tensor]) -> tuple[Tensor, Tensor]:
         pair = self.pairs[draw.index]
         shown = () if draw.reference_index is None else self.pairs[draw.reference_index].references
         references = [frame(self._rgb_u8(reference)) for reference in shown]
         image, clean = frame(self._rgb_u8(pair.image)), frame(self._rgb_u8(pair.clean))
+        views = [image, clean, *references]
+        if any(view.is_floating_point() for view in views):
+            image, clean, *references = map(unit_range, views)
         return torch.stack([image, *references]), torch.stack([clean, *references])
 
-    def _framed(self, rgb_u8: RgbU8, draw: Draw) -> Float[Tensor, "c=3 h w"]:
+    def _framed(self, rgb_u8: RgbU8, draw: Draw) -> Tensor:
+        height, width = self.config.height, self.config.width
         if self.config.framing == "crop":
-            height, width = self.config.height, self.config.width
             top = round(draw.top * (rgb_u8.shape[0] - height))
             left = round(draw.left * (rgb_u8.shape[1] - width))
-            x = to_x(rgb_u8[top : top + height, left : left + width])
-        else:
-            x = self._resized(rgb_u8)
+            rgb_u8 = rgb_u8[top : top + height, left : left + width]
+        x = chw_u8(rgb_u8) if rgb_u8.shape[:2] == (height, width) else self._resized(rgb_u8)
         flipped = [axis for axis, flip in ((-1, draw.flip_horizontal), (-2, draw.flip_vertical)) if flip]
         return x.flip(flipped) if flipped else x
 
@@ -240,8 +256,17 @@ def image_size(source: Path | RgbU8) -> tuple[int, int]:
 
 def to_x(rgb_u8: RgbU8) -> Float[Tensor, "c=3 h w"]:
     """Bytes as a tensor in [-1, 1], channels first."""
-    chw = torch.from_numpy(np.array(rgb_u8.transpose(2, 0, 1), order="C"))
-    return chw.float() / 127.5 - 1.0
+    return unit_range(chw_u8(rgb_u8))
+
+
+def chw_u8(rgb_u8: RgbU8) -> UInt8[Tensor, "c=3 h w"]:
+    """Bytes as a tensor of bytes, channels first."""
+    return torch.from_numpy(np.array(rgb_u8.transpose(2, 0, 1), order="C"))
+
+
+def unit_range(x: Float[Tensor, "*shape"] | UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Bytes in [-1, 1]; floats are there."""
+    return x if x.is_floating_point() else x.float() / 127.5 - 1.0
 
 
 def resized(x: Float[Tensor, "c h w"], height: int, width: int) -> Float[Tensor, "c h2 w2"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 
 from difix_model.config import RENDERED_VIEW
 from difix_model.formats.checkpoint import empty_network, load_checkpoint, load_strictly, save_checkpoint
+from difix_model.images import on_device, pinned
 from difix_model.network import DifixNetwork
 from difix_train.config import TrainConfig
-from difix_train.dataset import Batch, PairDataset
+from difix_train.dataset import Batch, Draw, PairDataset, unit_range
 from difix_train.errors import InputError
 from difix_train.losses.objective import Objective
 from difix_train.sampler import PairSampler
@@ -84,9 +86,7 @@ class DifixTask:
         self.trained = trainable_parameters(network, config.trainable)
         """The parameters that are trained, by name."""
         sampler = PairSampler(dataset, config.batch_size * self.processes.world_size, config.seed)
-        self._batches = BatchStream(
-            sampler, lambda draws: dataset.batch(self.processes.shard(draws)), config.data.num_workers
-        )
+        self._batches = BatchStream(sampler, self._load, config.data.num_workers)
 
     @classmethod
     def from_checkpoint(
@@ -129,10 +129,15 @@ class DifixTask:
         """This process's part of the next pairs."""
         return self._batches.next()
 
+    def _load(self, draws: Sequence[Draw]) -> Batch:
+        """This process's part of some draws; may run in another thread."""
+        batch = self.dataset.batch(self.processes.shard(draws), as_bytes=self.device.type == "cuda")
+        return replace(batch, x=pinned(batch.x, self.device), x_clean=pinned(batch.x_clean, self.device))
+
     def losses(self, batch: Batch, *, step: int, generator: torch.Generator) -> Mapping[str, Float[Tensor, ""]]:
         """The weighted loss terms of a batch."""
         self.network.train()
-        x, x_clean = self.processes.brought(batch.x), self.processes.brought(batch.x_clean)
+        x, x_clean = (unit_range(on_device(views, self.device)) for views in (batch.x, batch.x_clean))
         only_rendered = self.config.loss.views == "rendered"
         with self._autocast():
             x_pred = self._forward(
@@ -230,7 +235,7 @@ class DifixTask:
         num_images = self.processes.world_size * x.shape[0] * x.shape[1]
         shape = (num_images, vae.latent_channels, x.shape[-2] // factor, x.shape[-1] // factor)
         # Drawn on the CPU, for all processes, so that every device sees the same noise.
-        return self.processes.brought(self.processes.shard(torch.randn(shape, generator=generator)))
+        return on_device(self.processes.shard(torch.randn(shape, generator=generator)), self.device)
 
     def _embedding(self, prompts: tuple[str, ...]) -> Float[Tensor, "*b n d"]:
         if len(set(prompts)) == 1:

@@ -264,20 +264,17 @@ class Loop:
         config = self.config
         rate = self.optimizers.set_learning_rates(self.step)
         self.optimizers.zero_grad()
-        ids: list[str] = []
-        values: dict[str, float] = {"loss": 0.0}
+        shown: list[list[str]] = []
+        losses: list[dict[str, Tensor]] = []
         with self._seeded():
             for number in range(1, config.gradient_accumulation + 1):
                 begun = time.perf_counter()
                 batch = self.task.next_batch()
                 self.seconds_waiting += time.perf_counter() - begun
-                ids += getattr(batch, "ids", ())
+                shown.append(list(getattr(batch, "ids", ())))
                 with self.processes.no_sync(enabled=number < config.gradient_accumulation):
-                    found = self._accumulate_gradients(batch, ids)
-                for name, value in found.items():
-                    values[name] = values.get(name, 0.0) + value / config.gradient_accumulation
-        values["grad_norm"] = self.optimizers.clip_gradients()
-        self._require_finite(values["grad_norm"], "gradient", ids)
+                    losses.append(self._accumulate_gradients(batch))
+        values = self._checked_values(losses, self.optimizers.clip_gradients(), shown)
         self.optimizers.step()
         self.step += 1
         if self.ema is not None:
@@ -285,15 +282,35 @@ class Loop:
         self._means.add(values)
         return rate
 
-    def _accumulate_gradients(self, batch: Any, ids: Sequence[str]) -> dict[str, float]:
+    def _accumulate_gradients(self, batch: Any) -> dict[str, Tensor]:
+        """The loss and its terms, still on their device."""
         terms = self.task.losses(batch, step=self.step, generator=self._generator)
         total = torch.stack(list(terms.values())).sum()
-        # All numbers come to the CPU at once, where each wait for a GPU counts.
-        numbers = torch.stack([total, *terms.values()]).detach().tolist()
-        values = self.processes.all_reduce_mean(dict(zip(("loss", *terms), numbers, strict=True)))
-        self._require_finite(values["loss"], "loss", ids)
         (total / self.config.gradient_accumulation).backward()
-        return values
+        return {name: value.detach() for name, value in {"loss": total, **terms}.items()}
+
+    def _checked_values(
+        self, losses: Sequence[Mapping[str, Tensor]], norms: Sequence[Tensor], shown: Sequence[Sequence[str]]
+    ) -> dict[str, float]:
+        """Means of losses over batches and processes, and the norm of the gradients, before the optimizer's step.
+
+        All numbers come to the CPU at once: each transfer waits for the GPU.
+
+        Raises:
+            NonFiniteLossError: One is not finite.
+        """
+        tensors = {f"{index}/{name}": value for index, found in enumerate(losses) for name, value in found.items()}
+        numbers = torch.stack([value.double() for value in (*tensors.values(), *norms)]).tolist()
+        means = self.processes.all_reduce_mean(dict(zip(tensors, numbers[: len(tensors)], strict=True)))
+        values: dict[str, float] = {"loss": 0.0}
+        for index, found in enumerate(losses):
+            ids = [name for names in shown[: index + 1] for name in names]
+            self._require_finite(means[f"{index}/loss"], "loss", ids)
+            for name in found:
+                values[name] = values.get(name, 0.0) + means[f"{index}/{name}"] / len(losses)
+        norm = numbers[-1] if len(norms) == 1 else math.hypot(*numbers[len(tensors) :])
+        self._require_finite(norm, "gradient", [name for names in shown for name in names])
+        return values | {"grad_norm": norm}
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:

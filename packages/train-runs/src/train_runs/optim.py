@@ -54,14 +54,19 @@ class Optimizers:
                 values["lr"] = self._rate(group, step)
         return self._rate(self.groups[0], step)
 
-    def clip_gradients(self) -> float:
-        """Scale gradients down to each optimizer's `max_grad_norm`; returns the norm of all of them before."""
+    def clip_gradients(self) -> list[Tensor]:
+        """Scale gradients down to each optimizer's `max_grad_norm`; returns the norms before, on their device.
+
+        An optimizer without gradients has none.
+        """
         norms = []
-        for key, members in self._groups.items():
-            parameters = [value for group in members for value in group.parameters.values()]
-            limit = self._groups[key][0].config.max_grad_norm or math.inf
-            norms.append(float(full_tensor(torch.nn.utils.clip_grad_norm_(parameters, limit))))
-        return norms[0] if len(norms) == 1 else math.hypot(*norms)
+        for members in self._groups.values():
+            parameters = [value for group in members for value in group.parameters.values() if value.grad is not None]
+            if not parameters:
+                continue
+            limit = members[0].config.max_grad_norm or math.inf
+            norms.append(full_tensor(torch.nn.utils.clip_grad_norm_(parameters, limit)))
+        return norms
 
     def step(self) -> None:
         """Make the optimizer steps."""

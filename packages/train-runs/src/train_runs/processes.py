@@ -43,12 +43,6 @@ class Processes:
         """Whether this is the one that writes files and talks to people."""
         return self.rank == 0
 
-    def brought(self, tensor: Tensor) -> Tensor:
-        """A tensor on this process's device; the caller does not wait for what goes from the CPU to a GPU."""
-        if self.device.type != "cuda" or tensor.device.type != "cpu":
-            return tensor.to(self.device)
-        return tensor.pin_memory().to(self.device, non_blocking=True)
-
     def wait(self) -> None:
         """Wait until every process has come here."""
         if self.world_size > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +38,15 @@ class CoarseBatch:
     references: Float[Tensor, "b c=4 h w"] | None
     irreducible_mse: Float[Tensor, " b"]
     """Mean squared error that no coarse correction can undo."""
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> CoarseBatch:
+        """The same with a function applied to each tensor."""
+        return CoarseBatch(
+            rendered=function(self.rendered),
+            photo=function(self.photo),
+            references=None if self.references is None else function(self.references),
+            irreducible_mse=function(self.irreducible_mse),
+        )
 
 
 def batch_at(pairs: Sequence[CoarsePairs], config: StageConfig, step: int) -> CoarseBatch:

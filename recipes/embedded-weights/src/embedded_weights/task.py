@@ -12,23 +12,46 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from difix_model.images import on_device, pinned
 from difix_model.network import DifixNetwork
 from embedded_weights.batches import CoarseBatch, batch_at
 from embedded_weights.coarse_pairs import RGB, CoarsePairs
 from embedded_weights.config import StageConfig
 from embedded_weights.prediction import predict
-from train_runs import ParameterGroup, TaskState
+from train_runs import BatchStream, ParameterGroup, TaskState
 
 FLOOR = 1e-3
 """Mean squared error that is added in the logarithm of the loss: above 30 dB, what is left counts less and less."""
 
 WEIGHTS_FILE = "unet.safetensors"
+
+
+NUM_WORKERS = 2
+"""Threads that make batches ahead for a GPU."""
+
+
+class _Steps:
+    """Numbers of steps, from 0: what a batch is made of."""
+
+    def __init__(self) -> None:
+        self._next_step = 0
+
+    def next_batch(self) -> int:
+        self._next_step += 1
+        return self._next_step - 1
+
+    def state(self) -> dict[str, Any]:
+        return {"next_step": self._next_step}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._next_step = state["next_step"]
 
 
 class CoarseTask:
@@ -56,7 +79,9 @@ class CoarseTask:
         self.config = config
         self.text_embedding = text_embedding.to(device)
         self.device = torch.device(device)
-        self._next_step = 0
+        # A GPU is quicker than the CPU makes batches, so some are made ahead; on a CPU that gains nothing.
+        num_workers = NUM_WORKERS if self.device.type == "cuda" else 0
+        self._batches = BatchStream(_Steps(), self._load, num_workers)
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """Everything in the UNet."""
@@ -65,30 +90,34 @@ class CoarseTask:
 
     def next_batch(self) -> CoarseBatch:
         """The batch of the next step."""
-        self._next_step += 1
-        return batch_at(self.pairs, self.config, self._next_step - 1)
+        return self._batches.next()
+
+    def _load(self, step: int) -> CoarseBatch:
+        batch = batch_at(self.pairs, self.config, step)
+        return batch.mapped(lambda tensor: pinned(tensor, self.device))
 
     def losses(self, batch: CoarseBatch, *, step: int, generator: torch.Generator) -> Mapping[str, Float[Tensor, ""]]:
         """Log-MSE of the whole image; images that come out worse than they went in count more."""
         del step, generator
+        batch = batch.mapped(lambda tensor: on_device(tensor, self.device))
         views = [batch.rendered] if batch.references is None else [batch.rendered, batch.references]
-        shown = torch.stack(views, dim=1).to(self.device)
+        shown = torch.stack(views, dim=1)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             fixed = predict(self.network, shown, text_embedding=self.text_embedding)
-        photo = batch.photo.to(self.device)[:, RGB]
-        least = batch.irreducible_mse.to(self.device) + FLOOR
+        photo = batch.photo[:, RGB]
+        least = batch.irreducible_mse + FLOOR
         after = torch.log((fixed.float() - photo).square().mean(dim=(1, 2, 3)) + least)
-        before = torch.log((batch.rendered.to(self.device)[:, RGB] - photo).square().mean(dim=(1, 2, 3)) + least)
+        before = torch.log((batch.rendered[:, RGB] - photo).square().mean(dim=(1, 2, 3)) + least)
         regression = (after - before).clamp(min=0)
         return {"log_mse": (after + self.config.regression_weight * regression).mean()}
 
     def state(self) -> TaskState:
         """Which batch comes next."""
-        return TaskState(values={"next_step": self._next_step})
+        return TaskState(values=self._batches.state())
 
     def load_state(self, state: TaskState) -> None:
         """Continue with that batch."""
-        self._next_step = state.values["next_step"]
+        self._batches.load_state(state.values)
 
     def model_writer(self) -> Callable[[Path], None]:
         """What writes the UNet's weights."""
