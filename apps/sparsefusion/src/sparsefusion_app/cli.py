@@ -12,14 +12,17 @@ CPU_IMAGE_SIZE, CUDA_IMAGE_SIZE = 128, 256
 """Default side of the images, in pixels, where no networks are given; published networks take 256."""
 
 CPU_MAX_STEPS, CUDA_MAX_STEPS = 600, 3000
-"""Default number of iterations."""
+"""Default number of iterations, but for small networks."""
+
+CPU_SAMPLES = 24
+"""Default samples per ray on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReconstructSettings:
     """Fit a neural field to a few posed, masked photos of an object, and write renders, films, scores and a splat."""
 
-    out: Path
+    out: Path = Path("runs/sparsefusion")
     """Folder of the results. Nothing is written elsewhere."""
 
     scene: Path | None = None
@@ -52,29 +55,38 @@ class ReconstructSettings:
     vae: Path | None = None
     """Stable Diffusion's autoencoder: a folder of diffusers, or a .ckpt."""
 
-    model: Path | None = None
-    """All three networks in one file of this project, instead of the published ones."""
+    model: str = "default"
+    """All three networks: default (the small ones that come along), none (fit the photos alone), or a file of this
+    project."""
 
     eft_mode: Literal["train", "eval"] | None = None
-    """How the transformer runs: as published with dropout and batch statistics (train), or without."""
+    """How the transformer runs: as published with dropout and batch statistics (train), or without (eval). Left out: as
+    its weights say."""
+
+    compare: Literal["auto", "yes", "no"] = "auto"
+    """Also fit a field to the input photos alone, to compare with; auto does so with the networks that come along."""
 
     max_steps: int | None = None
-    """Iterations. Left out: 3000 on CUDA, 600 on a CPU."""
+    """Iterations. Left out: 3000, or on a CPU 600; 120 with small networks."""
 
     image_size: int | None = None
-    """Side of the images, in pixels. Left out: 256 with networks or on CUDA, 128 on a CPU without."""
+    """Side of the images, in pixels. Left out: what the networks take; without networks 256 on CUDA, 128 on a CPU."""
 
     render_size: int | None = None
     """Side of the renders that are learned from. Left out: half of the images'; a quarter on a CPU without networks."""
 
     samples: int | None = None
-    """Samples per ray, evenly spaced, and as many again where there is density. Left out: 64; 24 on a CPU."""
+    """Samples per ray, evenly spaced, and as many again where there is density. Left out: 64; 24 on a CPU; 20 and 12
+    with small networks."""
+
+    sampling_steps: int | None = None
+    """Largest number of steps of a sample of the diffusion model. Left out: 50; 12 with small networks."""
 
     circle_frames: int = 24
     """Frames of the film around the object."""
 
-    splat_resolution: int = 96
-    """Cells per side of the grid on which the field is sampled for the splat."""
+    splat_resolution: int = 64
+    """Cells per side of the grid on which the field is sampled for the splat, which is then fitted to the film."""
 
     seed: int = 0
     """Seed of everything random."""
@@ -100,6 +112,7 @@ class ReconstructSettings:
             "circle_frames",
             "views",
             "splat_resolution",
+            "sampling_steps",
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -116,22 +129,25 @@ class ReconstructSettings:
             raise ValueError("--vldm needs --eft and --vae: the three work together")
         if self.vae is not None and self.vldm is None:
             raise ValueError("--vae is for samples of the diffusion model: name --vldm too")
-        if self.model is not None and (self.eft or self.vldm or self.vae):
+        if self.model != "default" and (self.eft or self.vldm or self.vae):
             raise ValueError("--model holds all networks: leave --eft, --vldm and --vae out")
 
     @property
-    def has_networks(self) -> bool:
-        """Whether any network is named."""
-        return self.model is not None or self.eft is not None
+    def networks(self) -> Literal["embedded", "none", "file", "published"]:
+        """Where the networks come from."""
+        if self.eft is not None:
+            return "published"
+        return {"default": "embedded", "none": "none"}.get(self.model, "file")  # type: ignore[return-value]
 
 
 GROUPS: Groups = {
     "what matters": ("scene", "out", "views", "max_steps", "image_size", "resume"),
     "data sets": ("dataset", "root", "category", "index", "inputs"),
-    "networks": ("eft", "vldm", "vae", "model", "eft_mode"),
+    "networks": ("model", "eft", "vldm", "vae", "eft_mode", "compare"),
     "results and hardware": (
         "render_size",
         "samples",
+        "sampling_steps",
         "circle_frames",
         "splat_resolution",
         "seed",

@@ -259,6 +259,10 @@ def _config(values: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(eft=EftConfig(**parts.pop("eft")), unet=UNetConfig(**unet), vae=VaeConfig(**vae), **parts)
 
 
+EMBEDDED_MODEL = Path(__file__).parent / "weights" / "model.safetensors"
+"""The small networks that come with the package; MODEL_CARD.md beside them says what they are."""
+
+
 def save_field(field: Field, path: Path) -> None:
     """Write a field in the published form: a `.pt` whose ``model_state_dict`` holds plain tensors."""
     torch.save({"model_state_dict": field.state_dict(), "config": asdict(field.config)}, path)

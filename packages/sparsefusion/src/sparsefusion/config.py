@@ -195,6 +195,11 @@ class DistillConfig:
     render_size: int = 128
     """Side of the renders that are learned from, in pixels; they are upsampled to ``image_size``."""
 
+    centered_rays: bool = False
+    """Renders that are learned from have their rays through the centers of coarse pixels, and are compared with photos
+    averaged over these. Published: rays span the centers of the outermost fine pixels, and photos keep every other
+    pixel; at 256 pixels this hardly matters, at 64 it moves the borders by a pixel."""
+
     num_circle: int = 50
     """Cameras on a circle whose images are cached beside those of the scene."""
 
@@ -276,6 +281,44 @@ class ModelConfig:
     """How the transformer runs by default. The published results were made in mode "train"."""
 
     @property
+    def latent_factor(self) -> int:
+        """How many pixels of an image a latent spans, along a side."""
+        return 2 ** (len(self.vae.block_channels) - 1)
+
+    @property
     def latent_size(self) -> int:
         """Side of the latents, which is also the number of the transformer's rays per side."""
-        return self.image_size // 2 ** (len(self.vae.block_channels) - 1)
+        return self.image_size // self.latent_factor
+
+
+SMALL_IMAGE_SIZE = 128
+"""Networks for smaller images than this get the settings of `small_distillation` and `small_field`."""
+
+
+def small_distillation(image_size: int, max_steps: int = 120) -> DistillConfig:
+    """A distillation of small networks that a CPU finishes in minutes."""
+    return DistillConfig(
+        max_steps=max_steps,
+        diffusion_start=max_steps // 2,
+        perceptual_start=max_steps // 2,
+        image_size=image_size,
+        render_size=image_size // 2,
+        centered_rays=True,
+        num_circle=20,
+        num_sampling_steps=12,
+        max_time=0.6,
+        mask_threshold=0.05,
+        mask_weight=0.1,
+        grid_lr=1e-2,
+        network_lr=2e-3,
+        lr_decay_every=max(1, max_steps // 2),
+    )
+
+
+def small_field(bound: float) -> FieldConfig:
+    """A field without cells that small images could not show.
+
+    Args:
+        bound: Half of the side of its cube, in scene units.
+    """
+    return FieldConfig(bound=bound, num_levels=6, finest_per_bound=32, num_steps=20, num_importance=12)

@@ -24,7 +24,7 @@ from sparsefusion.field.network import Field
 from sparsefusion.field.render import FieldImage, render_image
 from sparsefusion.losses import PerceptualDistance, huber, opacity_penalty
 from sparsefusion.vae import ImageVae
-from sparsefusion.vldm.diffusion import Sample, sample_plms
+from sparsefusion.vldm.diffusion import Noise, Sample, sample_plms
 from sparsefusion.vldm.unet import Denoiser
 
 
@@ -263,7 +263,7 @@ class Distillation:
             self.field,
             camera,
             self.config.render_size,
-            image_size=self.config.image_size,
+            image_size=self.config.render_size if self.config.centered_rays else self.config.image_size,
             uniform=self.draws.uniform,
         )
 
@@ -272,9 +272,9 @@ class Distillation:
         at = self.draws.input_view(len(self.inputs))
         out = self._training_render(self.inputs.cameras[at])
         size = (config.render_size, config.render_size)
+        mode = "area" if config.centered_rays else "nearest"
         rgb, mask = (
-            functional.interpolate(part[at, None], size, mode="nearest")
-            for part in (self.inputs.rgb, self.inputs.masks)
+            functional.interpolate(part[at, None], size, mode=mode) for part in (self.inputs.rgb, self.inputs.masks)
         )
         loss = config.color_weight * huber(out.rgb, rgb).mean() + config.mask_weight * huber(out.alpha, mask).mean()
         opacity = config.opacity_weight * opacity_penalty(out.alpha)
@@ -298,17 +298,9 @@ class Distillation:
     def _fusion_loss(self, diffusion: Diffusion, cached: CachedViews, at: int, rgb: Tensor) -> Tensor:
         config = self.config
         time = self.draws.time(config.max_time)
-        with torch.no_grad():
-            latents = diffusion.vae.encode(2 * rgb - 1)
-            sample = sample_plms(
-                diffusion.denoiser,
-                latents,
-                cached.features[at, None],
-                time,
-                max_steps=config.num_sampling_steps,
-                noise=self.draws.noise,
-            )
-            sampled = ((diffusion.vae.decode(sample.clean) + 1) / 2).clamp(0, 1)
+        latents, sample, sampled = sample_image(
+            diffusion, rgb, cached.features[at, None], time, max_steps=config.num_sampling_steps, noise=self.draws.noise
+        )
         weight = 1 - sample.alpha_bar
         loss = weight * (rgb - sampled).abs().mean()
         if self.step >= config.perceptual_start and self.perceptual is not None:
@@ -340,6 +332,34 @@ class Distillation:
         self.draws.set_state(state["draws"])
         self.step = int(state["step"])
         self.history = LossHistory(**{name: list(values) for name, values in state["history"].items()})
+
+
+@torch.no_grad()
+def sample_image(
+    diffusion: Diffusion,
+    rgb: Float[Tensor, "1 3 s s"],
+    features: Float[Tensor, "1 k y x"],
+    time: float,
+    *,
+    max_steps: int,
+    noise: Noise,
+) -> tuple[Float[Tensor, "1 c y x"], Sample, Float[Tensor, "1 3 s s"]]:
+    """What the diffusion model makes of an image: encoded, noised to a time, denoised and decoded.
+
+    Args:
+        diffusion: The networks.
+        rgb: The image, in [0, 1].
+        features: The transformer's features of its view.
+        time: How far it is noised, in [0, 1).
+        max_steps: See `sample_plms`.
+        noise: Where noise comes from.
+
+    Returns:
+        The image's latents, the sample, and the sample as an image in [0, 1].
+    """
+    latents = diffusion.vae.encode(2 * rgb - 1)
+    sample = sample_plms(diffusion.denoiser, latents, features, time, max_steps=max_steps, noise=noise)
+    return latents, sample, ((diffusion.vae.decode(sample.clean) + 1) / 2).clamp(0, 1)
 
 
 def _upsample(image: Float[Tensor, "1 c h w"], size: int) -> Float[Tensor, "1 c s s"]:

@@ -72,7 +72,7 @@ def start_distillation(
             inputs.cameras.to(device),
             cameras.to(device),
             every.to(device),
-            latent_size=model.config.latent_size,
+            latent_size=config.image_size // model.config.latent_factor,
             mode=mode or model.config.eft_mode,
             seed=seed,
         )

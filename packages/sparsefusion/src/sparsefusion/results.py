@@ -1,10 +1,9 @@
-"""What is written of a fitted field: renders, films, scores, the field, a splat and a page."""
+"""What is written of a fitted field: renders, films, scores, the field and a splat."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +11,25 @@ import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from media_files import write_video
 from output_files import output_names, output_place, write_text_whole, written_whole
-from report_pages import filled
 from sparsefusion.cameras import Cameras, circle_cameras
 from sparsefusion.checkpoints import save_field
 from sparsefusion.data.colmap import WorldTransform
 from sparsefusion.data.sequence import ObjectSequence
-from sparsefusion.distill import Distillation
+from sparsefusion.distill import Diffusion, Distillation, sample_image
 from sparsefusion.errors import InputError
-from sparsefusion.splats import field_gaussians
+from sparsefusion.field.render import FieldImage
+from sparsefusion.losses import PerceptualDistance
+from sparsefusion.page import report_page
+from sparsefusion.scores import Scores, mean_scores, score
+from sparsefusion.splats import field_gaussians, fit_gaussians, in_photos_world
+from sparsefusion.vldm.diffusion import noise_like
 from splat_render import write_ply
 
-MIN_SSIM_SIZE = 16
-"""Smaller images have no SSIM."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How close an image is to the truth, over the whole image."""
-
-    psnr: float
-    """Peak signal-to-noise ratio, in dB."""
-
-    ssim: float | None
-    """Structural similarity; None for images that are too small."""
-
-
-def score(image: Float[Tensor, "1 3 h w"], truth: Float[Tensor, "1 3 h w"]) -> Scores:
-    """PSNR and SSIM of an image in [0, 1], by torchmetrics."""
-    psnr = float(peak_signal_noise_ratio(image, truth, data_range=1.0))
-    if min(image.shape[-2:]) < MIN_SSIM_SIZE:
-        return Scores(psnr, None)
-    ssim = structural_similarity_index_measure(image, truth, data_range=1.0)
-    assert isinstance(ssim, Tensor)  # A pair only where the full map is asked for.
-    return Scores(psnr, float(ssim))
+SAMPLE_TIME = 0.5
+"""The field's renders are noised to this time before the diffusion model denoises them, for the page."""
 
 
 def nearest_input(cameras: Cameras, chosen: Sequence[int], at: int) -> int:
@@ -58,20 +39,15 @@ def nearest_input(cameras: Cameras, chosen: Sequence[int], at: int) -> int:
     return chosen[int(similar.argmax())]
 
 
-def _mean(values: Iterable[Scores]) -> dict[str, float | None] | None:
-    found = list(values)
-    if not found:
-        return None
-    psnr = sum(one.psnr for one in found) / len(found)
-    ssims = [one.ssim for one in found if one.ssim is not None]
-    return {"psnr": psnr, "ssim": sum(ssims) / len(ssims) if ssims else None}
-
-
 def save_image(path: Path, image: Float[Tensor, "1 c h w"]) -> None:
     """Write an image in [0, 1] as PNG."""
     values = (image[0].clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     with written_whole(path) as partial:
         Image.fromarray(values[..., 0] if values.shape[2] == 1 else values).save(partial, format="PNG")
+
+
+NOT_SCORED = ("photo", "alpha")
+"""Pictures that are shown only."""
 
 
 class Results:
@@ -83,6 +59,8 @@ class Results:
         chosen: Indices of the input photos.
         distillation: The fitted field.
         transform: From the photos' own world to the object's, where they come from a COLMAP scene.
+        inputs_only: A field that was fitted to the input photos alone, to compare with.
+        perceptual: LPIPS, where it is available.
 
     Raises:
         InputError: A file cannot be written.
@@ -95,53 +73,72 @@ class Results:
         chosen: Sequence[int],
         distillation: Distillation,
         transform: WorldTransform | None = None,
+        *,
+        inputs_only: Distillation | None = None,
+        perceptual: PerceptualDistance | None = None,
     ) -> None:
         self.folder, self.sequence, self.chosen = folder, sequence, list(chosen)
-        self.distillation, self.transform = distillation, transform
+        self.distillation, self.transform, self.inputs_only = distillation, transform, inputs_only
+        self.perceptual = perceptual
         self.axes = sequence.cameras.relative_to(sequence.cameras[0], "axes")
         stems = [f"{at:03d}_{name}" for at, name in enumerate(sequence.names)]
         names = output_names(stems, ending=".png")
         self.names = [names[stem] for stem in stems]
         self.scores: dict[str, list[Scores]] = {}
+        self.kinds: list[str] = []
+        """Folders of pictures, in the order in which a page shows them."""
 
     def write_view(self, at: int) -> None:
-        """Render one photo's camera beside the photo, and score it."""
-        device = self.distillation.inputs.rgb.device
+        """Render one photo's camera beside the photo and what else there is, and score it."""
+        group = "input" if at in self.chosen else "held_out"
         truth = self.sequence.rgb[at, None]
-        rendered = self.distillation.render(self.axes[at].to(device))
-        kind = "input" if at in self.chosen else "held_out"
-        rgb = rendered.rgb.cpu().clamp(0, 1)
-        shown = {"photo": truth, "field": rgb, "alpha": rendered.alpha.cpu()}
-        self.scores.setdefault(f"{kind}/field", []).append(score(rgb, truth))
-        if kind == "held_out":
-            nearest = self.sequence.rgb[nearest_input(self.sequence.cameras, self.chosen, at), None]
-            self.scores.setdefault("held_out/nearest_input", []).append(score(nearest, truth))
-        cached = self.distillation.cached
-        if cached is not None:
-            shown["transformer"] = cached.rgb[at, None].cpu()
-            self.scores.setdefault(f"{kind}/transformer", []).append(score(shown["transformer"], truth))
-        for folder, image in shown.items():
-            self._save(f"{folder}/{self.names[at]}", image)
+        for kind, image in self._pictures(at).items():
+            if kind not in self.kinds:
+                self.kinds.append(kind)
+            path = output_place(self.folder, f"{kind}/{self.names[at]}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_image(path, image)
+            if kind not in NOT_SCORED and not (kind == "nearest_input" and group == "input"):
+                self.scores.setdefault(f"{group}/{kind}", []).append(score(image, truth, self.perceptual))
 
-    def _save(self, name: str, image: Tensor) -> None:
-        path = output_place(self.folder, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_image(path, image)
+    def _pictures(self, at: int) -> dict[str, Float[Tensor, "1 _c s s"]]:
+        """All pictures of one camera, by kind."""
+        distillation = self.distillation
+        camera = self.axes[at].to(distillation.inputs.rgb.device)
+        nearest = at if at in self.chosen else nearest_input(self.sequence.cameras, self.chosen, at)
+        rendered = distillation.render(camera)
+        field = rendered.rgb.clamp(0, 1)
+        found = {"photo": self.sequence.rgb[at, None], "nearest_input": self.sequence.rgb[nearest, None]}
+        if self.inputs_only is not None:
+            found["inputs_only"] = self.inputs_only.render(camera).rgb.clamp(0, 1)
+        if distillation.cached is not None:
+            found["transformer"] = distillation.cached.rgb[at, None]
+            if distillation.diffusion is not None:
+                found["diffusion"] = self._sample(distillation.diffusion, distillation.cached.features[at, None], field)
+        found |= {"field": field, "alpha": rendered.alpha}
+        return {kind: image.cpu() for kind, image in found.items()}
+
+    def _sample(self, diffusion: Diffusion, features: Tensor, field: Tensor) -> Float[Tensor, "1 3 s s"]:
+        """What the diffusion model makes of the field's own render."""
+        generator = torch.Generator(features.device).manual_seed(0)
+        steps = self.distillation.config.num_sampling_steps
+        noise = noise_like(generator)
+        return sample_image(diffusion, field, features, SAMPLE_TIME, max_steps=steps, noise=noise)[2]
 
     def circle(self, count: int) -> Cameras:
-        """Cameras around the object, for a film; those of the photos where they are too few for a circle."""
+        """Cameras around the object, in its world, for a film; those of the photos where they are too few."""
         cameras = self.sequence.cameras
-        around = circle_cameras(cameras, count) if len(cameras) > 2 else cameras
-        return around.relative_to(cameras[0], "axes")
+        return circle_cameras(cameras, count) if len(cameras) > 2 else cameras
 
-    def render_frame(self, camera: Cameras) -> Float[Tensor, "h w 3"]:
-        """One frame of the film."""
-        image = self.distillation.render(camera.to(self.distillation.inputs.rgb.device)).rgb
-        return image[0].permute(1, 2, 0).clamp(0, 1).cpu()
+    def render_frame(self, camera: Cameras) -> FieldImage:
+        """One frame of the film, on the CPU."""
+        turned = camera.relative_to(self.sequence.cameras[0], "axes")
+        out = self.distillation.render(turned.to(self.distillation.inputs.rgb.device))
+        return FieldImage(out.rgb.clamp(0, 1).cpu(), out.alpha.clamp(0, 1).cpu(), out.depth.cpu())
 
-    def write_film(self, frames: Sequence[Float[Tensor, "h w 3"]], rate: float = 12.0) -> None:
+    def write_film(self, frames: Sequence[FieldImage], rate: float = 12.0) -> None:
         """Write frames as circle.mp4 and circle.gif."""
-        bytes_ = [(frame * 255).round().to(torch.uint8).numpy() for frame in frames]
+        bytes_ = [(frame.rgb[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy() for frame in frames]
         write_video(output_place(self.folder, "circle.mp4"), bytes_, rate=rate, even=True)
         pictures = [Image.fromarray(frame) for frame in bytes_]
         with written_whole(output_place(self.folder, "circle.gif")) as partial:
@@ -154,15 +151,20 @@ class Results:
         with written_whole(output_place(self.folder, "field.pt")) as partial:
             save_field(self.distillation.field, partial)
 
-    def write_splat(self, resolution: int = 96) -> int:
-        """Write splat.ply, in the photos' own world; returns its number of Gaussians, 0 where the field is empty."""
-        R = self.sequence.cameras.R[0]
+    def write_splat(self, around: Cameras, frames: Sequence[FieldImage], *, resolution: int = 64) -> int:
+        """Write splat.ply, fitted to frames of the film, in the photos' own world.
+
+        Returns:
+            Its number of Gaussians, 0 where the field is empty.
+        """
         try:
-            gaussians = field_gaussians(self.distillation.field, R, transform=self.transform, resolution=resolution)
+            sampled = field_gaussians(self.distillation.field, self.sequence.cameras.R[0], resolution=resolution)
         except InputError:
             return 0
-        write_ply(output_place(self.folder, "splat.ply"), gaussians, comments=["sampled from a neural field"])
-        return len(gaussians)
+        rgb, alpha = torch.cat([frame.rgb for frame in frames]), torch.cat([frame.alpha for frame in frames])
+        fitted = in_photos_world(fit_gaussians(sampled, around, rgb, alpha), self.transform)
+        write_ply(output_place(self.folder, "splat.ply"), fitted, comments=["fitted to renders of a neural field"])
+        return len(fitted)
 
     def metrics(self) -> dict[str, Any]:
         """Mean scores by kind of view and of image."""
@@ -170,29 +172,16 @@ class Results:
             "sequence": self.sequence.name,
             "inputs": [self.sequence.names[at] for at in self.chosen],
             "iterations": self.distillation.step,
-            "scores": {name: _mean(values) for name, values in sorted(self.scores.items())},
+            "scores": {name: mean_scores(values) for name, values in sorted(self.scores.items())},
         }
 
     def write_summary(self) -> None:
         """Write metrics.json and report.html."""
         found = self.metrics()
         write_text_whole(output_place(self.folder, "metrics.json"), json.dumps(found, indent=2) + "\n")
-        write_text_whole(output_place(self.folder, "report.html"), self._page(found))
-
-    def _page(self, found: dict[str, Any]) -> str:
-        folders = ["photo", "field", "alpha"] + (["transformer"] if self.distillation.cached is not None else [])
-        return filled(
-            Path(__file__).with_name("report.html"),
-            title=self.sequence.name,
-            num_inputs=len(self.chosen),
-            iterations=found["iterations"],
-            folders=folders,
-            photos=[
-                (name, self.names[at], "input" if at in self.chosen else "held out")
-                for at, name in enumerate(self.sequence.names)
-            ],
-            scores=[
-                (name, f"{values['psnr']:.2f}", "" if values["ssim"] is None else f"{values['ssim']:.4f}")
-                for name, values in found["scores"].items()
-            ],
-        )
+        photos = [
+            (name, self.names[at], "input" if at in self.chosen else "held_out")
+            for at, name in enumerate(self.sequence.names)
+        ]
+        page = report_page(self.sequence.name, found, self.kinds, photos)
+        write_text_whole(output_place(self.folder, "report.html"), page)

@@ -20,6 +20,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the trainings and of the finished weights")
     parser.add_argument("--steps", type=int, nargs=3, metavar=("EFT", "VAE", "JOINT"), help="other lengths")
     parser.add_argument("--num-objects", type=int, help="another number of objects")
+    parser.add_argument("--num-judged", type=int, help="another number of unseen objects that the figures are of")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")
     return parser.parse_args(arguments)
 
@@ -37,6 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     recipe = Recipe(
         steps=tuple(options.steps) if options.steps else recipe.steps,
         num_objects=options.num_objects or recipe.num_objects,
+        num_judged=options.num_judged or recipe.num_judged,
     )
     print(train_all(options.out, recipe, report=lambda line: print(line, flush=True)))
 

@@ -11,7 +11,8 @@ from sparsefusion.cache import cache_views
 from sparsefusion.config import EftMode
 from sparsefusion.data.generated import HELD_OUT_SEED, generated_sequence
 from sparsefusion.data.sequence import ObjectSequence
-from sparsefusion.results import nearest_input, score
+from sparsefusion.results import nearest_input
+from sparsefusion.scores import score
 from sparsefusion.vae import ImageVae
 
 NUM_INPUTS = 2

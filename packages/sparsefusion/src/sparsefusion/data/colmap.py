@@ -83,7 +83,7 @@ class ColmapObject:
     """From COLMAP's world to the object's."""
 
 
-def read_colmap_object(scene: Path, *, image_size: int = 256) -> ColmapObject:
+def read_colmap_object(scene: Path, *, image_size: int = 256, max_radius: float = MAX_OBJECT_RADIUS) -> ColmapObject:
     """Read a scene folder: photos in ``images/``, a COLMAP model, masks in ``masks/`` or in alpha channels.
 
     The world is moved and scaled so that the object stands at its center and cameras are as far away as those that the
@@ -92,6 +92,7 @@ def read_colmap_object(scene: Path, *, image_size: int = 256) -> ColmapObject:
     Args:
         scene: The folder.
         image_size: Side of the squares that photos become, in pixels.
+        max_radius: Objects that would be larger than this are scaled down to it, in scene units.
 
     Raises:
         InputError: Something is missing, cannot be read, or does not fit; the first ten problems are listed.
@@ -111,7 +112,7 @@ def read_colmap_object(scene: Path, *, image_size: int = 256) -> ColmapObject:
         raise InputError(first_problems(problems))
     if not views:
         raise InputError(f"{model} has no photo with a pose")
-    transform = _object_transform(views, scene)
+    transform = _object_transform(views, scene, max_radius)
     parts = [_converted(view, transform, image_size) for view in views]
     rgb, masks, valid, R, T, focal, principal = (torch.stack(part) for part in zip(*parts, strict=True))
     cameras = Cameras(R, T, focal, principal)
@@ -190,7 +191,7 @@ def _read_view(scene: Path, image: Any, camera: Any) -> _View:
     )
 
 
-def _object_transform(views: list[_View], scene: Path) -> WorldTransform:
+def _object_transform(views: list[_View], scene: Path, max_radius: float) -> WorldTransform:
     """Where the object is: nearest to the rays through the middles of the masks; how large: as the masks say."""
     origins = torch.stack([view.center for view in views])
     rays, reaches = [], []
@@ -210,7 +211,7 @@ def _object_transform(views: list[_View], scene: Path) -> WorldTransform:
         behind = [view.name for view, depth in zip(views, depths.tolist(), strict=True) if depth <= 0]
         raise InputError(f"the object is behind the cameras of {first_problems(behind)}: poses and masks do not fit")
     radius = float((torch.stack(reaches) * depths).median())
-    scale = min(CAMERA_DISTANCE / float((origins - center).norm(dim=-1).mean()), MAX_OBJECT_RADIUS / radius)
+    scale = min(CAMERA_DISTANCE / float((origins - center).norm(dim=-1).mean()), max_radius / radius)
     return WorldTransform((float(center[0]), float(center[1]), float(center[2])), scale)
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sparsefusion.training.config import VaeTrainConfig
 from sparsefusion.training.objects import TrainingObjects
@@ -21,17 +22,16 @@ VAE_FILE = "vae.safetensors"
 class _ThroughLatents(nn.Module):
     """Images through noisy latents and back, as one module that processes can share."""
 
-    def __init__(self, vae: ImageVae) -> None:
+    def __init__(self, vae: ImageVae, noise: float) -> None:
         super().__init__()
-        self.vae = vae
+        self.vae, self.noise = vae, noise
 
     def forward(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The decoded images, and the divergence per latent number."""
+        """The decoded images, and the latents before their noise."""
         model = self.vae.model
-        posterior = model.encode(x).latent_dist  # type: ignore[union-attr]
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(x)
-        decoded = model.decode(posterior.mean + posterior.std * noise).sample  # type: ignore[union-attr]
-        return decoded, posterior.kl().mean() / posterior.mean[0].numel()
+        latents = model.encode(x).latent_dist.mode()  # type: ignore[union-attr]
+        noise = self.noise * torch.randn(latents.shape, generator=generator).to(x)
+        return model.decode(latents + noise).sample, latents  # type: ignore[union-attr]
 
 
 class VaeTask:
@@ -56,7 +56,7 @@ class VaeTask:
         self.processes = processes or Processes()
         vae.to(self.processes.device).train()
         self.sampler = EpochSampler(len(objects), config.batch_size * self.processes.world_size, seed=config.seed)
-        self.wrapped = self.processes.wrap_model(_ThroughLatents(vae))
+        self.wrapped = self.processes.wrap_model(_ThroughLatents(vae, config.latent_noise))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All parameters alike."""
@@ -74,13 +74,14 @@ class VaeTask:
         return 2 * torch.stack(images).to(self.processes.device) - 1
 
     def losses(self, batch: Float[Tensor, "b 3 h w"], *, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
-        """Errors of the images, and the latents' divergence from a normal distribution."""
-        decoded, divergence = self.wrapped(batch, generator)
+        """Errors of the images, and of what the latents are to be near."""
+        decoded, latents = self.wrapped(batch, generator)
         error = decoded - batch
+        colors = functional.interpolate(batch, latents.shape[-2:], mode="area")
         return {
             "absolute": self.config.absolute_weight * error.abs().mean(),
             "squared": self.config.squared_weight * error.square().mean(),
-            "kl": self.config.kl_weight * divergence,
+            "color": self.config.color_weight * (latents[:, :3] - colors).square().mean(),
         }
 
     def state(self) -> TaskState:

@@ -93,8 +93,12 @@ class VaeTrainConfig:
     """Weight of the mean absolute error."""
     squared_weight: float = 4.0
     """Weight of the mean squared error."""
-    kl_weight: float = 1e-4
-    """Weight of the divergence from a normal distribution, per latent number."""
+    latent_noise: float = 0.05
+    """Standard deviation of the noise that latents get before they are decoded, so that near ones decode alike."""
+    color_weight: float = 1.0
+    """Weight of the difference between the first three channels of the latents and the mean colors of the pixels that
+    they span, in [-1, 1]: a small autoencoder learns many times faster with it, and such latents are easy to predict
+    from the transformer's colors."""
     seed: int = 0
     """Of the order of the objects."""
 

@@ -208,11 +208,8 @@ class JointTask:
         return lambda folder: save_model(self.model, folder / MODEL_FILE, half=False)
 
     def read_model(self, folder: Path) -> None:
-        """Take over networks that were written."""
+        """Take over the networks that are trained here from what was written."""
         read = load_model(folder / MODEL_FILE)
-        for own, other in (
-            (self.model.eft, read.eft),
-            (self.model.denoiser, read.denoiser),
-            (self.model.vae, read.vae),
-        ):
-            own.load_state_dict(other.state_dict())
+        self.model.eft.load_state_dict(read.eft.state_dict())
+        if self.config.diffusion_batch:
+            self.model.denoiser.load_state_dict(read.denoiser.state_dict())
