@@ -32,12 +32,13 @@ RESULTS = (
     "together",
     "unfixed",
     "loop",
+    "loop from points",
     "photos",
 )
-"""gsplat's settings; plain training from the points that two of the photos see, before black; the same for as many
-steps as the loop's result; before the photos' mean color and with a near plane, as are all that follow; with stereo
-points; the median of the splats that teach; a student of one stereo splat; the loop; and a student of real photos that
-the others are not shown, the ceiling."""
+"""gsplat's settings; plain training from the points that two of the photos see, before black; the same for twice as
+many steps; before the photos' mean color and with a near plane, as are all that follow; with stereo points; the median
+of the splats that teach; a student of one stereo splat; the loop; the loop whose student starts from the points and
+learns four times as long; and such a student of real photos that the others are not shown, the ceiling."""
 
 FIXERS = ("true photos alone", "true photo", "half resolution", "noise", "tint in a third")
 """For generated scenes: a student of the true photos at the novel views, the ceiling; then fixers on top of the loop's
@@ -45,6 +46,9 @@ splats that are made of the true photo, from perfect to bad."""
 
 GENERATED = "generated-"
 """Names of generated scenes are this and their seed."""
+
+FROM_POINTS: dict[str, Any] = {"student_start": "points", "student_length": 2.0}
+"""Settings of a student that copies no splat."""
 
 TINTS = ((0.15, 0.0, -0.1), (-0.1, 0.05, 0.15), (0.1, 0.1, -0.05))
 
@@ -209,7 +213,7 @@ class _Rows:
             trainer = self._trained(dataclasses.replace(train, background=(0.0, 0.0, 0.0), render_near=None))
         elif row == "plain for as long":
             black = dataclasses.replace(train, background=(0.0, 0.0, 0.0), render_near=None)
-            trainer = self._trained(black.scaled_to(self.config.student_config(self.train).max_steps))
+            trainer = self._trained(black.scaled_to(2 * train.max_steps))
         elif row == "background":
             trainer = self.first()
         elif row == "stereo":
@@ -219,7 +223,8 @@ class _Rows:
         elif row == "unfixed":
             splat = self.stereo()
             cameras = self._distillation(splat).novel_cameras()
-            trainer = self._student_of([(camera, splat.render(camera).rgb.clamp(0, 1)) for camera, _ in cameras])
+            pictures = [(camera, splat.render(camera).rgb.clamp(0, 1)) for camera, _ in cameras]
+            trainer = self._student_of(pictures, splat)
         elif row == "true photos alone":
             truth = TruePhotos(self.case, row)
             cameras = self._distillation(self.first()).novel_cameras()
@@ -230,7 +235,8 @@ class _Rows:
             if row == "together":
                 return self._scores(lambda camera: teachers.together(camera).rgb) | {"seconds": round(shared)}
             begun = time.process_time()
-            run = self._distillation(self.first(), None if row == "loop" else TruePhotos(self.case, row))
+            changes = FROM_POINTS if row == "loop from points" else {}
+            run = self._distillation(self.first(), TruePhotos(self.case, row) if row in FIXERS else None, **changes)
             run.trained = teachers.trained
             run.train_until(run.max_steps)
             trainer = run.trainer
@@ -261,7 +267,7 @@ class _Rows:
             self._teacher_seconds = time.process_time() - begun + self.case.stereo_seconds
         return self._teachers
 
-    def _distillation(self, first: SplatTrainer, fixer: ViewFixer | None = None) -> Distillation:
+    def _distillation(self, first: SplatTrainer, fixer: ViewFixer | None = None, **changes: Any) -> Distillation:
         from difix3d.distillation import Distillation
         from difix3d.loop.target_config import SpreadTargets
         from difix3d.loop.targets import target_poses
@@ -270,8 +276,8 @@ class _Rows:
         extent = self.case.scene.extent or 1.0
         generator = np.random.default_rng(self.train.seed)
         novel = target_poses(SpreadTargets(), poses, poses[:0], extent=extent, generator=generator)
-        case = self.case
-        return Distillation(case.scene, case.captured, novel, first, self.config, stereo=case.stereo, fixer=fixer)
+        case, config = self.case, dataclasses.replace(self.config, **changes)
+        return Distillation(case.scene, case.captured, novel, first, config, stereo=case.stereo, fixer=fixer)
 
     def _trained(self, config: TrainConfig, *, dense: bool = False) -> SplatTrainer:
         from splat_recon.trainer import SplatTrainer
@@ -282,14 +288,18 @@ class _Rows:
         trainer.train_until(config.max_steps)
         return trainer
 
-    def _student_of(self, pictures: Sequence[tuple[Camera, torch.Tensor]]) -> SplatTrainer:
+    def _student_of(
+        self, pictures: Sequence[tuple[Camera, torch.Tensor]], teacher: SplatTrainer | None = None
+    ) -> SplatTrainer:
         from splat_recon.trainer import SplatTrainer
         from splat_recon.views.view_set import TrainingView, ViewSet
 
         views = ViewSet([TrainingView(camera=camera, rgb=rgb) for camera, rgb in pictures])
         mixed = ViewSet.from_views(self.case.captured).mixed_with(views, self.config.mixture.novel_prob)
-        config = self.case.stereo.train_config(self.config.student_config(self.train))
-        trainer = SplatTrainer(self.case.stereo.scene(self.case.scene), mixed, config)
+        loop = self.config if teacher else dataclasses.replace(self.config, **FROM_POINTS)
+        config = self.case.stereo.train_config(loop.student_config(self.train))
+        copied = teacher.gaussians.clone() if teacher else None
+        trainer = SplatTrainer(self.case.stereo.scene(self.case.scene), mixed, config, gaussians=copied)
         trainer.train_until(config.max_steps)
         return trainer
 

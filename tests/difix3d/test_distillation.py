@@ -65,6 +65,7 @@ def stereo(scene: Scene) -> StereoStart:
 
 
 TRAIN = TrainConfig(seed=3).scaled_to(STEPS)
+TWO = DistillationConfig(num_members=2)
 
 
 def poses_of(scene: Scene, number: int = 5) -> np.ndarray:
@@ -81,7 +82,7 @@ def first_member(scene: Scene) -> SplatTrainer:
 
 def distillation(scene: Scene, stereo: StereoStart | None, fixer: ViewFixer | None = None) -> Distillation:
     first = first_member(scene)
-    return Distillation(scene, scene.views, poses_of(scene), first, DistillationConfig(), stereo=stereo, fixer=fixer)
+    return Distillation(scene, scene.views, poses_of(scene), first, TWO, stereo=stereo, fixer=fixer)
 
 
 def request_of(scene: Scene) -> FixRequest:
@@ -155,29 +156,43 @@ def test_novel_views_lie_between_and_around_photos_that_look_the_same_way(scene:
 
 def test_stages_follow_each_other_in_as_many_steps_as_they_say(scene: Scene, stereo: StereoStart):
     run = distillation(scene, stereo)
-    assert run.num_steps == (10, 10, 20)
+    assert run.num_steps == (10, 10, 5)
     assert run.stage == "splat 1 of 2 beside the plain one"
     run.train_until(11)
-    assert [member.step for member in run.members] == [STEPS, 1]
+    assert [member.step for member in run.trained] == [STEPS, 1]
     assert run.step == 11
-    assert len({member.config.seed for member in (run.plain, *run.members)}) == 3
+    assert len({member.config.seed for member in run.members}) == 3
+    assert run.members == [*run.trained, run.plain]
     assert len(run.members[0].gaussians) > len(run.plain.gaussians)
     run.train_until(20)
     assert run.student is None
     assert run.stage == "the splat that learns from all"
     run.train_until(100)
-    assert run.step == run.max_steps == 40
+    assert run.step == run.max_steps == 25
     assert run.student is not None
     assert run.novel is not None
     assert len(run.novel.views) == 5
     assert run.trainer is run.student
 
 
+def test_the_student_begins_as_a_copy_of_the_first_that_teaches_or_from_the_points(scene: Scene, stereo: StereoStart):
+    run = distillation(scene, stereo)
+    run.train_until(20)
+    changes = []
+    for start in ("teacher", "points"):
+        run.config = DistillationConfig(num_members=2, student_start=start, student_length=0.1)
+        run.student = None
+        run.train_until(21)
+        assert run.student is not None
+        changes.append((run.student.gaussians.logit_opacities - run.members[0].gaussians.logit_opacities).abs().max())
+    assert changes[0] < 0.1 < changes[1], "a step moves a logit by 0.05"
+
+
 def test_any_number_of_stops_changes_no_bit(scene: Scene, stereo: StereoStart, tmp_path: Path):
     whole = distillation(scene, stereo)
     whole.train_until(whole.max_steps)
     part = distillation(scene, stereo)
-    for number, step in enumerate((4, 10, 13, 20, 21, 30)):
+    for number, step in enumerate((4, 10, 13, 20, 21, 23)):
         part.train_until(step)
         part.save(tmp_path / str(number))
         part = distillation(scene, stereo)

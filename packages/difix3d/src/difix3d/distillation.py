@@ -1,9 +1,9 @@
 """Few photos: several splats teach one, by what they show together at places where no photo was taken.
 
-The members learn from the photos alone, each with its seed. Then every novel view becomes the median of their renders,
-and on request a fixer's work on that. The student begins anew and learns from photos and novel views in one training.
-Without any fixer it is closer to held-out photos than the members (docs/benchmarks.md): splats of few photos err at
-random, and the median less so.
+The members, the plain splat among them, learn from the photos alone, each with its seed. Then every novel view becomes
+the median of their renders, and on request a fixer's work on that. The student begins as a copy of a member and learns
+from photos and novel views in one training. Without any fixer it is closer to held-out photos than the members
+(docs/benchmarks.md): splats of few photos err at random, and the median less so.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from splat_recon.scene.scene import Scene, View
     from splat_recon.stereo.start import StereoStart
     from splat_render.cameras import Camera
+    from splat_render.gaussians import Gaussians
 
 STAGES = "distillation.json"
 """Where a checkpoint keeps how far the stages are."""
@@ -120,9 +121,9 @@ class Distillation:
 
     @property
     def members(self) -> list[SplatTrainer]:
-        """The splats that teach, as far as they are begun."""
+        """The splats that teach, as far as they are begun; the first is the one with stereo, where that helps."""
         helped = self.stereo is not None and self.stereo.helps
-        return self.trained if helped else [self.plain, *self.trained]
+        return [*self.trained, self.plain] if helped else [self.plain, *self.trained]
 
     @property
     def trainer(self) -> SplatTrainer:
@@ -156,15 +157,16 @@ class Distillation:
             return self.trained[-1]
         if self.novel is None:
             self.novel = self._novel_views()
-        self.student = self._begun(
-            self.config.student_config(self.plain.config),
-            training_mixture(self.captured, self.novel, self.config.mixture),
-        )
+        views = training_mixture(self.captured, self.novel, self.config.mixture)
+        copied = self.members[0].gaussians.clone() if self.config.student_start == "teacher" else None
+        self.student = self._begun(self.config.student_config(self.plain.config), views, copied)
         return self.student
 
-    def _begun(self, config: TrainConfig, views: ViewSet | ViewMixture) -> SplatTrainer:
+    def _begun(
+        self, config: TrainConfig, views: ViewSet | ViewMixture, gaussians: Gaussians | None = None
+    ) -> SplatTrainer:
         config = config if self.stereo is None else self.stereo.train_config(config)
-        return SplatTrainer(self.start, views, config, device=self.device)
+        return SplatTrainer(self.start, views, config, device=self.device, gaussians=gaussians)
 
     def _photos(self) -> ViewSet:
         return ViewSet.from_views(self.captured)

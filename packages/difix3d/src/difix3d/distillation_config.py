@@ -17,15 +17,19 @@ SEED_STRIDE = 1000
 class DistillationConfig:
     """An ensemble of splats, and one more that learns from what they show together at novel views."""
 
-    num_members: int = 2
-    """Splats that are trained beside the plain one, with stereo points where there are any. They teach; where stereo
-    finds nothing the plain splat is as good as they are, and teaches too."""
+    num_members: int = 1
+    """Splats that are trained beside the plain one, with stereo points where there are any, and teach with it. More of
+    them cost more than they teach (docs/benchmarks.md)."""
 
     member_length: float = 1.0
     """Length of their trainings, relative to the plain splat's. Shorter ones teach less well (docs/benchmarks.md)."""
 
-    student_length: float = 2.0
-    """Length of the training of the splat that learns from them, relative to the plain splat's."""
+    student_start: Literal["teacher", "points"] = "teacher"
+    """What the splat that learns from them begins as: a copy of the first that teaches, or the points once more. A copy
+    learns in half a training what takes two from the points (docs/benchmarks.md)."""
+
+    student_length: float = 0.5
+    """Length of its training, relative to the plain splat's."""
 
     combine: Literal["median", "mean"] = "median"
     """How the members' renders become one."""
