@@ -38,7 +38,7 @@ RESULTS = (
 """gsplat's settings; plain training from the points that two of the photos see, before black; the same for twice as
 many steps; before the photos' mean color and with a near plane, as are all that follow; with stereo points; the median
 of the splats that teach; a student of one stereo splat; the loop; the loop whose student starts from the points and
-learns four times as long; and such a student of real photos that the others are not shown, the ceiling."""
+learns twice as long; and such a student of real photos that the others are not shown, the ceiling."""
 
 FIXERS = ("true photos alone", "true photo", "half resolution", "noise", "tint in a third")
 """For generated scenes: a student of the true photos at the novel views, the ceiling; then fixers on top of the loop's

@@ -58,7 +58,7 @@ def test_few_photos_are_distilled_unless_rounds_are_asked_for():
     assert (few.loop, few.fixer.model, few.num_novel, few.validation.fraction) == ("distillation", "none", 60, 0)
     config = progressive_config(few)
     assert isinstance(config.targets, SpreadTargets)
-    assert few.distillation.num_steps(config.train) == (1600, 800)
+    assert few.distillation.num_steps(config.train) == (1600, 1600)
     many = for_photos(resolved(RunSettings(), "cpu"), 13)
     assert (many.loop, many.fixer.model, many.num_novel) == ("rounds", "default", 16)
     assert isinstance(progressive_config(many).targets, AroundTargets)
@@ -92,7 +92,7 @@ def test_a_run_leaves_figures_of_every_part(whole: Path):
     ]
     assert parts["the splat that learned from them"] == metrics["variants"]["loop"]["psnr"]
     assert parts["one splat, from the points"] == metrics["variants"]["plain"]["psnr"]
-    assert metrics["variants"]["loop"]["step"] == 10 + 10 + 5
+    assert metrics["variants"]["loop"]["step"] == 10 + 10 + 10
     assert "several splats taught one" in metrics["verdict"]
     report = (whole / "report.html").read_text()
     assert "Several splats taught one more" in report
@@ -105,9 +105,9 @@ def test_a_run_leaves_figures_of_every_part(whole: Path):
 @pytest.mark.long
 def test_stops_in_every_stage_change_nothing(settings: RunSettings, whole: Path, tmp_path: Path):
     folder = tmp_path / "parts"
-    for number, stop_at in enumerate((6, 12, 20, 22, None)):
+    for number, stop_at in enumerate((6, 12, 20, 25, None)):
         experiment = run(settings, folder, stop_at=stop_at, resume=number > 0)
-        assert experiment.step == (stop_at or 25)
+        assert experiment.step == (stop_at or 30)
     assert (folder / "metrics.json").read_text() == (whole / "metrics.json").read_text()
     assert (folder / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
     assert (folder / "loop.ply").read_bytes() == (whole / "loop.ply").read_bytes()

@@ -26,9 +26,9 @@ class DistillationConfig:
 
     student_start: Literal["teacher", "points"] = "teacher"
     """What the splat that learns from them begins as: a copy of the first that teaches, or the points once more. A copy
-    learns in half a training what takes two from the points (docs/benchmarks.md)."""
+    learns in one training what takes two from the points (docs/benchmarks.md)."""
 
-    student_length: float = 0.5
+    student_length: float = 1.0
     """Length of its training, relative to the plain splat's."""
 
     combine: Literal["median", "mean"] = "median"
