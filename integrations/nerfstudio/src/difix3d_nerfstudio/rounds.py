@@ -55,15 +55,14 @@ class Fixer:
             from difix_model.opening import open_pipeline
 
             wanted = ModelFixerConfig(
-                source=self.config.model,
+                model=self.config.model,
                 base=self.config.base,
                 precision=self.config.precision,
                 gate=self.config.gate,
                 batch_size=self.config.batch_size,
-                offload=self.config.offload,
             )
             try:
-                self._pipeline = open_pipeline(wanted, device=self.device)
+                self._pipeline = open_pipeline(wanted, device=self.device, offload=self.config.offload)
             except ModelInputError as error:
                 raise InputError(f"--pipeline.fixer.model {self.config.model}: {error}") from error
         return self._pipeline
