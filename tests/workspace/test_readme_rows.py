@@ -58,6 +58,7 @@ def test_a_command_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("difix3d.report.film.VIDEO_FRAMES", 3)
+    monkeypatch.setattr("difix3d_train_app.estimating.seconds_per_reference_step", lambda _device: 0.01)
     words = row.run_in(inputs, tmp_path / "made")
     module, main = main_of(words[0])
     first = row == next((each for each in ROWS if each.kind == row.kind), None)
