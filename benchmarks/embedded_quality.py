@@ -3,7 +3,7 @@
 Two steps, because the first takes minutes and the second is repeated for each set of weights:
 
     uv run python benchmarks/embedded_quality.py renders --scenes SCENES --out RENDERS
-    uv run difix3d-pairs --generated 12 --first-seed 5000 --test-share 1 --out GENERATED
+    uv run difix3d-pairs --generated 12 --first-seed 5000 --test-fraction 1 --out GENERATED
     uv run python benchmarks/embedded_quality.py table --pairs RENDERS/pairs.json GENERATED/pairs.json
 
 The first trains Gaussians on the six sparse views of every captured scene and renders its test views; with

@@ -39,7 +39,7 @@ def test_the_ablation_has_all_rows(tmp_path: Path) -> None:
     assert main([*arguments, "--num-rounds", "2", "--num-novel", "2", "--max-gaussians", "500"]) == 0
     rows = json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]
     assert list(rows) == ["plain", "fix only", "one shot", "progressive", "progressive + final fix"]
-    assert all(0 <= row["consistency"]["consistent_share"] <= 1 for row in rows.values())
+    assert all(0 <= row["consistency"]["consistent_fraction"] <= 1 for row in rows.values())
     assert rows["plain"]["psnr"] != rows["progressive"]["psnr"]
     assert (tmp_path / "out" / "ablation.html").is_file()
 

@@ -146,10 +146,10 @@ def test_matches_follow_a_shift_and_wrong_cameras_are_found_out() -> None:
     frames = [photo[:, :-6], photo[:, 6:]]
     good = consistency(frames, [left, left.with_pose(left.T_world_cam @ right)])
     bad = consistency(frames, [left, left.with_pose(left.T_world_cam @ up)])
-    assert good["consistent_share"] == 1.0
-    assert bad["consistent_share"] == 0.0
+    assert good["consistent_fraction"] == 1.0
+    assert bad["consistent_fraction"] == 0.0
     assert consistency(frames, [left, left.with_pose(left.T_world_cam @ right)], ConsistencyConfig(min_matches=10**6))[
-        "consistent_share"
+        "consistent_fraction"
     ] == pytest.approx(0)
     with pytest.raises(ValueError, match="two frames"):
         consistency(frames[:1], [left])
@@ -169,9 +169,9 @@ def test_what_bends_from_frame_to_frame_is_told_from_one_rigid_world() -> None:
             shown = [_bent(frame, bent_by * unit, rng) for frame in frames]
             found = consistency(shown, cameras)
             medians[width, bent_by] = found["median_distance"]
-            assert found["consistent_share"] == found["shares"]["1"]
+            assert found["consistent_fraction"] == found["shares"]["1"]
             assert list(found["shares"].values()) == sorted(found["shares"].values())
-            assert (found["consistent_share"] == 1.0) == (bent_by == 0.0)
+            assert (found["consistent_fraction"] == 1.0) == (bent_by == 0.0)
     for width in (160, 256):
         assert medians[width, 0.0] < 0.7 < 1.0 < medians[width, 1.5] < medians[width, 3.0]
 
@@ -192,8 +192,8 @@ def _bent(frame: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndar
 
 
 def test_a_table_of_several_seeds_has_means_spreads_and_gains(tmp_path: Path) -> None:
-    consistent = {"consistent_share": 1.0, "shares": {"1": 1.0}, "median_distance": 0.4, "num_pairs": 2}
-    found = [consistent | {"num_matches": 10}, consistent | {"consistent_share": 0.5, "num_matches": 30}]
+    consistent = {"consistent_fraction": 1.0, "shares": {"1": 1.0}, "median_distance": 0.4, "num_pairs": 2}
+    found = [consistent | {"num_matches": 10}, consistent | {"consistent_fraction": 0.5, "num_matches": 30}]
     scores = [{"psnr": 20.0, "gain": 1.0}, {"psnr": 22.0, "gain": -0.5}]
     by_seed = {
         seed: {**one, "ssim": 0.5, "lpips": None, "consistency": seen}
@@ -202,7 +202,7 @@ def test_a_table_of_several_seeds_has_means_spreads_and_gains(tmp_path: Path) ->
     row = over_seeds(by_seed)
     assert (row["psnr"], row["gain"], row["lpips"]) == (21.0, 0.25, None)
     assert row["spread"] == pytest.approx({"psnr": 2**0.5, "gain": 1.5 / 2**0.5, "ssim": 0.0})
-    assert row["consistency"]["consistent_share"] == 0.75
+    assert row["consistency"]["consistent_fraction"] == 0.75
     assert row["consistency"]["num_matches"] == 40
     assert over_seeds({1: by_seed[1]}) == by_seed[1]
     markdown, _ = write_pages(tmp_path, "ablation", {"loop": row}, title="A", notes=[], facts={})

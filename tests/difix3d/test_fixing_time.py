@@ -59,6 +59,6 @@ def test_a_run_says_how_much_of_it_was_fixing(tmp_path: Path) -> None:
     list(experiment.run())
     written = json.loads((tmp_path / "run" / "time.json").read_text(encoding="utf-8"))
     assert written["fixing_seconds"]["training"] + written["fixing_seconds"]["comparison"] > 0
-    assert 0 <= written["fixing_share"] < 1
+    assert 0 <= written["fixing_fraction"] < 1
     assert written["seconds"]["training"] > 0
     assert "% of training" in experiment.time.sentence()

@@ -95,19 +95,19 @@ def test_filters_name_what_is_wrong(field: str, value: float) -> None:
 
 def test_the_split_depends_on_seed_and_name_and_meets_its_share() -> None:
     names = [f"scene_{i}" for i in range(500)]
-    config = PairsConfig(test_share=0.2)
+    config = PairsConfig(test_fraction=0.2)
     tests = {name for name in names if scene_split(name, config) == "test"}
     assert 0.14 < len(tests) / len(names) < 0.26
     # A larger share only adds scenes, another seed draws others.
-    more = {name for name in names if scene_split(name, dataclasses.replace(config, test_share=0.4)) == "test"}
+    more = {name for name in names if scene_split(name, dataclasses.replace(config, test_fraction=0.4)) == "test"}
     assert tests < more
     assert tests != {name for name in names if scene_split(name, dataclasses.replace(config, seed=1)) == "test"}
-    assert {scene_split(name, dataclasses.replace(config, test_share=0)) for name in names} == {"train"}
-    assert {scene_split(name, dataclasses.replace(config, test_share=1)) for name in names} == {"test"}
+    assert {scene_split(name, dataclasses.replace(config, test_fraction=0)) for name in names} == {"train"}
+    assert {scene_split(name, dataclasses.replace(config, test_fraction=1)) for name in names} == {"test"}
 
 
 def test_named_scenes_are_the_test_split() -> None:
-    config = PairsConfig(test_share=1, test_scenes=("b",))
+    config = PairsConfig(test_fraction=1, test_scenes=("b",))
     assert [scene_split(name, config) for name in "abc"] == ["train", "test", "train"]
     check_test_scenes(["a", "b"], config)
     with pytest.raises(InputError, match="names b, but the scenes are a, c"):

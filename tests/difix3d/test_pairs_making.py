@@ -222,7 +222,7 @@ def test_a_missing_scene_folder_is_named(tmp_path: Path) -> None:
         ("cycle_at", ()),
         ("cycle_shift", (0.4, 0.1)),
         ("cross_max_distance", 0.0),
-        ("test_share", 2),
+        ("test_fraction", 2),
         ("min_sparse_views", 1),
     ],
 )

@@ -32,7 +32,7 @@ CONFIG = PairsConfig(
     targets_per_render=2,
     max_sparse_views=4,
     corruptions_per_view=1,
-    test_share=0.5,
+    test_fraction=0.5,
 )
 NUM_SCENES = 4
 

@@ -31,7 +31,7 @@ def made(out: Path, first_seed: int, config: PairsConfig = CONFIG, num_scenes: i
 def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("parts")
     first = dataclasses.replace(CONFIG, test_scenes=("generated_00040",))
-    return made(root / "a", 40, first), made(root / "b", 50, dataclasses.replace(CONFIG, test_share=0))
+    return made(root / "a", 40, first), made(root / "b", 50, dataclasses.replace(CONFIG, test_fraction=0))
 
 
 def test_merged_pairs_are_those_of_the_parts(parts: tuple[Path, Path], tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_pairs_of_one_name_are_refused(parts: tuple[Path, Path], tmp_path: Path)
 
 def test_a_scene_in_both_splits_is_refused(parts: tuple[Path, Path], tmp_path: Path) -> None:
     # Other pairs of a scene that is for testing in the first part.
-    more = dataclasses.replace(CONFIG, strategies=("sparse",), max_steps=10, test_share=0)
+    more = dataclasses.replace(CONFIG, strategies=("sparse",), max_steps=10, test_fraction=0)
     other = made(tmp_path / "more", 40, more, num_scenes=1)
     with pytest.raises(InputError, match=r"scene generated_00040 is for test in .*, for train in .*more"):
         merge_pairs([parts[0], other], tmp_path / "c")

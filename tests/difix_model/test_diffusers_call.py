@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from difix_model.compat.released_pipeline import ReleasedPipeline
 from difix_model.config import PROMPT, tiny_config
+from difix_model.diffusers import DifixPipeline
 from difix_model.errors import InputError
 from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.network import DifixNetwork
-from difix_model.pipeline import DifixPipeline
+from difix_model.pipeline import DifixPipeline as OwnPipeline
+from difix_model.released_pipeline import ReleasedPipeline
 
 ONE_STEP = {"num_inference_steps": 1, "timesteps": [199], "guidance_scale": 0.0}
 
@@ -37,7 +38,7 @@ def test_the_released_scripts_lines_work(pipe: DifixPipeline) -> None:
     image, reference = photo(0), photo(1)
     fixed = pipe(PROMPT, image=image, ref_image=reference, **ONE_STEP).images[0]
     assert isinstance(fixed, Image.Image)
-    assert np.array_equal(np.asarray(fixed), np.asarray(pipe(image, reference)))
+    assert np.array_equal(np.asarray(fixed), np.asarray(pipe.pipeline(image, reference)))
     assert np.array_equal(
         np.asarray(pipe(prompt=PROMPT, image=image, ref_image=reference).images[0]), np.asarray(fixed)
     )
@@ -45,7 +46,7 @@ def test_the_released_scripts_lines_work(pipe: DifixPipeline) -> None:
         np.asarray(pipe(PROMPT, image, ref_image=reference, return_dict=False)[0][0]), np.asarray(fixed)
     )
     alone = pipe(PROMPT, image=image, **ONE_STEP).images[0]
-    assert np.array_equal(np.asarray(alone), np.asarray(pipe(image)))
+    assert np.array_equal(np.asarray(alone), np.asarray(pipe.pipeline(image)))
     assert not np.array_equal(np.asarray(alone), np.asarray(fixed))
 
 
@@ -62,7 +63,7 @@ def test_a_generator_gives_the_released_pipelines_numbers(pipe: DifixPipeline, p
 def test_types_of_images_in_and_out(pipe: DifixPipeline) -> None:
     image = photo(0)
     rgb = np.asarray(image, dtype=np.float32) / 255.0
-    expected = pipe(rgb)
+    expected = pipe.pipeline(rgb)
     for given in (image, np.asarray(image), rgb, rgb[None], torch.from_numpy(rgb).permute(2, 0, 1)):
         out = pipe(PROMPT, image=given, output_type="np").images
         assert out.shape == (1, *rgb.shape)
@@ -98,7 +99,7 @@ def test_what_a_single_step_cannot_do_is_refused_in_a_sentence(pipe: DifixPipeli
     with pytest.raises(InputError, match="several sizes"):
         pipe(PROMPT, image=[photo(0), photo(1, (33, 19))], output_type="np")
     with pytest.raises(TypeError, match="strenght"):
-        pipe(photo(0), strenght=0.5)
+        pipe.pipeline(photo(0), strenght=0.5)  # type: ignore[call-overload]
 
 
 def test_arguments_without_effect_are_said(pipe: DifixPipeline, caplog: pytest.LogCaptureFixture) -> None:
@@ -123,14 +124,14 @@ def test_our_own_weights_are_called_the_same_way(
     rgb = np.asarray(photo(0), dtype=np.float32) / 255.0
     fixed = pipe(PROMPT, image=rgb, output_type="np").images[0]
     assert 0 < np.abs(fixed - rgb).max() < 0.01
-    assert pipe.timestep == 100
+    assert pipe.pipeline.timestep == 100
     with pytest.raises(InputError, match="work at timestep 100"):
         pipe(PROMPT, image=rgb, timesteps=[199])
     assert tiny_config().unet.cross_attention_dim == text_embedding.shape[-1]
 
 
 def test_moving_to_another_precision(published_layout: Path) -> None:
-    pipe = DifixPipeline.from_pretrained(published_layout, uses_reference=True)
+    pipe = OwnPipeline.from_pretrained(published_layout, uses_reference=True)
     expected = np.asarray(pipe(photo(0), photo(1)), dtype=int)
     assert len(pipe.runner.cache) == 1
     assert pipe.to("cpu", torch.bfloat16) is pipe

@@ -184,7 +184,7 @@ def test_the_pipeline_restricts_by_mask_and_says_how_much(checkpoint_folder: Pat
     mask = np.zeros((24, 40), dtype=np.uint8)
     mask[:, 20:] = 255
     free = pipe(pixels)
-    found = pipe([pixels, pixels], mask=[mask, None], return_weight=True)
+    found = pipe.fix_images([pixels, pixels], mask=[mask, None])
     assert all(isinstance(result, FixedImage) for result in found)
     np.testing.assert_array_equal(found[0].image[:, :20], pixels[:, :20])
     np.testing.assert_array_equal(found[0].image[:, 20:], free[:, 20:])
@@ -201,7 +201,8 @@ def test_an_alpha_channel_counts_as_opacity(checkpoint_folder: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 4), dtype=np.uint8)
     pixels[..., 3] = 255
     pixels[:, :20, 3] = 1
-    result = pipe(pixels, return_weight=True)
+    (result,) = pipe.fix_images(pixels)
     np.testing.assert_array_equal(result.image[:, 20:], pixels[:, 20:])
     assert result.weight[:, :20].min() > 0.9
-    assert pipe(pixels, alpha=np.full((24, 40), 255, np.uint8), return_weight=True).weight.max() < 1e-3
+    (opaque,) = pipe.fix_images(pixels, alpha=np.full((24, 40), 255, np.uint8))
+    assert opaque.weight.max() < 1e-3

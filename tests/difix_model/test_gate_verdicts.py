@@ -115,7 +115,7 @@ def test_one_way_to_open_has_the_same_defaults_everywhere(checkpoint_folder: Pat
 def test_a_call_returns_its_verdict_with_the_weight(checkpoint_folder: Path) -> None:
     pipe = open_pipeline(FixerConfig(model=str(checkpoint_folder), gate="off"), device="cpu")
     pixels = np.random.default_rng(0).integers(0, 256, (24, 40, 3), dtype=np.uint8)
-    found = pipe(pixels, strength=0.5, return_weight=True)
+    (found,) = pipe.fix_images(pixels, strength=0.5)
     change = np.abs(found.image.astype(float) - pixels).mean() / 255
     assert found.verdict.applied_change == pytest.approx(change, abs=2e-3)
     assert found.verdict.reason == "limited"

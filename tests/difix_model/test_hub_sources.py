@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 
+from difix_model import diffusers
 from difix_model.errors import InputError
 from difix_model.formats.hub import WANTED_FILES, weights_folder
 from difix_model.formats.released_pickle import read_pickle
@@ -124,8 +125,8 @@ def test_code_in_a_repository_is_neither_fetched_nor_run(
     fill_cache(cache, "someone/trapped", {"main": trapped})
     monkeypatch.chdir(trapped)
     for source in (trapped, "someone/trapped"):
-        pipe = DifixPipeline.from_pretrained(source, trust_remote_code=True)
-        assert pipe.uses_reference
+        pipe = diffusers.DifixPipeline.from_pretrained(source, trust_remote_code=True)
+        assert pipe.pipeline.uses_reference
     assert not (tmp_path / "executed").exists()
     assert not any(pattern.endswith((".py", ".bin", ".pkl", ".pt", "*")) for pattern in WANTED_FILES)
 

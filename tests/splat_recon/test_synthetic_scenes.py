@@ -20,7 +20,7 @@ def with_layout(layout: str) -> SyntheticConfig:
         num_points=150,
         sensor_noise=0.0,
         exposure_spread=0.0,
-        outlier_share=0.0,
+        outlier_fraction=0.0,
         point_noise=0.0,
     )
 
@@ -64,8 +64,8 @@ def test_photos_show_something() -> None:
 
 @pytest.mark.long
 def test_dark_surfaces_make_dark_photos_of_the_same_place() -> None:
-    def mean_level(dark_share: float) -> float:
-        config = dataclasses.replace(SMALL, layout="room", num_views=2, dark_share=dark_share)
+    def mean_level(dark_fraction: float) -> float:
+        config = dataclasses.replace(SMALL, layout="room", num_views=2, dark_fraction=dark_fraction)
         return float(np.mean([view.rgb_u8.mean() for seed in range(4) for view in generate_scene(seed, config).views]))
 
     assert mean_level(1.0) < 0.4 * mean_level(0.0)
@@ -87,7 +87,7 @@ def test_supersampling_approaches_a_limit() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("num_views", 1), ("width", 8), ("samples_per_axis", 9), ("outlier_share", 1.5), ("dark_share", -0.1)],
+    [("num_views", 1), ("width", 8), ("samples_per_axis", 9), ("outlier_fraction", 1.5), ("dark_fraction", -0.1)],
 )
 def test_config_names_what_is_wrong(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):

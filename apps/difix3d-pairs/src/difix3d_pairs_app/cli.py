@@ -68,6 +68,6 @@ class MergeCommand:
 
 GROUPS: Groups = {
     "what matters": ("out", "generated", "scenes", "strategies", "max_size", "max_steps", "num_processes", "seed"),
-    "scenes": ("first_seed", "num_views", "varied", "test_share", "test_scenes", "ray"),
+    "scenes": ("first_seed", "num_views", "varied", "test_fraction", "test_scenes", "ray"),
 }
 """What `--help` shows, and what `--help all` adds; the rest is about how pairs are degraded and left out."""

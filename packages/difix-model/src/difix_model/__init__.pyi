@@ -1,6 +1,5 @@
 """Difix: a single-step diffusion network that cleans up rendered views, and its pipeline."""
 
-from .compat.released_pipeline import ReleasedPipeline as ReleasedPipeline
 from .config import NetworkConfig as NetworkConfig
 from .config import UNetConfig as UNetConfig
 from .config import VaeConfig as VaeConfig
@@ -27,6 +26,7 @@ from .pairs import write_pairs as write_pairs
 from .pipeline import DifixPipeline as DifixPipeline
 from .references.choice import ReferenceConfig as ReferenceConfig
 from .references.choice import choose_references as choose_references
+from .released_pipeline import ReleasedPipeline as ReleasedPipeline
 from .text import embed_prompt as embed_prompt
 from .video.fix import VideoRun as VideoRun
 from .video.job import plan_video as plan_video

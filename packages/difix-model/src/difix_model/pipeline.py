@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
-from difix_model.compat.diffusers_call import call_like_diffusers, checked_loading_dtype, is_diffusers_call
-from difix_model.compat.pipeline_methods import PipelineMethods
 from difix_model.config import TIMESTEP
 from difix_model.device import prefers_channels_last
 from difix_model.errors import InputError
 from difix_model.formats.checkpoint import Checkpoint
+from difix_model.formats.publishing import push_checkpoint, save_with_card
 from difix_model.formats.sources import DEFAULT_SOURCE, load_source
 from difix_model.gate.apply import Gated, apply_gate
 from difix_model.gate.config import GateChoice, chosen_gate, gate_from
@@ -24,10 +25,13 @@ from difix_model.inference.runner import NetworkRunner
 from difix_model.inference.tiling import TilingConfig
 from difix_model.masks import FixedImage, one_per_image, planes
 
+ImageT = TypeVar("ImageT", Image.Image, np.ndarray, Tensor)
+"""What comes back is of the kind that was given."""
+
 NO_REFERENCES = "these weights know no references: leave the references out, or use weights such as nvidia/difix_ref"
 
 
-class DifixPipeline(PipelineMethods):
+class DifixPipeline:
     """Fixes rendered images, optionally with captured images of the same place from nearby as references.
 
     The result is deterministic: the latent is the encoder's mean, not a sample. Images are padded to the size that the
@@ -98,7 +102,6 @@ class DifixPipeline(PipelineMethods):
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         channels_last: bool | None = None,
         compile: bool | str = False,
-        **diffusers: Any,
     ) -> "DifixPipeline":
         """Load a pipeline from any kind of weights.
 
@@ -119,13 +122,10 @@ class DifixPipeline(PipelineMethods):
             channels_last: Memory layout of images and weights; None takes the faster one of the device.
             compile: Whether to run through `torch.compile`, or its mode, such as "max-autotune". Compiling takes
                 seconds to minutes for each new size, number of references and batch size.
-            diffusers: What scripts for a diffusers pipeline pass: `torch_dtype` counts as `dtype`, and
-                `trust_remote_code` has no effect, since code of a repository is never run.
 
         Raises:
             InputError: If the weights cannot be found, read or used this way.
         """
-        dtype = checked_loading_dtype(dtype, diffusers)
         checkpoint = load_source(source, revision=revision, base=base, prompt=prompt, uses_reference=uses_reference)
         return cls(
             checkpoint,
@@ -138,46 +138,100 @@ class DifixPipeline(PipelineMethods):
             compile=compile,
         )
 
+    @overload
     def __call__(
         self,
-        images: AnyImage | Sequence[AnyImage] = None,
+        images: Sequence[ImageT],
         references: Any = None,
         *,
         strength: float = 1.0,
         gate: GateChoice | None = None,
         mask: Any = None,
         alpha: Any = None,
-        return_weight: bool = False,
-        **diffusers: Any,
-    ) -> Any:
+    ) -> list[ImageT]: ...
+
+    @overload
+    def __call__(
+        self,
+        images: ImageT,
+        references: Any = None,
+        *,
+        strength: float = 1.0,
+        gate: GateChoice | None = None,
+        mask: Any = None,
+        alpha: Any = None,
+    ) -> ImageT: ...
+
+    def __call__(
+        self,
+        images: AnyImage | Sequence[AnyImage],
+        references: Any = None,
+        *,
+        strength: float = 1.0,
+        gate: GateChoice | None = None,
+        mask: Any = None,
+        alpha: Any = None,
+    ) -> AnyImage | list[AnyImage]:
         """Fix one image or a list of images.
 
         Args:
             images: PIL images, HWC arrays or HWC tensors, uint8 or float in [0, 1], of any sizes.
             references: For one image: None, a reference, or a list of references. For a list of images: None, or a
                 list with one of these per image. References of another size are resized.
-            strength: Share of the fix, in [0, 1]; below 1 the result is blended with the input.
+            strength: Fraction of the fix, in [0, 1]; below 1 the result is blended with the input.
             gate: How much of the fix is let through: "checkpoint" takes the gate that the weights bring, if any; "auto"
                 `gate.config.DEFAULT_GATE`, which keeps good renders, unless theirs looks at evidence as well; "off"
                 none; or a `GateConfig`. None takes the pipeline's `gate`.
             mask: Where an image may be changed: gray, white for yes. One for all images, or a list with one per image.
                 Where it is black, the image comes back bit by bit.
             alpha: Opacity of the renders, for the gate, in the same form; None takes an image's alpha channel.
-            return_weight: Return a `FixedImage` per image: how much of the fix was let through where, and why not all.
-            diffusers: With a prompt instead of images, the arguments of `call_like_diffusers`, for scripts written
-                for the released pipeline: `pipe(prompt, image=..., ref_image=..., timesteps=[199]).images[0]`.
 
         Returns:
-            Fixed images of the same types and sizes, in the same order, or `FixedImage`s; a list if a list was given.
+            Fixed images of the same types and sizes, in the same order; a list if a list was given. `verdicts` says
+            what became of each.
 
         Raises:
             InputError: If an image cannot be used, the numbers differ, or the weights know no references.
         """
-        if is_diffusers_call(images, diffusers):
-            positional = [given for given in (images, references) if given is not None]
-            return call_like_diffusers(self, *positional, strength=strength, **diffusers)
-        if diffusers:
-            raise TypeError(f"DifixPipeline got unexpected arguments: {', '.join(sorted(diffusers))}")
+        single = not isinstance(images, (list, tuple))
+        options = {"strength": strength, "gate": gate, "mask": mask, "alpha": alpha}
+        found = [image for image, _ in self._fixed(images, references, weighted=False, **options)]
+        return found[0] if single else found
+
+    def fix_images(
+        self,
+        images: AnyImage | Sequence[AnyImage],
+        references: Any = None,
+        *,
+        strength: float = 1.0,
+        gate: GateChoice | None = None,
+        mask: Any = None,
+        alpha: Any = None,
+    ) -> list[FixedImage]:
+        """Fix images, and say of each how much of its fix was let through where, and why not all.
+
+        The arguments are those of a call; one image counts as a list of one.
+        """
+        options = {"strength": strength, "gate": gate, "mask": mask, "alpha": alpha}
+        found = self._fixed(images, references, weighted=True, **options)
+        return [
+            FixedImage(image=image, weight=weight, verdict=verdict)
+            for (image, weight), verdict in zip(found, self.verdicts, strict=True)
+            if weight is not None
+        ]
+
+    def _fixed(
+        self,
+        images: AnyImage | Sequence[AnyImage],
+        references: Any,
+        *,
+        weighted: bool,
+        strength: float,
+        gate: GateChoice | None,
+        mask: Any,
+        alpha: Any,
+    ) -> list[tuple[AnyImage, Float[np.ndarray, "h w"] | None]]:
+        """Fixed images with, where asked for, what was let through of each; `verdicts` is set."""
         if not 0.0 <= strength <= 1.0:
             raise InputError(f"strength must be in [0, 1], got {strength}")
         single = not isinstance(images, (list, tuple))
@@ -210,17 +264,14 @@ class DifixPipeline(PipelineMethods):
                 references=_batched(colors(on_device(views[number][0].pixels, rgb.device)), rgb)
                 if judges and views[number]
                 else None,
-                with_weight=return_weight,
+                with_weight=weighted,
                 in_place=True,
             )
-            result = image.restore(finished.rgb[0])
             verdicts.append(finished.verdicts[0])
             weight = None if finished.weight is None else finished.weight[0].float().cpu().numpy()
-            results.append(
-                result if weight is None else FixedImage(image=result, weight=weight, verdict=finished.verdicts[0])
-            )
+            results.append((image.restore(finished.rgb[0]), weight))
         self.verdicts = tuple(verdicts)
-        return results[0] if single else results
+        return results
 
     def fix(
         self,
@@ -287,6 +338,72 @@ class DifixPipeline(PipelineMethods):
         if len(results) == 1:
             return Gated(rgb=results[0].rgb, verdicts=verdicts)
         return Gated(rgb=torch.cat([result.rgb for result in results]) if results else rendered, verdicts=verdicts)
+
+    def to(self, *targets: str | torch.device | torch.dtype) -> "DifixPipeline":
+        """Move the pipeline to a device, a floating-point type, or both, in place; returns itself."""
+        for target in targets:
+            if isinstance(target, torch.dtype):
+                self.dtype = target
+            else:
+                self.device = torch.device(target)
+        self.network = self.network.to(device=self.device, dtype=self.dtype)
+        self.text_embedding = self.text_embedding.to(device=self.device, dtype=self.dtype)
+        self.runner.cache.clear()  # Latents of references are kept where, and as precisely as, they were made.
+        return self
+
+    def checkpoint(self) -> Checkpoint:
+        """Return the weights with all that is needed to run or save them; the network is shared, not copied."""
+        metadata = self.metadata | {"uses_reference": self.uses_reference, "timestep": self.timestep}
+        return Checkpoint(
+            network=self.network, text_embedding=self.text_embedding, prompt=self.prompt, metadata=metadata
+        )
+
+    def save_pretrained(self, folder: Path | str) -> None:
+        """Save the weights in our format with a model card that carries their license; `from_pretrained` loads them.
+
+        The adapters are folded into the layers, and parameters keep the pipeline's floating-point type, so that the
+        loaded pipeline computes the same to the bit.
+
+        Args:
+            folder: Created if needed; a checkpoint in it is replaced.
+
+        Raises:
+            InputError: If the folder cannot be written.
+        """
+        save_with_card(folder, self.checkpoint(), name=Path(folder).resolve().name)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload Difix weights",
+    ) -> str:
+        """Upload what `save_pretrained` saves to a repository of the hub. Weights carry licenses: see the model card.
+
+        Args:
+            repo_id: "owner/name"; made if it does not exist.
+            private: Whether a new repository is private; None leaves it to the owner's settings.
+            token: Access token; None takes the one that is logged in.
+            revision: Branch to upload to; None means the main one.
+            commit_message: First line of the commit's message.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            InputError: If the hub cannot be reached or refuses.
+        """
+        return push_checkpoint(
+            repo_id,
+            self.checkpoint(),
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+        )
 
     def _run(self, rgbs: Sequence[Tensor], references: Sequence[Sequence[ReferenceImage]]) -> list[Tensor]:
         return self.runner.run(

@@ -56,7 +56,7 @@ def make_pairs(out: Path, pairs: PairsSet, num_scenes: int, *, test: bool, num_p
     command = [
         *(sys.executable, "-m", "difix3d_pairs_app", "--out", str(out), "--generated", str(own)),
         *("--first-seed", str(pairs.first_seed), "--num-views", str(NUM_VIEWS), "--max-size", str(pairs.size)),
-        *("--max-steps", str(pairs.max_steps), "--test-share", "1" if test else "0"),
+        *("--max-steps", str(pairs.max_steps), "--test-fraction", "1" if test else "0"),
         *("--num-processes", str(num_processes)),
     ]
     subprocess.run(command, check=True)

@@ -59,8 +59,9 @@ def _fixed(
         for paths in (job.masks, job.alphas)
     )
     try:
-        wanted = any(job.weight_outputs[number] is not None for number in batch)
-        return pipeline(images, references, strength=strength, mask=masks, alpha=alphas, return_weight=wanted)
+        if any(job.weight_outputs[number] is not None for number in batch):
+            return pipeline.fix_images(images, references, strength=strength, mask=masks, alpha=alphas)
+        return pipeline(images, references, strength=strength, mask=masks, alpha=alphas)
     except InputError as error:
         raise InputError(f"{_names(job, batch)}: {error}") from error
 

@@ -153,7 +153,7 @@ def _mean_consistency(found: Sequence[dict[str, Any] | None]) -> dict[str, Any] 
     medians = [one["median_distance"] for one in given if one["median_distance"] is not None]
     return {
         **given[0],
-        "consistent_share": statistics.fmean(one["consistent_share"] for one in given),
+        "consistent_fraction": statistics.fmean(one["consistent_fraction"] for one in given),
         "shares": {limit: statistics.fmean(one["shares"][limit] for one in given) for limit in given[0]["shares"]},
         "median_distance": statistics.fmean(medians) if medians else None,
         "num_pairs": sum(one["num_pairs"] for one in given),

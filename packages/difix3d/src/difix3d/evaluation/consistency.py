@@ -123,8 +123,9 @@ def consistency(
     """How consistent neighboring frames are.
 
     Returns:
-        ``consistent_share`` of the pairs, the same for other limits (``shares``), the ``median_distance`` of all their
-        matches (None without any), in pixels of an image 256 wide or high, and how many pairs and matches there were.
+        ``consistent_fraction`` of the pairs, the same for other limits (``shares``), the ``median_distance`` of all
+        their matches (None without any), in pixels of an image 256 wide or high, and how many pairs and matches there
+        were.
 
     Raises:
         ValueError: There are fewer than two frames, or not one camera per frame.
@@ -145,7 +146,7 @@ def consistency(
         return sum(median <= limit for median in medians) / len(medians)
 
     return {
-        "consistent_share": share(config.max_distance),
+        "consistent_fraction": share(config.max_distance),
         "shares": {f"{limit:g}": share(limit) for limit in LIMITS},
         "median_distance": float(np.median(everything)) if len(everything) else None,
         "num_pairs": len(frames) - 1,

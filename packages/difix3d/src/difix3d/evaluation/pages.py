@@ -84,4 +84,4 @@ def _table(rows: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[
 
 def _consistent(found: Mapping[str, Any]) -> str:
     median = found["median_distance"]
-    return f"{found['consistent_share']:.0%}" + ("" if median is None else f" (median {median:.2f} px)")
+    return f"{found['consistent_fraction']:.0%}" + ("" if median is None else f" (median {median:.2f} px)")

@@ -14,7 +14,7 @@ PROMPT = "remove degradation"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FilterConfig:
-    """Which pairs are left out. All limits are in dB of PSNR, shares, or distances in scene extents plus radians."""
+    """Which pairs are left out. All limits are in dB of PSNR, fractions, or distances in scene extents plus radians."""
 
     min_coverage: float = 0.3
     """Renders whose mean opacity is below this show nothing: left out (`empty`), in [0, 1]."""
@@ -106,12 +106,12 @@ class PairsConfig:
     corruptions_per_view: int = 2
     """`corrupted`: pairs of each photo."""
 
-    test_share: float = 0.06
-    """Share of scenes whose pairs go into the split `test`, in [0, 1]: those whose name, hashed with the seed, falls
+    test_fraction: float = 0.06
+    """Fraction of scenes whose pairs go into the split `test`, in [0, 1]: those whose name, hashed with the seed, falls
     below it. A scene is never in both."""
 
     test_scenes: tuple[str, ...] = ()
-    """Names of the scenes that make up the split `test`, instead of `test_share`."""
+    """Names of the scenes that make up the split `test`, instead of `test_fraction`."""
 
     filters: FilterConfig = field(default_factory=FilterConfig)
     """Which pairs are left out."""
@@ -131,9 +131,9 @@ class PairsConfig:
         if self.sparse_every != 0 and self.sparse_every < 2:
             raise ValueError(f"sparse_every must be 0 or at least 2, got {self.sparse_every}")
         for name in ("sparse_at", "cycle_at", "cross_at", "underfit_at"):
-            shares = getattr(self, name)
-            if not shares or not all(0 < share <= 1 for share in shares):
-                raise ValueError(f"{name} must lie in (0, 1], got {shares}")
+            fractions = getattr(self, name)
+            if not fractions or not all(0 < fraction <= 1 for fraction in fractions):
+                raise ValueError(f"{name} must lie in (0, 1], got {fractions}")
         if not 0 < self.cycle_shift[0] <= self.cycle_shift[1]:
             raise ValueError(f"cycle_shift must be two numbers, 0 < low <= high, got {self.cycle_shift}")
         if self.cross_max_distance <= 0:
@@ -142,5 +142,5 @@ class PairsConfig:
             raise ValueError(
                 f"seed must be >= 0 and corruptions_per_view >= 1, got {self.seed}, {self.corruptions_per_view}"
             )
-        if not 0 <= self.test_share <= 1:
-            raise ValueError(f"test_share must be in [0, 1], got {self.test_share}")
+        if not 0 <= self.test_fraction <= 1:
+            raise ValueError(f"test_fraction must be in [0, 1], got {self.test_fraction}")

@@ -101,7 +101,7 @@ def _check_split(records: dict[Path, list[PairRecord]]) -> None:
         raise InputError(
             f"{len(problems)} scenes or photos would be in both splits: "
             f"{'; '.join(list(problems.values())[:MAX_NAMED])}: make one of the folders with the other's split "
-            "(same seed and test_share, or test_scenes)"
+            "(same seed and test_fraction, or test_scenes)"
         )
 
 

@@ -96,12 +96,12 @@ def _varied(config: SyntheticConfig, seed: int) -> SyntheticConfig:
 
     return dataclasses.replace(
         config,
-        dark_share=max(0.0, float(rng.uniform(-MOST_DARK, MOST_DARK))),
+        dark_fraction=max(0.0, float(rng.uniform(-MOST_DARK, MOST_DARK))),
         sensor_noise=between(0.002, 0.03),
         exposure_spread=between(0.005, 0.12),
         num_points=round(between(300, 4000)),
         point_noise=between(0.0005, 0.01),
-        outlier_share=between(0.002, 0.06),
+        outlier_fraction=between(0.002, 0.06),
     )
 
 

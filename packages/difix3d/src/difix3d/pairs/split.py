@@ -12,8 +12,8 @@ from difix3d.pairs.config import PairsConfig
 
 RULE = (
     "A scene is for testing if `test_scenes` names it; where that list is empty, if the number in [0, 1) that numpy's "
-    "generator draws from the seed and the CRC-32 of the scene's name is below `test_share`. All pairs of a scene are "
-    "in one split."
+    "generator draws from the seed and the CRC-32 of the scene's name is below `test_fraction`. All pairs of a scene "
+    "are in one split."
 )
 """The rule in words, for the data card."""
 
@@ -28,7 +28,7 @@ def scene_split(name: str, config: PairsConfig) -> str:
     if config.test_scenes:
         return "test" if name in config.test_scenes else "train"
     drawn = np.random.default_rng([config.seed, name_digest(name)]).random()
-    return "test" if drawn < config.test_share else "train"
+    return "test" if drawn < config.test_fraction else "train"
 
 
 def check_test_scenes(names: Sequence[str], config: PairsConfig) -> None:

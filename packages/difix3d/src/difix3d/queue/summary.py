@@ -63,16 +63,16 @@ def _row(task: SceneTask, outcome: RunOutcome | None) -> dict[str, Any]:
             for name, scores in values["variants"].items()
         }
         row |= {"state": "finished", "best_variant": values["best_variant"], "variants": variants}
-        row["fixing_share"] = _fixing_share(task.folder / TIME_FILE)
+        row["fixing_fraction"] = _fixing_fraction(task.folder / TIME_FILE)
     elif (task.folder / "config.json").is_file():
         row["state"] = "unfinished"
     return row
 
 
-def _fixing_share(path: Path) -> float | None:
+def _fixing_fraction(path: Path) -> float | None:
     if not path.is_file():
         return None
-    return float(json.loads(path.read_text(encoding="utf-8"))["fixing_share"])
+    return float(json.loads(path.read_text(encoding="utf-8"))["fixing_fraction"])
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

@@ -58,8 +58,8 @@ class FixingTime:
     def to_dict(self) -> dict[str, Any]:
         """The content of a run's time.json."""
         return {
-            "fixing_share": self.share(*PHASES),
-            "fixing_share_training": self.share("training"),
+            "fixing_fraction": self.share(*PHASES),
+            "fixing_fraction_training": self.share("training"),
             "seconds": {name: round(value, 6) for name, value in self.seconds.items()},
             "fixing_seconds": {name: round(value, 6) for name, value in self.fixing_seconds.items()},
         }

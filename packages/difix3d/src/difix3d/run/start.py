@@ -87,7 +87,7 @@ def _is_splat_file(path: Path) -> bool:
 
 
 def _checkpoint_folder(path: Path) -> Path | None:
-    return next((found for found in _places(path) if found is not None and (found / "state.json").is_file()), None)
+    return next((found for found in _candidates(path) if found is not None and (found / "state.json").is_file()), None)
 
 
 def _of_ours(path: Path, scene: Scene) -> Gaussians:
@@ -104,13 +104,13 @@ def _of_ours(path: Path, scene: Scene) -> Gaussians:
     return gaussians_from_tensors(tensors)
 
 
-def _places(path: Path) -> list[Path | None]:
+def _candidates(path: Path) -> list[Path | None]:
     """Where under a path a splat's checkpoint may lie, this project's two kinds of runs included."""
     newest = max(path.glob("checkpoints/step_*"), key=lambda found: int(found.name[5:]), default=None)
-    places: list[Path | None] = [path, path / "splat", path / "loop" / "main" / "splat"]
+    found: list[Path | None] = [path, path / "splat", path / "loop" / "main" / "splat"]
     if newest is not None:
-        places += [newest / "loop" / "main" / "splat", newest / "plain", newest_checkpoint(path / "checkpoints")]
-    return places
+        found += [newest / "loop" / "main" / "splat", newest / "plain", newest_checkpoint(path / "checkpoints")]
+    return found
 
 
 def _of_gsplat(path: Path) -> Gaussians:
@@ -122,9 +122,9 @@ def _of_gsplat(path: Path) -> Gaussians:
         if missing:
             raise InputError(f"{path}: the files of ranks {', '.join(map(str, missing))} are missing beside it")
         paths = [ranks[rank] for rank in sorted(ranks)] or paths
-    shares = [_share(found) for found in paths]
+    parts = [_gaussians_of_rank(found) for found in paths]
     try:
-        return Gaussians(**{name: torch.cat([share[name] for share in shares]) for name in GSPLAT_FIELDS.values()})
+        return Gaussians(**{name: torch.cat([part[name] for part in parts]) for name in GSPLAT_FIELDS.values()})
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"{path} does not hold gsplat's Gaussians: {error}") from error
 
@@ -137,7 +137,7 @@ def _of_same_step(path: Path, step: str) -> list[Path]:
     ]
 
 
-def _share(path: Path) -> dict[str, torch.Tensor]:
+def _gaussians_of_rank(path: Path) -> dict[str, torch.Tensor]:
     """One rank's Gaussians; the file may not run anything."""
     version = tuple(int(number) for number in re.findall(r"\d+", torch.__version__)[:2])
     if version < SAFE_TORCH:

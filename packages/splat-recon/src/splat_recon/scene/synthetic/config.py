@@ -25,7 +25,7 @@ class SyntheticConfig:
     """Width of a photo in pixels, at least 16."""
     height: int = 144
     """Height of a photo in pixels, at least 16."""
-    dark_share: float = 0.0
+    dark_fraction: float = 0.0
     """Share of surfaces that are nearly black, and probability that the sky is, in [0, 1]."""
     samples_per_axis: int = 2
     """Rays per pixel along each axis (anti-aliasing), in [1, 8]."""
@@ -33,7 +33,7 @@ class SyntheticConfig:
     """Number of surface points, as structure from motion would give them, at least 16."""
     point_noise: float = 0.002
     """Standard deviation of a point's error as a share of its distance to the camera, at least 0."""
-    outlier_share: float = 0.01
+    outlier_fraction: float = 0.01
     """Share of points that lie anywhere along their ray, in [0, 1]."""
     sensor_noise: float = 0.006
     """Standard deviation of each photo's noise, on the scale [0, 1], at least 0."""
@@ -51,6 +51,6 @@ class SyntheticConfig:
         for field in ("point_noise", "sensor_noise", "exposure_spread"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field} must be at least 0, got {getattr(self, field)}")
-        for field in ("outlier_share", "dark_share"):
+        for field in ("outlier_fraction", "dark_fraction"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"{field} must be in [0, 1], got {getattr(self, field)}")

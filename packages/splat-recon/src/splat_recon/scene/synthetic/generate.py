@@ -78,4 +78,4 @@ def _world(seed: int, config: SyntheticConfig) -> tuple[np.random.Generator, Lay
     rng = np.random.default_rng(seed)
     drawn = LAYOUTS[int(rng.integers(len(LAYOUTS)))]
     layout = drawn if config.layout == "any" else config.layout
-    return rng, layout, make_world(rng, layout, config.dark_share)
+    return rng, layout, make_world(rng, layout, config.dark_fraction)

@@ -16,8 +16,8 @@ DARK = 0.02
 """What dark surfaces reflect of the light that others would."""
 
 
-def make_world(rng: np.random.Generator, layout: Layout, dark_share: float = 0.0) -> World:
-    """Draw a world of the given layout; `dark_share` as in `SyntheticConfig`."""
+def make_world(rng: np.random.Generator, layout: Layout, dark_fraction: float = 0.0) -> World:
+    """Draw a world of the given layout; `dark_fraction` as in `SyntheticConfig`."""
     builder = WorldBuilder(rng, NUM_TEXTURES)
     outdoor = layout in ("garden", "street")
     {"table": _table, "room": _room, "garden": _garden, "street": _street, "shelf": _shelf}[layout](builder)
@@ -34,9 +34,9 @@ def make_world(rng: np.random.Generator, layout: Layout, dark_share: float = 0.0
     horizon = np.array([0.75, 0.8, 0.85]) * rng.uniform(0.6, 1.1)
     zenith = np.array([0.25, 0.4, 0.75]) * rng.uniform(0.5, 1.2) if rng.random() < 0.7 else horizon * 0.8
     textures = make_textures(rng, NUM_TEXTURES)
-    if dark_share > 0:
-        textures[rng.random(NUM_TEXTURES) < dark_share] *= DARK
-        if rng.random() < dark_share:
+    if dark_fraction > 0:
+        textures[rng.random(NUM_TEXTURES) < dark_fraction] *= DARK
+        if rng.random() < dark_fraction:
             horizon, zenith = DARK * horizon, DARK * zenith
     return builder.build(
         textures,

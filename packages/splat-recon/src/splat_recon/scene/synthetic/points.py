@@ -42,7 +42,7 @@ def sample_points(
         other = cameras[(i + 1 + int(rng.integers(max(1, len(cameras) // 6)))) % len(cameras)]
         shared = _sees(world, other, p_world)
         noise = rng.normal(0, config.point_noise, p_world.shape) * distances[seen][:, None]
-        outlier = rng.random(len(p_world)) < config.outlier_share
+        outlier = rng.random(len(p_world)) < config.outlier_fraction
         reach = np.where(outlier, rng.uniform(0.4, 1.6, len(p_world)), 1.0)
         moved = origins[seen] + (p_world - origins[seen]) * reach[:, None]
         surface.append((moved + noise)[shared])

@@ -1,1 +1,0 @@
-"""The calls of the released pipeline, for scripts that were written for it."""
