@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +18,12 @@ import numpy as np
 
 from output_files import OutputError, check_inputs_kept, check_links, output_names, write_text_whole
 from splat_recon.config import TrainConfig
+from splat_recon.config_values import flattened
 from splat_recon.errors import InputError
 from splat_recon.io import cameras_json
 from splat_recon.io.json_files import read_json_file
 from splat_render.cameras import Camera
+from train_runs.run_folder import versions
 
 if TYPE_CHECKING:
     from splat_recon.scene.scene import Scene
@@ -237,7 +237,7 @@ def check_same(run: RunFolder, settings: Mapping[str, Any]) -> None:
     Raises:
         InputError: A setting differs; the message names the first ten with both values.
     """
-    before, now = _flat(_with_defaults(read_settings(run))), _flat(json.loads(json.dumps(settings)))
+    before, now = flattened(_with_defaults(read_settings(run))), flattened(json.loads(json.dumps(settings)))
     problems = [
         f"{name} was {before.get(name)}, is now {now.get(name)}"
         for name in sorted(before.keys() | now.keys())
@@ -251,13 +251,7 @@ def check_same(run: RunFolder, settings: Mapping[str, Any]) -> None:
 
 def write_config(run: RunFolder, settings: Mapping[str, Any]) -> None:
     """Write `config.json`: the resolved settings, and the versions of what computes."""
-    versions = {"python": platform.python_version()}
-    for name in VERSIONED:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    write_json(run.config, {"settings": settings, "versions": versions})
+    write_json(run.config, {"settings": settings, "versions": versions(VERSIONED)})
 
 
 def read_settings(run: RunFolder) -> dict[str, Any]:
@@ -410,10 +404,3 @@ def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     except ValueError:
         return settings
     return settings | {"train": json.loads(json.dumps(train))}
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
