@@ -3,6 +3,8 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +173,16 @@ def test_a_colmap_scene_is_centered_scaled_and_turned(tmp_path: Path):
         ndc = cameras[view].project(torch.zeros(1, 3))[0, 0]
         assert (32 * (1 - ndc) - middle).abs().max() < 1.0
     assert not sequence.rgb[sequence.masks.expand_as(sequence.rgb) == 0].any()
+
+
+def test_reading_a_scene_leaves_sigterm_alone(tmp_path: Path):
+    scene = _ball_scene(tmp_path / "ball")
+    code = (
+        "import signal, sys; from pathlib import Path; from sparsefusion.data.colmap import read_colmap_object\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        f"read_colmap_object(Path({str(scene)!r}), image_size=16); signal.raise_signal(signal.SIGTERM)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 7
 
 
 def test_what_is_wrong_with_a_colmap_scene_is_said_in_one_sentence(tmp_path: Path):

@@ -121,7 +121,7 @@ def read_colmap_object(scene: Path, *, image_size: int = 256, max_radius: float 
 
 
 def _open_model(scene: Path) -> tuple[Any, Path]:
-    import pycolmap
+    from sparsefusion.data.pycolmap_import import pycolmap
 
     if not scene.is_dir():
         raise InputError(f"{scene} is not a folder: name a COLMAP scene with images/, sparse/0/ and masks/")
