@@ -145,27 +145,34 @@ class GSRecon(nn.Module):
             fxfycxcy: Intrinsics as shares of the image.
         """
         num_views, height = images.shape[1], images.shape[3]
-        patches = self.patches(images, T_world_cam, fxfycxcy).to(self.x_embedder.weight.dtype)
-        x = rearrange(self.x_embedder(patches), "(b v) n d -> b (v n) d", v=num_views)
+        patches = self.patches(images, T_world_cam, fxfycxcy)
+        x = self.encoded(rearrange(patches, "(b v) n p -> b (v n) p", v=num_views))
+        p = self.config.patch_size
+        channels = rearrange(
+            self.predicted(x), "b (v h w) (p1 p2) c -> b v c (h p1) (w p2)", v=num_views, h=height // p, p1=p, p2=p
+        )
+        return SplatGrids.from_channels(channels)
+
+    def encoded(self, patches: Float[Tensor, "b n p"]) -> Float[Tensor, "b n d"]:
+        """Patches of an object, of any number and order, as tokens that have seen each other."""
+        x = self.x_embedder(patches.to(self.x_embedder.weight.dtype))
         for block in self.transformer.blocks:
             x = block(x)
-        x = self.ln_out(x)
+        return self.ln_out(x)
 
-        def grid(head: nn.Linear) -> Tensor:
-            p = self.config.patch_size
-            return rearrange(
-                head(x),
-                "b (v h w) (p1 p2 c) -> b v c (h p1) (w p2)",
-                v=num_views,
-                h=height // p,
-                p1=p,
-                p2=p,
-            )
+    def predicted(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n a c=12"]:
+        """The twelve channels of every pixel of every token's patch."""
 
-        return SplatGrids(
-            rgb=2 * torch.sigmoid(grid(self.out_rgb)) - 1,
-            scale=2 * torch.sigmoid(grid(self.out_scale)) - 1,
-            rotation=functional.normalize(grid(self.out_rotation), dim=2),
-            opacity=2 * torch.sigmoid(grid(self.out_opacity) - 2) - 1,
-            depth=2 * torch.sigmoid(grid(self.out_depth)) - 1,
+        def pixels(head: nn.Linear) -> Tensor:
+            return head(x).unflatten(-1, (self.config.patch_size**2, -1))
+
+        return torch.cat(
+            [
+                2 * torch.sigmoid(pixels(self.out_rgb)) - 1,
+                2 * torch.sigmoid(pixels(self.out_scale)) - 1,
+                functional.normalize(pixels(self.out_rotation), dim=-1),
+                2 * torch.sigmoid(pixels(self.out_opacity) - 2) - 1,
+                2 * torch.sigmoid(pixels(self.out_depth)) - 1,
+            ],
+            dim=-1,
         )

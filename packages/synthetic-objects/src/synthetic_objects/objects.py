@@ -107,6 +107,8 @@ class ObjectConfig:
     """Materials to draw from; the first is as likely as all others together."""
     largest_yaw_deg: float = 45.0
     """Parts are turned about their axis by up to this many degrees."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """Pairs of a color and a shape that no part has, so that they can be asked for as something never seen."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.two_parts_prob <= 1:
@@ -120,6 +122,8 @@ class ObjectConfig:
                 raise InputError(f"{name} must be some of {', '.join(known)}, got {given}")
         if not 0 <= self.largest_yaw_deg <= 180:
             raise InputError(f"largest_yaw_deg must be in [0, 180], got {self.largest_yaw_deg}")
+        if all((color, shape) in self.left_out for color in self.colors for shape in self.shapes):
+            raise InputError("left_out holds every pair of the colors and shapes: leave some to draw from")
 
 
 DEFAULT_CONFIG = ObjectConfig()
@@ -150,6 +154,9 @@ def sample_object(seed: int, config: ObjectConfig = DEFAULT_CONFIG) -> Generated
 def _drawn_part(rng: np.random.Generator, config: ObjectConfig) -> Part:
     shape = config.shapes[int(rng.integers(len(config.shapes)))]
     color = config.colors[int(rng.integers(len(config.colors)))]
+    while (color, shape) in config.left_out:
+        shape = config.shapes[int(rng.integers(len(config.shapes)))]
+        color = config.colors[int(rng.integers(len(config.colors)))]
     material = config.materials[0]
     if len(config.materials) > 1 and rng.random() < 0.5:
         material = config.materials[1 + int(rng.integers(len(config.materials) - 1))]

@@ -19,11 +19,13 @@ from diffsplat.training.autoencoder import GSVAETask, psnr_through_latents
 from diffsplat.training.config import (
     DenoiserTrainConfig,
     GeneratedObjectsConfig,
+    GSReconMapConfig,
     GSReconTrainConfig,
     GSVAETrainConfig,
 )
 from diffsplat.training.denoising import DENOISER_WEIGHTS, ENCODER_WEIGHTS, DenoiserTask
 from diffsplat.training.diffusion import NoiseLevels
+from diffsplat.training.maps import GSReconMapTask
 from diffsplat.training.reconstruction import WEIGHTS, GSReconTask, psnr_of_renders
 from diffsplat.training.views import HELD_OUT_SEED, GeneratedViews
 from diffsplat.words import WEIGHTS_FILE, WordEncoder
@@ -32,9 +34,18 @@ from synthetic_objects import COLORS, MATERIALS, RELATIONS, SHAPES
 from train_runs import Loop, LoopConfig, OptimizerConfig
 
 WORDS = sorted({"a", "an", *SHAPES, *COLORS, *MATERIALS, *(word for name in RELATIONS for word in name.split())})
-RECON_OBJECTS = GeneratedObjectsConfig(size=64, num_objects=1024, materials=("matte", "shiny", "metal"))
+NEVER_SHOWN = tuple(
+    (color, shape)
+    for row, color in enumerate(COLORS)
+    for column, shape in enumerate(SHAPES)
+    if (row + 2 * column) % 5 == 0
+)
+"""Pairs of a color and a shape that no stage sees: the held-out prompts are made of them."""
+RECON_OBJECTS = GeneratedObjectsConfig(
+    size=64, num_objects=1536, num_extra=2, materials=("matte", "shiny", "metal"), left_out=NEVER_SHOWN
+)
 TEXT_OBJECTS = replace(RECON_OBJECTS, num_objects=4096, two_parts_prob=0.3, largest_yaw_deg=0.0, num_extra=0)
-NETWORK = GSReconConfig(input_res=64, patch_size=8, dim=128, num_blocks=4, num_heads=4)
+NETWORK = GSReconConfig(input_res=64, patch_size=4, dim=128, num_blocks=2, num_heads=4)
 VAE: dict[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 4,
     "up_block_types": ["UpDecoderBlock2D"] * 4,
@@ -65,8 +76,8 @@ DENOISER: dict[str, Any] = {
 class Recipe:
     """How long, and on how much."""
 
-    steps: tuple[int, int, int] = (1600, 3000, 12_000)
-    """Steps of GSRecon, GSVAE and denoiser."""
+    steps: tuple[int, int, int, int] = (700, 1500, 2500, 4000)
+    """Steps of GSRecon by maps, of GSRecon by renders, of GSVAE and of the denoiser."""
     num_objects: tuple[int, int] = (RECON_OBJECTS.num_objects, TEXT_OBJECTS.num_objects)
     """Objects that the first two see, and those that the denoiser sees."""
 
@@ -89,7 +100,7 @@ def optimizer(learning_rate: float, steps: int) -> OptimizerConfig:
     return OptimizerConfig(
         learning_rate=learning_rate,
         beta2=0.95,
-        weight_decay=0.05,
+        weight_decay=0.01,
         schedule="cosine",
         warmup_steps=min(50, steps // 10),
     )
@@ -110,12 +121,17 @@ def loop_config(steps: int) -> LoopConfig:
 
 
 def trained_gsrecon(out: Path, recipe: Recipe, report: Report) -> GSRecon:
-    """Stage 1."""
+    """Stage 1: patch by patch against ray-cast maps, then whole views by their renders."""
+    objects = GeneratedViews(recipe.recon_objects)
     steps = recipe.steps[0]
+    begun = GSReconMapTask(GSReconMapConfig(network=NETWORK, optimizer=optimizer(3e-3, steps)), objects)
+    finished(Loop(begun, out / "gsrecon_maps", loop_config(steps)), "gsrecon by maps", report)
+    start = load_file(out / "gsrecon_maps" / "model" / WEIGHTS)
+    steps = recipe.steps[1]
     config = GSReconTrainConfig(
-        network=NETWORK, optimizer=optimizer(1.5e-3, steps), batch_size=8, map_weight=1.0, render_every=3
+        network=NETWORK, optimizer=optimizer(1e-3, steps), batch_size=4, map_weight=0.005, render_weight=1.0
     )
-    task = GSReconTask(config, GeneratedViews(recipe.recon_objects))
+    task = GSReconTask(config, objects, start=start)
     finished(Loop(task, out / "gsrecon", loop_config(steps)), "gsrecon", report)
     model = GSRecon(NETWORK)
     model.load_state_dict(load_file(out / "gsrecon" / "model" / WEIGHTS))
@@ -131,7 +147,7 @@ def new_gsvae() -> GSVAE:
 
 def trained_gsvae(out: Path, recon: GSRecon, recipe: Recipe, report: Report) -> GSVAE:
     """Stage 2."""
-    steps = recipe.steps[1]
+    steps = recipe.steps[2]
     config = GSVAETrainConfig(optimizer=optimizer(1e-3, steps), batch_size=4, kl_weight=1e-4, render_every=4)
     task = GSVAETask(config, new_gsvae(), recon, GeneratedViews(replace(recipe.recon_objects, num_extra=0)))
     finished(Loop(task, out / "gsvae", loop_config(steps)), "gsvae", report)
@@ -142,7 +158,7 @@ def trained_gsvae(out: Path, recon: GSRecon, recipe: Recipe, report: Report) -> 
 
 def train_denoiser(out: Path, recon: GSRecon, gsvae: GSVAE, recipe: Recipe, report: Report) -> None:
     """Stage 3, with the text encoder."""
-    steps = recipe.steps[2]
+    steps = recipe.steps[3]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         denoiser, words = MultiViewDenoiser.from_config(DENOISER), WordEncoder(WORDS, dim=64)

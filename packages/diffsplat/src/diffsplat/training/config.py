@@ -29,6 +29,8 @@ class GeneratedObjectsConfig:
     """Parts are turned about their axis by up to this many degrees."""
     materials: tuple[str, ...] = ("matte", "shiny", "metal", "striped", "checkered")
     """Materials to draw from."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """Pairs of a color and a shape that are never drawn."""
 
     def __post_init__(self) -> None:
         if min(self.size, self.num_objects) < 1 or self.num_extra < 0:
@@ -38,8 +40,35 @@ class GeneratedObjectsConfig:
     def objects(self) -> ObjectConfig:
         """What is drawn."""
         return ObjectConfig(
-            two_parts_prob=self.two_parts_prob, largest_yaw_deg=self.largest_yaw_deg, materials=self.materials
+            two_parts_prob=self.two_parts_prob, largest_yaw_deg=self.largest_yaw_deg, materials=self.materials,
+            left_out=self.left_out,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GSReconMapConfig:
+    """How GSRecon begins on objects whose depth is known. Not in the original, which begins with renders."""
+
+    network: GSReconConfig = field(default_factory=GSReconConfig)
+    """Size of the network."""
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            learning_rate=3e-3, beta2=0.95, weight_decay=0.01, schedule="cosine", warmup_steps=30
         )
+    )
+    """Optimizer and schedule."""
+    batch_size: int = 16
+    """Objects per step."""
+    num_tokens: int = 128
+    """Patches per object and step; the others are left out, also of attention."""
+    empty_share: float = 0.08
+    """How likely a patch without the object is drawn, against one with it; in (0, 1]."""
+    seed: int = 0
+    """Of the order of the objects and of the first weights."""
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.num_tokens) < 1 or not 0 < self.empty_share <= 1:
+            raise ValueError("batch_size and num_tokens must be at least 1, empty_share in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,51 +10,47 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from diffsplat.checkpoints import load_into
+from diffsplat.config import GSReconConfig
 from diffsplat.gsrecon import GSRecon
 from diffsplat.render import rendered
 from diffsplat.splat_grids import activated
 from diffsplat.training.config import GSReconTrainConfig
 from diffsplat.training.losses import Perceptual, map_loss, render_losses
 from diffsplat.training.views import ObjectViews, ViewsOfObjects
-from train_runs import EpochSampler, ParameterGroup, TaskState
+from train_runs import EpochSampler, OptimizerConfig, ParameterGroup, TaskState
 
 WEIGHTS = "model.safetensors"
 
 
-class GSReconTask:
-    """What a training loop needs of GSRecon."""
+class GSReconRunTask:
+    """What every training of GSRecon shares: the network, the order of the objects and how both are written."""
 
     def __init__(
-        self, config: GSReconTrainConfig, objects: ViewsOfObjects, *, perceptual: Perceptual | None = None
+        self,
+        network: GSReconConfig,
+        objects: ViewsOfObjects,
+        optimizer: OptimizerConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        start: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.config, self.objects, self.perceptual = config, objects, perceptual
+        self.objects, self.optimizer = objects, optimizer
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.model = GSRecon(config.network)
-        self.sampler = EpochSampler(len(objects), config.batch_size, seed=config.seed)
+            torch.manual_seed(seed)
+            self.model = GSRecon(network)
+        if start is not None:
+            load_into(self.model, dict(start), where="the weights to start from")
+        self.sampler = EpochSampler(len(objects), batch_size, seed=seed)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All parameters alike."""
-        return [ParameterGroup(parameters=dict(self.model.named_parameters()), config=self.config.optimizer)]
+        return [ParameterGroup(parameters=dict(self.model.named_parameters()), config=self.optimizer)]
 
     def next_batch(self) -> ObjectViews:
         """Views of the next objects."""
         return self.objects.batch(self.sampler.next_batch()).to(next(self.model.parameters()).device)
-
-    def losses(self, batch: ObjectViews, *, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
-        """Errors of the renders of all views and, if asked for, of the grids."""
-        grids = self.model(batch.images, *batch.input_cameras)
-        terms: dict[str, Tensor] = {}
-        if self.config.map_weight:
-            terms["map"] = self.config.map_weight * map_loss(grids, batch)
-        if step % self.config.render_every == 0:
-            gaussians = activated(grids, *batch.input_cameras)
-            size = batch.rgb.shape[-1]
-            views = rendered(gaussians, batch.T_world_cam, batch.fxfycxcy, size, size)
-            for name, values in render_losses(views, batch.rgb, batch.mask, perceptual=self.perceptual).items():
-                weight = self.config.lpips_weight if name == "lpips" else self.config.render_weight
-                terms[name] = weight * values.mean()
-        return terms
 
     def state(self) -> TaskState:
         """Where it is in the data."""
@@ -72,6 +68,46 @@ class GSReconTask:
     def read_model(self, folder: Path) -> None:
         """Take over weights that were written."""
         self.model.load_state_dict(load_file(folder / WEIGHTS))
+
+
+class GSReconTask(GSReconRunTask):
+    """What a training loop needs of GSRecon, trained by renders."""
+
+    def __init__(
+        self,
+        config: GSReconTrainConfig,
+        objects: ViewsOfObjects,
+        *,
+        perceptual: Perceptual | None = None,
+        start: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            config: How it is trained.
+            objects: Views to train on.
+            perceptual: LPIPS for the renders.
+            start: Weights to begin with; None draws them.
+        """
+        super().__init__(
+            config.network, objects, config.optimizer, batch_size=config.batch_size, seed=config.seed, start=start
+        )
+        self.config, self.perceptual = config, perceptual
+
+    def losses(self, batch: ObjectViews, *, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Errors of the renders of all views and, if asked for, of the grids."""
+        grids = self.model(batch.images, *batch.input_cameras)
+        terms: dict[str, Tensor] = {}
+        if self.config.map_weight:
+            terms["map"] = self.config.map_weight * map_loss(grids, batch)
+        if step % self.config.render_every == 0:
+            gaussians = activated(grids, *batch.input_cameras)
+            size = batch.rgb.shape[-1]
+            views = rendered(gaussians, batch.T_world_cam, batch.fxfycxcy, size, size)
+            for name, values in render_losses(views, batch.rgb, batch.mask, perceptual=self.perceptual).items():
+                weight = self.config.lpips_weight if name == "lpips" else self.config.render_weight
+                terms[name] = weight * values.mean()
+        return terms
 
 
 @torch.no_grad()

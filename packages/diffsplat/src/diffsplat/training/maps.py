@@ -1,0 +1,44 @@
+"""A first training of GSRecon without renders: a few patches of many objects, against what ray casting knows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from diffsplat.training.config import GSReconMapConfig
+from diffsplat.training.losses import map_errors, pixel_scale, wanted_maps
+from diffsplat.training.reconstruction import GSReconRunTask
+from diffsplat.training.views import ObjectViews, ViewsOfObjects
+
+
+class GSReconMapTask(GSReconRunTask):
+    """What a training loop needs of GSRecon's beginning.
+
+    Most of what GSRecon does can be learned patch by patch, and most patches hold nothing: a step over some of those
+    that do costs a fraction of one over all.
+    """
+
+    def __init__(self, config: GSReconMapConfig, objects: ViewsOfObjects) -> None:
+        super().__init__(config.network, objects, config.optimizer, batch_size=config.batch_size, seed=config.seed)
+        self.config = config
+
+    def losses(self, batch: ObjectViews, *, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
+        """Errors of the drawn patches."""
+        side = self.model.config.patch_size
+
+        def cut(maps: Tensor) -> Tensor:
+            return rearrange(maps, "b v c (h p1) (w p2) -> b (v h w) (p1 p2) c", p1=side, p2=side)
+
+        on = cut((batch.mask[:, : batch.num_inputs] > 0.5).float())
+        share = torch.where(on.amax(dim=(2, 3)) > 0, 1.0, self.config.empty_share)
+        num = min(self.config.num_tokens, share.shape[1])
+        drawn = torch.multinomial(share.cpu(), num, generator=generator).to(on.device)
+        rows = torch.arange(len(drawn), device=on.device)[:, None]
+        patches = self.model.patches(batch.images, *batch.input_cameras)
+        patches = rearrange(patches, "(b v) n p -> b (v n) p", v=batch.num_inputs)[rows, drawn]
+        found = self.model.predicted(self.model.encoded(patches))
+        wanted = cut(wanted_maps(batch))[rows, drawn]
+        return {"map": map_errors(found, wanted, on[rows, drawn], pixel_scale(batch.rgb.shape[-1]))}
