@@ -110,6 +110,14 @@ def tags_needed(name: Backbone, *, image: bool, control: Control | None, elevest
     return tags + ([ELEVEST_TAG] if elevest else [])
 
 
+def image_optional(root: Path, model: PublishedModel) -> bool:
+    """Whether a folder brings one denoiser for prompts and images alike: that with an image, and its own base model.
+
+    The published folders bring one for each.
+    """
+    return (root / "base").is_dir() and (root / model.image_tag).is_dir() and not (root / model.text_tag).is_dir()
+
+
 def download_command(name: Backbone, *, image: bool = False, control: Control | None = None) -> str:
     """The command that fetches what a use needs."""
     more = (" --image" if image else "") + (f" --control {control}" if control else "")

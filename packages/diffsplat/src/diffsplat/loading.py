@@ -21,6 +21,9 @@ from diffsplat.stock import AutoencoderKL
 from diffsplat.text import ClipTextEncoder, Sd3TextEncoder, T5TextEncoder, TextEncoder
 from diffsplat.words import VOCABULARY_FILE, WordEncoder
 
+DEFAULTS_FILE = "defaults.json"
+"""In the base model's folder: guidance and number of steps where nothing else is asked for."""
+
 
 def loaded_parts(
     source: Backbone | Path | str,
@@ -61,9 +64,10 @@ def loaded_parts(
         wanted = iteration if tag in (spec.text_tag, spec.image_tag) else None
         return published.iteration_folder(root, tag, iteration=wanted, fetch=fetch)
 
-    denoiser_folder = tag_folder(spec.image_tag if image else spec.text_tag) / spec.ema_folder
+    optional = published.image_optional(root, spec)
+    denoiser_folder = tag_folder(spec.image_tag if image or optional else spec.text_tag) / spec.ema_folder
     denoiser = _denoiser(denoiser_folder, spec.kind, fetch)
-    if denoiser.takes_image != image:
+    if denoiser.takes_image != (image or optional):
         raise InputError(f"{denoiser_folder} has {denoiser.in_channels} input channels, which is no model "
                          f"{'with' if image else 'without'} an image")  # fmt: skip
     own_base = root / "base"
@@ -80,7 +84,12 @@ def loaded_parts(
         default_scheduler=spec.scheduler,
         default_steps=spec.num_steps,
         default_guidance=published.IMAGE_GUIDANCE if image else spec.guidance,
+        image_optional=optional,
     )
+    own = _defaults(base_folder)
+    parts.default_guidance = float(own.get("image_guidance" if image else "guidance", parts.default_guidance))
+    parts.default_steps = int(own.get("num_steps", parts.default_steps))
+    parts.text_prediction = str(parts.noise_schedule.get("prediction_type", "epsilon"))
     side = int(denoiser.network.config["sample_size"])
     parts.input_res = side * parts.gsvae.downscaling
     parts.flow_shift = float(parts.noise_schedule.get("shift", FLOW_SHIFT))
@@ -94,6 +103,12 @@ def loaded_parts(
     if elevest:
         parts.elevest = _elevest(tag_folder(published.ELEVEST_TAG), fetch)
     return parts
+
+
+def _defaults(base: Path) -> dict[str, Any]:
+    """What a base model of one's own says of generation; published ones have no such file."""
+    path = base / DEFAULTS_FILE
+    return read_network_config(path) if path.is_file() else {}
 
 
 def _name_of(source: Path | str, model: Backbone | None) -> Backbone | None:

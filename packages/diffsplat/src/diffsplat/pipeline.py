@@ -91,6 +91,10 @@ class PipelineParts:
     """Unless another is asked for."""
     input_res: int = 256
     """Side of the grids in pixels."""
+    text_prediction: str = "epsilon"
+    """What the denoiser predicts where no image is given; with one it is v_prediction."""
+    image_optional: bool = False
+    """Whether a denoiser that takes an image was also trained to go without: it is then given zeros."""
 
 
 class DiffSplatPipeline:
@@ -291,14 +295,16 @@ class DiffSplatPipeline:
         negative = negative.to(self.device, self.dtype)
         if len(negative.embeds) != num:
             negative = negative.repeated(num)
+        side = parts.input_res // parts.gsvae.downscaling
+        shape = (len(AZIMUTHS_DEG), parts.denoiser.latent_channels, side, side)
         image_latents = None if images is None else self.encode_image(images)
+        if image_latents is None and parts.denoiser.takes_image:
+            image_latents = torch.zeros(num, *shape[1:], device=self.device)
         guidance = parts.default_guidance if config.guidance is None else config.guidance
         weights = guidance_per_view(
             guidance, len(AZIMUTHS_DEG), triangle=config.triangle_guidance, smallest=config.smallest_guidance
         )
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        side = parts.input_res // parts.gsvae.downscaling
-        shape = (len(AZIMUTHS_DEG), parts.denoiser.latent_channels, side, side)
         noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
         condition = None
         if control is not None and parts.controlnet is not None:
@@ -308,7 +314,7 @@ class DiffSplatPipeline:
         scheduler = make_scheduler(
             config.scheduler or parts.default_scheduler,  # type: ignore[arg-type]
             parts.noise_schedule,
-            prediction_type="epsilon" if images is None else "v_prediction",
+            prediction_type=parts.text_prediction if images is None else "v_prediction",
             flow_shift=parts.flow_shift,
         )
         with self._in_use(parts.denoiser, parts.controlnet):
@@ -358,7 +364,8 @@ class DiffSplatPipeline:
         empty = [str(index + 1) for index, prompt in enumerate(prompts) if not prompt.strip()]
         if images is None and empty:
             raise InputError(f"prompt {', '.join(empty[:10])} is empty: say what to generate")
-        if (images is not None) != parts.denoiser.takes_image:
+        needs_image = parts.denoiser.takes_image and not parts.image_optional
+        if (images is None and needs_image) or (images is not None and not parts.denoiser.takes_image):
             wanted = "needs an image of each object" if parts.denoiser.takes_image else "takes no image"
             raise InputError(f"this model {wanted}: load it with image={images is not None}")
         if (control is not None) != (parts.controlnet is not None):

@@ -19,7 +19,11 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the trainings and of the finished stack")
     parser.add_argument(
-        "--steps", type=int, nargs=4, metavar=("MAPS", "GSRECON", "GSVAE", "DENOISER"), help="other lengths of the trainings"
+        "--steps",
+        type=int,
+        nargs=4,
+        metavar=("MAPS", "GSRECON", "GSVAE", "DENOISER"),
+        help="other lengths of the trainings",
     )
     parser.add_argument("--num-objects", type=int, nargs=2, metavar=("RECON", "TEXT"), help="other numbers of objects")
     parser.add_argument("--num-prompts", type=int, default=100, help="held-out prompts that are judged")

@@ -1,13 +1,15 @@
 """How often generated objects show the color and the shape that their prompt names.
 
 The rule: the four views of the generated object are compared with ray-cast views of an object of each shape and of
-each color. The color is right if the mean color of what is opaque is nearest to that of the named color, among all.
+each color. The color is right if the mean color of what is opaque is nearest to that of a ball of the named color and
+material, among all colors.
 The shape is right if the silhouettes overlap by at least 0.6 (intersection over union, mean over the views) with those
 of a named-shape object of ordinary proportions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -36,25 +38,22 @@ RIGHT_OVERLAP = 0.6
 JUDGED_SIZE = 64
 
 
-def held_out_prompts(num: int) -> list[GeneratedObject]:
-    """Single matte objects that name every color and shape in turn."""
-    names = [(color, shape) for shape in SHAPES for color in COLORS]
-    order = np.random.default_rng(7).permutation(len(names))
-    chosen = [names[order[index % len(names)]] for index in range(num)]
-    return [
-        sample_object(
-            1000 + index,
-            ObjectConfig(two_parts_prob=0, shapes=(shape,), colors=(color,), materials=("matte",), largest_yaw_deg=0),
-        )
-        for index, (color, shape) in enumerate(chosen)
-    ]
+def held_out_prompts(num: int, pairs: Sequence[tuple[str, str]], materials: Sequence[str]) -> list[GeneratedObject]:
+    """Single objects of pairs of a color and a shape that no training saw, in every material in turn."""
+    names = [(color, shape, material) for material in materials for color, shape in pairs]
+    chosen = [names[index % len(names)] for index in range(num)]
+    return [_object(1000 + index, *one) for index, one in enumerate(chosen)]
 
 
-@lru_cache(maxsize=256)
-def _views_of(color: str, shape: str, elevation_deg: float) -> tuple[np.ndarray, np.ndarray]:
+def _object(seed: int, color: str, shape: str, material: str) -> GeneratedObject:
+    config = ObjectConfig(two_parts_prob=0, shapes=(shape,), colors=(color,), materials=(material,), largest_yaw_deg=0)
+    return sample_object(seed, config)
+
+
+@lru_cache(maxsize=512)
+def _views_of(color: str, shape: str, material: str, elevation_deg: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean color and silhouettes of an ordinary object."""
-    config = ObjectConfig(two_parts_prob=0, shapes=(shape,), colors=(color,), materials=("matte",), largest_yaw_deg=0)
-    ordinary = sample_object(0, config)
+    ordinary = _object(0, color, shape, material)
     K = intrinsics(JUDGED_SIZE)
     maps = [ray_cast(ordinary, pose, K, JUDGED_SIZE, JUDGED_SIZE, samples=1) for pose in orbit_rig(elevation_deg)]
     silhouettes = np.stack([one.mask > 0.5 for one in maps])
@@ -72,34 +71,54 @@ def seen(splat: GeneratedSplat) -> tuple[Float[Tensor, "v 3 h w"], Bool[Tensor, 
     return views.rgb[0].clamp(0, 1), views.alpha[0, :, 0] > 0.5
 
 
-def color_of(rgb: Float[Tensor, "v 3 h w"], opaque: Bool[Tensor, "v h w"], elevation_deg: float) -> str | None:
-    """The color that an object shows; None where nothing is opaque."""
+def color_of(
+    rgb: Float[Tensor, "v 3 h w"], opaque: Bool[Tensor, "v h w"], material: str, elevation_deg: float
+) -> str | None:
+    """The color that an object of a material shows; None where nothing is opaque."""
     if not bool(opaque.any()):
         return None
     found = rgb.permute(0, 2, 3, 1)[opaque].mean(dim=0).cpu().numpy()
-    return min(COLORS, key=lambda name: float(np.linalg.norm(found - _views_of(name, "ball", elevation_deg)[0])))
+    return min(
+        COLORS, key=lambda name: float(np.linalg.norm(found - _views_of(name, "ball", material, elevation_deg)[0]))
+    )
 
 
 def overlap_with(shape: str, opaque: Bool[Tensor, "v h w"], elevation_deg: float) -> float:
     """Intersection over union with the silhouettes of a shape, mean over the views."""
-    found, wanted = opaque.cpu().numpy(), _views_of("gray", shape, elevation_deg)[1]
+    found, wanted = opaque.cpu().numpy(), _views_of("gray", shape, "matte", elevation_deg)[1]
     both, either = (found & wanted).sum(axis=(1, 2)), (found | wanted).sum(axis=(1, 2))
     return float((both / np.maximum(either, 1)).mean())
 
 
 def judged(
-    pipe: DiffSplatPipeline, num_prompts: int, config: GenerationConfig, *, batch_size: int = 10
+    pipe: DiffSplatPipeline,
+    num_prompts: int,
+    config: GenerationConfig,
+    pairs: Sequence[tuple[str, str]],
+    materials: Sequence[str],
+    *,
+    batch_size: int = 10,
 ) -> dict[str, Any]:
-    """Shares of right colors and shapes over held-out prompts, against chance and against shuffled prompts."""
-    objects = held_out_prompts(num_prompts)
+    """Shares of right colors and shapes over held-out prompts, against chance and against shuffled prompts.
+
+    Args:
+        pipe: What is judged.
+        num_prompts: How many prompts.
+        config: How objects are generated.
+        pairs: Colors and shapes that the prompts name together.
+        materials: Materials that they name.
+        batch_size: Objects at a time.
+    """
+    objects = held_out_prompts(num_prompts, pairs, materials)
     colors: list[str | None] = []
     overlaps: list[dict[str, float]] = []
     for start in range(0, num_prompts, batch_size):
         part = objects[start : start + batch_size]
         seeds = list(range(start, start + len(part)))
-        for splat in pipe([caption_of(one) for one in part], config, seeds=seeds):
+        splats = pipe([caption_of(one) for one in part], config, seeds=seeds)
+        for one, splat in zip(part, splats, strict=True):
             rgb, opaque = seen(splat)
-            colors.append(color_of(rgb, opaque, splat.elevation_deg))
+            colors.append(color_of(rgb, opaque, one.parts[0].material, splat.elevation_deg))
             overlaps.append({shape: overlap_with(shape, opaque, splat.elevation_deg) for shape in SHAPES})
 
     def shares(wanted: list[GeneratedObject]) -> dict[str, float]:

@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from diffsplat import GSVAE, DiffSplatPipeline, GenerationConfig, GSRecon, GSReconConfig, MultiViewDenoiser
 from diffsplat.checkpoints import GSRECON_TAG, PUBLISHED
+from diffsplat.loading import DEFAULTS_FILE
 from diffsplat.schedulers import SD15_NOISE_SCHEDULE, make_scheduler
+from diffsplat.stock import AutoencoderKL
 from diffsplat.training.autoencoder import GSVAETask, psnr_through_latents
 from diffsplat.training.config import (
     DenoiserTrainConfig,
@@ -25,6 +27,7 @@ from diffsplat.training.config import (
 )
 from diffsplat.training.denoising import DENOISER_WEIGHTS, ENCODER_WEIGHTS, DenoiserTask
 from diffsplat.training.diffusion import NoiseLevels
+from diffsplat.training.losses import pixel_scale
 from diffsplat.training.maps import GSReconMapTask
 from diffsplat.training.reconstruction import WEIGHTS, GSReconTask, psnr_of_renders
 from diffsplat.training.views import HELD_OUT_SEED, GeneratedViews
@@ -56,10 +59,12 @@ VAE: dict[str, Any] = {
     "scaling_factor": 1.0,
 }
 TINY = {"num_decoder_blocks": (1, 1, 1, 1), "decoder_block_out_channels": (16, 16, 16, 16)}
+DEFAULTS = {"guidance": 3.0, "image_guidance": 1.5, "num_steps": 20}
+"""What generation takes where nothing else is asked for."""
 DENOISER: dict[str, Any] = {
     "_class_name": "UNetMV2DConditionModel",
     "sample_size": 8,
-    "in_channels": 22,
+    "in_channels": 23,
     "out_channels": 16,
     "block_out_channels": [64, 128],
     "layers_per_block": 1,
@@ -76,7 +81,7 @@ DENOISER: dict[str, Any] = {
 class Recipe:
     """How long, and on how much."""
 
-    steps: tuple[int, int, int, int] = (700, 1500, 2500, 4000)
+    steps: tuple[int, int, int, int] = (700, 1200, 3000, 4500)
     """Steps of GSRecon by maps, of GSRecon by renders, of GSVAE and of the denoiser."""
     num_objects: tuple[int, int] = (RECON_OBJECTS.num_objects, TEXT_OBJECTS.num_objects)
     """Objects that the first two see, and those that the denoiser sees."""
@@ -138,61 +143,95 @@ def trained_gsrecon(out: Path, recipe: Recipe, report: Report) -> GSRecon:
     return model.eval().requires_grad_(False)
 
 
-def new_gsvae() -> GSVAE:
+def new_gsvae(scaling_factor: float = 1.0) -> GSVAE:
     """Fresh weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        return GSVAE(VAE, TINY)
+        return GSVAE(VAE | {"scaling_factor": scaling_factor}, TINY)
 
 
 def trained_gsvae(out: Path, recon: GSRecon, recipe: Recipe, report: Report) -> GSVAE:
-    """Stage 2."""
+    """Stage 2. Latents are scaled to a standard deviation of 1 afterwards, as those of image VAEs are."""
     steps = recipe.steps[2]
-    config = GSVAETrainConfig(optimizer=optimizer(1e-3, steps), batch_size=4, kl_weight=1e-4, render_every=4)
-    task = GSVAETask(config, new_gsvae(), recon, GeneratedViews(replace(recipe.recon_objects, num_extra=0)))
+    config = GSVAETrainConfig(
+        optimizer=optimizer(1.5e-3, steps), batch_size=2, depth_weight=10.0, kl_weight=3e-4, render_every=2
+    )
+    objects = GeneratedViews(recipe.recon_objects)
+    task = GSVAETask(config, new_gsvae(), recon, objects, keep_grids=True)
     finished(Loop(task, out / "gsvae", loop_config(steps)), "gsvae", report)
     model = new_gsvae()
     model.load_state_dict(load_file(out / "gsvae" / "model" / WEIGHTS))
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    measured = torch.cat([
+        model.encode(recon(batch.images, *batch.input_cameras).channels()[0])
+        for batch in (objects.batch([index]) for index in range(min(64, len(objects))))
+    ])  # fmt: skip
+    scaled = new_gsvae(round(1 / float(measured.std()), 4))
+    scaled.load_state_dict(model.state_dict())
+    return scaled.eval().requires_grad_(False)
+
+
+def image_vae_of(gsvae: GSVAE) -> Any:
+    """An image VAE with the GSVAE's own weights: it sees an image as opaque, unturned Gaussians at the origin's depth.
+
+    The denoiser needs some fixed code of its image, in the shape of the grids' latents, and learns to read this one.
+    """
+    state = {name: value.clone() for name, value in gsvae.vae.state_dict().items()}
+    scale = pixel_scale(RECON_OBJECTS.size)
+    rest = torch.tensor([scale, scale, scale, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+    first = state["encoder.conv_in.weight"]
+    state["encoder.conv_in.bias"] += (first[:, 3:].sum(dim=(2, 3)) * rest).sum(dim=1)
+    state["encoder.conv_in.weight"] = first[:, :3].contiguous()
+    for name in ("weight", "bias"):
+        state[f"decoder.conv_out.{name}"] = state[f"decoder.conv_out.{name}"][:3].contiguous()
+    network: Any = AutoencoderKL.from_config({**VAE, "scaling_factor": gsvae.scaling_factor})
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False)
 
 
 def train_denoiser(out: Path, recon: GSRecon, gsvae: GSVAE, recipe: Recipe, report: Report) -> None:
-    """Stage 3, with the text encoder."""
+    """Stage 3, with the text encoder: one network for prompts, images and both."""
     steps = recipe.steps[3]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         denoiser, words = MultiViewDenoiser.from_config(DENOISER), WordEncoder(WORDS, dim=64)
-    config = DenoiserTrainConfig(optimizer=optimizer(1e-3, steps), batch_size=16, dropout=0.05)
+    config = DenoiserTrainConfig(
+        optimizer=optimizer(1.5e-3, steps), batch_size=16, dropout=0.07, without_image=0.7, prediction="v_prediction"
+    )
     levels = NoiseLevels.of_diffusion(make_scheduler("ddim", SD15_NOISE_SCHEDULE))
     task = DenoiserTask(
         config, denoiser, gsvae, recon, words, GeneratedViews(recipe.text_objects), levels=levels, train_encoder=True,
-        keep_latents=True,
+        keep_latents=True, image_vae=image_vae_of(gsvae),
     )  # fmt: skip
     finished(Loop(task, out / "denoiser", loop_config(steps)), "denoiser", report)
     words.write_settings(out / "denoiser")
 
 
-def collected(out: Path) -> Path:
+def collected(out: Path, gsvae: GSVAE) -> Path:
     """The stack in the published layout, in float16, with its own base model."""
     weights = out / "weights"
     shutil.rmtree(weights, ignore_errors=True)
     spec = PUBLISHED["sd15"]
+    denoiser = f"{spec.image_tag}/checkpoints/000000/unet_ema"
     places = {
-        f"{GSRECON_TAG}/checkpoints/000000/model.safetensors": "gsrecon/model/" + WEIGHTS,
-        f"{spec.gsvae_tag}/checkpoints/000000/model.safetensors": "gsvae/model/" + WEIGHTS,
-        f"{spec.text_tag}/checkpoints/000000/unet_ema/{DENOISER_WEIGHTS}": "denoiser/model/" + DENOISER_WEIGHTS,
-        f"{spec.text_tag}/checkpoints/000000/unet_ema/config.json": "denoiser/model/config.json",
-        f"base/text_encoder/{WEIGHTS_FILE}": "denoiser/model/" + ENCODER_WEIGHTS,
-        "base/text_encoder/words.json": "denoiser/words.json",
+        f"{GSRECON_TAG}/checkpoints/000000/model.safetensors": load_file(out / "gsrecon" / "model" / WEIGHTS),
+        f"{spec.gsvae_tag}/checkpoints/000000/model.safetensors": gsvae.state_dict(),
+        f"{denoiser}/{DENOISER_WEIGHTS}": load_file(out / "denoiser" / "model" / DENOISER_WEIGHTS),
+        f"base/text_encoder/{WEIGHTS_FILE}": load_file(out / "denoiser" / "model" / ENCODER_WEIGHTS),
+        f"base/vae/{DENOISER_WEIGHTS}": image_vae_of(gsvae).state_dict(),
     }
-    for place, source in places.items():
+    for place, values in places.items():
         (weights / place).parent.mkdir(parents=True, exist_ok=True)
-        if place.endswith(".safetensors"):
-            halved = {name: value.half() for name, value in load_file(out / source).items()}
-            save_file(halved, weights / place, metadata={"format": "pt"})
-        else:
-            shutil.copyfile(out / source, weights / place)
-    for name, values in (("scheduler/scheduler_config.json", SD15_NOISE_SCHEDULE), ("vae/config.json", VAE)):
+        halved = {name: value.half().contiguous() for name, value in values.items()}
+        save_file(halved, weights / place, metadata={"format": "pt"})
+    shutil.copyfile(out / "denoiser" / "model" / "config.json", weights / denoiser / "config.json")
+    shutil.copyfile(out / "denoiser" / "words.json", weights / "base" / "text_encoder" / "words.json")
+    settings = {
+        "scheduler/scheduler_config.json": SD15_NOISE_SCHEDULE | {"prediction_type": "v_prediction"},
+        "vae/config.json": VAE | {"scaling_factor": gsvae.scaling_factor},
+        DEFAULTS_FILE: DEFAULTS,
+    }
+    for name, values in settings.items():
         (weights / "base" / name).parent.mkdir(parents=True, exist_ok=True)
         (weights / "base" / name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     return weights
@@ -220,8 +259,8 @@ def train_all(out: Path, recipe: Recipe, *, num_prompts: int, report: Report) ->
     figures["gsvae"] = psnr_through_latents(gsvae, recon, held, indices)
     report(json.dumps(figures["gsvae"]))
     train_denoiser(out, recon, gsvae, recipe, report)
-    pipe = DiffSplatPipeline.from_pretrained(collected(out))
-    figures["prompts"] = judged(pipe, num_prompts, GenerationConfig(num_steps=20, guidance=3.0))
+    pipe = DiffSplatPipeline.from_pretrained(collected(out, gsvae))
+    figures["prompts"] = judged(pipe, num_prompts, GenerationConfig(), NEVER_SHOWN, RECON_OBJECTS.materials)
     report(json.dumps(figures["prompts"]))
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return figures

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -32,9 +33,22 @@ class GSVAETask:
         objects: ViewsOfObjects,
         *,
         perceptual: Perceptual | None = None,
+        keep_grids: bool = False,
     ) -> None:
+        """Put the parts together.
+
+        Args:
+            config: How it is trained.
+            model: What is trained.
+            recon: Frozen.
+            objects: Views to train on.
+            perceptual: LPIPS for the renders.
+            keep_grids: Keep every object's grids in memory, in half precision, which saves GSRecon from the second
+                epoch on.
+        """
         self.config, self.model, self.objects, self.perceptual = config, model, objects, perceptual
         self.recon = recon.eval().requires_grad_(False)
+        self._kept: dict[str, Tensor] | None = {} if keep_grids else None
         self.sampler = EpochSampler(len(objects), config.batch_size, seed=config.seed)
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -47,10 +61,19 @@ class GSVAETask:
         """Views of the next objects."""
         return self.objects.batch(self.sampler.next_batch()).to(next(self.model.parameters()).device)
 
+    @torch.no_grad()
+    def grids(self, batch: ObjectViews) -> Float[Tensor, "b v c=12 h w"]:
+        """What GSRecon makes of objects."""
+        if self._kept is None:
+            return self.recon(batch.images, *batch.input_cameras).channels()
+        if not all(name in self._kept for name in batch.ids):
+            found = self.recon(batch.images, *batch.input_cameras).channels()
+            self._kept |= dict(zip(batch.ids, found.half(), strict=True))
+        return torch.stack([self._kept[name] for name in batch.ids]).float()
+
     def losses(self, batch: ObjectViews, *, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         """Errors of the grids and of their renders."""
-        with torch.no_grad():
-            wanted = self.recon(batch.images, *batch.input_cameras).channels()
+        wanted = self.grids(batch)
         flat = wanted.flatten(0, 1)
         mean, logvar = self.model.posterior(flat)
         if self.config.tiny_decoder:
@@ -58,7 +81,10 @@ class GSVAETask:
         else:
             noise = torch.randn(mean.shape, generator=generator)
             found = self.model.decode(mean + torch.exp(0.5 * logvar) * noise.to(mean), one_by_one=False)
-        terms = {"grid": self.config.grid_weight * (found - flat).square().mean()}
+        errors = (found - flat).square().mean(dim=(0, 2, 3))
+        weights = torch.ones_like(errors)
+        weights[-1] = self.config.depth_weight
+        terms = {"grid": self.config.grid_weight * (weights * errors).mean()}
         if self.config.kl_weight and not self.config.tiny_decoder:
             terms["kl"] = self.config.kl_weight * kl_to_normal(mean, logvar) / mean[0].numel()
         if step % self.config.render_every == 0:

@@ -115,6 +115,8 @@ class GSVAETrainConfig:
     """Objects per step."""
     grid_weight: float = 1.0
     """Weight of the squared error of the grids."""
+    depth_weight: float = 1.0
+    """Weight of the depth among the twelve channels of that error. Released: 1."""
     render_weight: float = 1.0
     """Weight of the renders' squared errors of color and opacity."""
     lpips_weight: float = 1.0
@@ -153,6 +155,8 @@ class DenoiserTrainConfig:
     3.5."""
     dropout: float = 0.05
     """Objects that lose their prompt only, both conditions, and their image only: so many each, in [0, 1/3]."""
+    without_image: float = 0.0
+    """Objects that lose their image besides, so that one network also serves prompts alone; in [0, 1]. Released: 0."""
     render_weight: float = 0.0
     """Weight of the renders of the denoised latents, by the tiny decoder. Released: 0, then 1 in its second stage."""
     min_snr: float | None = None
@@ -165,3 +169,5 @@ class DenoiserTrainConfig:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
         if not 0 <= self.dropout <= 1 / 3:
             raise ValueError(f"dropout must be in [0, 1/3], got {self.dropout}")
+        if not 0 <= self.without_image <= 1:
+            raise ValueError(f"without_image must be in [0, 1], got {self.without_image}")

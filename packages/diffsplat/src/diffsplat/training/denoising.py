@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -59,6 +59,7 @@ class DenoiserTask:
         train_encoder: bool = False,
         keep_latents: bool = False,
         perceptual: Perceptual | None = None,
+        image_vae: nn.Module | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -73,17 +74,19 @@ class DenoiserTask:
             train_encoder: Train the encoder with the network; it must be a module then.
             keep_latents: Keep every object's latents in memory, which saves GSRecon and GSVAE from the second epoch on.
             perceptual: LPIPS for the render loss.
+            image_vae: Frozen; encodes view 0 as the image of a network that takes one.
 
         Raises:
-            ValueError: Noise levels are missing, or the network takes an image.
+            ValueError: Noise levels or the image VAE are missing.
         """
         if config.prediction != "flow" and levels is None:
             raise ValueError("a diffusion needs its noise levels")
-        if model.takes_image:
-            raise ValueError("networks with an image need latents of images, which generated views have none of")
+        if model.takes_image and image_vae is None:
+            raise ValueError("a network that takes an image needs an image VAE")
         self.config, self.model, self.objects = config, model, objects
         self.gsvae, self.recon = gsvae.eval().requires_grad_(False), recon.eval().requires_grad_(False)
         self.encoder, self.levels, self.perceptual = encoder, levels, perceptual
+        self.image_vae: Any = image_vae.eval().requires_grad_(False) if image_vae is not None else None
         self._kept: dict[str, Tensor] | None = {} if keep_latents else None
         self.trained_encoder = encoder if train_encoder and isinstance(encoder, nn.Module) else None
         self.sampler = EpochSampler(len(objects), config.batch_size, seed=config.seed)
@@ -110,6 +113,17 @@ class DenoiserTask:
             self._kept |= dict(zip(batch.ids, found, strict=True))
         return found
 
+    @torch.no_grad()
+    def image_latents(
+        self, batch: ObjectViews, dropped: Bool[Tensor, " b"], generator: torch.Generator
+    ) -> Float[Tensor, "b l h w"]:
+        """Latents of view 0 as an image, sampled as in the released training, with the image VAE's shift taken off."""
+        found = self.image_vae.encode(2 * batch.rgb[:, 0] - 1).latent_dist
+        noise = torch.randn(found.mean.shape, generator=generator).to(found.mean)
+        shift = float(self.image_vae.config.get("shift_factor") or 0.0)
+        latents = float(self.image_vae.config["scaling_factor"]) * (found.mean + found.std * noise - shift)
+        return torch.where(dropped[:, None, None, None], 0.0, latents)
+
     def losses(self, batch: ObjectViews, *, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
         """The diffusion's squared error and, if asked for, errors of renders."""
         config = self.config
@@ -125,11 +139,15 @@ class DenoiserTask:
         dropped = dropped_conditions(torch.rand(num, generator=generator).to(latents.device), config.dropout)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trained_encoder is not None):
             text = without_text(self.encoder(list(batch.captions)), self.encoder([""] * num), dropped.text)
+        image = None
+        if self.model.takes_image:
+            without = torch.rand(num, generator=generator).to(latents.device) < config.without_image
+            image = self.image_latents(batch, dropped.image | without, generator)
         size = batch.rgb.shape[-1]
         found = diffusion_step(
             self.model, latents, noise, signal_weight=signal, noise_weight=noisy,
             timesteps=timesteps.to(latents.device), prediction=config.prediction,
-            rays=plucker_rays(size, size, *batch.input_cameras), text=text,
+            rays=plucker_rays(size, size, *batch.input_cameras), text=text, image_latents=image,
         )  # fmt: skip
         terms = {"diffusion": found.loss.mean()}
         if config.render_weight:
