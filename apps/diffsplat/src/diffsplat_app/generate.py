@@ -49,9 +49,9 @@ class GenerateSettings:
     control_image: Path | None = None
     """The map, white where there is nothing, of the model's size (256x256)."""
 
-    model: str = "sd15"
-    """Weights: sd15, pas or sd35m of the published repository (from the hub or its cache), a folder laid out like it,
-    or a hub id."""
+    model: str = "default"
+    """Weights: default for the small ones that come with the package, which know simple solids; sd15, pas or sd35m of
+    the published repository (from the hub or its cache), a folder laid out like it, or a hub id."""
 
     backbone: Literal["sd15", "pas", "sd35m"] | None = None
     """For a folder or hub id: which of the three it holds, where it holds several."""
@@ -246,6 +246,7 @@ def generate(settings: GenerateSettings) -> int:
         print(settings.out)
         return 0
     pipe = _pipeline(settings)
+    _say_unknown_words(pipe, [job.prompt for job in wanted])
     size = pipe.parts.input_res
     maps = None
     if control is not None:
@@ -281,6 +282,21 @@ def generate(settings: GenerateSettings) -> int:
     following = () if splat is None else ("splat-recon", "export", "--splat", splat, "--to", made / "scene.html")
     ended(made if len(jobs) == 1 else settings.out, *following)
     return 0
+
+
+def _say_unknown_words(pipe: DiffSplatPipeline, prompts: list[str]) -> None:
+    """A small text encoder has a list of words; what is not on it cannot be asked for."""
+    from diffsplat.words import WordEncoder
+
+    encoder = pipe.parts.text_encoder
+    if not isinstance(encoder, WordEncoder):
+        return
+    unknown = sorted({word for prompt in prompts for word in encoder.unknown_words(prompt)})
+    if unknown:
+        print(
+            f"these weights do not know {first_problems(unknown)}; they know {', '.join(encoder.words)}",
+            file=sys.stderr,
+        )
 
 
 def _pipeline(settings: GenerateSettings) -> DiffSplatPipeline:

@@ -21,6 +21,12 @@ from diffsplat.stock import AutoencoderKL
 from diffsplat.text import ClipTextEncoder, Sd3TextEncoder, T5TextEncoder, TextEncoder
 from diffsplat.words import VOCABULARY_FILE, WordEncoder
 
+EMBEDDED = "default"
+"""Name of the weights that come with the package."""
+
+WEIGHTS_FOLDER = Path(__file__).parent / "weights"
+"""Where they lie."""
+
 DEFAULTS_FILE = "defaults.json"
 """In the base model's folder: guidance and number of steps where nothing else is asked for."""
 
@@ -39,6 +45,8 @@ def loaded_parts(
     revision: str | None,
 ) -> PipelineParts:
     """Everything a pipeline needs; see `DiffSplatPipeline.from_pretrained`."""
+    if str(source) == EMBEDDED and not Path(source).is_dir():
+        source = _embedded_folder(control, elevest=elevest)
     name = _name_of(source, model)
     root = source
     if name is not None and str(source) in published.PUBLISHED and not Path(source).is_dir():
@@ -105,6 +113,16 @@ def loaded_parts(
     return parts
 
 
+def _embedded_folder(control: Control | None, *, elevest: bool) -> Path:
+    """The weights that come with the package."""
+    if control is not None or elevest:
+        what = "ControlNet" if control is not None else "estimator of elevations"
+        raise InputError(f"the embedded model has no {what}: take --model sd15, or leave it out")
+    if not WEIGHTS_FOLDER.is_dir():
+        raise InputError("this installation has no embedded weights: take sd15, pas or sd35m, or a folder")
+    return WEIGHTS_FOLDER
+
+
 def _defaults(base: Path) -> dict[str, Any]:
     """What a base model of one's own says of generation; published ones have no such file."""
     path = base / DEFAULTS_FILE
@@ -118,8 +136,6 @@ def _name_of(source: Path | str, model: Backbone | None) -> Backbone | None:
         return model
     if str(source) in published.PUBLISHED and not Path(source).is_dir():
         return str(source)  # type: ignore[return-value]
-    if str(source) == "default":
-        raise InputError("this version ships no weights of its own: take sd15, pas or sd35m, or a folder")
     return None
 
 

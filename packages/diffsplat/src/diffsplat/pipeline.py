@@ -131,7 +131,7 @@ class DiffSplatPipeline:
     @classmethod
     def from_pretrained(
         cls,
-        source: Backbone | Path | str,
+        source: Backbone | Path | str = "default",
         *,
         image: bool = False,
         control: Control | None = None,
@@ -149,8 +149,8 @@ class DiffSplatPipeline:
         """Load published weights, or others of the same layout.
 
         Args:
-            source: `sd15`, `pas` or `sd35m` for the published repository; a folder that is laid out like it; or the
-                hub id of another repository that is.
+            source: `default` for the small weights that come with the package; `sd15`, `pas` or `sd35m` for the
+                published repository; a folder that is laid out like it; or the hub id of another repository that is.
             image: The model that also takes an image.
             control: Also load a ControlNet; for `sd15` with a text.
             elevest: Also load the estimator of elevations.

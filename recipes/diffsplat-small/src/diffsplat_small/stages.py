@@ -27,7 +27,6 @@ from diffsplat.training.config import (
 )
 from diffsplat.training.denoising import DENOISER_WEIGHTS, ENCODER_WEIGHTS, DenoiserTask
 from diffsplat.training.diffusion import NoiseLevels
-from diffsplat.training.losses import pixel_scale
 from diffsplat.training.maps import GSReconMapTask
 from diffsplat.training.reconstruction import WEIGHTS, GSReconTask, psnr_of_renders
 from diffsplat.training.views import HELD_OUT_SEED, GeneratedViews
@@ -45,7 +44,7 @@ NEVER_SHOWN = tuple(
 )
 """Pairs of a color and a shape that no stage sees: the held-out prompts are made of them."""
 RECON_OBJECTS = GeneratedObjectsConfig(
-    size=64, num_objects=1536, num_extra=2, materials=("matte", "shiny", "metal"), left_out=NEVER_SHOWN
+    size=64, num_objects=1024, num_extra=2, materials=("matte", "shiny", "metal"), left_out=NEVER_SHOWN
 )
 TEXT_OBJECTS = replace(RECON_OBJECTS, num_objects=4096, two_parts_prob=0.3, largest_yaw_deg=0.0, num_extra=0)
 NETWORK = GSReconConfig(input_res=64, patch_size=4, dim=128, num_blocks=2, num_heads=4)
@@ -81,7 +80,7 @@ DENOISER: dict[str, Any] = {
 class Recipe:
     """How long, and on how much."""
 
-    steps: tuple[int, int, int, int] = (700, 1200, 3000, 4500)
+    steps: tuple[int, int, int, int] = (600, 800, 3000, 4500)
     """Steps of GSRecon by maps, of GSRecon by renders, of GSVAE and of the denoiser."""
     num_objects: tuple[int, int] = (RECON_OBJECTS.num_objects, TEXT_OBJECTS.num_objects)
     """Objects that the first two see, and those that the denoiser sees."""
@@ -134,7 +133,7 @@ def trained_gsrecon(out: Path, recipe: Recipe, report: Report) -> GSRecon:
     start = load_file(out / "gsrecon_maps" / "model" / WEIGHTS)
     steps = recipe.steps[1]
     config = GSReconTrainConfig(
-        network=NETWORK, optimizer=optimizer(1e-3, steps), batch_size=4, map_weight=0.005, render_weight=1.0
+        network=NETWORK, optimizer=optimizer(6e-4, steps), batch_size=4, map_weight=0.005, render_weight=1.0
     )
     task = GSReconTask(config, objects, start=start)
     finished(Loop(task, out / "gsrecon", loop_config(steps)), "gsrecon", report)
@@ -172,13 +171,12 @@ def trained_gsvae(out: Path, recon: GSRecon, recipe: Recipe, report: Report) -> 
 
 
 def image_vae_of(gsvae: GSVAE) -> Any:
-    """An image VAE with the GSVAE's own weights: it sees an image as opaque, unturned Gaussians at the origin's depth.
+    """An image VAE with the GSVAE's own weights: it sees an image as opaque, level disks at the origin's depth.
 
     The denoiser needs some fixed code of its image, in the shape of the grids' latents, and learns to read this one.
     """
     state = {name: value.clone() for name, value in gsvae.vae.state_dict().items()}
-    scale = pixel_scale(RECON_OBJECTS.size)
-    rest = torch.tensor([scale, scale, scale, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
+    rest = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0])
     first = state["encoder.conv_in.weight"]
     state["encoder.conv_in.bias"] += (first[:, 3:].sum(dim=(2, 3)) * rest).sum(dim=1)
     state["encoder.conv_in.weight"] = first[:, :3].contiguous()

@@ -20,6 +20,15 @@ Perceptual = Callable[[Tensor, Tensor], Tensor]
 OFF_WEIGHT = 0.05
 """What pixels off the object count in the error of maps, against those on it."""
 
+ON_SHARE = 0.7
+"""A place is on the object if it covers at least this share of a pixel there: less would make silhouettes too wide."""
+
+SOLID = 0.98
+"""Opacity on the object."""
+
+DISK_PIXELS = 0.57
+"""Standard deviation of the disks in pixels at the origin's distance: of some tried, renders came nearest with it."""
+
 
 def render_losses(
     views: RenderedViews,
@@ -47,58 +56,65 @@ def _at_size(images: Float[Tensor, "n 3 h w"], size: int) -> Float[Tensor, "n 3 
 
 
 def map_loss(grids: SplatGrids, views: ObjectViews) -> Float[Tensor, ""]:
-    """How far grids are from what the ray-cast maps say.
+    """How far grids are from `wanted_grids`."""
+    wanted, on = wanted_grids(views)
+    return map_errors(grids.channels().movedim(2, -1), wanted.movedim(2, -1), on.movedim(2, -1))
 
-    On the object: its color and depth, and Gaussians about as wide as a pixel. Off it: white, at the origin's distance.
-    Opacity and an unturned frame everywhere. What is off the object is not seen, and is only kept simple.
+
+def wanted_grids(views: ObjectViews) -> tuple[Float[Tensor, "b i c=12 h w"], Float[Tensor, "b i 1 h w"]]:
+    """Grids that ray-cast maps amount to, and where the object is.
+
+    On the object: its color and depth, and disks along its surface, a little wider than a pixel. Off it white,
+    transparent, at the origin's distance and level, which nobody sees and which is simple. The maps are taken where the
+    Gaussians of the grid's pixels lie, which is not quite the pixels' middles (see `cameras.unprojected`).
     """
-    on = (views.mask[:, : views.num_inputs] > 0.5).to(grids.depth)
-    return map_errors(
-        grids.channels().movedim(2, -1), wanted_maps(views).movedim(2, -1), on.movedim(2, -1),
-        pixel_scale(views.rgb.shape[-1]),
-    )  # fmt: skip
+    num = views.num_inputs
+    color, mask, depth, normal = _at_grid_places(
+        [views.rgb[:, :num], views.mask[:, :num], views.depth * views.mask[:, :num], views.normal]
+    )
+    on = (mask > ON_SHARE).to(mask)
+    covered = mask.clamp(min=ON_SHARE)
+    # Colors and normals were over white, depths over 0.
+    depth = on * (depth / covered - RADIUS)
+    normal = 2 * (normal - (1 - covered)) / covered - 1
+    up = torch.zeros_like(normal)
+    up[:, :, 1] = 1
+    normal = functional.normalize(torch.where(on > 0, normal, up), dim=2)
+    x, y, z = normal.unbind(dim=2)
+    # The turn that takes the y axis, along which the disks are thin, to the normal.
+    rotation = functional.normalize(torch.stack([1 + y, z, torch.zeros_like(x), -x], dim=2), dim=2)
+    wide = _scale_value(DISK_PIXELS * RADIUS / (FOCAL * views.rgb.shape[-1]))
+    scale = torch.tensor([wide, 1.0, wide], device=mask.device)[:, None, None].expand_as(color)
+    return torch.cat([2 * color - 1, scale, rotation, 2 * SOLID * on - 1, depth], dim=2), on
 
 
-def wanted_maps(views: ObjectViews) -> Float[Tensor, "b i c=4 h w"]:
-    """Color in [-1, 1] and depth relative to the cameras' distance, of the input views."""
-    color = 2 * views.rgb[:, : views.num_inputs] - 1
-    return torch.cat([color, torch.where(views.depth > 0, views.depth - RADIUS, 0)], dim=2)
+def _at_grid_places(maps: list[Tensor]) -> list[Tensor]:
+    """Maps of views where a grid's Gaussians lie: from edge to edge, instead of from middle to middle of pixels."""
+    joined = torch.cat(maps, dim=2)
+    height, width = joined.shape[-2:]
+    rows = torch.linspace(-1, 1, height, device=joined.device)
+    columns = torch.linspace(-1, 1, width, device=joined.device)
+    places = torch.stack([columns.expand(height, width), rows[:, None].expand(height, width)], dim=-1)
+    flat = joined.flatten(0, 1)
+    found = functional.grid_sample(
+        flat, places.expand(len(flat), -1, -1, -1), padding_mode="border", align_corners=False
+    )
+    return list(found.unflatten(0, joined.shape[:2]).split([one.shape[2] for one in maps], dim=2))
 
 
-def pixel_scale(size: int) -> float:
-    """The scale channels' value of Gaussians of 0.35 pixels at the origin's distance, within their range."""
-    std = 0.35 * RADIUS / (FOCAL * size)
-    share = (LARGEST_SCALE - std) / (LARGEST_SCALE - SMALLEST_SCALE)
-    return 2 * min(max(share, 0.0), 1.0) - 1
+def _scale_value(std: float) -> float:
+    """The scale channels' value of a standard deviation in scene units, within their range."""
+    return 2 * min(max((LARGEST_SCALE - std) / (LARGEST_SCALE - SMALLEST_SCALE), 0.0), 1.0) - 1
 
 
 def map_errors(
-    channels: Float[Tensor, "*n c=12"],
-    wanted: Float[Tensor, "*n c=4"],
-    on: Float[Tensor, "*n 1"],
-    scale: float,
+    channels: Float[Tensor, "*n c=12"], wanted: Float[Tensor, "*n c=12"], on: Float[Tensor, "*n 1"]
 ) -> Float[Tensor, ""]:
-    """The error of `map_loss` on pixels of any order.
-
-    Args:
-        channels: Of a network.
-        wanted: Color and depth, of `wanted_maps`.
-        on: 1 on the object, else 0.
-        scale: What the scale channels are to be, of `pixel_scale`.
-    """
-    rgb, scales, rotation, opacity, depth = channels.split(list(CHANNELS.values()), dim=-1)
-    weight = on + OFF_WEIGHT * (1 - on)
-    total = weight.sum().clamp(min=1)
-    unturned = torch.zeros_like(rotation)
-    unturned[..., 0] = 1
-
-    def mean(errors: Tensor) -> Tensor:
-        return (errors.mean(dim=-1, keepdim=True) * weight).sum() / total
-
-    return (
-        mean((rgb - wanted[..., :3]).square())
-        + 10 * mean((depth - wanted[..., 3:]).square())
-        + mean((scales - scale).square())
-        + 0.2 * mean((rotation - unturned).square())
-        + 0.5 * (opacity - (2 * on - 1)).square().mean()
+    """The error of `map_loss` on pixels of any order."""
+    errors = (channels - wanted).square()
+    rgb, scale, rotation, opacity, depth = (
+        part.mean(dim=-1, keepdim=True) for part in errors.split(list(CHANNELS.values()), dim=-1)
     )
+    weight = on + OFF_WEIGHT * (1 - on)
+    seen = (rgb + scale + rotation + 10 * depth) * weight
+    return seen.sum() / weight.sum().clamp(min=1) + 0.5 * opacity.mean()

@@ -1,4 +1,4 @@
-"""A first training of GSRecon without renders: a few patches of many objects, against what ray casting knows of them."""
+"""A first training of GSRecon without renders: a few patches of many objects, against ray-cast maps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from diffsplat.training.config import GSReconMapConfig
-from diffsplat.training.losses import map_errors, pixel_scale, wanted_maps
+from diffsplat.training.losses import map_errors, wanted_grids
 from diffsplat.training.reconstruction import GSReconRunTask
 from diffsplat.training.views import ObjectViews, ViewsOfObjects
 
@@ -32,7 +32,7 @@ class GSReconMapTask(GSReconRunTask):
         def cut(maps: Tensor) -> Tensor:
             return rearrange(maps, "b v c (h p1) (w p2) -> b (v h w) (p1 p2) c", p1=side, p2=side)
 
-        on = cut((batch.mask[:, : batch.num_inputs] > 0.5).float())
+        wanted, on = (cut(maps) for maps in wanted_grids(batch))
         share = torch.where(on.amax(dim=(2, 3)) > 0, 1.0, self.config.empty_share)
         num = min(self.config.num_tokens, share.shape[1])
         drawn = torch.multinomial(share.cpu(), num, generator=generator).to(on.device)
@@ -40,5 +40,4 @@ class GSReconMapTask(GSReconRunTask):
         patches = self.model.patches(batch.images, *batch.input_cameras)
         patches = rearrange(patches, "(b v) n p -> b (v n) p", v=batch.num_inputs)[rows, drawn]
         found = self.model.predicted(self.model.encoded(patches))
-        wanted = cut(wanted_maps(batch))[rows, drawn]
-        return {"map": map_errors(found, wanted, on[rows, drawn], pixel_scale(batch.rgb.shape[-1]))}
+        return {"map": map_errors(found, wanted[rows, drawn], on[rows, drawn])}
