@@ -157,8 +157,8 @@ def test_missing_parts_are_named(repositories, tmp_path):
         DiffSplatPipeline.from_pretrained(copy, base=base)
     with pytest.raises(InputError, match="vae"):
         DiffSplatPipeline.from_pretrained(root, base=tmp_path / "edited")
-    with pytest.raises(InputError, match="ships no weights"):
-        DiffSplatPipeline.from_pretrained("default")
+    with pytest.raises(InputError, match="has no ControlNet"):
+        DiffSplatPipeline.from_pretrained("default", control="depth")
     with pytest.raises(InputError, match="no folder"):
         DiffSplatPipeline.from_pretrained(tmp_path / "nothing")
 

@@ -10,15 +10,18 @@ import torch
 from diffsplat import GSVAE, GSRecon, GSReconConfig, InputError, MultiViewDenoiser
 from diffsplat.denoiser import load_widened
 from diffsplat.schedulers import SD15_NOISE_SCHEDULE, make_scheduler
+from diffsplat.stock import AutoencoderKL
 from diffsplat.training.autoencoder import GSVAETask, psnr_through_latents
 from diffsplat.training.config import (
     DenoiserTrainConfig,
     GeneratedObjectsConfig,
+    GSReconMapConfig,
     GSReconTrainConfig,
     GSVAETrainConfig,
 )
 from diffsplat.training.denoising import DenoiserTask
 from diffsplat.training.diffusion import NoiseLevels
+from diffsplat.training.maps import GSReconMapTask
 from diffsplat.training.reconstruction import GSReconTask, psnr_of_renders
 from diffsplat.training.views import GeneratedViews
 from diffsplat.words import WordEncoder
@@ -49,8 +52,9 @@ def gsrecon_task(objects: GeneratedViews) -> GSReconTask:
 
 def gsvae_task(objects: GeneratedViews, **more) -> GSVAETask:
     torch.manual_seed(0)
+    keep = bool(more.pop("keep_grids", False))
     config = GSVAETrainConfig(optimizer=OPTIMIZER, batch_size=2, kl_weight=1e-3, **more)
-    return GSVAETask(config, GSVAE(VAE | FAMILY["sd15"], TINY), GSRecon(NETWORK), objects)
+    return GSVAETask(config, GSVAE(VAE | FAMILY["sd15"], TINY), GSRecon(NETWORK), objects, keep_grids=keep)
 
 
 def denoiser_task(objects: GeneratedViews, **more) -> DenoiserTask:
@@ -60,16 +64,36 @@ def denoiser_task(objects: GeneratedViews, **more) -> DenoiserTask:
     gsvae, recon = GSVAE(VAE | FAMILY["sd15"], TINY), GSRecon(NETWORK)
     levels = NoiseLevels.of_diffusion(make_scheduler("ddim", SD15_NOISE_SCHEDULE))
     settings = {"optimizer": OPTIMIZER, "batch_size": 2, "dropout": 0.2}
-    encoder = {key: more.pop(key) for key in ("train_encoder", "keep_latents") if key in more}
+    encoder = {key: more.pop(key) for key in ("train_encoder", "kept_latents") if key in more}
     config = DenoiserTrainConfig(**settings, **more)
     return DenoiserTask(config, denoiser, gsvae, recon, words, objects, levels=levels, **encoder)
 
 
+def map_task(objects: GeneratedViews) -> GSReconMapTask:
+    config = GSReconMapConfig(network=NETWORK, optimizer=OPTIMIZER, batch_size=2, num_tokens=6)
+    return GSReconMapTask(config, objects)
+
+
+def image_task(objects: GeneratedViews) -> DenoiserTask:
+    torch.manual_seed(0)
+    task = denoiser_task(objects)
+    denoiser = MultiViewDenoiser.from_config(DENOISERS["sd15"] | {"in_channels": 11, "cross_attention_dim": 16})
+    config = DenoiserTrainConfig(
+        optimizer=OPTIMIZER, batch_size=2, dropout=0.2, without_image=0.3, prediction="v_prediction"
+    )
+    vae = AutoencoderKL.from_config(VAE | FAMILY["sd15"])
+    return DenoiserTask(
+        config, denoiser, task.gsvae, task.recon, task.encoder, objects, levels=task.levels, image_vae=vae
+    )
+
+
 MAKERS = {
+    "maps": map_task,
     "gsrecon": gsrecon_task,
-    "gsvae": gsvae_task,
+    "gsvae": lambda objects: gsvae_task(objects, keep_grids=True),
+    "image": image_task,
     "denoiser": lambda objects: denoiser_task(
-        objects, train_encoder=True, keep_latents=True, render_weight=0.5, min_snr=1.0
+        objects, train_encoder=True, kept_latents={}, render_weight=0.5, min_snr=1.0
     ),
 }
 
@@ -109,6 +133,18 @@ def test_gsrecon_learns(objects):
     assert after["psnr_input_views"] > before["psnr_input_views"] + 1
 
 
+def test_a_beginning_by_maps_serves_the_training_by_renders(objects):
+    loop = Loop(map_task(objects), None, LoopConfig(max_steps=60, log_every=20))
+    loop.train_until(60)
+    assert loop.history[-1].terms["map"] < 0.7 * loop.history[0].terms["map"]
+    begun = loop.task.model  # type: ignore[attr-defined]
+    config = GSReconTrainConfig(network=NETWORK, optimizer=OPTIMIZER, batch_size=2)
+    task = GSReconTask(config, objects, start=begun.state_dict())
+    batch = objects.batch([0])
+    found = task.model(batch.images, *batch.input_cameras).channels()
+    torch.testing.assert_close(found, begun(batch.images, *batch.input_cameras).channels())
+
+
 @pytest.mark.parametrize("tiny", [False, True])
 def test_gsvae_trains_the_vae_or_the_tiny_decoder_only(objects, tiny):
     task = gsvae_task(objects, tiny_decoder=tiny, render_every=1000)
@@ -138,8 +174,8 @@ def test_a_denoiser_and_its_words_learn(objects):
 
 def test_kept_latents_change_nothing(objects):
     found = []
-    for keep in (False, True):
-        loop = Loop(denoiser_task(objects, keep_latents=keep), None, LoopConfig(max_steps=6))
+    for kept in (None, {}):
+        loop = Loop(denoiser_task(objects, kept_latents=kept), None, LoopConfig(max_steps=6))
         loop.train_until(6)
         found.append(parameters(loop.task))
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
@@ -150,7 +186,7 @@ def test_what_a_denoiser_cannot_be_trained_with_is_refused(objects):
     with pytest.raises(ValueError, match="noise levels"):
         DenoiserTask(task.config, task.model, task.gsvae, task.recon, task.encoder, objects)
     image = MultiViewDenoiser.from_config(DENOISERS["sd15"] | {"in_channels": 11})
-    with pytest.raises(ValueError, match="with an image"):
+    with pytest.raises(ValueError, match="needs an image VAE"):
         DenoiserTask(task.config, image, task.gsvae, task.recon, task.encoder, objects, levels=task.levels)
     with pytest.raises(ValueError, match="dropout"):
         DenoiserTrainConfig(dropout=0.5)

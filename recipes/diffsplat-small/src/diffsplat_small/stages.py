@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from diffsplat import GSVAE, DiffSplatPipeline, GenerationConfig, GSRecon, GSReconConfig, MultiViewDenoiser
 from diffsplat.checkpoints import GSRECON_TAG, PUBLISHED
@@ -29,7 +30,7 @@ from diffsplat.training.denoising import DENOISER_WEIGHTS, ENCODER_WEIGHTS, Deno
 from diffsplat.training.diffusion import NoiseLevels
 from diffsplat.training.maps import GSReconMapTask
 from diffsplat.training.reconstruction import WEIGHTS, GSReconTask, psnr_of_renders
-from diffsplat.training.views import HELD_OUT_SEED, GeneratedViews
+from diffsplat.training.views import HELD_OUT_SEED, GeneratedViews, ViewsOfObjects
 from diffsplat.words import WEIGHTS_FILE, WordEncoder
 from diffsplat_small.judging import judged
 from synthetic_objects import COLORS, MATERIALS, RELATIONS, SHAPES
@@ -46,7 +47,7 @@ NEVER_SHOWN = tuple(
 RECON_OBJECTS = GeneratedObjectsConfig(
     size=64, num_objects=1024, num_extra=2, materials=("matte", "shiny", "metal"), left_out=NEVER_SHOWN
 )
-TEXT_OBJECTS = replace(RECON_OBJECTS, num_objects=4096, two_parts_prob=0.3, largest_yaw_deg=0.0, num_extra=0)
+TEXT_OBJECTS = replace(RECON_OBJECTS, num_objects=1536, two_parts_prob=0.3, largest_yaw_deg=0.0, num_extra=0)
 NETWORK = GSReconConfig(input_res=64, patch_size=4, dim=128, num_blocks=2, num_heads=4)
 VAE: dict[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 4,
@@ -80,19 +81,19 @@ DENOISER: dict[str, Any] = {
 class Recipe:
     """How long, and on how much."""
 
-    steps: tuple[int, int, int, int] = (600, 800, 3000, 4500)
+    steps: tuple[int, int, int, int] = (600, 400, 2200, 3500)
     """Steps of GSRecon by maps, of GSRecon by renders, of GSVAE and of the denoiser."""
     num_objects: tuple[int, int] = (RECON_OBJECTS.num_objects, TEXT_OBJECTS.num_objects)
-    """Objects that the first two see, and those that the denoiser sees."""
+    """Objects that GSRecon sees, and those that the rest sees."""
 
     @property
     def recon_objects(self) -> GeneratedObjectsConfig:
-        """What the first two stages see."""
+        """What the first stage sees."""
         return replace(RECON_OBJECTS, num_objects=self.num_objects[0])
 
     @property
     def text_objects(self) -> GeneratedObjectsConfig:
-        """What the denoiser sees."""
+        """What the others see."""
         return replace(TEXT_OBJECTS, num_objects=self.num_objects[1])
 
 
@@ -133,7 +134,7 @@ def trained_gsrecon(out: Path, recipe: Recipe, report: Report) -> GSRecon:
     start = load_file(out / "gsrecon_maps" / "model" / WEIGHTS)
     steps = recipe.steps[1]
     config = GSReconTrainConfig(
-        network=NETWORK, optimizer=optimizer(6e-4, steps), batch_size=4, map_weight=0.005, render_weight=1.0
+        network=NETWORK, optimizer=optimizer(3e-4, steps), batch_size=4, map_weight=0.005, render_weight=1.0
     )
     task = GSReconTask(config, objects, start=start)
     finished(Loop(task, out / "gsrecon", loop_config(steps)), "gsrecon", report)
@@ -149,25 +150,31 @@ def new_gsvae(scaling_factor: float = 1.0) -> GSVAE:
         return GSVAE(VAE | {"scaling_factor": scaling_factor}, TINY)
 
 
-def trained_gsvae(out: Path, recon: GSRecon, recipe: Recipe, report: Report) -> GSVAE:
-    """Stage 2. Latents are scaled to a standard deviation of 1 afterwards, as those of image VAEs are."""
+def trained_gsvae(
+    out: Path, recon: GSRecon, objects: ViewsOfObjects, recipe: Recipe, report: Report
+) -> tuple[GSVAE, dict[str, Tensor]]:
+    """Stage 2, and the scaled latents of all objects.
+
+    Latents are scaled to a standard deviation of 1, as those of image VAEs are.
+    """
     steps = recipe.steps[2]
     config = GSVAETrainConfig(
-        optimizer=optimizer(1.5e-3, steps), batch_size=2, depth_weight=10.0, kl_weight=3e-4, render_every=2
+        optimizer=optimizer(1e-3, steps), batch_size=1, depth_weight=10.0, kl_weight=3e-4, render_every=3
     )
-    objects = GeneratedViews(recipe.recon_objects)
     task = GSVAETask(config, new_gsvae(), recon, objects, keep_grids=True)
     finished(Loop(task, out / "gsvae", loop_config(steps)), "gsvae", report)
     model = new_gsvae()
     model.load_state_dict(load_file(out / "gsvae" / "model" / WEIGHTS))
     model.eval().requires_grad_(False)
-    measured = torch.cat([
-        model.encode(recon(batch.images, *batch.input_cameras).channels()[0])
-        for batch in (objects.batch([index]) for index in range(min(64, len(objects))))
-    ])  # fmt: skip
-    scaled = new_gsvae(round(1 / float(measured.std()), 4))
+    found = {}
+    for index in range(len(objects)):
+        batch = objects.batch([index])
+        found[batch.ids[0]] = model.encode(task.grids(batch)[0])
+    factor = round(1 / float(torch.stack(list(found.values())).std()), 4)
+    scaled = new_gsvae(factor)
     scaled.load_state_dict(model.state_dict())
-    return scaled.eval().requires_grad_(False)
+    latents = {name: scaled.scaled(values) for name, values in found.items()}
+    return scaled.eval().requires_grad_(False), latents
 
 
 def image_vae_of(gsvae: GSVAE) -> Any:
@@ -187,19 +194,27 @@ def image_vae_of(gsvae: GSVAE) -> Any:
     return network.eval().requires_grad_(False)
 
 
-def train_denoiser(out: Path, recon: GSRecon, gsvae: GSVAE, recipe: Recipe, report: Report) -> None:
+def train_denoiser(
+    out: Path,
+    recon: GSRecon,
+    gsvae: GSVAE,
+    latents: dict[str, Tensor],
+    objects: ViewsOfObjects,
+    recipe: Recipe,
+    report: Report,
+) -> None:
     """Stage 3, with the text encoder: one network for prompts, images and both."""
     steps = recipe.steps[3]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         denoiser, words = MultiViewDenoiser.from_config(DENOISER), WordEncoder(WORDS, dim=64)
     config = DenoiserTrainConfig(
-        optimizer=optimizer(1.5e-3, steps), batch_size=16, dropout=0.07, without_image=0.7, prediction="v_prediction"
+        optimizer=optimizer(1.5e-3, steps), batch_size=8, dropout=0.07, without_image=0.7, prediction="v_prediction"
     )
     levels = NoiseLevels.of_diffusion(make_scheduler("ddim", SD15_NOISE_SCHEDULE))
     task = DenoiserTask(
-        config, denoiser, gsvae, recon, words, GeneratedViews(recipe.text_objects), levels=levels, train_encoder=True,
-        keep_latents=True, image_vae=image_vae_of(gsvae),
+        config, denoiser, gsvae, recon, words, objects, levels=levels, train_encoder=True, kept_latents=latents,
+        image_vae=image_vae_of(gsvae),
     )  # fmt: skip
     finished(Loop(task, out / "denoiser", loop_config(steps)), "denoiser", report)
     words.write_settings(out / "denoiser")
@@ -247,16 +262,18 @@ def train_all(out: Path, recipe: Recipe, *, num_prompts: int, report: Report) ->
     Returns:
         What `figures.json` holds.
     """
-    held = GeneratedViews(replace(RECON_OBJECTS, num_objects=32), first_seed=HELD_OUT_SEED)
+    held = GeneratedViews(replace(RECON_OBJECTS, num_objects=32, left_out=()), first_seed=HELD_OUT_SEED)
+    coded = GeneratedViews(replace(TEXT_OBJECTS, num_objects=32, left_out=()), first_seed=HELD_OUT_SEED)
     indices = list(range(min(32, num_prompts)))
     figures: dict[str, Any] = {"steps": list(recipe.steps), "num_objects": list(recipe.num_objects)}
     recon = trained_gsrecon(out, recipe, report)
     figures["gsrecon"] = psnr_of_renders(recon, held, indices)
     report(json.dumps(figures["gsrecon"]))
-    gsvae = trained_gsvae(out, recon, recipe, report)
-    figures["gsvae"] = psnr_through_latents(gsvae, recon, held, indices)
+    objects = GeneratedViews(recipe.text_objects)
+    gsvae, latents = trained_gsvae(out, recon, objects, recipe, report)
+    figures["gsvae"] = psnr_through_latents(gsvae, recon, coded, indices)
     report(json.dumps(figures["gsvae"]))
-    train_denoiser(out, recon, gsvae, recipe, report)
+    train_denoiser(out, recon, gsvae, latents, objects, recipe, report)
     pipe = DiffSplatPipeline.from_pretrained(collected(out, gsvae))
     figures["prompts"] = judged(pipe, num_prompts, GenerationConfig(), NEVER_SHOWN, RECON_OBJECTS.materials)
     report(json.dumps(figures["prompts"]))

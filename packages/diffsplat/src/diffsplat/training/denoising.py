@@ -57,7 +57,7 @@ class DenoiserTask:
         *,
         levels: NoiseLevels | None = None,
         train_encoder: bool = False,
-        keep_latents: bool = False,
+        kept_latents: dict[str, Tensor] | None = None,
         perceptual: Perceptual | None = None,
         image_vae: nn.Module | None = None,
     ) -> None:
@@ -72,7 +72,8 @@ class DenoiserTask:
             objects: Views to train on.
             levels: Noise levels; needed unless a flow is trained.
             train_encoder: Train the encoder with the network; it must be a module then.
-            keep_latents: Keep every object's latents in memory, which saves GSRecon and GSVAE from the second epoch on.
+            kept_latents: Latents of objects by their names; those of others are added when they are first needed,
+                which saves GSRecon and GSVAE from the second epoch on. None keeps nothing.
             perceptual: LPIPS for the render loss.
             image_vae: Frozen; encodes view 0 as the image of a network that takes one.
 
@@ -87,7 +88,7 @@ class DenoiserTask:
         self.gsvae, self.recon = gsvae.eval().requires_grad_(False), recon.eval().requires_grad_(False)
         self.encoder, self.levels, self.perceptual = encoder, levels, perceptual
         self.image_vae: Any = image_vae.eval().requires_grad_(False) if image_vae is not None else None
-        self._kept: dict[str, Tensor] | None = {} if keep_latents else None
+        self._kept = kept_latents
         self.trained_encoder = encoder if train_encoder and isinstance(encoder, nn.Module) else None
         self.sampler = EpochSampler(len(objects), config.batch_size, seed=config.seed)
 
