@@ -74,7 +74,7 @@ def test_a_busy_port_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None
 def test_what_cannot_be_served_is_one_sentence(
     free_port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("difix_fix.serve._keep_to_this_machine", lambda folder: None)
+    monkeypatch.setattr("difix_fix.serve.keep_to_this_machine", lambda folder: None)
     assert main(["serve", "--port", str(free_port), "--host", "no.such.host.invalid"]) == 2
     assert "there is no address no.such.host.invalid" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "gradio", None)

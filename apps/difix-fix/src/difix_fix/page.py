@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from commands.local_page import system_fonts
 from difix_model.errors import InputError
 from difix_model.gate.config import GATES
 from difix_model.gate.verdict import what_to_try
@@ -21,15 +22,7 @@ STYLE = """
 #fixed .image-container, #fixed img {background: none}
 """
 
-CONTENT_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' data: blob:; worker-src 'self' blob:; "
-    "connect-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'self'; form-action 'self'"
-)
-"""Browsers fetch nothing from elsewhere, whatever a page asks for."""
-
 Pipeline = Any
-Event = dict[str, Any]
 
 
 def make_page(gradio: Any, pipeline: Pipeline, folder: Path, *, model: str) -> Any:
@@ -91,9 +84,7 @@ def make_page(gradio: Any, pipeline: Pipeline, folder: Path, *, model: str) -> A
 
 def page_style(gradio: Any) -> dict[str, Any]:
     """Return the arguments of `launch` that decide how the page looks; fonts are those of the system."""
-    system = ("system-ui", "sans-serif")
-    monospace = ("ui-monospace", "monospace")
-    return {"theme": gradio.themes.Default(font=system, font_mono=monospace), "css": STYLE}
+    return {"theme": system_fonts(gradio), "css": STYLE}
 
 
 def fixed_image(
@@ -133,47 +124,3 @@ def fixed_image(
         said += f"{sentence[0].upper()}{sentence[1:]}."
     advice = what_to_try(pipeline.verdicts)
     return before, after, f"{said} {advice}" if advice else said
-
-
-class LocalOnly:
-    """Between browser and server: refuses requests under a foreign name, and lets pages fetch nothing from elsewhere.
-
-    A page on the internet may give its own name the address of this machine and so reach a local server; the name in
-    the request tells.
-    """
-
-    def __init__(self, app: Callable[..., Awaitable[None]], *, hosts: Sequence[str] | None) -> None:
-        """Wrap a server.
-
-        Args:
-            app: An ASGI application.
-            hosts: Names that are answered; None answers all.
-        """
-        self.app = app
-        self.hosts = hosts
-
-    async def __call__(self, scope: Event, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
-        """Answer a request."""
-        if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-            return
-        given = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
-        if self.hosts is not None and given.rsplit(":", 1)[0] not in self.hosts:
-            await _refuse(scope, send)
-            return
-
-        async def answer(message: Event) -> None:
-            if message["type"] == "http.response.start":
-                headers = [*message.get("headers", []), (b"content-security-policy", CONTENT_POLICY.encode())]
-                message = {**message, "headers": headers}
-            await send(message)
-
-        await self.app(scope, receive, answer)
-
-
-async def _refuse(scope: Event, send: Callable[..., Any]) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008})
-        return
-    await send({"type": "http.response.start", "status": 403, "headers": [(b"content-type", b"text/plain")]})
-    await send({"type": "http.response.body", "body": b"This page answers the machine that it runs on only."})

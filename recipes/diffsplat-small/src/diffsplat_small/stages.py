@@ -47,7 +47,7 @@ NEVER_SHOWN = tuple(
 RECON_OBJECTS = GeneratedObjectsConfig(
     size=64, num_objects=1024, num_extra=2, materials=("matte", "shiny", "metal"), left_out=NEVER_SHOWN
 )
-TEXT_OBJECTS = replace(RECON_OBJECTS, num_objects=1536, two_parts_prob=0.3, largest_yaw_deg=0.0, num_extra=0)
+TEXT_OBJECTS = replace(RECON_OBJECTS, num_objects=1024, two_parts_prob=0.3, largest_yaw_deg=0.0, num_extra=0)
 NETWORK = GSReconConfig(input_res=64, patch_size=4, dim=128, num_blocks=2, num_heads=4)
 VAE: dict[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 4,
@@ -81,7 +81,7 @@ DENOISER: dict[str, Any] = {
 class Recipe:
     """How long, and on how much."""
 
-    steps: tuple[int, int, int, int] = (600, 400, 2200, 3500)
+    steps: tuple[int, int, int, int] = (600, 400, 1600, 3000)
     """Steps of GSRecon by maps, of GSRecon by renders, of GSVAE and of the denoiser."""
     num_objects: tuple[int, int] = (RECON_OBJECTS.num_objects, TEXT_OBJECTS.num_objects)
     """Objects that GSRecon sees, and those that the rest sees."""
@@ -159,7 +159,7 @@ def trained_gsvae(
     """
     steps = recipe.steps[2]
     config = GSVAETrainConfig(
-        optimizer=optimizer(1e-3, steps), batch_size=1, depth_weight=10.0, kl_weight=3e-4, render_every=3
+        optimizer=optimizer(1.2e-3, steps), batch_size=1, depth_weight=10.0, kl_weight=3e-4, render_every=3
     )
     task = GSVAETask(config, new_gsvae(), recon, objects, keep_grids=True)
     finished(Loop(task, out / "gsvae", loop_config(steps)), "gsvae", report)
@@ -209,7 +209,7 @@ def train_denoiser(
         torch.manual_seed(2)
         denoiser, words = MultiViewDenoiser.from_config(DENOISER), WordEncoder(WORDS, dim=64)
     config = DenoiserTrainConfig(
-        optimizer=optimizer(1.5e-3, steps), batch_size=8, dropout=0.07, without_image=0.7, prediction="v_prediction"
+        optimizer=optimizer(1.2e-3, steps), batch_size=8, dropout=0.07, without_image=0.7, prediction="v_prediction"
     )
     levels = NoiseLevels.of_diffusion(make_scheduler("ddim", SD15_NOISE_SCHEDULE))
     task = DenoiserTask(
