@@ -169,7 +169,7 @@ def write_clip(root: Path, ending: str, *, projection: bool) -> None:
     letters = [chr(code) for code in range(ord("!"), ord("~") + 1)]
     tokens = [*letters, *[letter + "</w>" for letter in letters], "<|startoftext|>", "<|endoftext|>"]
     folder = root / f"tokenizer{ending}"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
@@ -207,3 +207,24 @@ def write_t5(root: Path, ending: str, width: int) -> None:
     folder = root / f"text_encoder{ending}"
     config.save_pretrained(folder)
     write_weights(folder, model, stem="model")
+
+
+def write_clip_model(folder: Path) -> Path:
+    """A whole CLIP, images and texts, with its tokenizer."""
+    from transformers import CLIPConfig, CLIPModel
+
+    write_clip(folder, "", projection=False)
+    for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
+        (folder / "tokenizer" / name).rename(folder / name)
+    settings = json.loads((folder / "text_encoder" / "config.json").read_text())
+    kept = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config=small | {key: settings[key] for key in kept},
+        vision_config=small | {"image_size": 32, "patch_size": 16},
+        projection_dim=8,
+    )
+    randomized(model := CLIPModel(config), 8)
+    config.save_pretrained(folder)
+    write_weights(folder, model, stem="model")
+    return folder

@@ -52,7 +52,7 @@ ALLOWED_FIRST_PARTY = {
     "difix3d_enhance_app": {"commands", "difix3d"},
     "difix3d_eval_app": {"commands", "difix3d", "output_files"},
     "embedded_weights": {"difix_model", "train_runs", "output_files"},
-    "diffsplat_app": {"commands", "diffsplat", "splat_render", "train_runs"},
+    "diffsplat_app": {"commands", "diffsplat", "splat_recon", "splat_render", "train_runs"},
     "sparsefusion_small": {"sparsefusion", "train_runs"},
     "diffsplat_small": {"diffsplat", "synthetic_objects", "train_runs"},
 }

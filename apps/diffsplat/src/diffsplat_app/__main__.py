@@ -11,6 +11,7 @@ DISTRIBUTION = "diffsplat-app"
 
 VERBS = {
     "generate": "Write splats, turntables and contact sheets for prompts, images or control maps.",
+    "eval": "Score generated objects against true views, or against their prompts.",
     "serve": "Open a local page to generate in a browser.",
     "download": "Fetch published weights into the hub's cache, or say what would be fetched.",
     "train": "Train gsrecon, gsvae or a denoiser on generated objects.",
