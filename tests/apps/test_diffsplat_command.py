@@ -190,6 +190,15 @@ def test_trainings_follow_each_other_and_go_on(weights, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "denoiser" / "model")
     assert run("train", "denoiser", "--out", tmp_path / "other", *parts[2:], "--gsrecon", tmp_path, *shared) == 2
     assert "no run folder" in capsys.readouterr().err
+    with_image = ["--image", "--train.prediction", "v_prediction"]
+    assert run("train", "denoiser", "--out", tmp_path / "image", *parts, *shared, *with_image) == 0
+    start = tmp_path / "denoiser" / "model" / "diffusion_pytorch_model.safetensors"
+    assert run("train", "controlnet", "--out", tmp_path / "control", *parts, *shared, "--start", start) == 0
+    assert (tmp_path / "control" / "model" / "config.json").is_file()
+    assert run("train", "controlnet", "--out", tmp_path / "none", *parts, *shared) == 2
+    assert "--start" in capsys.readouterr().err
+    small = ["--train.network.embed-dim", "8", "--train.network.depth", "1", "--train.network.num-heads", "1"]
+    assert run("train", "elevest", "--out", tmp_path / "elevest", *shared, *small) == 0
 
 
 def test_the_other_commands_take_what_is_written(weights, tmp_path):

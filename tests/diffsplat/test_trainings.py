@@ -8,19 +8,24 @@ import pytest
 import torch
 
 from diffsplat import GSVAE, GSRecon, GSReconConfig, InputError, MultiViewDenoiser
-from diffsplat.denoiser import load_widened
+from diffsplat.cameras import orbit_camera
+from diffsplat.config import ElevEstConfig
+from diffsplat.denoiser import MultiViewControlNet, load_widened
 from diffsplat.schedulers import SD15_NOISE_SCHEDULE, make_scheduler
 from diffsplat.stock import AutoencoderKL
 from diffsplat.training.autoencoder import GSVAETask, psnr_through_latents
 from diffsplat.training.config import (
     DenoiserTrainConfig,
+    ElevEstTrainConfig,
     GeneratedObjectsConfig,
     GSReconMapConfig,
     GSReconTrainConfig,
     GSVAETrainConfig,
 )
+from diffsplat.training.controlling import ControlNetTask, control_maps
 from diffsplat.training.denoising import DenoiserTask
 from diffsplat.training.diffusion import NoiseLevels
+from diffsplat.training.elevations import ElevEstTask, elevations_deg
 from diffsplat.training.maps import GSReconMapTask
 from diffsplat.training.reconstruction import GSReconTask, psnr_of_renders
 from diffsplat.training.views import GeneratedViews
@@ -87,7 +92,24 @@ def image_task(objects: GeneratedViews) -> DenoiserTask:
     )
 
 
+def control_task(objects: GeneratedViews) -> ControlNetTask:
+    task = denoiser_task(objects)
+    torch.manual_seed(1)
+    controlnet = MultiViewControlNet.from_denoiser(task.model, embedding_channels=(4, 8))
+    return ControlNetTask(
+        task.config, controlnet, task.model, task.gsvae, task.recon, task.encoder, objects, control="depth",
+        levels=task.levels,
+    )  # fmt: skip
+
+
+def elevest_task(objects: GeneratedViews) -> ElevEstTask:
+    network = ElevEstConfig(embed_dim=8, depth=1, num_heads=1)
+    return ElevEstTask(ElevEstTrainConfig(network=network, optimizer=OPTIMIZER, batch_size=2), objects)
+
+
 MAKERS = {
+    "controlnet": control_task,
+    "elevest": elevest_task,
     "maps": map_task,
     "gsrecon": gsrecon_task,
     "gsvae": lambda objects: gsvae_task(objects, keep_grids=True),
@@ -157,6 +179,31 @@ def test_gsvae_trains_the_vae_or_the_tiny_decoder_only(objects, tiny):
     assert loop.history[-1].terms["grid"] < loop.history[0].terms["grid"]
     found = psnr_through_latents(task.model, task.recon, objects, [0])
     assert set(found) == {"psnr_gsrecon", "psnr_gsvae"}
+
+
+def test_a_controlnet_begins_as_nothing_and_leaves_its_denoiser_alone(objects):
+    task = control_task(objects)
+    plain = denoiser_task(objects)
+    batch = objects.batch([0, 1])
+    found = [one.losses(batch, step=0, generator=torch.Generator().manual_seed(0)) for one in (task, plain)]
+    torch.testing.assert_close(found[0]["diffusion"], found[1]["diffusion"])
+    before = {name: value.clone() for name, value in task.model.network.state_dict().items()}
+    Loop(task, None, LoopConfig(max_steps=3)).train_until(3)
+    assert all(torch.equal(value, before[name]) for name, value in task.model.network.state_dict().items())
+    assert bool((task.controlnet.network.controlnet_mid_block.weight != 0).any())
+    maps = control_maps(batch, "depth")
+    assert float(maps.min()) == 0
+    assert torch.all(maps[(batch.mask[:, 0] == 0).expand_as(maps)] == 1)
+
+
+def test_elevations_are_those_of_the_cameras(objects):
+    cameras = torch.stack([orbit_camera(degrees, 70.0) for degrees in (-30.0, 0.0, 8.0)])
+    torch.testing.assert_close(elevations_deg(cameras), torch.tensor([-30.0, 0.0, 8.0]), atol=1e-4, rtol=0)
+    groups = elevest_task(objects).parameter_groups()
+    assert [group.config.learning_rate for group in groups] == pytest.approx([3e-3, 3e-4])
+    loop = Loop(elevest_task(objects), None, LoopConfig(max_steps=12, log_every=4))
+    loop.train_until(12)
+    assert loop.history[-1].terms["bin"] < loop.history[0].terms["bin"]
 
 
 @pytest.mark.long

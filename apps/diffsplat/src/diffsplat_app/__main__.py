@@ -14,7 +14,7 @@ VERBS = {
     "eval": "Score generated objects against true views, or against their prompts.",
     "serve": "Open a local page to generate in a browser.",
     "download": "Fetch published weights into the hub's cache, or say what would be fetched.",
-    "train": "Train gsrecon, gsvae or a denoiser on generated objects.",
+    "train": "Train gsrecon, gsvae, a denoiser, a controlnet or elevest.",
 }
 """What each verb does; the module of its name, whose `main` runs it, is imported when it is asked for."""
 

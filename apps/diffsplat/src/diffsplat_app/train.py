@@ -1,4 +1,4 @@
-"""`diffsplat train`: GSRecon, GSVAE and denoisers on generated objects, in run folders that can be killed anywhere."""
+"""`diffsplat train`: every network of DiffSplat, in run folders that can be killed anywhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from commands import ended, goes_on, outcome_of, parse, verb_of
 from diffsplat.errors import InputError
 from diffsplat.training.config import (
     DenoiserTrainConfig,
+    ElevEstTrainConfig,
     GeneratedObjectsConfig,
     GSReconTrainConfig,
     GSVAETrainConfig,
@@ -120,7 +121,10 @@ class DenoiserRun:
 
     start: Path | None = None
     """Weights to start from (.safetensors): those of a denoiser, or of the image model, whose input is widened by
-    zeros."""
+    zeros. A ControlNet needs those of its denoiser."""
+
+    image: bool = False
+    """Train a network that also takes an image; the base model's image VAE encodes it."""
 
     resume: bool = False
     """Continue the run in the folder, under the same settings."""
@@ -144,7 +148,53 @@ class DenoiserRun:
     """How it is trained."""
 
 
-KINDS: dict[str, Any] = {"gsrecon": GSReconRun, "gsvae": GSVAERun, "denoiser": DenoiserRun}
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ControlNetRun(DenoiserRun):
+    """Train a ControlNet for a trained denoiser with a text: depth or normal maps of the first view."""
+
+    control: Literal["depth", "normal"] = "depth"
+    """Which map; edges (canny) are not made here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ElevEstRun:
+    """Train ElevEst: from which height a picture was taken."""
+
+    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("out", "resume", "device")
+    """Fields that may differ when a run is continued."""
+
+    out: Path
+    """The run folder."""
+
+    backbone: Path | None = None
+    """Weights of DINOv2 with registers, in its hub's names, to start from (.safetensors); from nothing by default."""
+
+    resume: bool = False
+    """Continue the run in the folder, under the same settings."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to compute."""
+
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """How the run proceeds."""
+
+    objects: GeneratedObjectsConfig = field(default_factory=lambda: GeneratedObjectsConfig(size=256))
+    """Generated objects to train on, and the size of the views."""
+
+    gobjaverse: Path | None = None
+    """A folder whose folders are objects of G-Objaverse, to train on instead."""
+
+    train: ElevEstTrainConfig = field(default_factory=ElevEstTrainConfig)
+    """How it is trained."""
+
+
+KINDS: dict[str, Any] = {
+    "gsrecon": GSReconRun,
+    "gsvae": GSVAERun,
+    "denoiser": DenoiserRun,
+    "controlnet": ControlNetRun,
+    "elevest": ElevEstRun,
+}
 """What can be trained, and with which flags."""
 
 
@@ -170,7 +220,11 @@ def _train(run: Any) -> int:
 
     run = replace(run, resume=goes_on(run.out, resume=run.resume, traces=("checkpoints", "model")))
     RunFolder(run.out).open(resume=run.resume)
-    task = {GSReconRun: gsrecon_task, GSVAERun: gsvae_task, DenoiserRun: denoiser_task}[type(run)](run)
+    makers: dict[type, Any] = {
+        GSReconRun: gsrecon_task, GSVAERun: gsvae_task, DenoiserRun: denoiser_task, ControlNetRun: denoiser_task,
+        ElevEstRun: elevest_task,
+    }  # fmt: skip
+    task = makers[type(run)](run)
     _trained(Loop(task, run.out, run.loop, settings=run))
     ended(run.out / "model")
     return 0
@@ -221,17 +275,23 @@ def gsvae_task(run: GSVAERun) -> Any:
 
 
 def denoiser_task(run: DenoiserRun) -> Any:
-    """What the loop trains."""
+    """What the loop trains: a denoiser, or a ControlNet for one."""
     from diffsplat.checkpoints import read_state
-    from diffsplat.denoiser import PLUCKER_CHANNELS, MultiViewDenoiser, load_widened, read_network_config
-    from diffsplat.loading import noise_schedule, text_encoder
+    from diffsplat.denoiser import (
+        PLUCKER_CHANNELS,
+        MultiViewControlNet,
+        MultiViewDenoiser,
+        load_widened,
+        read_network_config,
+    )
+    from diffsplat.loading import image_vae, noise_schedule, text_encoder
     from diffsplat.schedulers import make_scheduler
     from diffsplat.training.denoising import DenoiserTask
     from diffsplat.training.diffusion import NoiseLevels
 
     gsvae = _gsvae(run.gsvae)
     config = read_network_config(run.network_config)
-    config["in_channels"] = int(gsvae.vae.config["latent_channels"]) + PLUCKER_CHANNELS
+    config["in_channels"] = int(gsvae.vae.config["latent_channels"]) + PLUCKER_CHANNELS + int(run.image)
     config["sample_size"] = run.objects.size // gsvae.downscaling
     model = MultiViewDenoiser.from_config(config)
     if run.start is not None:
@@ -240,12 +300,38 @@ def denoiser_task(run: DenoiserRun) -> Any:
     if run.train.prediction != "flow":
         levels = NoiseLevels.of_diffusion(make_scheduler("ddim", noise_schedule(run.base, model.kind)))
     encoder = text_encoder(run.base, model.kind, without_t5=False, denoiser=model)
-    for module in (model, gsvae, *encoder.modules()):
+    parts: dict[str, Any] = {"levels": levels, "perceptual": _perceptual(run.train.render_weight, run.device)}
+    modules = [model, gsvae, *encoder.modules()]
+    trained: tuple[Any, ...] = (model,)
+    make: Any = DenoiserTask
+    if isinstance(run, ControlNetRun):
+        from diffsplat.training.controlling import ControlNetTask
+
+        if run.image or run.start is None or model.kind != "unet":
+            raise InputError(
+                "a ControlNet is trained for a UNet with a text: give its weights with --start, no --image"
+            )
+        trained = (MultiViewControlNet.from_denoiser(model), model)
+        modules.append(trained[0])
+        make, parts["control"] = ControlNetTask, run.control
+    elif run.image:
+        parts["image_vae"] = image_vae(run.base)
+        modules.append(parts["image_vae"])
+    for module in modules:
         module.to(run.device)
-    return DenoiserTask(
-        run.train, model, gsvae, _gsrecon(run.gsrecon).to(run.device), encoder, _objects(run),
-        levels=levels, perceptual=_perceptual(run.train.render_weight, run.device),
-    )  # fmt: skip
+    recon = _gsrecon(run.gsrecon).to(run.device)
+    return make(run.train, *trained, gsvae, recon, encoder, _objects(run), **parts)
+
+
+def elevest_task(run: ElevEstRun) -> Any:
+    """What the loop trains."""
+    from diffsplat.checkpoints import read_state
+    from diffsplat.training.elevations import ElevEstTask
+
+    backbone = None if run.backbone is None else read_state([run.backbone])
+    task = ElevEstTask(run.train, _objects(run), backbone=backbone)
+    task.model.to(run.device)
+    return task
 
 
 def _objects(run: Any) -> Any:

@@ -245,6 +245,24 @@ class MultiViewControlNet(nn.Module):
         known = {"up_block_types", "out_channels", "sample_size", "center_input_sample"}
         return cls(ControlNetModel.from_config({k: v for k, v in stock_config(config).items() if k not in known}))
 
+    @classmethod
+    def from_denoiser(
+        cls, denoiser: MultiViewDenoiser, *, embedding_channels: tuple[int, ...] = (16, 32, 96, 256)
+    ) -> MultiViewControlNet:
+        """A new network that begins as the encoder of a UNet, and adds nothing yet.
+
+        Args:
+            denoiser: With a UNet.
+            embedding_channels: Widths of the layers that bring a control map to the latents' size; each but the first
+                halves it.
+        """
+        network = ControlNetModel.from_unet(
+            denoiser.network,
+            conditioning_channels=3,
+            conditioning_embedding_out_channels=embedding_channels,
+        )
+        return cls(network)
+
     def forward(
         self,
         x: Float[Tensor, "bv c h w"],

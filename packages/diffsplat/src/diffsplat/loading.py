@@ -189,6 +189,15 @@ def _vae_folder(base: Path, vae: Path | str | None, fetch: str) -> Path | None:
     return inner if (inner / "config.json").is_file() else folder
 
 
+def image_vae(base: Path) -> nn.Module:
+    """The image VAE of a base model.
+
+    Raises:
+        InputError: It has none.
+    """
+    return _image_vae(base / "vae", read_network_config(base / "vae" / "config.json"), "")
+
+
 def _image_vae(folder: Path, config: dict[str, Any], fetch: str) -> nn.Module:
     state = published.read_state(published.weight_files(folder, fetch=fetch))
     network = AutoencoderKL.from_config({key: value for key, value in config.items() if not key.startswith("_")})

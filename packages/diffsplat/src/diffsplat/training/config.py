@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from diffsplat.config import GSReconConfig
+from diffsplat.config import ElevEstConfig, GSReconConfig
 from synthetic_objects import ObjectConfig
 from train_runs import OptimizerConfig
 
@@ -171,3 +171,27 @@ class DenoiserTrainConfig:
             raise ValueError(f"dropout must be in [0, 1/3], got {self.dropout}")
         if not 0 <= self.without_image <= 1:
             raise ValueError(f"without_image must be in [0, 1], got {self.without_image}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ElevEstTrainConfig:
+    """How ElevEst is trained. The defaults are the released ones."""
+
+    network: ElevEstConfig = field(default_factory=ElevEstConfig)
+    """Size of the network."""
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            learning_rate=1e-4, beta2=0.95, weight_decay=0.05, schedule="cosine", warmup_steps=1000
+        )
+    )
+    """Optimizer and schedule of the heads."""
+    backbone_share: float = 0.1
+    """Learning rate of the backbone, as a share of the heads'; above 0."""
+    batch_size: int = 16
+    """Objects per step, of each one view."""
+    seed: int = 0
+    """Of the order of the objects and of the first weights."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or not self.backbone_share > 0:
+            raise ValueError("batch_size must be at least 1 and backbone_share above 0")

@@ -17,6 +17,7 @@ from diffsplat.denoiser import MultiViewDenoiser, TextCondition
 from diffsplat.gsrecon import GSRecon
 from diffsplat.gsvae import GSVAE
 from diffsplat.render import rendered
+from diffsplat.sampling import ControlCondition
 from diffsplat.splat_grids import SplatGrids, activated
 from diffsplat.training.config import DenoiserTrainConfig
 from diffsplat.training.diffusion import (
@@ -114,6 +115,10 @@ class DenoiserTask:
             self._kept |= dict(zip(batch.ids, found, strict=True))
         return found
 
+    def control(self, batch: ObjectViews) -> ControlCondition | None:
+        """A ControlNet and its maps, in the training of one."""
+        return None
+
     @torch.no_grad()
     def image_latents(
         self, batch: ObjectViews, dropped: Bool[Tensor, " b"], generator: torch.Generator
@@ -149,6 +154,7 @@ class DenoiserTask:
             self.model, latents, noise, signal_weight=signal, noise_weight=noisy,
             timesteps=timesteps.to(latents.device), prediction=config.prediction,
             rays=plucker_rays(size, size, *batch.input_cameras), text=text, image_latents=image,
+            control=self.control(batch),
         )  # fmt: skip
         terms = {"diffusion": found.loss.mean()}
         if config.render_weight:

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from diffsplat.denoiser import MultiViewDenoiser, TextCondition
-from diffsplat.sampling import model_input
+from diffsplat.denoiser import MultiViewDenoiser, TextCondition, control_views
+from diffsplat.sampling import ControlCondition, model_input
 from diffsplat.training.config import Prediction
 
 
@@ -101,6 +101,7 @@ def diffusion_step(
     rays: Float[Tensor, "b u c=6 y x"],
     text: TextCondition,
     image_latents: Float[Tensor, "b l h w"] | None = None,
+    control: ControlCondition | None = None,
 ) -> DiffusionStep:
     """Noise the latents, let the network predict, and compare.
 
@@ -115,12 +116,17 @@ def diffusion_step(
         rays: Rays of the views, with an image perhaps of that first.
         text: One prompt per object, dropped ones replaced.
         image_latents: Clean latents of an image per object, dropped ones zero; None for a network without an image.
+        control: A ControlNet and its maps.
     """
     signal, share = (value.reshape(-1, 1, 1, 1, 1).to(latents) for value in (signal_weight, noise_weight))
     noisy = signal * latents + share * noise
     fed = model_input(noisy, rays, image_latents)
     num_in = latents.shape[1] + int(image_latents is not None)
-    found = denoiser(fed, timesteps, text, num_views=num_in)
+    residuals = None
+    if control is not None:
+        maps = control_views(control.maps.to(fed), num_in)
+        residuals = control.network(fed, timesteps, text, maps, num_views=num_in, scale=control.scale)
+    found = denoiser(fed, timesteps, text, num_views=num_in, residuals=residuals)
     predicted = found.unflatten(0, (-1, num_in))[:, num_in - latents.shape[1] :]
     if prediction == "epsilon":
         target = noise
