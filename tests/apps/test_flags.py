@@ -13,7 +13,9 @@ import pytest
 
 from commands.help import flags_of
 from diffsplat_app.download import DownloadSettings
+from diffsplat_app.eval import KINDS as DIFFSPLAT_EVAL
 from diffsplat_app.generate import GenerateSettings
+from diffsplat_app.serve import ServeSettings as DiffSplatServe
 from diffsplat_app.train import KINDS as DIFFSPLAT
 from difix3d.enhance.config import EnhanceConfig
 from difix3d.viewer.config import LiveConfig
@@ -47,6 +49,8 @@ COMMANDS: dict[str, Any] = {
     "difix3d-pairs merge": MergeCommand,
     "diffsplat generate": GenerateSettings,
     "diffsplat download": DownloadSettings,
+    "diffsplat serve": DiffSplatServe,
+    **{f"diffsplat eval {kind}": settings for kind, settings in DIFFSPLAT_EVAL.items()},
     **{f"diffsplat train {part}": kind for part, kind in DIFFSPLAT.items()},
     "sparsefusion reconstruct": ReconstructSettings,
 }

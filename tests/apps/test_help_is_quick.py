@@ -14,7 +14,7 @@ COMMANDS = {
     "difix3d_train_app": ["--scene", "--out", "--model", "--max-steps", "--resume", "--help all"],
     "difix3d_pairs_app": ["--out"],
     "difix3d_eval_app": ["score", "compare", "ablation"],
-    "diffsplat_app": ["generate", "download", "train"],
+    "diffsplat_app": ["generate", "download", "train", "serve", "eval"],
     "sparsefusion_app": ["reconstruct"],
     "difix3d_enhance_app": ["--input", "--scene", "--out", "--resume", "view"],
 }

@@ -302,6 +302,7 @@ def _say_unknown_words(pipe: DiffSplatPipeline, prompts: list[str]) -> None:
 def _pipeline(settings: GenerateSettings) -> DiffSplatPipeline:
     import torch
 
+    from diffsplat.memory import SIZES, check_room
     from diffsplat.pipeline import DiffSplatPipeline
     from splat_render import InputError as RenderError
     from splat_render import chosen_device
@@ -311,6 +312,11 @@ def _pipeline(settings: GenerateSettings) -> DiffSplatPipeline:
     except RenderError as error:
         raise InputError(str(error)) from error
     precision = settings.precision or ("float16" if device == "cuda" else "float32")
+    if settings.model in SIZES:
+        check_room(
+            settings.model, device, getattr(torch, precision),  # type: ignore[arg-type]
+            without_t5=settings.without_t5, offload=settings.offload,
+        )  # fmt: skip
     return DiffSplatPipeline.from_pretrained(
         settings.model, image=settings.image is not None, control=settings.control,
         elevest=settings.estimate_elevation, model=settings.backbone, base=settings.base, vae=settings.vae,
