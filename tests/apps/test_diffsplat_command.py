@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +39,8 @@ def test_a_prompt_becomes_files(weights, tmp_path, capsys):
     assert folder.name == "0000-a-red-ball"
     assert capsys.readouterr().out.strip() == str(folder)
     names = {path.name for path in folder.iterdir()}
-    assert names == {"splat.ply", "splat.spz", "splat.splat", "views.png", "turntable.gif", "parameters.json"}
+    assert names == {"splat.ply", "splat.spz", "splat.splat", "views.png", "turntable.gif", "parameters.json",
+                     "transforms.json"}  # fmt: skip
     parameters = json.loads((folder / "parameters.json").read_text())
     assert parameters["prompt"] == "a red ball"
     assert parameters["generation"]["num_steps"] == 2
@@ -201,20 +204,27 @@ def test_trainings_follow_each_other_and_go_on(weights, tmp_path, capsys):
     assert run("train", "elevest", "--out", tmp_path / "elevest", *shared, *small) == 0
 
 
-def test_the_other_commands_take_what_is_written(weights, tmp_path):
+def test_the_other_commands_take_what_is_written(tmp_path, monkeypatch):
+    from difix3d_enhance_app.__main__ import main as difix3d_enhance
     from difix_fix.__main__ import main as difix_fix
     from splat_recon_app.__main__ import main as splat_recon
 
-    out = tmp_path / "out"
-    assert run("generate", "--prompt", "a chair", "--out", out, "--turntable", "none", *QUICK, *weights) == 0
-    made = out / "0000-a-chair"
-    assert splat_recon(["export", "--splat", str(made / "splat.ply"), "--to", str(tmp_path / "chair.spz")]) == 0
+    mains = {"diffsplat": main, "splat-recon": splat_recon, "difix-fix": difix_fix, "difix3d-enhance": difix3d_enhance}
+    readme = Path(__file__).parents[2] / "apps" / "diffsplat" / "README.md"
+    part = readme.read_text(encoding="utf-8").partition("## With the other commands")[2].partition("\n## ")[0]
+    lines = re.findall(r"^uv run (\S+) (.*)$", part, re.MULTILINE)
+    assert [name for name, _ in lines] == ["diffsplat", "splat-recon", "splat-recon", "difix-fix", "difix3d-enhance"]
+    monkeypatch.chdir(tmp_path)
+    for name, arguments in lines:
+        small = ["--num-steps", "2", "--num-frames", "3", "--size", "32"] if name == "diffsplat" else []
+        assert mains[name]([*shlex.split(arguments.partition(" #")[0]), *small]) == 0, name
+    made = tmp_path / "ball" / "0000-a-red-ball-on-a-blue-box"
     same = len(splat_render.read_splats(made / "splat.ply").gaussians)
-    assert len(splat_render.read_splats(tmp_path / "chair.spz").gaussians) == same
-    fixed = tmp_path / "fixed.png"
-    assert difix_fix(["--input", str(made / "views.png"), "--out", str(fixed), "--device", "cpu"]) == 0
-    with Image.open(fixed) as image:
-        assert image.size == (4 * 24, 24)
+    assert len(splat_render.read_splats(tmp_path / "ball.spz").gaussians) == same
+    with Image.open(tmp_path / "fixed.png") as image:
+        assert image.size == (4 * 32, 32)
+    assert (tmp_path / "ball.mp4").stat().st_size > 500
+    assert (tmp_path / "fixed.mp4").stat().st_size > 500
 
 
 def test_folders_of_objects_are_checked_before_training(tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -48,7 +49,7 @@ def free_bytes(device: str) -> int:
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
     try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
+        with Path("/proc/meminfo").open(encoding="ascii") as lines:
             found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
         return found["MemAvailable"]
     except (OSError, KeyError, ValueError, IndexError):

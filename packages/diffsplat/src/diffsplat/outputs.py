@@ -15,13 +15,16 @@ from PIL import Image
 
 import media_files
 import splat_render
-from diffsplat.cameras import AZIMUTHS_DEG
+from diffsplat.cameras import AZIMUTHS_DEG, FOCAL, flipped_axes
 from diffsplat.errors import InputError
 from diffsplat.pipeline import GeneratedSplat, orbit_frames
 from diffsplat.render import raw_gaussians
 
 PARAMETERS = "parameters.json"
 """Written last: an object whose folder holds it is whole."""
+
+CAMERAS = "transforms.json"
+"""Of the object's own views, for programs that render the splat file."""
 
 SplatEnding = Literal["ply", "spz", "splat"]
 TurntableKind = Literal["mp4", "gif", "none"]
@@ -103,6 +106,15 @@ def _bytes(rgb: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     return np.ascontiguousarray(np.rint(255 * np.clip(rgb, 0, 1)).astype(np.uint8))
 
 
+def camera_file(splat: GeneratedSplat, size: int) -> dict[str, Any]:
+    """The object's own views as the content of a transforms.json: poses with OpenGL's axes, intrinsics in pixels."""
+    poses = flipped_axes(splat.T_world_cam.cpu()).tolist()
+    frames = [{"file_path": f"view_{index}.png", "transform_matrix": pose} for index, pose in enumerate(poses)]
+    focal, middle = FOCAL * size, size / 2
+    lens = {"fl_x": focal, "fl_y": focal, "cx": middle, "cy": middle, "w": size, "h": size}
+    return {"camera_model": "OPENCV", **lens, "frames": frames}
+
+
 def write_object(folder: Path, splat: GeneratedSplat, config: OutputConfig, parameters: dict[str, Any]) -> list[Path]:
     """Write everything of one object; its parameters come last.
 
@@ -125,6 +137,9 @@ def write_object(folder: Path, splat: GeneratedSplat, config: OutputConfig, para
             written.append(folder / f"splat.{ending}")
         Image.fromarray(contact_sheet(splat, config.size)).save(folder / "views.png")
         written.append(folder / "views.png")
+        cameras = json.dumps(camera_file(splat, config.size), indent=2) + "\n"
+        (folder / CAMERAS).write_text(cameras, encoding="utf-8")
+        written.append(folder / CAMERAS)
         if config.turntable != "none":
             written.append(folder / f"turntable.{config.turntable}")
             _write_turntable(written[-1], splat, config)
