@@ -17,7 +17,21 @@ from synthetic_objects import intrinsics, orbit_rig, ray_cast, sample_object
 
 
 def test_a_few_steps_end_in_a_stack_that_generates(tmp_path, capsys):
-    command = ["--out", str(tmp_path), "--steps", "2", "1", "1", "2", "--num-objects", "8", "16", "--num-prompts", "2"]
+    command = [
+        "--out",
+        str(tmp_path),
+        "--steps",
+        "2",
+        "1",
+        "1",
+        "2",
+        "1",
+        "--num-objects",
+        "8",
+        "16",
+        "--num-prompts",
+        "2",
+    ]
     main(command)
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "weights")
     figures = json.loads((tmp_path / "figures.json").read_text())

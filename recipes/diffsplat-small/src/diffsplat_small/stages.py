@@ -81,8 +81,8 @@ DENOISER: dict[str, Any] = {
 class Recipe:
     """How long, and on how much."""
 
-    steps: tuple[int, int, int, int] = (600, 400, 2600, 3000)
-    """Steps of GSRecon by maps, of GSRecon by renders, of GSVAE and of the denoiser."""
+    steps: tuple[int, int, int, int, int] = (600, 400, 2600, 3000, 2000)
+    """Steps of GSRecon by maps, of GSRecon by renders, of GSVAE, of the denoiser and of GSVAE's decoder."""
     num_objects: tuple[int, int] = (RECON_OBJECTS.num_objects, TEXT_OBJECTS.num_objects)
     """Objects that GSRecon sees, and those that the rest sees."""
 
@@ -175,6 +175,21 @@ def trained_gsvae(
     scaled.load_state_dict(model.state_dict())
     latents = {name: scaled.scaled(values) for name, values in found.items()}
     return scaled.eval().requires_grad_(False), latents
+
+
+def polished_gsvae(
+    out: Path, gsvae: GSVAE, recon: GSRecon, objects: ViewsOfObjects, recipe: Recipe, report: Report
+) -> GSVAE:
+    """Stage 4: the decoder goes on alone; the latents stay what the denoiser knows."""
+    steps = recipe.steps[4]
+    config = GSVAETrainConfig(
+        optimizer=optimizer(8e-4, steps), batch_size=1, depth_weight=10.0, render_every=2, decoder_only=True, seed=1
+    )
+    task = GSVAETask(config, gsvae.requires_grad_(True), recon, objects, keep_grids=True)
+    finished(Loop(task, out / "gsvae_decoder", loop_config(steps)), "gsvae's decoder", report)
+    model = new_gsvae(gsvae.scaling_factor)
+    model.load_state_dict(load_file(out / "gsvae_decoder" / "model" / WEIGHTS))
+    return model.eval().requires_grad_(False)
 
 
 def image_vae_of(gsvae: GSVAE) -> Any:
@@ -274,6 +289,9 @@ def train_all(out: Path, recipe: Recipe, *, num_prompts: int, report: Report) ->
     figures["gsvae"] = psnr_through_latents(gsvae, recon, coded, indices)
     report(json.dumps(figures["gsvae"]))
     train_denoiser(out, recon, gsvae, latents, objects, recipe, report)
+    gsvae = polished_gsvae(out, gsvae, recon, objects, recipe, report)
+    figures["gsvae_polished"] = psnr_through_latents(gsvae, recon, coded, indices)
+    report(json.dumps(figures["gsvae_polished"]))
     pipe = DiffSplatPipeline.from_pretrained(collected(out, gsvae))
     figures["prompts"] = judged(pipe, num_prompts, GenerationConfig(), NEVER_SHOWN, RECON_OBJECTS.materials)
     report(json.dumps(figures["prompts"]))

@@ -52,9 +52,11 @@ class GSVAETask:
         self.sampler = EpochSampler(len(objects), config.batch_size, seed=config.seed)
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """The VAE, or the tiny decoder."""
-        prefix = "tiny_decoder." if self.config.tiny_decoder else "vae."
-        trained = {name: value for name, value in self.model.named_parameters() if name.startswith(prefix)}
+        """The VAE, its decoder, or the tiny decoder."""
+        prefixes = ("tiny_decoder.",) if self.config.tiny_decoder else ("vae.",)
+        if self.config.decoder_only:
+            prefixes = ("vae.decoder.", "vae.post_quant_conv.")
+        trained = {name: value for name, value in self.model.named_parameters() if name.startswith(prefixes)}
         return [ParameterGroup(parameters=trained, config=self.config.optimizer)]
 
     def next_batch(self) -> ObjectViews:
@@ -75,9 +77,11 @@ class GSVAETask:
         """Errors of the grids and of their renders."""
         wanted = self.grids(batch)
         flat = wanted.flatten(0, 1)
-        mean, logvar = self.model.posterior(flat)
+        frozen = self.config.tiny_decoder or self.config.decoder_only
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            mean, logvar = self.model.posterior(flat)
         if self.config.tiny_decoder:
-            found = self.model.decode_tiny(mean.detach())
+            found = self.model.decode_tiny(mean)
         else:
             noise = torch.randn(mean.shape, generator=generator)
             found = self.model.decode(mean + torch.exp(0.5 * logvar) * noise.to(mean), one_by_one=False)
@@ -85,7 +89,7 @@ class GSVAETask:
         weights = torch.ones_like(errors)
         weights[-1] = self.config.depth_weight
         terms = {"grid": self.config.grid_weight * (weights * errors).mean()}
-        if self.config.kl_weight and not self.config.tiny_decoder:
+        if self.config.kl_weight and not frozen:
             terms["kl"] = self.config.kl_weight * kl_to_normal(mean, logvar) / mean[0].numel()
         if step % self.config.render_every == 0:
             grids = SplatGrids.from_channels(found.unflatten(0, wanted.shape[:2]))

@@ -127,12 +127,16 @@ class GSVAETrainConfig:
     """Renders are compared in every so manieth step only. Released: 1."""
     tiny_decoder: bool = False
     """Train the tiny decoder only, with the rest frozen."""
+    decoder_only: bool = False
+    """Train the decoder only, so that the latents stay what a denoiser knows. Not in the original."""
     seed: int = 0
     """Of the order of the objects and of the first weights."""
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.render_every) < 1:
             raise ValueError("batch_size and render_every must be at least 1")
+        if self.tiny_decoder and self.decoder_only:
+            raise ValueError("tiny_decoder and decoder_only exclude each other")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
