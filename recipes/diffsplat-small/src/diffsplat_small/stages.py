@@ -66,7 +66,7 @@ DENOISER: dict[str, Any] = {
     "sample_size": 8,
     "in_channels": 23,
     "out_channels": 16,
-    "block_out_channels": [64, 128],
+    "block_out_channels": [32, 64],
     "layers_per_block": 1,
     "norm_num_groups": 16,
     "cross_attention_dim": 64,
@@ -81,7 +81,7 @@ DENOISER: dict[str, Any] = {
 class Recipe:
     """How long, and on how much."""
 
-    steps: tuple[int, int, int, int, int] = (600, 400, 2600, 3000, 2000)
+    steps: tuple[int, int, int, int, int] = (600, 400, 2600, 3600, 1200)
     """Steps of GSRecon by maps, of GSRecon by renders, of GSVAE, of the denoiser and of GSVAE's decoder."""
     num_objects: tuple[int, int] = (RECON_OBJECTS.num_objects, TEXT_OBJECTS.num_objects)
     """Objects that GSRecon sees, and those that the rest sees."""
@@ -98,6 +98,9 @@ class Recipe:
 
 
 Report = Callable[[str], None]
+
+LATENTS_FILE = "latents.safetensors"
+"""In the folder of the trainings: what the denoiser learns from, not scaled."""
 
 
 def optimizer(learning_rate: float, steps: int) -> OptimizerConfig:
@@ -166,15 +169,23 @@ def trained_gsvae(
     model = new_gsvae()
     model.load_state_dict(load_file(out / "gsvae" / "model" / WEIGHTS))
     model.eval().requires_grad_(False)
-    found = {}
-    for index in range(len(objects)):
-        batch = objects.batch([index])
-        found[batch.ids[0]] = model.encode(task.grids(batch)[0])
-    factor = round(1 / float(torch.stack(list(found.values())).std()), 4)
+    latents = _coded(out / LATENTS_FILE, task, model)
+    factor = round(1 / float(torch.stack(list(latents.values())).std()), 4)
     scaled = new_gsvae(factor)
     scaled.load_state_dict(model.state_dict())
-    latents = {name: scaled.scaled(values) for name, values in found.items()}
-    return scaled.eval().requires_grad_(False), latents
+    return scaled.eval().requires_grad_(False), {name: scaled.scaled(values) for name, values in latents.items()}
+
+
+def _coded(path: Path, task: GSVAETask, model: GSVAE) -> dict[str, Tensor]:
+    """Latents of all objects by their names, kept in a file, as GSRecon takes minutes for them."""
+    if path.is_file():
+        return load_file(path)
+    found = {}
+    for index in range(len(task.objects)):
+        batch = task.objects.batch([index])
+        found[batch.ids[0]] = model.encode(task.grids(batch)[0])
+    save_file(found, path)
+    return found
 
 
 def polished_gsvae(
@@ -183,7 +194,13 @@ def polished_gsvae(
     """Stage 4: the decoder goes on alone; the latents stay what the denoiser knows."""
     steps = recipe.steps[4]
     config = GSVAETrainConfig(
-        optimizer=optimizer(8e-4, steps), batch_size=1, depth_weight=10.0, render_every=2, decoder_only=True, seed=1
+        optimizer=optimizer(8e-4, steps),
+        batch_size=1,
+        depth_weight=10.0,
+        grid_weight=0.2,
+        render_weight=2.0,
+        decoder_only=True,
+        seed=1,
     )
     task = GSVAETask(config, gsvae.requires_grad_(True), recon, objects, keep_grids=True)
     finished(Loop(task, out / "gsvae_decoder", loop_config(steps)), "gsvae's decoder", report)
@@ -224,7 +241,7 @@ def train_denoiser(
         torch.manual_seed(2)
         denoiser, words = MultiViewDenoiser.from_config(DENOISER), WordEncoder(WORDS, dim=64)
     config = DenoiserTrainConfig(
-        optimizer=optimizer(1.2e-3, steps), batch_size=8, dropout=0.07, without_image=0.7, prediction="v_prediction"
+        optimizer=optimizer(1.5e-3, steps), batch_size=8, dropout=0.07, without_image=0.75, prediction="v_prediction"
     )
     levels = NoiseLevels.of_diffusion(make_scheduler("ddim", SD15_NOISE_SCHEDULE))
     task = DenoiserTask(
