@@ -183,7 +183,7 @@ def _coded(path: Path, task: GSVAETask, model: GSVAE) -> dict[str, Tensor]:
     found = {}
     for index in range(len(task.objects)):
         batch = task.objects.batch([index])
-        found[batch.ids[0]] = model.encode(task.grids(batch)[0])
+        found[batch.ids[0]] = model.encode(task.grids(batch)[0]).contiguous()
     save_file(found, path)
     return found
 
