@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
@@ -41,7 +41,7 @@ class ImagesEval:
     base: str | None = None
     """Folder or hub id of the base model, instead of the original's."""
 
-    generation: tyro.conf.OmitArgPrefixes[GenerationConfig] = field(default_factory=GenerationConfig)
+    generation: Annotated[GenerationConfig, tyro.conf.arg(name="")] = field(default_factory=GenerationConfig)
     """How objects are generated; their elevation is that of the first view unless one is given."""
 
     size: int = 256
@@ -70,7 +70,7 @@ class PromptsEval:
     clip: str = "openai/clip-vit-base-patch32"
     """CLIP's folder, or its name in the hub's cache; it is not downloaded."""
 
-    generation: tyro.conf.OmitArgPrefixes[GenerationConfig] = field(default_factory=GenerationConfig)
+    generation: Annotated[GenerationConfig, tyro.conf.arg(name="")] = field(default_factory=GenerationConfig)
     """How objects are generated."""
 
     num_views: int = 4
