@@ -81,7 +81,7 @@ DENOISER: dict[str, Any] = {
 class Recipe:
     """How long, and on how much."""
 
-    steps: tuple[int, int, int, int, int] = (600, 400, 2600, 3600, 1200)
+    steps: tuple[int, int, int, int, int] = (600, 400, 2600, 2500, 1200)
     """Steps of GSRecon by maps, of GSRecon by renders, of GSVAE, of the denoiser and of GSVAE's decoder."""
     num_objects: tuple[int, int] = (RECON_OBJECTS.num_objects, TEXT_OBJECTS.num_objects)
     """Objects that GSRecon sees, and those that the rest sees."""
@@ -299,16 +299,14 @@ def train_all(out: Path, recipe: Recipe, *, num_prompts: int, report: Report) ->
     indices = list(range(min(32, num_prompts)))
     figures: dict[str, Any] = {"steps": list(recipe.steps), "num_objects": list(recipe.num_objects)}
     recon = trained_gsrecon(out, recipe, report)
-    figures["gsrecon"] = psnr_of_renders(recon, held, indices)
-    report(json.dumps(figures["gsrecon"]))
     objects = GeneratedViews(recipe.text_objects)
-    gsvae, latents = trained_gsvae(out, recon, objects, recipe, report)
+    coarse, latents = trained_gsvae(out, recon, objects, recipe, report)
+    train_denoiser(out, recon, coarse, latents, objects, recipe, report)
+    gsvae = polished_gsvae(out, coarse, recon, objects, recipe, report)
+    figures["gsrecon"] = psnr_of_renders(recon, held, indices)
+    figures["gsvae_before_its_decoder_went_on"] = psnr_through_latents(coarse, recon, coded, indices)
     figures["gsvae"] = psnr_through_latents(gsvae, recon, coded, indices)
-    report(json.dumps(figures["gsvae"]))
-    train_denoiser(out, recon, gsvae, latents, objects, recipe, report)
-    gsvae = polished_gsvae(out, gsvae, recon, objects, recipe, report)
-    figures["gsvae_polished"] = psnr_through_latents(gsvae, recon, coded, indices)
-    report(json.dumps(figures["gsvae_polished"]))
+    report(json.dumps(figures))
     pipe = DiffSplatPipeline.from_pretrained(collected(out, gsvae))
     figures["prompts"] = judged(pipe, num_prompts, GenerationConfig(), NEVER_SHOWN, RECON_OBJECTS.materials)
     report(json.dumps(figures["prompts"]))
