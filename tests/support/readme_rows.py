@@ -93,9 +93,6 @@ class Row:
                 words[index] = str(out / word.lower())
             elif word in inputs:
                 words[index] = inputs[word]
-        if self.kind == ("diffsplat", "generate"):
-            words[words.index("--model") + 1] = inputs["DIFFSPLAT"]
-            words += ["--base", inputs["BASE"]]
         return words + _without(SHORT.get(self.kind, []), words)
 
     def _shortened(self) -> str:
@@ -149,7 +146,6 @@ def write_inputs(folder: Path) -> dict[str, str]:
     from splat_recon_app.__main__ import main as splat_recon
     from support.drawn_photos import write_corner
     from support.noise_pairs import write_noise_pairs
-    from support.tiny_diffsplat import write_base, write_repository
 
     folder.mkdir(parents=True, exist_ok=True)
     write_corner(folder / "photos")
@@ -176,8 +172,6 @@ def write_inputs(folder: Path) -> dict[str, str]:
     (folder / "pairs").mkdir()
     write_noise_pairs(folder / "pairs", side=32, prompt="remove degradation", num_train=2, num_test=1)
     convert_checkpoint("default", folder / "weights", to="safetensors")
-    write_repository(folder / "diffsplat", "sd15")
-    write_base(folder / "base", "sd15")
     places = {
         "PHOTOS": "photos",
         "RENDERS": "renders",
@@ -189,7 +183,5 @@ def write_inputs(folder: Path) -> dict[str, str]:
         "PROTOCOL.json": "protocol.json",
         "PAIRS/pairs.json": "pairs/pairs.json",
         "WEIGHTS": "weights",
-        "DIFFSPLAT": "diffsplat",
-        "BASE": "base",
     }
     return {"TEXT": "a red ball"} | {word: str(folder / place) for word, place in places.items()}
