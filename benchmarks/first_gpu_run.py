@@ -31,7 +31,8 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY / "benchmarks"), str(REPOSITORY / "tests")]
 
-from first_gpu_parts import PARTS, REHEARSAL, SIZES, Report  # noqa: E402
+from first_gpu_parts import PARTS  # noqa: E402
+from first_gpu_report import REHEARSAL, SIZES, Report  # noqa: E402
 
 GRACE_S = 10.0
 """What a part gets to end after it was told to."""

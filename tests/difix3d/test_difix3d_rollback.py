@@ -1,6 +1,5 @@
 """Views held back: what lowers their score is undone, and stopping in between changes nothing."""
 
-import gc
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -191,18 +190,6 @@ def test_a_shared_training_that_went_on_by_itself_is_refused(new_loop, scene):
         loop.train_until(3)
 
 
-def test_snapshots_go_with_the_trainer_that_keeps_them(new_loop, scene, tmp_path):
-    loop = new_loop(IdentityFixer())
-    kept = ProgressiveTrainer(
-        scene, loop.captured, loop.T_world_target, loop.fixer, loop.config, snapshots=tmp_path / "s"
-    )
-    kept.train_until(7)
-    assert [path.name for path in (tmp_path / "s").rglob("best")] == ["best"]
-    del kept
-    gc.collect()
-    assert not list((tmp_path / "s").iterdir())
-
-
 def _following(psnrs, *, planned=False, possible=True, **config):
     policy = RollbackPolicy(ValidationConfig(max_drop_db=0.1, **config))
     found = []
@@ -292,11 +279,7 @@ def test_a_whole_run_says_what_was_undone_and_resumes(tmp_path, monkeypatch):
     assert validation["splat_step"] < 40
     assert f"What lowered the score was undone, {len(undone)} times" in page
     assert ("training stopped early" in page) == validation["stopped_early"]
-    assert not whole.snapshots.exists()
     list(Experiment(settings, part, fixer=Blinding()).run(stop_at=min(39, undone[0] + 1)))
-    # As a run leaves it that is killed.
-    (part.snapshots / "difix3d-snapshots-0" / "best").mkdir(parents=True)
     list(Experiment(settings, part, resume=True, fixer=Blinding()).run())
     for name in ("plain.ply", "loop.ply", "metrics.json", "metrics.jsonl"):
         assert (part.path / name).read_bytes() == (whole.path / name).read_bytes(), name
-    assert not part.snapshots.exists()

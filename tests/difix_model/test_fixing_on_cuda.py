@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from difix_model.config import PROMPT, tiny_config
 from difix_model.denoise import alpha_cumprod, alphas_cumprod
@@ -65,6 +67,33 @@ def test_tensors_are_fixed_where_they_are(where: str, dtype: torch.dtype):
         moved = pipe.to("cpu").fix(rendered, references, alpha=alpha)
         torch.testing.assert_close(fixed.cpu(), expected, atol=2e-2 if dtype == torch.bfloat16 else 1e-5, rtol=0)
         torch.testing.assert_close(moved, expected, atol=2e-2 if dtype == torch.bfloat16 else 1e-5, rtol=0)
+
+
+def test_references_on_the_device_are_known_again_without_a_look():
+    rendered = torch.from_numpy(np.stack(IMAGES)).float() / 255
+    with FakeCuda() as gpu:
+        pipe = make_pipeline("cuda")
+        views, references = rendered.to("cuda"), rendered.flip(0).to("cuda")
+        first = pipe.fix(views, references, gate="off")
+        num_kept = len(pipe.runner.cache)
+        gpu.traffic.clear()
+        assert torch.equal(pipe.fix(views, references, gate="off"), first)
+        assert gpu.traffic.number("download", "upload") == 0, gpu.traffic.report()
+        assert len(pipe.runner.cache) == num_kept == 2
+        references[0] = 0.5
+        assert not torch.equal(pipe.fix(views, references, gate="off")[0], first[0])
+        assert len(pipe.runner.cache) == num_kept + 2
+
+
+def test_scripts_for_diffusers_and_saved_models_work(tmp_path: Path):
+    with FakeCuda():
+        pipe = make_pipeline("cuda", dtype=torch.float16)
+        image = Image.fromarray(IMAGES[0])
+        (found,) = pipe(PROMPT, image=image, ref_image=Image.fromarray(IMAGES[1]), timesteps=[199]).images
+        pipe.save_pretrained(tmp_path)
+        again = DifixPipeline.from_pretrained(tmp_path, device="cuda", dtype=torch.float16)
+        (same,) = again(PROMPT, image=image, ref_image=Image.fromarray(IMAGES[1]), timesteps=[199]).images
+    assert np.array_equal(np.asarray(found), np.asarray(same))
 
 
 def test_the_network_asks_nothing_of_the_host():

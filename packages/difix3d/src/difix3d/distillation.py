@@ -22,7 +22,7 @@ from difix3d.fixers.batches import RenderedView, fixed_views
 from difix3d.fixers.contract import resident
 from difix3d.fixers.ensemble import EnsembleFixer
 from difix3d.fixers.references import reference_cameras
-from difix3d.loop import checkpoint
+from difix3d.loop.checkpoint import BranchState
 from difix3d.loop.config import FixingConfig
 from difix3d.loop.novel_views import NovelViews, training_mixture
 from splat_recon.trainer import SplatTrainer
@@ -204,7 +204,7 @@ class Distillation:
         for index, member in enumerate(self.trained):
             member.save(folder / f"member_{index}")
         if self.student is not None and self.novel is not None:
-            checkpoint.write_branch(folder / "student", {}, self.novel, self.student)
+            BranchState(values={}, novel=self.novel, splat=self.student.state()).write(folder / "student")
         state = {"members": len(self.trained), "student": self.student is not None}
         (folder / STAGES).write_text(json.dumps(state) + "\n", encoding="utf-8")
 
@@ -224,8 +224,9 @@ class Distillation:
             for index in range(num_members)
         ]
         if has_student:
-            _, self.novel = checkpoint.read_branch(folder / "student")
-            if self.novel is None:
-                raise InputError(f"checkpoint {folder} holds no novel views: resume from another one")
+            saved = BranchState.read(folder / "student")
+            self.novel = saved.novel
+            if self.novel is None or saved.splat is None:
+                raise InputError(f"checkpoint {folder} holds no novel views or no splat: resume from another one")
             views = training_mixture(self.captured, self.novel, self.config.mixture)
-            self.student = checkpoint.load_splat(folder / "student", self.start, views, device=self.device)
+            self.student = SplatTrainer.from_state(saved.splat, self.start, views, device=self.device)

@@ -4,8 +4,11 @@ Whenever the power goes, a valid checkpoint is there, at worst under a hidden na
 too. See `train_runs.checkpoints` for the files.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,35 @@ def _as_input_error() -> Iterator[None]:
         yield
     except train_runs.InputError as error:
         raise InputError(str(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainerState:
+    """Everything that going on with a training needs."""
+
+    values: Mapping[str, Any]
+    """What JSON can hold exactly."""
+
+    tensors: Mapping[str, Tensor]
+    """By name."""
+
+    source: str = "in memory"
+    """Where it comes from, for messages."""
+
+    def copied(self) -> TrainerState:
+        """A copy on the CPU, which the training no longer changes."""
+        tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.tensors.items()}
+        return TrainerState(values=self.values, tensors=tensors, source=self.source)
+
+    def write(self, folder: Path) -> None:
+        """Write a checkpoint; see `write_checkpoint`."""
+        write_checkpoint(folder, self.values, self.tensors)
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainerState:
+        """Of a checkpoint; see `read_checkpoint`."""
+        values, tensors = read_checkpoint(folder)
+        return cls(values=values, tensors=tensors, source=str(folder))
 
 
 def write_checkpoint(folder: Path, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -90,7 +122,7 @@ def remove_older_checkpoints(newest: Path, keep: int) -> None:
         checkpoints.remove_older(Path(newest), keep)
 
 
-def config_from_state(state: Mapping[str, Any], folder: Path) -> TrainConfig:
+def config_from_state(state: Mapping[str, Any], folder: Path | str) -> TrainConfig:
     """The training settings among a checkpoint's state.
 
     Raises:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from splat_recon.checkpoint import config_from_state, gaussians_from_tensors, read_checkpoint, write_checkpoint
+from splat_recon.checkpoint import TrainerState, config_from_state, gaussians_from_tensors
 from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.distributed import (
     ALONE,
@@ -281,6 +281,16 @@ class SplatTrainer:
             InputError: The folder cannot be written.
             DivergedError: The Gaussians are no longer finite numbers; nothing was written.
         """
+        state = self.state()
+        if self.world.rank == 0:
+            state.write(Path(folder))
+
+    def state(self) -> TrainerState:
+        """Everything that continuing needs; copy what must not change. Of several processes the first one has it all.
+
+        Raises:
+            DivergedError: The Gaussians are no longer finite numbers.
+        """
         self._losses.look(self.step)
         if self.world.total(not self._optimizer.has_finite_parameters()):
             raise DivergedError(
@@ -293,9 +303,7 @@ class SplatTrainer:
         tensors |= {f"views.{name}": tensor for name, tensor in self._parts.tensors().items()}
         if self.world.size > 1:
             tensors = joined_tensors(self.world.collected(tensors))
-            if self.world.rank > 0:
-                return
-        state = {
+        values = {
             "step": self.step,
             "config": self.config.to_dict(),
             "views": self._views.state_dict(),
@@ -304,7 +312,7 @@ class SplatTrainer:
             "history": [record.to_dict() for record in self.history],
             "scene": _scene_facts(self.scene),
         }
-        write_checkpoint(Path(folder), state, tensors)
+        return TrainerState(values=values, tensors=tensors)
 
     @classmethod
     def load(
@@ -328,21 +336,34 @@ class SplatTrainer:
         Raises:
             InputError: The checkpoint is damaged, or is of another scene or other views.
         """
-        state, tensors = read_checkpoint(Path(folder))
+        return cls.from_state(TrainerState.read(Path(folder)), scene, views, device=device, world=world)
+
+    @classmethod
+    def from_state(
+        cls,
+        saved: TrainerState,
+        scene: Scene,
+        views: ViewSet | ViewMixture,
+        *,
+        device: str = "cpu",
+        world: World = ALONE,
+    ) -> "SplatTrainer":
+        """Continue from what `state` gave, which stays as it is; see `load`."""
+        state, tensors, what = saved.values, saved.tensors, f"checkpoint {saved.source}"
         if state["scene"] != (facts := _scene_facts(scene)):
-            raise InputError(f"checkpoint {folder} is of another scene: expected {state['scene']}, got {facts}")
-        config = config_from_state(state, Path(folder))
-        check_same_views(views, state["identity"], f"checkpoint {folder}")
+            raise InputError(f"{what} is of another scene: expected {state['scene']}, got {facts}")
+        config = config_from_state(state, saved.source)
+        check_same_views(views, state["identity"], what)
         trainer = cls(scene, views, config, device=device, gaussians=gaussians_from_tensors(tensors), world=world)
         tensors = shared_tensors(tensors, world)
         try:
             trainer._parts.load_tensors(_with_prefix(tensors, "views."))
             views.load_state_dict(state["views"])
         except ValueError as error:
-            raise InputError(f"checkpoint {folder} is of other views: {error}") from error
+            raise InputError(f"{what} is of other views: {error}") from error
         trainer._optimizer.load_tensors(tensors)
         trainer._density.load_tensors(
-            {name: tensor.to(device) for name, tensor in _with_prefix(tensors, "density.").items()}
+            {name: tensor.to(device, copy=True) for name, tensor in _with_prefix(tensors, "density.").items()}
         )
         for name, generator_state in _with_prefix(tensors, "generator.").items():
             load_generator(trainer._generators[name], generator_state)

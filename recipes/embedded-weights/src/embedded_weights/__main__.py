@@ -51,11 +51,12 @@ def main(arguments: list[str] | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     folders: list[Path] = options.pairs or [out / SMALL.folder, out / LARGE.folder]
     held_out: Path = options.held_out or out / HELD_OUT.folder
+    making = {"num_processes": options.num_processes, "device": options.device}
     if not options.pairs:
         for pairs, folder in zip((SMALL, LARGE), folders, strict=True):
-            make_pairs(folder, pairs, options.num_scenes, test=False, num_processes=options.num_processes)
+            make_pairs(folder, pairs, options.num_scenes, test=False, **making)
     if not options.held_out:
-        make_pairs(held_out, HELD_OUT, options.num_held_out, test=True, num_processes=options.num_processes)
+        make_pairs(held_out, HELD_OUT, options.num_held_out, test=True, **making)
     recipe = RecipeConfig(channels=tuple(options.channels))
     if options.device.startswith("cuda"):
         recipe = dataclasses.replace(recipe, main=dataclasses.replace(recipe.main, **ON_CUDA))

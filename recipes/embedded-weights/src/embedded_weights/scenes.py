@@ -40,7 +40,9 @@ HELD_OUT = PairsSet(folder="held_out", first_seed=5100, fraction=1, size=192, ma
 """To validate on."""
 
 
-def make_pairs(out: Path, pairs: PairsSet, num_scenes: int, *, test: bool, num_processes: int) -> None:
+def make_pairs(
+    out: Path, pairs: PairsSet, num_scenes: int, *, test: bool, num_processes: int, device: str = "cpu"
+) -> None:
     """Pairs of generated scenes; a finished folder is left alone, an interrupted one is continued.
 
     Args:
@@ -49,6 +51,7 @@ def make_pairs(out: Path, pairs: PairsSet, num_scenes: int, *, test: bool, num_p
         num_scenes: Scenes of all sets together.
         test: Put them into the test split.
         num_processes: Scenes that are made at a time.
+        device: Where splats are trained; only on a CPU are they the same everywhere.
     """
     if (out / "pairs.json").is_file():
         return
@@ -57,6 +60,6 @@ def make_pairs(out: Path, pairs: PairsSet, num_scenes: int, *, test: bool, num_p
         *(sys.executable, "-m", "difix3d_pairs_app", "--out", str(out), "--generated", str(own)),
         *("--first-seed", str(pairs.first_seed), "--num-views", str(NUM_VIEWS), "--max-size", str(pairs.size)),
         *("--max-steps", str(pairs.max_steps), "--test-fraction", "1" if test else "0"),
-        *("--num-processes", str(num_processes)),
+        *("--num-processes", str(num_processes), "--device", device.split(":")[0]),
     ]
     subprocess.run(command, check=True)

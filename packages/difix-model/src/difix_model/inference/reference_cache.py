@@ -1,6 +1,7 @@
 """References as the network needs them, and their latents kept from call to call."""
 
 import hashlib
+import itertools
 from collections import OrderedDict
 from collections.abc import Hashable
 from functools import cached_property
@@ -8,11 +9,23 @@ from functools import cached_property
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from difix_model.images import colors, on_device, resized
 
 DEFAULT_CACHE_BYTES = 256 * 2**20
 """Room for latents: about 1700 references of 1024x576 in float32 with the released architecture."""
+
+
+_NUMBERS = WeakTensorKeyDictionary()
+_NEXT_NUMBER = itertools.count()
+
+
+def _number(tensor: Tensor) -> int:
+    """A number of its own for each tensor, for as long as it lives."""
+    if tensor not in _NUMBERS:
+        _NUMBERS[tensor] = next(_NEXT_NUMBER)
+    return _NUMBERS[tensor]
 
 
 class ReferenceImage:
@@ -34,12 +47,20 @@ class ReferenceImage:
         self._resized: Tensor | None = None
 
     @cached_property
-    def digest(self) -> bytes:
-        """What identifies the content: a hash of the pixels as given, their type and shape, and the wanted size."""
+    def key(self) -> Hashable:
+        """What identifies the content, its type and shape, and the wanted size.
+
+        On the CPU a hash of the pixels. On a GPU the tensor itself, as long as nobody writes to it: to read it back and
+        to hash it would take longer than to encode it again.
+        """
+        pixels = self.pixels
+        form = (pixels.dtype, tuple(pixels.shape), self.height, self.width)
+        if pixels.device.type != "cpu" and not pixels.is_inference():
+            whole = pixels if pixels._base is None else pixels._base
+            return (_number(whole), whole._version, pixels.storage_offset(), pixels.stride(), *form)
         content = hashlib.blake2b(digest_size=16)
-        content.update(repr((self.pixels.dtype, tuple(self.pixels.shape), self.height, self.width)).encode())
-        content.update(self.pixels.contiguous().view(torch.uint8).cpu().numpy().data)
-        return content.digest()
+        content.update(pixels.contiguous().view(torch.uint8).cpu().numpy().data)
+        return (content.digest(), *form)
 
     def region(self, rows: slice, columns: slice, device: torch.device | None = None) -> Float[Tensor, "h2 w2 c=3"]:
         """Return a part of the resized reference as RGB in [0, 1], on a device; None leaves it where it is."""

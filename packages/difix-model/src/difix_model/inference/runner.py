@@ -225,7 +225,7 @@ class NetworkRunner:
         for piece in pieces:
             keys: list[Hashable] = []
             for reference in piece.references:
-                key = (reference.digest, piece.top, piece.left, load.height, load.width, encoder)
+                key = (reference.key, piece.top, piece.left, load.height, load.width, encoder)
                 keys.append(key)
                 if key in latents or key in missing:
                     continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -17,9 +19,15 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 def imagenet_normalized(x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
     """Images in [-1, 1] as VGG16 expects them: ImageNet's mean and standard deviation removed."""
-    mean = x.new_tensor(IMAGENET_MEAN)[:, None, None]
-    std = x.new_tensor(IMAGENET_STD)[:, None, None]
+    mean, std = _imagenet_statistics(x.device, x.dtype)
     return (x * 0.5 + 0.5 - mean) / std
+
+
+@functools.lru_cache(maxsize=8)
+def _imagenet_statistics(device: torch.device, dtype: torch.dtype) -> Float[Tensor, "s=2 c=3 h=1 w=1"]:
+    # To make them anew would wait for a GPU at each step.
+    with torch.inference_mode(mode=False):
+        return torch.tensor((IMAGENET_MEAN, IMAGENET_STD), device=device, dtype=dtype)[..., None, None]
 
 
 def gram_matrices(features: Float[Tensor, "n c h w"], *, across_batch: bool) -> Float[Tensor, "g k k"]:

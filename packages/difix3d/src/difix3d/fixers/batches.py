@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import torch
 
 from difix3d.fixers.contract import FixedView, FixRequest, views_of
 from splat_recon.scene.scene import View
+from splat_recon.views.view_set import rgb_from_bytes
+from splat_render.upload import uploaded
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -47,9 +50,22 @@ class RenderedView:
         )
 
 
+PHOTO_BYTES = 2 * 2**30
+"""Photos that are kept on a GPU as references, in bytes: 80 of two megapixels."""
+
+_PHOTOS: WeakKeyDictionary[View, Tensor] = WeakKeyDictionary()
+"""Photos on a GPU, for as long as their views live: the same tensor each time, so that a fixer knows it again."""
+
+
 def photo(view: View, *, device: str | torch.device = "cpu") -> Float[Tensor, "h w 3"]:
-    """A captured photo as float sRGB in [0, 1]."""
-    return torch.tensor(view.rgb_u8, device=device).float() / 255
+    """A captured photo as float sRGB in [0, 1]; on a GPU it is kept for the next round while there is room."""
+    kept, device = _PHOTOS.get(view), torch.device(device)
+    if kept is not None and kept.device.type == device.type and device.index in (None, kept.device.index):
+        return kept
+    rgb = rgb_from_bytes(uploaded(torch.tensor(view.rgb_u8), device))
+    if device.type == "cuda" and rgb.nbytes + sum(one.nbytes for one in _PHOTOS.values()) <= PHOTO_BYTES:
+        _PHOTOS[view] = rgb
+    return rgb
 
 
 def fixed_views(fixer: ViewFixer, rendered: Sequence[RenderedView], *, batch_size: int) -> Iterator[FixedView]:

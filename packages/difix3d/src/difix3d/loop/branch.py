@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +11,7 @@ import numpy as np
 from difix3d.errors import InputError
 from difix3d.fixers.batches import RenderedView
 from difix3d.fixers.references import nearest_views, reference_cameras
-from difix3d.loop import checkpoint
+from difix3d.loop.checkpoint import BranchState
 from difix3d.loop.coverage import under_observed
 from difix3d.loop.novel_views import training_mixture
 from difix3d.loop.target_config import CoverageTargets
@@ -143,26 +141,24 @@ class SplatBranch:
     def _views(self, captured_position: dict[str, Any] | None = None) -> ViewSet | ViewMixture:
         return training_mixture(self.captured, self.novel, self.config.mixture, captured_position)
 
-    def save(self, folder: Path, *, whole: bool = False) -> None:
-        """Write splat and novel views; of a training that is shared only where it stands, unless all is asked for."""
-        trainer = None if self.shares_trainer and not whole else self.trainer
-        values = {"step": self.trainer.step, "progress": self.progress}
-        checkpoint.write_branch(folder, values, self.novel, trainer)
+    def state(self, *, whole: bool = False) -> BranchState:
+        """Splat and novel views; of a training that is shared only where it stands, unless all is asked for."""
+        splat = None if self.shares_trainer and not whole else self.trainer.state()
+        return BranchState(values={"step": self.trainer.step, "progress": self.progress}, novel=self.novel, splat=splat)
 
-    def load(self, folder: Path) -> None:
-        """Go back to, or on from, what `save` wrote, random streams included.
+    def restore(self, state: BranchState) -> None:
+        """Go back to, or on from, what `state` gave, random streams included.
 
         Raises:
-            InputError: The folder is incomplete or of another run.
+            InputError: It is of another run.
         """
-        values, self.novel = checkpoint.read_branch(folder)
-        self.progress = float(values["progress"])
+        self.novel, self.progress = state.novel, float(state.values["progress"])
         self.T_world_novel = self.novel.T_world_cam if self.novel else self.T_world_captured
-        if checkpoint.has_splat(folder):
-            self.trainer = checkpoint.load_splat(folder, self.scene, self._views(), device=self.device)
+        if state.splat is not None:
+            self.trainer = SplatTrainer.from_state(state.splat, self.scene, self._views(), device=self.device)
             self.shares_trainer = False
-        elif not self.shares_trainer or self.trainer.step != values["step"]:
-            raise InputError(f"checkpoint {folder} shares a training that is to be given, at step {values['step']}")
+        elif not self.shares_trainer or self.trainer.step != state.values["step"]:
+            raise InputError(f"the checkpoint shares a training that is to be given, at step {state.values['step']}")
 
 
 def new_trainer(
@@ -180,6 +176,4 @@ def new_trainer(
 
 def clone_trainer(trainer: SplatTrainer, captured: Sequence[View], *, device: str = "cpu") -> SplatTrainer:
     """A second training that stands where the first one does, and goes on by itself."""
-    with TemporaryDirectory() as folder:
-        trainer.save(Path(folder) / "splat")
-        return SplatTrainer.load(Path(folder) / "splat", trainer.scene, ViewSet.from_views(captured), device=device)
+    return SplatTrainer.from_state(trainer.state(), trainer.scene, ViewSet.from_views(captured), device=device)

@@ -1,9 +1,9 @@
-"""A branch of the method on disk, as a checkpoint of train-runs: its novel views, and the splat in a folder `splat`."""
+"""A branch of the method as it was: in memory, or on disk as a checkpoint of its novel views with the splat's in it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,7 @@ from torch import Tensor, from_numpy
 from difix3d.errors import InputError
 from difix3d.loop.novel_views import NovelView, NovelViews
 from difix_model.gate.verdict import FixVerdict
-from splat_recon.scene.scene import Scene
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.mixture import ViewMixture
-from splat_recon.views.view_set import ViewSet
+from splat_recon.checkpoint import TrainerState
 from splat_render.cameras import Camera
 from train_runs.checkpoints import read_checkpoint, under, write_checkpoint
 from train_runs.errors import InputError as RunError
@@ -24,54 +21,56 @@ SPLAT = "splat"
 """Folder of a splat's own checkpoint."""
 
 
-def write_branch(
-    folder: Path, values: Mapping[str, Any], novel: NovelViews | None, trainer: SplatTrainer | None
-) -> None:
-    """Write a branch; a folder of this name is replaced once the new one is complete.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BranchState:
+    """A branch as it was at some step."""
 
-    Args:
-        folder: The branch's own.
-        values: What JSON can hold.
-        novel: The views of its newest round.
-        trainer: Its splat's training; None leaves it out.
+    values: Mapping[str, Any]
+    """What JSON can hold."""
 
-    Raises:
-        InputError: The folder cannot be written.
-    """
-    facts = None if novel is None else {"round_index": novel.round_index, "views": [_facts(one) for one in novel.views]}
-    tensors = {} if novel is None else {k: v for i, one in enumerate(novel.views) for k, v in _tensors(one, i).items()}
-    write_splat = None if trainer is None else lambda part: trainer.save(part / SPLAT)
-    try:
-        write_checkpoint(folder, {**values, "novel": facts}, tensors, write_more=write_splat)
-    except RunError as error:
-        raise InputError(str(error)) from error
+    novel: NovelViews | None
+    """The views of its newest round; they never change."""
 
+    splat: TrainerState | None
+    """Its splat's training; None where that is shared with another and left out."""
 
-def read_branch(folder: Path) -> tuple[dict[str, Any], NovelViews | None]:
-    """The values and the novel views (on the CPU) of a branch.
+    def copied(self) -> BranchState:
+        """A copy that the branch no longer changes, in the CPU's memory."""
+        return replace(self, splat=None if self.splat is None else self.splat.copied())
 
-    Raises:
-        InputError: A file is missing or damaged.
-    """
-    try:
-        found = read_checkpoint(folder)
-        facts = found.values["novel"]
-        if facts is None:
-            return found.values, None
-        views = tuple(_novel_view(found.tensors, index, each) for index, each in enumerate(facts["views"]))
-        return found.values, NovelViews(round_index=facts["round_index"], views=views)
-    except (RunError, KeyError, TypeError) as error:
-        raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
+    def write(self, folder: Path) -> None:
+        """Write a folder of the branch's own; one of this name is replaced once the new one is complete.
 
+        Raises:
+            InputError: The folder cannot be written.
+        """
+        novel, splat = self.novel, self.splat
+        views = () if novel is None else novel.views
+        facts = None if novel is None else {"round_index": novel.round_index, "views": [_facts(one) for one in views]}
+        tensors = {name: tensor for index, one in enumerate(views) for name, tensor in _tensors(one, index).items()}
+        write_splat = None if splat is None else lambda part: splat.write(part / SPLAT)
+        try:
+            write_checkpoint(folder, {**self.values, "novel": facts}, tensors, write_more=write_splat)
+        except RunError as error:
+            raise InputError(str(error)) from error
 
-def has_splat(folder: Path) -> bool:
-    """Whether a branch holds its splat."""
-    return (folder / SPLAT).is_dir()
+    @classmethod
+    def read(cls, folder: Path) -> BranchState:
+        """What `write` wrote, on the CPU.
 
-
-def load_splat(folder: Path, scene: Scene, views: ViewSet | ViewMixture, *, device: str) -> SplatTrainer:
-    """The splat's training, to go on with."""
-    return SplatTrainer.load(folder / SPLAT, scene, views, device=device)
+        Raises:
+            InputError: A file is missing or damaged.
+        """
+        try:
+            found = read_checkpoint(folder)
+            facts, novel = found.values["novel"], None
+            if facts is not None:
+                views = tuple(_novel_view(found.tensors, index, each) for index, each in enumerate(facts["views"]))
+                novel = NovelViews(round_index=facts["round_index"], views=views)
+        except (RunError, KeyError, TypeError) as error:
+            raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
+        splat = TrainerState.read(folder / SPLAT) if (folder / SPLAT).is_dir() else None
+        return cls(values=found.values, novel=novel, splat=splat)
 
 
 def _facts(view: NovelView) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difix3d.errors import InputError
+from difix3d.loop.checkpoint import BranchState
 
 if TYPE_CHECKING:
     from difix3d.loop.branch import SplatBranch
@@ -25,7 +26,7 @@ BRANCHES = ("main", "validation")
 def write_loop(folder: Path, branches: Sequence[SplatBranch], state: Mapping[str, Any]) -> None:
     """Write the loop's branches, and how far it is: plain values."""
     for name, branch in zip(BRANCHES, branches, strict=False):
-        branch.save(folder / name)
+        branch.state().write(folder / name)
     (folder / LOOP).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
 
 
@@ -49,5 +50,5 @@ def load_loop(folder: Path, branches: Sequence[SplatBranch], *, num_events: int)
     except (OSError, KeyError, TypeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
     for name, branch in zip(BRANCHES, branches, strict=False):
-        branch.load(folder / name)
+        branch.restore(BranchState.read(folder / name))
     return state

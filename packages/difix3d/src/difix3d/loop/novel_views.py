@@ -77,18 +77,23 @@ class NovelViews:
         fixed: Sequence[FixedView],
         confidence: PixelConfidence | None = None,
     ) -> NovelViews:
-        """Those of fixed renders, with the fixer's confidence, times that of captured views where it is asked for."""
+        """Those of fixed renders, with the fixer's confidence, times that of captured views where it is asked for.
+
+        They are in the CPU's memory: a GPU would hold 60 MB for each at two megapixels, and what training looks at goes
+        there within its budget.
+        """
         views = []
         for view, better in zip(rendered, fixed, strict=True):
             factors = [better.confidence, confidence.of(view.camera, better.rgb) if confidence else None]
-            known = [factor for factor in factors if factor is not None]
+            known = [factor.cpu() for factor in factors if factor is not None]
+            alpha = view.rgb.new_ones(view.rgb.shape[:2]) if view.alpha is None else view.alpha
             views.append(
                 NovelView(
                     camera=view.camera,
                     reference_name=view.references[0].name,
-                    rendered=view.rgb,
-                    fixed=better.rgb.to(view.rgb),
-                    alpha=view.rgb.new_ones((*view.rgb.shape[:2], 1)) if view.alpha is None else view.alpha[..., None],
+                    rendered=view.rgb.cpu(),
+                    fixed=better.rgb.to("cpu", view.rgb.dtype),
+                    alpha=alpha[..., None].cpu(),
                     verdict=better.verdict,
                     confidence=torch.stack(known).prod(dim=0) if known else None,
                 )

@@ -45,7 +45,6 @@ class ProgressiveTrainer:
         trainer: A training of the same views, shared up to the first round or rollback and left as it is from then on;
             None begins one.
         gaussians: A finished splat to begin with instead of the scene's points.
-        snapshots: Folder for the snapshots that a rollback returns to; None: the system's temporary folder.
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class ProgressiveTrainer:
         device: str = "cpu",
         trainer: SplatTrainer | None = None,
         gaussians: Gaussians | None = None,
-        snapshots: Path | None = None,
     ) -> None:
         self.captured, self.T_world_target = tuple(captured), T_world_target
         self.fixer, self.config = fixer, config
@@ -69,7 +67,7 @@ class ProgressiveTrainer:
         self.validation: SplatBranch | None = None
         if self.held_back:
             self.validation = SplatBranch(scene, others, config, device=device, gaussians=gaussians)
-        self.policy, self.snapshots = RollbackPolicy(config.validation), Snapshots(snapshots)
+        self.policy, self.snapshots = RollbackPolicy(config.validation), Snapshots()
         self.step = self.main.trainer.step
         self.num_rounds_done = self.num_events_done = 0
 
@@ -127,7 +125,7 @@ class ProgressiveTrainer:
 
     def save(self, folder: Path) -> None:
         """Write all that `load` needs to go on as if nothing had happened; of a shared training only its step."""
-        self.snapshots.copy_to(folder / "snapshots")
+        self.snapshots.write(folder / "snapshots")
         state = {name: getattr(self, name) for name in COUNTS} | {"policy": self.policy.state_dict()}
         write_loop(folder, self.branches, state)
 
@@ -138,7 +136,7 @@ class ProgressiveTrainer:
             InputError: The folder is incomplete, or of another run.
         """
         state = load_loop(folder, self.branches, num_events=len(self.events))
-        self.snapshots.copy_from(folder / "snapshots")
+        self.snapshots.read(folder / "snapshots")
         self.policy.load_state_dict(state["policy"])
         for name in COUNTS:
             setattr(self, name, state[name])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-import weakref
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from difix3d.loop.checkpoint import BranchState
 
 if TYPE_CHECKING:
     from difix3d.loop.branch import SplatBranch
@@ -18,45 +16,36 @@ BEST, LATEST = "best", "latest"
 
 
 class Snapshots:
-    """At most two snapshots of all branches, on disk; they go with this object.
+    """At most two snapshots of all branches, in the CPU's memory: each takes three times what its Gaussians take."""
 
-    Args:
-        parent: Where their folder is made, when there is one; None: the system's temporary folder.
-    """
-
-    def __init__(self, parent: Path | None = None) -> None:
-        self._parent = parent
-
-    @cached_property
-    def folder(self) -> Path:
-        """Where they are; made when it is first asked for."""
-        if self._parent is not None:
-            self._parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="difix3d-snapshots-", dir=self._parent))
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return folder
+    def __init__(self) -> None:
+        self._kept: dict[str, list[BranchState]] = {}
 
     def keep(self, branches: Sequence[SplatBranch], *, best: bool) -> None:
         """Take a snapshot, of the best score so far or not; an older one that is not the best goes."""
-        shutil.rmtree(self.folder / LATEST, ignore_errors=True)
-        for index, branch in enumerate(branches):
-            branch.save(self.folder / (BEST if best else LATEST) / str(index), whole=True)
+        self._kept.pop(LATEST, None)
+        self._kept[BEST if best else LATEST] = [branch.state(whole=True).copied() for branch in branches]
 
     def restore(self, branches: Sequence[SplatBranch], *, best: bool) -> None:
         """Bring branches back to the newest snapshot, or to the best one."""
-        name = BEST if best or not (self.folder / LATEST).exists() else LATEST
-        for index, branch in enumerate(branches):
-            branch.load(self.folder / name / str(index))
+        states = self._kept[BEST if best or LATEST not in self._kept else LATEST]
+        for branch, state in zip(branches, states, strict=True):
+            branch.restore(state)
 
-    def copy_to(self, folder: Path) -> None:
-        """Copy all snapshots into a checkpoint."""
-        for name in (BEST, LATEST):
-            if (self.folder / name).exists():
-                shutil.copytree(self.folder / name, folder / name, dirs_exist_ok=True)
+    def write(self, folder: Path) -> None:
+        """Write all snapshots into a checkpoint."""
+        for name, states in self._kept.items():
+            for index, state in enumerate(states):
+                state.write(folder / name / str(index))
 
-    def copy_from(self, folder: Path) -> None:
-        """Take over the snapshots of a checkpoint."""
+    def read(self, folder: Path) -> None:
+        """Take over the snapshots of a checkpoint.
+
+        Raises:
+            InputError: One is incomplete.
+        """
+        self._kept = {}
         for name in (BEST, LATEST):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-            if (folder / name).exists():
-                shutil.copytree(folder / name, self.folder / name)
+            parts = sorted((folder / name).iterdir()) if (folder / name).is_dir() else []
+            if parts:
+                self._kept[name] = [BranchState.read(part) for part in parts]

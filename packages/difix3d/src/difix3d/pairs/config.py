@@ -70,6 +70,9 @@ class PairsConfig:
     max_steps: int = 600
     """Length of the splat schedule in steps."""
 
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    """Where splats are trained. cpu: the same seed gives the same pairs on every machine. auto: CUDA where it can."""
+
     sparse_every: int = 0
     """`sparse`: train on every Nth photo, from a drawn first one. 0 draws how many evenly spaced photos there are."""
 

@@ -14,6 +14,7 @@ from splat_recon.few_photos import config_for_photos
 from splat_recon.scene.scene import Scene, View
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
+from splat_render.device import chosen_device
 from splat_render.output import RenderOutput
 
 MCMC_PROB = 0.35
@@ -35,10 +36,11 @@ def new_trainer(scene: Scene, views: Sequence[View], config: PairsConfig, rng: n
     Args:
         scene: Gives the points to start from.
         views: What to train on.
-        config: Length of the schedule.
+        config: Length of the schedule, and where to train.
         rng: Draws the settings.
     """
-    return SplatTrainer(scene, ViewSet.from_views(views), _train_config(views, config, rng))
+    device = chosen_device(config.device)
+    return SplatTrainer(scene, ViewSet.from_views(views), _train_config(views, config, rng), device=device)
 
 
 def render_at_checkpoints(
@@ -82,7 +84,7 @@ def render_at_checkpoints(
 
 def as_bytes(output: RenderOutput) -> UInt8[np.ndarray, "h w 3"]:
     """The image of a render."""
-    return (output.rgb.clamp(0, 1).numpy() * 255 + 0.5).astype(np.uint8)
+    return (output.rgb.clamp(0, 1).cpu().numpy() * 255 + 0.5).astype(np.uint8)
 
 
 def coverage(output: RenderOutput) -> float:

@@ -94,7 +94,6 @@ class Experiment:
                 self.verdict, self.decision = yield from compare(
                     self.inputs, self.plain, self.loop, self._curves, self.time
                 )
-            self.folder.remove_snapshots()
             self.finished = True
 
     @property
@@ -118,7 +117,6 @@ class Experiment:
         return min(self.plain.step, self.loop.step)
 
     def _prepare(self) -> Iterator[Progress]:
-        self.folder.remove_snapshots()
         yield Progress(phase="prepare", done=0, total=3, note="scene")
         self.inputs = RunInputs(self.asked, self.folder, self.time, resume=self.resume, fixer=self._given_fixer)
         yield from self.inputs.prepare()
@@ -164,7 +162,6 @@ class Experiment:
             device=inputs.device,
             trainer=self.plain,
             gaussians=inputs.start_gaussians(),
-            snapshots=self.folder.snapshots,
         )
 
     def _load(self) -> bool:

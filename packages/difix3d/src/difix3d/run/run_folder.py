@@ -10,7 +10,6 @@ cameras.json       cameras of the training photos
 stereo.npz .png    depths that trainings started from, where they did
 path.mp4 report.html log.txt
 photos.json scene/ of a run that began with photos: what was asked for, and their cameras
-snapshots/         what a running training goes back to; no part of the result
 """
 
 import json
@@ -66,11 +65,6 @@ class RunFolder(train_runs.run_folder.RunFolder):
     """The folder of train-runs, with what a run of this library has beside it."""
 
     @property
-    def snapshots(self) -> Path:
-        """What a running training goes back to."""
-        return self.path / "snapshots"
-
-    @property
     def stereo(self) -> Path:
         """Depth maps that trainings started from."""
         return self.path / "stereo.npz"
@@ -122,10 +116,6 @@ class RunFolder(train_runs.run_folder.RunFolder):
         """Remove a folder that holds nothing but a log, of a run that could not begin."""
         if {path.name for path in self.path.iterdir()} <= {LOG}:
             shutil.rmtree(self.path)
-
-    def remove_snapshots(self) -> None:
-        """Remove the snapshots that a run kept for rollbacks, also one that was killed."""
-        shutil.rmtree(self.snapshots, ignore_errors=True)
 
     def write_configs(self, settings: dict[str, Any], resolved: dict[str, Any], config: dict[str, Any]) -> None:
         """Record what was asked for, what it came to for the device and the photos, and in full, and the versions."""

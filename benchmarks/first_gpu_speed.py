@@ -1,0 +1,167 @@
+"""How fast things are on a GPU: parts of `first_gpu_run.py`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import importlib.util
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from first_gpu_report import FLOORS_MS, REHEARSAL, Report, Sizes
+
+
+def latency(sizes: Sizes, report: Report) -> None:
+    """Milliseconds per frame of the fixer from bytes to bytes, in both memory layouts, and compiled."""
+    from pipeline_latency import Row, measure
+
+    base = Row(
+        device="cuda", architecture=sizes.architecture, size=sizes.frame, dtype="bfloat16", repeats=sizes.repeats
+    )
+    rows = [dataclasses.replace(base, views=views) for views in ("1", "2 cached", "2")]
+    rows += [dataclasses.replace(base, views=views, layout="contiguous") for views in ("1", "2 cached")]
+    for mode in sizes.compile_modes[1:]:
+        rows += [dataclasses.replace(base, views=views, compile=mode) for views in ("1", "2 cached")]
+    for row in rows:
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        values: dict[str, Any] = {name: getattr(row, name) for name in ("size", "views", "layout", "compile")}
+        try:
+            values |= measure(row)
+        except Exception as error:  # What one setting cannot do does not cost the others.
+            values["failed"] = f"{type(error).__name__}: {error}".splitlines()[0][:100]
+        floor = FLOORS_MS.get(row.views) if row.size == "1024x576" else None
+        report.row(**values, **({} if floor is None else {"floor ms": floor}))
+
+
+def steps(sizes: Sizes, report: Report) -> None:
+    """Training steps per second of `SplatTrainer` and of a bare loop around gsplat, in turns."""
+    from splat_step import BareLoop, load_prepared, prepare
+
+    with tempfile.TemporaryDirectory() as name:
+        prepared = Path(name) / "scene.npz"
+        prepare(None, sizes.image, sizes.gaussians, prepared)
+        scene, gaussians, trainer = load_prepared(prepared, device="cuda", num_photos=8)
+    bare, plain = BareLoop(gaussians, scene, trainer), BareLoop(gaussians, scene, trainer)
+
+    def without_kernels() -> None:
+        with _torchs_ssim():
+            plain.run(sizes.timed_steps)
+
+    contenders: dict[str, Callable[[], None]] = {
+        "SplatTrainer": lambda: trainer.train_until(trainer.step + sizes.timed_steps),
+        "bare gsplat loop, our SSIM": lambda: bare.run(sizes.timed_steps),
+        "bare gsplat loop, SSIM in torch's operations": without_kernels,
+    }
+    if _has_fused_ssim(report):
+        fused = BareLoop(gaussians, scene, trainer)
+        fused._loss = _fused_ssims_loss
+        contenders["bare gsplat loop, fused-ssim"] = lambda: fused.run(sizes.timed_steps)
+    speeds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(4):
+        for name, run in contenders.items():
+            torch.cuda.synchronize()
+            begun = time.perf_counter()
+            run()
+            torch.cuda.synchronize()
+            if number:  # The first round compiles and brings photos over.
+                speeds[name].append(sizes.timed_steps / (time.perf_counter() - begun))
+    for name, values in speeds.items():
+        report.row(
+            loop=name,
+            **{
+                "steps/s, median of 3": statistics.median(values),
+                "least": min(values),
+                "most": max(values),
+                "Gaussians": sizes.gaussians,
+                "pixels": sizes.image**2,
+            },
+        )
+
+
+@contextlib.contextmanager
+def _torchs_ssim() -> Iterator[None]:
+    from splat_recon import losses
+
+    with mock.patch.object(losses, "fused_comparison", return_value=None):
+        yield
+
+
+def _has_fused_ssim(report: Report) -> bool:
+    found = importlib.util.find_spec("fused_ssim") is not None
+    if not found:
+        report.note("fused-ssim is not installed (`uv pip install fused-ssim`); with it, it is compared as well.")
+    return found
+
+
+def _fused_ssims_loss(
+    rendered: torch.Tensor, target: torch.Tensor, *, ssim_weight: float, pixel_weight: Any = None
+) -> torch.Tensor:
+    from fused_ssim import fused_ssim  # pyright: ignore[reportMissingImports]
+
+    a, b = (image.permute(2, 0, 1)[None] for image in (rendered, target))
+    similarity = fused_ssim(a, b, padding="valid")
+    return (1 - ssim_weight) * (rendered - target).abs().mean() + ssim_weight * (1 - similarity)
+
+
+def ssim(sizes: Sizes, report: Report) -> None:
+    """Milliseconds of L1 and SSIM with their gradient, and how far values are from those of the CPU."""
+    from splat_recon import losses
+
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.rand(*sizes.ssim_shape, 3, generator=generator) for _ in range(2)]
+    leaf = images[0].clone().requires_grad_()
+    losses.photometric(leaf, images[1], ssim_weight=0.2).backward()
+    assert leaf.grad is not None
+    rendered, target = (image.to("cuda") for image in images)
+    ways: dict[str, Any] = {"torch's operations": losses.photometric}
+    if losses.fused_comparison(rendered.device) is None:
+        report.note("Triton's kernels are not in use: the log says why.")
+    else:
+        ways["Triton"] = losses.photometric
+    if _has_fused_ssim(report):
+        ways["fused-ssim"] = _fused_ssims_loss
+    for name, loss in ways.items():
+        image = rendered.clone().requires_grad_()
+        with _torchs_ssim() if name == "torch's operations" else contextlib.nullcontext():
+            times = []
+            for _ in range(sizes.repeats + 2):
+                image.grad = None
+                torch.cuda.synchronize()
+                begun = time.perf_counter()
+                loss(image, target, ssim_weight=0.2).backward()
+                torch.cuda.synchronize()
+                times.append(1e3 * (time.perf_counter() - begun))
+        assert image.grad is not None
+        report.row(
+            way=name,
+            **{
+                "ms": statistics.median(times[2:]),
+                "relative difference of the gradient": float((image.grad.cpu() - leaf.grad).norm() / leaf.grad.norm()),
+                "pixels": sizes.ssim_shape[0] * sizes.ssim_shape[1],
+            },
+        )
+
+
+def fixer_training(sizes: Sizes, report: Report) -> None:
+    """Training steps of the network: adapters of rank 16, and all that the released code trains."""
+    from train_step import LORA, Row, measure
+
+    size = sizes.fixer_size
+    for row in (Row(height=size, width=size, num_workers=2, **LORA), Row(height=size, width=size, num_workers=2)):
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        values: dict[str, Any] = {"size": f"{size}x{size}", "trained": row.trainable, "precision": row.precision}
+        row = dataclasses.replace(row, num_workers=0) if sizes is REHEARSAL else row
+        with tempfile.TemporaryDirectory() as folder:
+            values |= measure(row, "cuda", sizes.fixer_steps, Path(folder), preset_name=sizes.fixer_preset)
+        report.row(**values)

@@ -1,0 +1,138 @@
+"""Whole runs on a fake CUDA device: rounds with rollbacks, distillation, enhanced films, splat-recon's own commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from difix3d.enhance.config import EnhanceConfig
+from difix3d.enhance.run import Enhancement
+from difix3d.fixers.batches import photo
+from difix3d.loop.progressive import ProgressiveTrainer
+from difix3d.pairs.config import PairsConfig
+from difix3d.pairs.trained import new_trainer, render_at_checkpoints
+from difix3d.run.experiment import Experiment
+from difix3d.run.run_folder import RunFolder
+from difix3d.run.settings import RunSettings
+from difix_model.config import tiny_config
+from difix_model.formats.checkpoint import save_checkpoint
+from difix_model.network import DifixNetwork
+from media_files.videos import read_frames
+from splat_recon.io.colmap import read_scene, write_scene
+from splat_recon_app.__main__ import main as splat_recon
+from support.fake_cuda import FakeCuda
+from support.rendered_scenes import ball, photographed, ring_camera
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scene's folder, and weights of a tiny network that is wrong everywhere."""
+    folder = tmp_path_factory.mktemp("place")
+    write_scene(folder / "scene", photographed(ball(40), [ring_camera(i, 8, width=24, height=18) for i in range(8)]))
+    torch.manual_seed(0)
+    network = DifixNetwork(tiny_config())
+    embedding = torch.zeros(4, tiny_config().unet.cross_attention_dim)
+    save_checkpoint(
+        folder / "weights", network, text_embedding=embedding, prompt="p", metadata={"uses_reference": True}
+    )
+    return folder
+
+
+RUNS: dict[str, dict[str, Any]] = {
+    "rounds": {
+        "loop": "rounds",
+        "num_references": 3,
+        "photo_tolerance": 0.2,
+        "unseen_weight": 0.3,
+        "validation_min_views": 3,
+        "validation_fraction": 0.3,
+        "max_drop_db": 0.0,
+        "novel_weight": 20.0,
+        "fixer_offload": True,
+        "fixer_precision": "bfloat16",
+        "gate": "off",
+    },
+    "distillation": {"loop": "distillation", "num_novel": 2, "stereo": "off"},
+}
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_run_ends_and_one_that_was_stopped_goes_on(
+    kind: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("difix3d.report.film.VIDEO_FRAMES", 2)
+    settings = RunSettings(
+        scene=str(place / "scene"),
+        fixer=str(place / "weights"),
+        split="every:4",
+        max_steps=12,
+        num_rounds=2,
+        device="cuda",
+        **{"num_novel": 2, "stereo": "off", **RUNS[kind]},
+    )
+    with FakeCuda():
+        experiment = Experiment(settings, RunFolder(tmp_path))
+        list(experiment.run(stop_at=9))
+        assert not experiment.finished
+        again = Experiment(settings, RunFolder(tmp_path), resume=True)
+        list(again.run())
+        assert again.finished
+        assert again.plain.gaussians.means.is_cuda
+        if isinstance(again.loop, ProgressiveTrainer):
+            assert again.loop.main.novel is not None
+            assert {view.fixed.device.type for view in again.loop.main.novel.views} == {"cpu"}
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["variants"]["loop"]["psnr"] > 5
+    if kind == "rounds":
+        assert metrics["validation"]["scores"]
+
+
+def test_a_film_of_a_splat_is_rendered_fixed_and_steadied(place: Path, tmp_path: Path) -> None:
+    flags = ["--scene", str(place / "scene"), "--out", str(tmp_path / "run"), "--split", "every:4", "--device", "cuda"]
+    splat = ["--splat", str(tmp_path / "run"), "--device", "cuda"]
+    shown = ["--shown", "rgb", "depth", "alpha"]
+    with FakeCuda():
+        assert splat_recon(["train", *flags, "--stereo", "off", "--max-steps", "6"]) == 0
+        assert splat_recon(["eval", *splat]) == 0
+        assert splat_recon(["render", *splat, "--out", str(tmp_path / "film.mp4"), "--frames", "2", *shown]) == 0
+        assert splat_recon(["export", "--splat", str(tmp_path / "run"), "--to", str(tmp_path / "splat.ply")]) == 0
+        config = EnhanceConfig(
+            splat=tmp_path / "splat.ply",
+            scene=place / "scene",
+            model=str(place / "weights"),
+            out=tmp_path / "fixed.mp4",
+            side_by_side=tmp_path / "both.mp4",
+            path="given",
+            gate="off",
+            device="cuda",
+        )
+        enhancement = Enhancement(config)
+        list(enhancement.run())
+        assert len(enhancement.verdicts) == 8
+    assert len(list(read_frames(tmp_path / "film.mp4"))) == 2
+    assert len(list(read_frames(tmp_path / "fixed.mp4"))) == len(list(read_frames(tmp_path / "both.mp4"))) == 8
+
+
+def test_photos_stay_on_the_gpu_as_references(place: Path) -> None:
+    view = read_scene(place / "scene").views[0]
+    with FakeCuda() as gpu:
+        kept = photo(view, device="cuda")
+        gpu.traffic.clear()
+        assert photo(view, device="cuda") is kept
+        assert gpu.traffic.report() == "no traffic"
+        assert torch.equal(kept.cpu(), photo(view))
+
+
+def test_pairs_are_made_on_the_gpu(place: Path) -> None:
+    scene, config, rng = read_scene(place / "scene"), PairsConfig(max_steps=10, device="cuda"), np.random.default_rng(0)
+    names = list(scene.names)
+    with FakeCuda():
+        trainer = new_trainer(scene, scene.views[:5], config, rng)
+        pairs = list(render_at_checkpoints(trainer, names[:5], names[5:], (0.5, 1.0), "x", config, rng))
+        assert trainer.gaussians.means.is_cuda
+    assert {pair.degraded_u8.dtype for pair in pairs} == {np.dtype(np.uint8)}
