@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from first_gpu_report import Report, Sizes
-from first_gpu_speed import fixer_training, latency, ssim, steps
+from first_gpu_speed import fixer_training, latency, objects, ssim, steps
 
 
 def parity(sizes: Sizes, report: Report) -> None:
@@ -165,5 +165,6 @@ PARTS: dict[str, Callable[[Sizes, Report], None]] = {
     "precision": precision,
     "tests": tests,
     "fixer_training": fixer_training,
+    "objects": objects,
 }
 """In the order of what they are worth on the first day."""

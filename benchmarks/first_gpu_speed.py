@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import importlib.util
 import statistics
@@ -87,6 +88,62 @@ def steps(sizes: Sizes, report: Report) -> None:
         )
 
 
+def objects(sizes: Sizes, report: Report) -> None:
+    """Milliseconds of a denoising step of DiffSplat (four views, with guidance) and of SparseFusion; random weights."""
+    from diffsplat.denoiser import PLUCKER_CHANNELS, MultiViewDenoiser, TextCondition
+    from sparsefusion.config import UNetConfig
+    from sparsefusion.vldm.unet import Denoiser
+
+    dtype, num_objects, num_views, side = torch.bfloat16, 2, 4, 32
+    if sizes is REHEARSAL:
+        tiny = {"block_out_channels": (8, 16), "layers_per_block": 1, "norm_num_groups": 4, "attention_head_dim": 2}
+        blocks = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D")}
+        blocks |= {"up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}
+        config = {"in_channels": 4 + PLUCKER_CHANNELS, "out_channels": 4, "cross_attention_dim": 32, **tiny, **blocks}
+        makers = {"DiffSplat, UNet": lambda: MultiViewDenoiser.from_config(config)}
+        small, side = UNetConfig(dim=8, dim_mults=(1, 2), cond_channels=4, num_heads=2, head_dim=4), 8
+    else:
+        makers = {
+            "DiffSplat, UNet": lambda: MultiViewDenoiser.full_size("unet", with_image=False),
+            "DiffSplat, PixArt": lambda: MultiViewDenoiser.full_size("pixart", with_image=False),
+            "DiffSplat, SD3": lambda: MultiViewDenoiser.full_size("sd3", with_image=False),
+        }
+        small = UNetConfig()
+    with torch.device("cuda"):
+        x = torch.randn(num_objects * num_views, 64, side, side, dtype=dtype)
+        times = torch.full((num_objects,), 500)
+        cond = torch.randn(1, small.cond_channels, side, side)
+    for name, make in makers.items():
+        with torch.device("cuda"):
+            denoiser = make().to("cuda", dtype).eval()
+            config_of = denoiser.network.config
+            width = config_of.get("joint_attention_dim") or config_of.get("caption_channels")
+            embeds = torch.randn(num_objects, 77, width or config_of["cross_attention_dim"], dtype=dtype)
+            pooled = torch.randn(num_objects, config_of.get("pooled_projection_dim") or 1, dtype=dtype)
+        text = TextCondition(embeds=embeds, pooled=pooled)
+        views = x[:, : denoiser.in_channels].contiguous()
+        _timed_row(report, name, sizes, functools.partial(denoiser, views, times, text, num_views=num_views))
+        del denoiser
+    with torch.device("cuda"):
+        unet = Denoiser(small).to("cuda").eval()
+        latents, log_snr = torch.randn(1, small.latent_channels, side, side), torch.zeros(1)
+    _timed_row(report, "SparseFusion, float32", sizes, lambda: unet(latents, log_snr, cond))
+
+
+@torch.no_grad()
+def _timed_row(report: Report, name: str, sizes: Sizes, run: Callable[[], Any]) -> None:
+    torch.cuda.reset_peak_memory_stats()
+    times = []
+    for _ in range(sizes.repeats + 2):
+        torch.cuda.synchronize()
+        begun = time.perf_counter()
+        run()
+        torch.cuda.synchronize()
+        times.append(1e3 * (time.perf_counter() - begun))
+    peak_gb = torch.cuda.max_memory_allocated() / 1e9
+    report.row(network=name, **{"ms per step": statistics.median(times[2:]), "peak GB": peak_gb})
+
+
 @contextlib.contextmanager
 def _torchs_ssim() -> Iterator[None]:
     from splat_recon import losses
@@ -98,7 +155,7 @@ def _torchs_ssim() -> Iterator[None]:
 def _has_fused_ssim(report: Report) -> bool:
     found = importlib.util.find_spec("fused_ssim") is not None
     if not found:
-        report.note("fused-ssim is not installed (`uv pip install fused-ssim`); with it, it is compared as well.")
+        report.note("fused-ssim is not installed; with it, it is compared as well.")
     return found
 
 
