@@ -13,6 +13,8 @@ import torch
 from difix3d.enhance.config import EnhanceConfig
 from difix3d.enhance.run import Enhancement
 from difix3d.fixers.batches import photo
+from difix3d.fixers.config import ViewFixerConfig
+from difix3d.loop.config import MixtureConfig, RoundsConfig, ValidationConfig
 from difix3d.loop.progressive import ProgressiveTrainer
 from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.trained import new_trainer, render_at_checkpoints
@@ -22,6 +24,7 @@ from difix3d.run.settings import RunSettings
 from difix_model.config import tiny_config
 from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.network import DifixNetwork
+from difix_model.opening import FixerConfig
 from media_files.videos import read_frames
 from splat_recon.io.colmap import read_scene, write_scene
 from splat_recon_app.__main__ import main as splat_recon
@@ -46,18 +49,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 RUNS: dict[str, dict[str, Any]] = {
     "rounds": {
         "loop": "rounds",
+        "rounds": RoundsConfig(num_rounds=2),
         "num_references": 3,
-        "photo_tolerance": 0.2,
-        "unseen_weight": 0.3,
-        "validation_min_views": 3,
-        "validation_fraction": 0.3,
-        "max_drop_db": 0.0,
-        "novel_weight": 20.0,
-        "fixer_offload": True,
-        "fixer_precision": "bfloat16",
-        "gate": "off",
+        "mixture": MixtureConfig(novel_weight=20.0, photo_tolerance=0.2, unseen_weight=0.3),
+        "validation": ValidationConfig(fraction=0.3, min_views=3, max_drop_db=0.0),
     },
-    "distillation": {"loop": "distillation", "num_novel": 2, "stereo": "off"},
+    "distillation": {"loop": "distillation"},
+}
+FIXERS: dict[str, dict[str, Any]] = {
+    "rounds": {"offload": True, "precision": "bfloat16", "gate": "off"},
+    "distillation": {},
 }
 
 
@@ -68,12 +69,13 @@ def test_a_run_ends_and_one_that_was_stopped_goes_on(
     monkeypatch.setattr("difix3d.report.film.VIDEO_FRAMES", 2)
     settings = RunSettings(
         scene=str(place / "scene"),
-        fixer=str(place / "weights"),
+        fixer=ViewFixerConfig(model=str(place / "weights"), **FIXERS[kind]),
         split="every:4",
         max_steps=12,
-        num_rounds=2,
+        num_novel=2,
+        stereo="off",
         device="cuda",
-        **{"num_novel": 2, "stereo": "off", **RUNS[kind]},
+        **RUNS[kind],
     )
     with FakeCuda():
         experiment = Experiment(settings, RunFolder(tmp_path))
@@ -104,11 +106,10 @@ def test_a_film_of_a_splat_is_rendered_fixed_and_steadied(place: Path, tmp_path:
         config = EnhanceConfig(
             splat=tmp_path / "splat.ply",
             scene=place / "scene",
-            model=str(place / "weights"),
+            fixer=FixerConfig(model=str(place / "weights"), gate="off"),
             out=tmp_path / "fixed.mp4",
             side_by_side=tmp_path / "both.mp4",
             path="given",
-            gate="off",
             device="cuda",
         )
         enhancement = Enhancement(config)
