@@ -162,7 +162,12 @@ def trained_gsvae(
     """
     steps = recipe.steps[2]
     config = GSVAETrainConfig(
-        optimizer=optimizer(1.2e-3, steps), batch_size=1, depth_weight=10.0, kl_weight=3e-4, render_every=3
+        optimizer=optimizer(1.2e-3, steps),
+        batch_size=1,
+        depth_weight=10.0,
+        empty_weight=0.1,
+        kl_weight=3e-4,
+        render_every=2,
     )
     task = GSVAETask(config, new_gsvae(), recon, objects, keep_grids=True)
     finished(Loop(task, out / "gsvae", loop_config(steps)), "gsvae", report)

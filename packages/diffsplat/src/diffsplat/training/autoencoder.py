@@ -14,12 +14,15 @@ from torch import Tensor
 from diffsplat.gsrecon import GSRecon
 from diffsplat.gsvae import GSVAE, kl_to_normal
 from diffsplat.render import rendered
-from diffsplat.splat_grids import SplatGrids, activated
+from diffsplat.splat_grids import CHANNELS, SplatGrids, activated
 from diffsplat.training.config import GSVAETrainConfig
 from diffsplat.training.losses import Perceptual, render_losses
 from diffsplat.training.reconstruction import WEIGHTS
 from diffsplat.training.views import ObjectViews, ViewsOfObjects
 from train_runs import EpochSampler, ParameterGroup, TaskState
+
+OPACITY = slice(sum(CHANNELS.values()) - 2, sum(CHANNELS.values()) - 1)
+"""Where the opacity lies among the twelve channels."""
 
 
 class GSVAETask:
@@ -85,7 +88,8 @@ class GSVAETask:
         else:
             noise = torch.randn(mean.shape, generator=generator)
             found = self.model.decode(mean + torch.exp(0.5 * logvar) * noise.to(mean), one_by_one=False)
-        errors = (found - flat).square().mean(dim=(0, 2, 3))
+        places = torch.where(flat[:, OPACITY] > 0, 1.0, self.config.empty_weight)
+        errors = ((found - flat).square() * places).sum(dim=(0, 2, 3)) / places.sum().clamp(min=1)
         weights = torch.ones_like(errors)
         weights[-1] = self.config.depth_weight
         terms = {"grid": self.config.grid_weight * (weights * errors).mean()}

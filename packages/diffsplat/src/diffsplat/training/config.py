@@ -117,6 +117,9 @@ class GSVAETrainConfig:
     """Weight of the squared error of the grids."""
     depth_weight: float = 1.0
     """Weight of the depth among the twelve channels of that error. Released: 1."""
+    empty_weight: float = 1.0
+    """Weight of transparent Gaussians in that error, against the others. Released: 1; where most of a grid is empty, a
+    small network otherwise learns the emptiness first and colors last."""
     render_weight: float = 1.0
     """Weight of the renders' squared errors of color and opacity."""
     lpips_weight: float = 1.0
