@@ -198,7 +198,7 @@ class _Rows:
         self._first: SplatTrainer | None = None
         self._stereo: SplatTrainer | None = None
         self._teachers: Distillation | None = None
-        self._teacher_seconds = 0.0
+        self._teacher_seconds = self._stereo_seconds = 0.0
 
     def run(self, row: str) -> dict[str, Any]:
         """Scores, and processor seconds of the row with all that it needs."""
@@ -222,6 +222,7 @@ class _Rows:
             trainer = self._student_of([(view.camera, _photo(view)) for view in self.case.others])
         elif row == "unfixed":
             splat = self.stereo()
+            begun, shared = time.process_time(), self._stereo_seconds
             cameras = self._distillation(splat).novel_cameras()
             pictures = [(camera, splat.render(camera).rgb.clamp(0, 1)) for camera, _ in cameras]
             trainer = self._student_of(pictures, splat)
@@ -253,7 +254,9 @@ class _Rows:
     def stereo(self) -> SplatTrainer:
         """A training with stereo."""
         if self._stereo is None:
+            begun = time.process_time()
             self._stereo = self._trained(self.case.stereo.train_config(self.train), dense=True)
+            self._stereo_seconds = time.process_time() - begun + self.case.stereo_seconds
         return self._stereo
 
     def teachers(self) -> Distillation:
