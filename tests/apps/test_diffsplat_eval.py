@@ -86,7 +86,7 @@ def test_images_and_prompts_are_scored(tmp_path, capsys):
     assert "a &lt;box&gt;" in (tmp_path / "prompts" / "index.html").read_text()
     capsys.readouterr()
     assert main([*command, "--clip", str(tmp_path / "none")]) == 2
-    assert "CLIP is not at hand" in capsys.readouterr().err
+    assert "CLIP is not available" in capsys.readouterr().err
     assert main(["eval", "images", "--data", str(tmp_path / "base"), "--out", str(tmp_path / "no"), *more]) == 2
     assert "one per object" in capsys.readouterr().err
     assert not (tmp_path / "no").exists()

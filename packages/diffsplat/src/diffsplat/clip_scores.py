@@ -36,7 +36,7 @@ class ClipScorer:
         """Load CLIP from a folder, or from the hub's cache; nothing is downloaded.
 
         Raises:
-            InputError: It is not at hand.
+            InputError: It is not available.
         """
         from transformers import AutoTokenizer, CLIPModel
 
@@ -46,7 +46,7 @@ class ClipScorer:
         except (OSError, ValueError, KeyError) as error:
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InputError(
-                f"CLIP is not at hand ({said}): fetch it once with `hf download {CLIP_B32}`, or name its folder"
+                f"CLIP is not available ({said}): fetch it once with `hf download {CLIP_B32}`, or name its folder"
             ) from error
         return cls(model=model.eval().requires_grad_(False).to(device), tokenizer=tokenizer)
 
