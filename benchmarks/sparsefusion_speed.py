@@ -56,7 +56,7 @@ def main() -> None:
         model = load_model(EMBEDDED_MODEL)
         config = small_distillation(model.config.image_size)
         field_config = small_field(model.config.eft.depth_margin)
-    eft, denoiser, vae = (part.to(device).eval() for part in (model.eft, model.denoiser, model.vae))
+    eft, denoiser, vae = model.eft.to(device).eval(), model.denoiser.to(device).eval(), model.vae.to(device).eval()
     sequence = generated_sequence(HELD_OUT_SEED, image_size=config.image_size).to(device)
     field = Field(field_config).to(device)
     optimizer = torch.optim.Adam(field.parameters())

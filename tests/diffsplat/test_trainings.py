@@ -94,6 +94,7 @@ def image_task(objects: GeneratedViews) -> DenoiserTask:
 
 def control_task(objects: GeneratedViews) -> ControlNetTask:
     task = denoiser_task(objects)
+    assert task.levels is not None
     torch.manual_seed(1)
     controlnet = MultiViewControlNet.from_denoiser(task.model, embedding_channels=(4, 8))
     return ControlNetTask(

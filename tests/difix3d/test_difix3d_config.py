@@ -1,5 +1,6 @@
 """Configs, settings and the schedule: ranges, presets, and the released constants."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -245,11 +246,10 @@ def test_settings_and_package_root_need_no_torch():
 
 
 def test_public_names_exist():
-    import difix3d
-
-    assert all(getattr(difix3d, name) is not None for name in difix3d.__all__)
+    root = importlib.import_module("difix3d")
+    assert all(getattr(root, name) is not None for name in root.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
-        difix3d.no_such_name  # noqa: B018
+        root.no_such_name  # noqa: B018
 
 
 def nested(name, value):

@@ -246,7 +246,9 @@ def test_run_writes_metrics_checkpoints_and_a_model_for_the_pipeline(tmp_path: P
     assert list(folder.path.rglob("*.tmp")) == []
 
     pipe = DifixPipeline.from_pretrained(folder.model)
-    fixed = pipe(pairs[0].image, pairs[0].references[0])
+    image = pairs[0].image
+    assert isinstance(image, np.ndarray)
+    fixed = pipe(image, pairs[0].references[0])
     assert isinstance(fixed, np.ndarray)
     assert fixed.shape == (32, 32, 3)
 

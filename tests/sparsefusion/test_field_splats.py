@@ -45,7 +45,7 @@ def test_gaussians_come_to_look_like_the_field():
     cameras, size = ring(6), 32
     field = Field(FIELD)
     with torch.no_grad():
-        field.sigma_net.net[-1].bias[0] = -5.0  # Nothing but the blob at the center.
+        list(field.sigma_net.parameters())[-1][0] = -5.0  # Nothing but the blob at the center.
     axes = cameras.relative_to(cameras[0], "axes")
     with torch.no_grad():
         renders = [render_image(field, axes[at], size, image_size=size) for at in range(6)]

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,7 +50,8 @@ def networks() -> SparseFusionModel:
 
 
 def joint(objects, **more) -> JointTask:
-    config = JointTrainConfig(eft=QUICK, denoiser=QUICK, **({"diffusion_batch": 2} | more))
+    changes: dict[str, Any] = {"diffusion_batch": 2} | more
+    config = JointTrainConfig(eft=QUICK, denoiser=QUICK, **changes)
     return JointTask(config, networks(), objects)
 
 

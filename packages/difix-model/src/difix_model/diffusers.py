@@ -6,7 +6,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -60,6 +60,16 @@ class DifixPipeline:
 
     def set_progress_bar_config(self, **_: Any) -> None:
         """Do nothing, since there is no progress bar; scripts for a diffusers pipeline call it."""
+
+    @overload
+    def __call__(
+        self, prompt: Any = None, image: Any = None, ref_image: Any = None, *, return_dict: Literal[False], **more: Any
+    ) -> tuple[Any, None]: ...
+
+    @overload
+    def __call__(
+        self, prompt: Any = None, image: Any = None, ref_image: Any = None, **arguments: Any
+    ) -> ReleasedOutput: ...
 
     def __call__(
         self,
