@@ -269,9 +269,9 @@ def test_how_long_runs_take_is_foreseen():
     """Processor seconds of two runs as measured (docs/benchmarks.md), at 12 ms for the reference step."""
     draft = RunSettings(scene="s", quality="draft")
     of_photos = estimate(draft, "cpu", num_photos=11, from_photos=True, step_seconds=0.012)
-    assert 52 / 1.5 < of_photos.total < 52 * 1.5
+    assert 36 / 1.5 < of_photos.total < 36 * 1.5
     demo = estimate(RunSettings(), "cpu", num_photos=24, from_photos=False, step_seconds=0.012)
-    assert 105 / 1.5 < demo.total < 105 * 1.5
+    assert 72 / 1.5 < demo.total < 72 * 1.5
     assert of_photos.before("train") == sum(of_photos.seconds[name] for name in ("cameras", "prepare", "stereo"))
     totals = [
         estimate(RunSettings(scene="s", quality=name), "cpu", num_photos=40, from_photos=False, step_seconds=1).total
