@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from difix_model.network import DifixNetwork
 from difix_model.opening import FixerConfig
 from media_files.videos import read_frames
 from splat_recon.io.colmap import read_scene, write_scene
+from splat_render.files.ply import write_ply
 from support.fake_cuda import FakeCuda
 from support.rendered_scenes import ball, photographed, ring_camera
 
@@ -35,6 +37,7 @@ from support.rendered_scenes import ball, photographed, ring_camera
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scene's folder, and weights of a tiny network that is wrong everywhere."""
     folder = tmp_path_factory.mktemp("place")
+    write_ply(folder / "ball.ply", ball(40))
     write_scene(folder / "scene", photographed(ball(40), [ring_camera(i, 8, width=24, height=18) for i in range(8)]))
     torch.manual_seed(0)
     network = DifixNetwork(tiny_config())
@@ -54,10 +57,12 @@ RUNS: dict[str, dict[str, Any]] = {
         "validation": ValidationConfig(fraction=0.3, min_views=3, max_drop_db=0.0),
     },
     "distillation": {"loop": "distillation"},
+    "from a splat": {"targets": "coverage", "rounds": RoundsConfig(num_rounds=1), "start": "ball.ply"},
 }
 FIXERS: dict[str, dict[str, Any]] = {
     "rounds": {"offload": True, "precision": "bfloat16", "gate": "off"},
     "distillation": {},
+    "from a splat": {},
 }
 
 
@@ -76,6 +81,8 @@ def test_a_run_ends_and_one_that_was_stopped_goes_on(
         device="cuda",
         **RUNS[kind],
     )
+    if settings.start is not None:
+        settings = replace(settings, start=str(place / settings.start))
     with FakeCuda():
         experiment = Experiment(settings, RunFolder(tmp_path))
         list(experiment.run(stop_at=9))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from difix_model.config import PROMPT, tiny_config
 from difix_model.denoise import alpha_cumprod, alphas_cumprod
+from difix_model.diffusers import DifixPipeline as DiffusersPipeline
 from difix_model.formats.checkpoint import Checkpoint
 from difix_model.inference.tiling import TilingConfig
 from difix_model.network import DifixNetwork
@@ -65,6 +67,25 @@ def test_tensors_are_fixed_where_they_are(where: str, dtype: torch.dtype):
         moved = pipe.to("cpu").fix(rendered, references, alpha=alpha)
         torch.testing.assert_close(fixed.cpu(), expected, atol=2e-2 if dtype == torch.bfloat16 else 1e-5, rtol=0)
         torch.testing.assert_close(moved, expected, atol=2e-2 if dtype == torch.bfloat16 else 1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_a_diffusers_script_runs_and_saves(seed: int | None, tmp_path: Path):
+    arguments: dict[str, Any] = {"image": IMAGES[0], "ref_image": IMAGES[1], "output_type": "np"}
+
+    def fixed(pipe: DifixPipeline, device: str) -> np.ndarray:
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        call = DiffusersPipeline(pipe).to(device)
+        return call(PROMPT, num_inference_steps=1, timesteps=[199], generator=generator, **arguments).images
+
+    expected = fixed(make_pipeline("cpu"), "cpu")
+    with FakeCuda():
+        pipe = make_pipeline("cpu")
+        np.testing.assert_allclose(fixed(pipe, "cuda"), expected, atol=1e-4)
+        assert pipe.device.type == "cuda"
+        pipe.save_pretrained(tmp_path)
+    saved = DifixPipeline.from_pretrained(tmp_path, dtype=torch.float32)
+    np.testing.assert_allclose(fixed(saved, "cpu"), expected, atol=1e-3)
 
 
 def test_references_on_the_device_are_known_again_without_a_look():
