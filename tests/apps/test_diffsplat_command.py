@@ -133,7 +133,7 @@ def blank(path: Path, size=(16, 16), color=(255, 255, 255)) -> Path:
          "a control map must be 16x16"),
         (lambda tmp: ["--prompt", "a", "--guidance", "0.5"], "guidance must be at least 1"),
         (lambda tmp: ["--prompt", "a", "--model", tmp / "none"], "no folder"),
-        (lambda tmp: ["--prompt", "a", "--model", "sd35m"], "diffsplat download --model sd35m"),
+        (lambda tmp: ["--prompt", "a", "--model", "sd15"], "diffsplat download --model sd15"),
         (lambda tmp: ["--prompt", "a", "--remove-background"], "give --image"),
     ],
 )  # fmt: skip

@@ -41,6 +41,7 @@ BROWSER_ARGUMENTS = [
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
+    torch.manual_seed(0)
     network = DifixNetwork(tiny_config())
     save_checkpoint(folder, network, text_embedding=torch.zeros(3, 16), prompt="remove degradation")
     return folder

@@ -38,7 +38,7 @@ SHORT: dict[tuple[str, ...], list[str]] = {
     ("difix-train", "run"): NETWORK,
     ("difix-train", "lora"): NETWORK,
     ("sparsefusion", "reconstruct"): [
-        *("--max-steps", "2", "--image-size", "32", "--render-size", "16", "--samples", "8"),
+        *("--max-steps", "2", "--render-size", "16", "--samples", "8"),
         *("--circle-frames", "2", "--splat-resolution", "12"),
     ],
     ("diffsplat", "generate"): ["--num-steps", "2", "--num-frames", "3", "--size", "24", "--turntable", "gif"],

@@ -274,6 +274,10 @@ def gsvae_task(run: GSVAERun) -> Any:
     )  # fmt: skip
 
 
+CONTROL_WIDTHS = (16, 32, 96, 256)
+"""Widths of the layers that bring a control map to the latents' size, as published: one more than the VAE halves it."""
+
+
 def denoiser_task(run: DenoiserRun) -> Any:
     """What the loop trains: a denoiser, or a ControlNet for one."""
     from diffsplat.checkpoints import read_state
@@ -311,7 +315,8 @@ def denoiser_task(run: DenoiserRun) -> Any:
             raise InputError(
                 "a ControlNet is trained for a UNet with a text: give its weights with --start, no --image"
             )
-        trained = (MultiViewControlNet.from_denoiser(model), model)
+        widths = CONTROL_WIDTHS[: gsvae.downscaling.bit_length()]
+        trained = (MultiViewControlNet.from_denoiser(model, embedding_channels=widths), model)
         modules.append(trained[0])
         make, parts["control"] = ControlNetTask, run.control
     elif run.image:
