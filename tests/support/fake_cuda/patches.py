@@ -46,7 +46,13 @@ class FakeGenerator(_CpuGenerator, metaclass=_EveryGenerator):
         return self._place
 
 
-class FakeAutocast(_Autocast):
+class _EveryAutocast(type):
+    # A module that is first imported under the fake has the fake in its annotations, and is used without it later.
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return type(instance) in (_Autocast, FakeAutocast)
+
+
+class FakeAutocast(_Autocast, metaclass=_EveryAutocast):
     """Autocast of the CPU under CUDA's name."""
 
     def __init__(self, device_type: str, *args: Any, **kwargs: Any) -> None:
