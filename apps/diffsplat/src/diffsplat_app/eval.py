@@ -15,6 +15,7 @@ import tyro
 from commands import Device, ended, outcome_of, parse, verb_of
 from diffsplat.config import GenerationConfig
 from diffsplat.errors import InputError
+from diffsplat_app.prompts import read_prompts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -142,13 +143,7 @@ def eval_prompts(settings: PromptsEval) -> int:
     from diffsplat.clip_scores import ClipScorer, similarity_and_precision
     from diffsplat.pipeline import orbit_frames
 
-    try:
-        lines = settings.prompts.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{settings.prompts} cannot be read as a list of prompts: {error}") from error
-    prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not prompts:
-        raise InputError(f"{settings.prompts} holds no prompt: write one per line")
+    prompts = read_prompts(settings.prompts)
     if settings.num_views < 1:
         raise InputError(f"--num-views must be at least 1, got {settings.num_views}")
     scorer = ClipScorer.from_pretrained(settings.clip)

@@ -15,6 +15,7 @@ from commands import Device, Groups, ended, outcome_of, parse
 from commands.help import parameters_of
 from diffsplat.config import GenerationConfig
 from diffsplat.errors import InputError, first_problems
+from diffsplat_app.prompts import read_prompts
 
 if TYPE_CHECKING:
     import torch
@@ -166,13 +167,7 @@ def jobs_of(settings: GenerateSettings) -> list[Job]:
         raise InputError(f"--batch-size must be at least 1, got {settings.batch_size}")
     prompts: list[str] = []
     if settings.prompts is not None:
-        try:
-            lines = settings.prompts.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{settings.prompts} cannot be read as a list of prompts: {error}") from error
-        prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-        if not prompts:
-            raise InputError(f"{settings.prompts} holds no prompt: write one per line")
+        prompts = read_prompts(settings.prompts)
     elif settings.prompt is not None:
         prompts = [settings.prompt]
     images: list[Path] = []

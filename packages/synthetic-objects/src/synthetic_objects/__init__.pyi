@@ -9,6 +9,7 @@ from .captions import caption_of as caption_of
 from .captions import parse_caption as parse_caption
 from .errors import InputError as InputError
 from .maps import ObjectMaps as ObjectMaps
+from .objects import HELD_OUT_SEED as HELD_OUT_SEED
 from .objects import GeneratedObject as GeneratedObject
 from .objects import ObjectConfig as ObjectConfig
 from .objects import Part as Part

@@ -11,6 +11,9 @@ from synthetic_objects.captions import caption_of
 from synthetic_objects.errors import InputError
 from synthetic_objects.vocabulary import COLORS, MATERIALS, RELATIONS, SHAPES, Relation
 
+HELD_OUT_SEED = 10_000_000
+"""Objects from this seed on are kept for tests; trainings draw from those below."""
+
 FILL = 0.45
 """Every object is scaled to fill a ball of this radius around the origin; the canonical cameras see one of 0.47."""
 

@@ -29,11 +29,12 @@ from diffsplat.training.config import (
 from diffsplat.training.denoising import DENOISER_WEIGHTS, ENCODER_WEIGHTS, DenoiserTask
 from diffsplat.training.diffusion import NoiseLevels
 from diffsplat.training.maps import GSReconMapTask
-from diffsplat.training.reconstruction import WEIGHTS, GSReconTask, psnr_of_renders
-from diffsplat.training.views import HELD_OUT_SEED, GeneratedViews, ViewsOfObjects
+from diffsplat.training.object_task import WEIGHTS
+from diffsplat.training.reconstruction import GSReconTask, psnr_of_renders
+from diffsplat.training.views import GeneratedViews, ViewsOfObjects
 from diffsplat.words import WEIGHTS_FILE, WordEncoder
 from diffsplat_small.judging import judged
-from synthetic_objects import COLORS, MATERIALS, RELATIONS, SHAPES
+from synthetic_objects import COLORS, HELD_OUT_SEED, MATERIALS, RELATIONS, SHAPES
 from train_runs import Loop, LoopConfig, OptimizerConfig
 
 WORDS = sorted({"a", "an", *SHAPES, *COLORS, *MATERIALS, *(word for name in RELATIONS for word in name.split())})

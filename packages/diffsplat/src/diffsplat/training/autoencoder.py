@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffsplat.gsrecon import GSRecon
@@ -17,15 +15,15 @@ from diffsplat.render import rendered
 from diffsplat.splat_grids import CHANNELS, SplatGrids, activated
 from diffsplat.training.config import GSVAETrainConfig
 from diffsplat.training.losses import Perceptual, render_losses
-from diffsplat.training.reconstruction import WEIGHTS
+from diffsplat.training.object_task import ObjectTask
 from diffsplat.training.views import ObjectViews, ViewsOfObjects
-from train_runs import EpochSampler, ParameterGroup, TaskState
+from train_runs import ParameterGroup
 
 OPACITY = slice(sum(CHANNELS.values()) - 2, sum(CHANNELS.values()) - 1)
 """Where the opacity lies among the twelve channels."""
 
 
-class GSVAETask:
+class GSVAETask(ObjectTask):
     """What a training loop needs of GSVAE."""
 
     def __init__(
@@ -49,10 +47,10 @@ class GSVAETask:
             keep_grids: Keep every object's grids in memory, in half precision, which saves GSRecon from the second
                 epoch on.
         """
-        self.config, self.model, self.objects, self.perceptual = config, model, objects, perceptual
+        super().__init__(model, objects, batch_size=config.batch_size, seed=config.seed)
+        self.config, self.model, self.perceptual = config, model, perceptual
         self.recon = recon.eval().requires_grad_(False)
         self._kept: dict[str, Tensor] | None = {} if keep_grids else None
-        self.sampler = EpochSampler(len(objects), config.batch_size, seed=config.seed)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The VAE, its decoder, or the tiny decoder."""
@@ -61,10 +59,6 @@ class GSVAETask:
             prefixes = ("vae.decoder.", "vae.post_quant_conv.")
         trained = {name: value for name, value in self.model.named_parameters() if name.startswith(prefixes)}
         return [ParameterGroup(parameters=trained, config=self.config.optimizer)]
-
-    def next_batch(self) -> ObjectViews:
-        """Views of the next objects."""
-        return self.objects.batch(self.sampler.next_batch()).to(next(self.model.parameters()).device)
 
     @torch.no_grad()
     def grids(self, batch: ObjectViews) -> Float[Tensor, "b v c=12 h w"]:
@@ -103,23 +97,6 @@ class GSVAETask:
                 weight = self.config.lpips_weight if name == "lpips" else self.config.render_weight
                 terms[name] = weight * values.mean()
         return terms
-
-    def state(self) -> TaskState:
-        """Where it is in the data."""
-        return TaskState(values=self.sampler.state())
-
-    def load_state(self, state: TaskState) -> None:
-        """Go on from there."""
-        self.sampler.load_state(state.values)
-
-    def model_writer(self) -> Callable[[Path], None]:
-        """Writes the weights as published ones are."""
-        tensors = {name: value.detach().clone().contiguous() for name, value in self.model.state_dict().items()}
-        return lambda folder: save_file(tensors, folder / WEIGHTS)
-
-    def read_model(self, folder: Path) -> None:
-        """Take over weights that were written."""
-        self.model.load_state_dict(load_file(folder / WEIGHTS))
 
 
 @torch.no_grad()

@@ -61,14 +61,14 @@ class GSReconMapConfig:
     """Objects per step."""
     num_tokens: int = 128
     """Patches per object and step; the others are left out, also of attention."""
-    empty_share: float = 0.08
+    empty_sampling_weight: float = 0.08
     """How likely a patch without the object is drawn, against one with it; in (0, 1]."""
     seed: int = 0
     """Of the order of the objects and of the first weights."""
 
     def __post_init__(self) -> None:
-        if min(self.batch_size, self.num_tokens) < 1 or not 0 < self.empty_share <= 1:
-            raise ValueError("batch_size and num_tokens must be at least 1, empty_share in (0, 1]")
+        if min(self.batch_size, self.num_tokens) < 1 or not 0 < self.empty_sampling_weight <= 1:
+            raise ValueError("batch_size and num_tokens must be at least 1, empty_sampling_weight in (0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +92,7 @@ class GSReconTrainConfig:
     map_weight: float = 0.0
     """Weight of the error against depth, color and mask of the input views. Released: 0."""
     render_every: int = 1
-    """Renders are compared in every so manieth step only. Released: 1."""
+    """Renders are compared every this many steps. Released: 1."""
     seed: int = 0
     """Of the order of the objects and of the first weights."""
 
@@ -127,7 +127,7 @@ class GSVAETrainConfig:
     kl_weight: float = 0.0
     """Weight of the divergence per latent number. Released: 0, it is only measured."""
     render_every: int = 1
-    """Renders are compared in every so manieth step only. Released: 1."""
+    """Renders are compared every this many steps. Released: 1."""
     tiny_decoder: bool = False
     """Train the tiny decoder only, with the rest frozen."""
     decoder_only: bool = False
@@ -192,7 +192,7 @@ class ElevEstTrainConfig:
         )
     )
     """Optimizer and schedule of the heads."""
-    backbone_share: float = 0.1
+    backbone_lr_scale: float = 0.1
     """Learning rate of the backbone, as a share of the heads'; above 0."""
     batch_size: int = 16
     """Objects per step, of each one view."""
@@ -200,5 +200,5 @@ class ElevEstTrainConfig:
     """Of the order of the objects and of the first weights."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or not self.backbone_share > 0:
-            raise ValueError("batch_size must be at least 1 and backbone_share above 0")
+        if self.batch_size < 1 or not self.backbone_lr_scale > 0:
+            raise ValueError("batch_size must be at least 1 and backbone_lr_scale above 0")

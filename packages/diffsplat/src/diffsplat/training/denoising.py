@@ -28,8 +28,9 @@ from diffsplat.training.diffusion import (
     without_text,
 )
 from diffsplat.training.losses import Perceptual, render_losses
+from diffsplat.training.object_task import ObjectTask
 from diffsplat.training.views import ObjectViews, ViewsOfObjects
-from train_runs import EpochSampler, ParameterGroup, TaskState
+from train_runs import ParameterGroup
 
 DENOISER_WEIGHTS = "diffusion_pytorch_model.safetensors"
 ENCODER_WEIGHTS = "text_encoder.safetensors"
@@ -44,7 +45,7 @@ class PromptEncoder(Protocol):
         ...
 
 
-class DenoiserTask:
+class DenoiserTask(ObjectTask):
     """What a training loop needs of a denoiser."""
 
     def __init__(
@@ -85,13 +86,13 @@ class DenoiserTask:
             raise ValueError("a diffusion needs its noise levels")
         if model.takes_image and image_vae is None:
             raise ValueError("a network that takes an image needs an image VAE")
-        self.config, self.model, self.objects = config, model, objects
+        super().__init__(model, objects, batch_size=config.batch_size, seed=config.seed)
+        self.config, self.model = config, model
         self.gsvae, self.recon = gsvae.eval().requires_grad_(False), recon.eval().requires_grad_(False)
         self.encoder, self.levels, self.perceptual = encoder, levels, perceptual
         self.image_vae: Any = image_vae.eval().requires_grad_(False) if image_vae is not None else None
         self._kept = kept_latents
         self.trained_encoder = encoder if train_encoder and isinstance(encoder, nn.Module) else None
-        self.sampler = EpochSampler(len(objects), config.batch_size, seed=config.seed)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All parameters of the network, and of its encoder where that is trained, alike."""
@@ -99,10 +100,6 @@ class DenoiserTask:
         if self.trained_encoder is not None:
             trained |= {f"text_encoder.{name}": value for name, value in self.trained_encoder.named_parameters()}
         return [ParameterGroup(parameters=trained, config=self.config.optimizer)]
-
-    def next_batch(self) -> ObjectViews:
-        """Views of the next objects."""
-        return self.objects.batch(self.sampler.next_batch()).to(next(self.model.parameters()).device)
 
     @torch.no_grad()
     def latents(self, batch: ObjectViews) -> Float[Tensor, "b v l h w"]:
@@ -167,14 +164,6 @@ class DenoiserTask:
                 weight = (signal / noisy).square().clamp(max=config.min_snr)
             terms["render"] = config.render_weight * (weight.to(latents) * errors).mean()
         return terms
-
-    def state(self) -> TaskState:
-        """Where it is in the data."""
-        return TaskState(values=self.sampler.state())
-
-    def load_state(self, state: TaskState) -> None:
-        """Go on from there."""
-        self.sampler.load_state(state.values)
 
     def model_writer(self) -> Callable[[Path], None]:
         """Writes weights and configuration as published ones are."""

@@ -33,9 +33,9 @@ class GSReconMapTask(GSReconRunTask):
             return rearrange(maps, "b v c (h p1) (w p2) -> b (v h w) (p1 p2) c", p1=side, p2=side)
 
         wanted, on = (cut(maps) for maps in wanted_grids(batch))
-        share = torch.where(on.amax(dim=(2, 3)) > 0, 1.0, self.config.empty_share)
-        num = min(self.config.num_tokens, share.shape[1])
-        drawn = torch.multinomial(share.cpu(), num, generator=generator).to(on.device)
+        weight = torch.where(on.amax(dim=(2, 3)) > 0, 1.0, self.config.empty_sampling_weight)
+        num = min(self.config.num_tokens, weight.shape[1])
+        drawn = torch.multinomial(weight.cpu(), num, generator=generator).to(on.device)
         rows = torch.arange(len(drawn), device=on.device)[:, None]
         patches = self.model.patches(batch.images, *batch.input_cameras)
         patches = rearrange(patches, "(b v) n p -> b (v n) p", v=batch.num_inputs)[rows, drawn]

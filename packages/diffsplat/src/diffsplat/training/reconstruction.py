@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffsplat.checkpoints import load_into
@@ -17,13 +15,12 @@ from diffsplat.render import rendered
 from diffsplat.splat_grids import activated
 from diffsplat.training.config import GSReconTrainConfig
 from diffsplat.training.losses import Perceptual, map_loss, render_losses
+from diffsplat.training.object_task import ObjectTask
 from diffsplat.training.views import ObjectViews, ViewsOfObjects
-from train_runs import EpochSampler, OptimizerConfig, ParameterGroup, TaskState
-
-WEIGHTS = "model.safetensors"
+from train_runs import OptimizerConfig, ParameterGroup
 
 
-class GSReconRunTask:
+class GSReconRunTask(ObjectTask):
     """What every training of GSRecon shares: the network, the order of the objects and how both are written."""
 
     def __init__(
@@ -36,38 +33,17 @@ class GSReconRunTask:
         seed: int,
         start: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.objects, self.optimizer = objects, optimizer
+        self.optimizer = optimizer
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = GSRecon(network)
         if start is not None:
             load_into(self.model, dict(start), where="the weights to start from")
-        self.sampler = EpochSampler(len(objects), batch_size, seed=seed)
+        super().__init__(self.model, objects, batch_size=batch_size, seed=seed)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All parameters alike."""
         return [ParameterGroup(parameters=dict(self.model.named_parameters()), config=self.optimizer)]
-
-    def next_batch(self) -> ObjectViews:
-        """Views of the next objects."""
-        return self.objects.batch(self.sampler.next_batch()).to(next(self.model.parameters()).device)
-
-    def state(self) -> TaskState:
-        """Where it is in the data."""
-        return TaskState(values=self.sampler.state())
-
-    def load_state(self, state: TaskState) -> None:
-        """Go on from there."""
-        self.sampler.load_state(state.values)
-
-    def model_writer(self) -> Callable[[Path], None]:
-        """Writes the weights as published ones are."""
-        tensors = {name: value.detach().clone().contiguous() for name, value in self.model.state_dict().items()}
-        return lambda folder: save_file(tensors, folder / WEIGHTS)
-
-    def read_model(self, folder: Path) -> None:
-        """Take over weights that were written."""
-        self.model.load_state_dict(load_file(folder / WEIGHTS))
 
 
 class GSReconTask(GSReconRunTask):

@@ -18,9 +18,6 @@ from synthetic_objects import ObjectConfig, intrinsics, ray_cast, sample_object
 TENSORS = ("rgb", "mask", "normal", "coord", "depth", "T_world_cam", "fxfycxcy")
 """The fields of `ObjectViews` that are tensors."""
 
-HELD_OUT_SEED = 10_000_000
-"""Seeds from here on are kept for tests; trainings draw from those below."""
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ObjectViews:

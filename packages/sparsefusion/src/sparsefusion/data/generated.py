@@ -12,9 +12,7 @@ from sparsefusion.cameras import Cameras
 from sparsefusion.data.colmap import CAMERA_DISTANCE, FLIP
 from sparsefusion.data.sequence import ObjectSequence
 from synthetic_objects import COLORS, RADIUS, ObjectConfig, intrinsics, orbit_pose, ray_cast, sample_object
-
-HELD_OUT_SEED = 10_000_000
-"""Objects from this seed on are kept for tests; trainings draw from those below."""
+from synthetic_objects import HELD_OUT_SEED as HELD_OUT_SEED
 
 VISIBLE_COLORS = tuple(name for name in COLORS if name != "black")
 """Colors that are seen before black, which is what masked photos have behind the object."""
