@@ -110,7 +110,7 @@ class RunSettings(FixingConfig):
     (hours). What each takes on this machine is said before a run begins. None: good, and what suits the demo."""
 
     max_steps: int | None = None
-    """Optimizer steps of each of the two trainings. None: by quality; 1600 for the demo, good is 3000 on a CPU, 30 000
+    """Optimizer steps of each training. None: by quality; 1600 for the demo, good is 3000 on a CPU, 30 000
     on a GPU."""
 
     max_size: int | None = None
