@@ -85,6 +85,7 @@ def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
     changes: dict[str, dict[str, Any]] = {
         "gsplat": {"rounds": RoundsConfig(num_rounds=0)},
         "plain": {"rounds": RoundsConfig(num_rounds=0)},
+        "unfixed": {"rounds": RoundsConfig(learn_unchanged=True)},
         "2 references": {"num_references": 2},
         "coverage targets": {"targets": CoverageTargets()},
         "twice the weight": {"mixture": dataclasses.replace(mixture, novel_weight=2 * mixture.novel_weight)},

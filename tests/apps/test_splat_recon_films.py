@@ -226,7 +226,7 @@ def test_the_report_is_one_page_with_curves_and_pictures(finished: Path):
     assert "<!--" not in page
     assert page.count("data:image/jpeg") == 3 * 2
     assert page.count("<svg") == 1
-    assert all(f">{title}</text>" in page for title in ("PSNR of held-out photos (dB)", "Loss", "Gaussians"))
+    assert all(f">{title}</text>" in page for title in ("PSNR of test photos (dB)", "Loss", "Gaussians"))
     scores = json.loads((finished / "metrics.json").read_text())
     assert f"{scores['psnr']:.2f} dB PSNR" in page
     for name in scores["per_view"]:

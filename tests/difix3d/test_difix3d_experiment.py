@@ -117,11 +117,11 @@ def test_metrics_hold_all_variants(finished):
 def test_report_is_one_page_that_says_what_it_used(finished):
     experiment, folder, _ = finished
     page = (folder / "report.html").read_text()
-    assert "The loop knew where the held-out photos were taken" in page
+    assert "The loop knew where the test photos were taken" in page
     assert experiment.verdict in page
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
     assert "<!--" not in page[page.index("<main>") :].replace("<!-- ", "")
-    assert page.count("data:image/jpeg") == 3 * 4 + 3 * 3  # Held-out views, novel views.
+    assert page.count("data:image/jpeg") == 3 * 4 + 3 * 3  # Test views, novel views.
     assert "data:video/mp4" in page
     assert "<svg" in page
 

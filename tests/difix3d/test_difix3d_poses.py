@@ -192,7 +192,7 @@ def test_held_out_targets_are_the_held_out_poses_and_too_few_views_are_refused()
     np.testing.assert_array_equal(
         target_poses(HeldOutTargets(), poses[:2], poses[2:], extent=1.0, generator=generator), poses[2:]
     )
-    with pytest.raises(InputError, match="held-out"):
+    with pytest.raises(InputError, match="no test views"):
         target_poses(HeldOutTargets(), poses, poses[:0], extent=1.0, generator=generator)
     for config in (AroundTargets(), PathTargets()):
         with pytest.raises(InputError, match="at least 2"):

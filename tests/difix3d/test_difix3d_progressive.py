@@ -111,6 +111,46 @@ def test_rounds_that_are_never_drawn_from_change_nothing(scene, captured, new_lo
     _assert_same_splats(loop.trainer, plain)
 
 
+class FixingOne:
+    """Whitens the first novel view of a round and leaves the others as they are, holes filled."""
+
+    def __init__(self, whitens=1):
+        self.whitens = whitens
+
+    def __call__(self, request):
+        rgb = torch.where(request.alpha[..., None] > 0.5, request.rgb, 1.0)
+        rgb[: self.whitens] = 0.5 + 0.5 * request.rgb[: self.whitens]
+        return FixResult.of(request, rgb)
+
+
+def test_a_round_that_changes_nothing_is_plain_training_bit_for_bit(scene, captured, new_loop, caplog):
+    plain = plain_trainer(scene, captured)
+    plain.train_until(24)
+    with caplog.at_level(logging.INFO, logger="difix3d"):
+        loop = new_loop(FixingOne(whitens=0))
+        loop.train_until(24)
+    assert (loop.num_rounds_done, loop.main.num_rounds_learned) == (2, 0)
+    _assert_same_splats(loop.trainer, plain)
+    assert "nothing is learned from it" in caplog.text
+    control = new_loop(FixingOne(whitens=0), rounds=replace(loop.config.rounds, learn_unchanged=True))
+    control.train_until(24)
+    assert control.main.num_rounds_learned == 2
+    assert not torch.equal(control.trainer.gaussians.sh0[:50], plain.gaussians.sh0[:50])
+
+
+def test_photos_take_the_steps_of_views_that_were_not_changed(new_loop, T_world_target, tmp_path):
+    loop = new_loop(FixingOne())
+    loop.train_until(loop.events[0].step)
+    loop.save(tmp_path / "saved")
+    resumed = new_loop(FixingOne())
+    resumed.load(tmp_path / "saved")
+    for each in (loop, resumed):
+        assert len(each.main.novel.views) == len(T_world_target) == 4
+        assert each.main.num_rounds_learned == 1
+        assert [len(views) for views in each.trainer.views.sets] == [4, 1]
+        assert each.trainer.views.probs == (1 - 0.5 / 4, 0.5 / 4)
+
+
 def test_fixed_views_are_learned_from_only_after_the_first_round(scene, captured, new_loop):
     plain = plain_trainer(scene, captured)
     loop = new_loop()

@@ -168,7 +168,8 @@ def test_a_shared_training_saves_time_and_changes_nothing(harmed, new_loop, scen
 
 def test_harmless_rounds_are_kept(new_loop):
     mild = MixtureConfig(novel_prob=0.1, novel_weight=0.05)
-    loop = new_loop(IdentityFixer(), mixture=mild, validation=replace(VALIDATION, max_drop_db=5.0))
+    rounds = RoundsConfig(num_rounds=2, first_round=0.4, last_round=0.6, learn_unchanged=True)
+    loop = new_loop(IdentityFixer(), mixture=mild, rounds=rounds, validation=replace(VALIDATION, max_drop_db=5.0))
     loop.train_until(STEPS)
     assert loop.policy.num_rounds_undone == 0
     assert loop.num_rounds_done == 2

@@ -68,7 +68,7 @@ def test_a_whole_run_takes_any_fixer_and_hands_it_what_is_known(run: tuple[Path,
     assert first.alpha.shape == first.rgb.shape[:3]
     assert all(len(views) == 1 for views in first.references)
     assert {(camera.height, camera.width) for camera in first.cameras} == {tuple(first.rgb.shape[1:3])}
-    # A round, the held-out views of two splats, and the film.
+    # A round, the test views of two splats, and the film.
     held_out = experiment.inputs.held_out
     assert sum(map(len, fixer.asked)) == 3 + 2 * len(held_out) + 2
 
@@ -109,7 +109,7 @@ def test_its_verdicts_are_in_metrics_and_report(run: tuple[Path, Whitening, Expe
     assert page.count(sentence) == 3
     assert "The newest round: changed 3 of 3 novel views" in page
     num_held_out = len(experiment.inputs.held_out)
-    assert f"The final fix: changed {num_held_out} of {num_held_out} held-out views" in page
+    assert f"The final fix: changed {num_held_out} of {num_held_out} test views" in page
     assert "round 1: changed 3 of 3 novel views" in (folder / "log.txt").read_text(encoding="utf-8")
 
 

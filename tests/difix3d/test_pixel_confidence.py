@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from difix3d.fixers.contract import FixResult
-from difix3d.fixers.identity import IdentityFixer
 from difix3d.loop.confidence import PixelConfidence
 from difix3d.loop.config import MixtureConfig, ProgressiveConfig, RoundsConfig, ValidationConfig
 from difix3d.loop.progressive import ProgressiveTrainer
@@ -167,7 +166,7 @@ def new_loop():
 
 
 def test_a_loop_asks_only_what_it_is_told_to(new_loop):
-    plain, asking = new_loop(IdentityFixer()), new_loop(IdentityFixer(), unseen_weight=0.0)
+    plain, asking = new_loop(Half()), new_loop(Half(), unseen_weight=0.0)
     for loop in (plain, asking):
         loop.train_until(12)
     assert [view.confidence for view in plain.main.novel.views] == [None] * 3

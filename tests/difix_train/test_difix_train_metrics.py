@@ -1,9 +1,9 @@
-"""PSNR by its formula, SSIM by its known values."""
+"""PSNR by its formula, SSIM by its known values, FLIP by what it is for."""
 
 import pytest
 import torch
 
-from difix_train.metrics import psnr, ssim
+from difix_train.metrics import flip, psnr, ssim
 
 
 def _noisy() -> tuple[torch.Tensor, torch.Tensor]:
@@ -29,3 +29,18 @@ def test_ssim_of_each_image_falls_with_noise_and_is_one_for_equal_images():
     dark, bright = torch.full((1, 3, 16, 16), 0.2), torch.full((1, 3, 16, 16), 0.6)
     assert float(ssim(dark, bright)) == pytest.approx((2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4), abs=1e-6)
     assert ssim(rgb[..., :8, :8], noisy[..., :8, :8]).isfinite().all()
+
+
+def test_flip_of_each_image_tells_apart_what_psnr_does_not():
+    rgb, noisy = _noisy()
+    values = flip(noisy, rgb)
+    assert values.shape == (2,)
+    assert ((values > 0.02) & (values < 0.5)).all()
+    assert flip(rgb, rgb).tolist() == [0, 0]
+    # An edge, blurred or brighter by as much in the squared mean.
+    edge = torch.zeros(1, 3, 48, 48)
+    edge[..., 24:] = 0.5
+    blurred = torch.nn.functional.avg_pool2d(edge, (1, 9), stride=1, padding=(0, 4), count_include_pad=False)
+    brighter = edge + (blurred - edge).square().mean().sqrt()
+    torch.testing.assert_close(psnr(blurred, edge), psnr(brighter, edge))
+    assert float(flip(brighter, edge)) > 2 * float(flip(blurred, edge)) > 0.1

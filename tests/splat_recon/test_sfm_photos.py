@@ -20,7 +20,7 @@ from splat_recon.io.sfm.colmap_photos import photos_for_colmap
 from splat_recon.io.sfm.config import CAMERA_MODELS, SfmConfig
 from splat_recon.io.sfm.plan import PhotoFacts, counts_up, make_plan, photo_facts
 from splat_recon.io.sfm.reconstruct import reconstruct
-from splat_recon.io.sfm.report import advice_without_model, summary
+from splat_recon.io.sfm.report import advice_without_model, size_advice, summary
 from support.drawn_photos import NUM_PHOTOS, write_corner
 
 
@@ -194,6 +194,12 @@ def test_advice_follows_what_the_pairs_say():
     assert "3 pairs compared, none alike" in advice_without_model(3, [], 3)
     assert "from one place" in advice_without_model(9, ["PANORAMIC"] * 8 + ["CALIBRATED"], 36)
     assert "none gives a pair to start with" in advice_without_model(9, ["UNCALIBRATED"] * 8, 36)
+
+
+def test_a_small_size_is_named_before_new_photos_are_asked_for():
+    said = advice_without_model(9, [], 36, size_advice(4000, 256))
+    assert 0 < said.index("leave --max-size: at 256 pixels") < said.index("take photos")
+    assert size_advice(640, 1600) == size_advice(256, 256) == size_advice(4000, 800) == ""
 
 
 def angles_between(poses):

@@ -79,7 +79,7 @@ def test_exposures_are_found_and_leave_the_splat_clean():
     trusting = _trained(scene)
     assert learned.history[-1].loss < 0.75 * trusting.history[-1].loss
 
-    # At held-out cameras, where no exposure was learned, the splat has the mean photo's colors.
+    # At test cameras, where no exposure was learned, the splat has the mean photo's colors.
     assert _held_out_psnr(learned, brightness=0.7) > _held_out_psnr(trusting, brightness=0.7) + 1
     # What was learned is affine, so that black and the three primaries show all of it.
     black_and_primaries = torch.cat([torch.zeros(1, 1, 3), torch.eye(3)[:, None]])

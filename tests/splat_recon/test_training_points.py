@@ -1,4 +1,4 @@
-"""A training starts from points that two of its photos see: nothing comes from held-out photos alone."""
+"""A training starts from points that two of its photos see: nothing comes from test photos alone."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -25,6 +25,7 @@ def facts(loop: str = "rounds", **changes: Any) -> RunFacts:
         "split": Split(train=("a",), test=("b",), policy="p"),
         "points": POINTS,
         "num_rounds": 3,
+        "num_rounds_learned": 3,
         "novel": None,
         "fixed": True,
         "step": 10,

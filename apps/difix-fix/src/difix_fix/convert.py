@@ -71,10 +71,6 @@ def _convert(settings: ConvertSettings) -> int:
             uses_reference=settings.uses_reference,
             dtype=settings.dtype,
         )
-    if settings.to == "pkl" and settings.base is None:
-        # It opens only with what it was trained from, and nobody has said what that is.
-        ended(settings.out)
-    else:
-        base = ("--base", settings.base) if settings.to == "pkl" and settings.base else ()
-        ended(settings.out, "difix-fix", "serve", "--model", settings.out, *base, extra="serve")
+    # A .pkl that is written here holds the whole network: it opens without a base.
+    ended(settings.out, "difix-fix", "serve", "--model", settings.out, extra="serve")
     return 0

@@ -105,8 +105,7 @@ def _export(settings: ExportSettings) -> int:
     from difix_train.export import export_run
 
     made = export_run(settings.run, settings.out, to=settings.to, base=settings.base)
-    opens = settings.to != "pkl"
-    ended(made, *(("difix-fix", "serve", "--model", made) if opens else ()), extra="serve" if opens else None)
+    ended(made, "difix-fix", "serve", "--model", made, extra="serve")
     return 0
 
 
@@ -128,12 +127,12 @@ def _print_table(evaluation: "PairEvaluation") -> None:
 
     table = Table(title=f"{evaluation.num_samples} pairs")
     table.add_column("")
-    for name in ("PSNR", "SSIM", "LPIPS", "harmed"):
+    for name in ("PSNR", "SSIM", "FLIP", "LPIPS", "harmed"):
         table.add_column(name, justify="right")
     for name, scores in evaluation.table():
         lpips = "-" if scores.lpips is None else f"{scores.lpips:.4f}"
         harmed = "" if scores.harmed is None else f"{scores.harmed:.0%}"
-        table.add_row(name, f"{scores.psnr:.3f}", f"{scores.ssim:.4f}", lpips, harmed)
+        table.add_row(name, f"{scores.psnr:.3f}", f"{scores.ssim:.4f}", f"{scores.flip:.4f}", lpips, harmed)
     console = Console()
     console.print(table)
     if evaluation.uses_reference is not None:

@@ -126,7 +126,7 @@ def _ablation(command: Ablation) -> int:
 def _ablation_notes(content: dict[str, Any]) -> list[str]:
     seeds = content["seeds"]
     notes = [
-        f"Scene: {Path(content['scene']).name}; {content['num_views']} held-out photos; rows add to the one before.",
+        f"Scene: {Path(content['scene']).name}; {content['num_views']} test photos; rows add to the one before.",
         "Consistent pairs: neighboring frames along the captured views whose matched points keep to each other's "
         "epipolar lines (median at most 1 px where the longer side has 256, 10 matches or more). Renders of a splat "
         "show one rigid thing: only fixes can lower this.",
@@ -138,7 +138,7 @@ def _ablation_notes(content: dict[str, Any]) -> list[str]:
             "of the same seed.",
         )
     if content["saw_test_poses"]:
-        notes.append("Novel views moved toward the held-out poses.")
+        notes.append("Novel views moved toward the test poses.")
     return [*notes, *content["reasons"].values()]
 
 

@@ -36,7 +36,7 @@ def _check_at_least(args: object, least: int, *names: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Train(TrainingFlags, SceneFlags):
-    """Train Gaussians on a scene folder (images/ and sparse/0/), score them on held-out photos, write a PLY file."""
+    """Train Gaussians on a scene folder (images/ and sparse/0/), score them on test photos, write a PLY file."""
 
     scene: Path
     """COLMAP scene folder."""
@@ -57,7 +57,7 @@ class Train(TrainingFlags, SceneFlags):
     """Train on this many views only: the list in the scene's splits.json, else evenly spaced ones."""
 
     split: str = "auto"
-    """Held-out photos: auto (the scene's splits.json, else every:8), every:N, names (_train_/_eval_), glob:PATTERN,
+    """Test photos: auto (the scene's splits.json, else every:8), every:N, names (_train_/_eval_), glob:PATTERN,
     regex:PATTERN, a list of them (.txt) or a JSON file."""
 
     seed: int = 42
@@ -80,7 +80,7 @@ class Train(TrainingFlags, SceneFlags):
     with."""
 
     eval_every: int | None = None
-    """Steps between two looks at up to 8 held-out photos, for report and TensorBoard; 0 never. Left out: ten a run."""
+    """Steps between two looks at up to 8 test photos, for report and TensorBoard; 0 never. Left out: ten a run."""
 
     tensorboard: bool = False
     """Also write curves and pictures for TensorBoard into the run folder (extra tensorboard)."""

@@ -1,4 +1,4 @@
-"""What watches a training between its steps: measurements on held-out photos, TensorBoard, the viewer.
+"""What watches a training between its steps: measurements on test photos, TensorBoard, the viewer.
 
 None of them changes the training: they draw no random numbers from it and write to none of its tensors.
 """
@@ -26,10 +26,10 @@ NUM_MEASUREMENTS = 10
 """Times that a run is measured on its way, where --eval-every does not say."""
 
 MAX_MEASURED_VIEWS = 8
-"""Held-out photos that a measurement on the way looks at, evenly spread; the result is of all of them."""
+"""Test photos that a measurement on the way looks at, evenly spread; the result is of all of them."""
 
 NUM_PICTURES = 3
-"""Held-out photos whose renders TensorBoard and the report show."""
+"""Test photos whose renders TensorBoard and the report show."""
 
 
 class Observer(Protocol):
@@ -65,7 +65,7 @@ def watching(args: cli.Train, run: RunFolder, trainer: SplatTrainer, split: Spli
 
 
 class Measurements:
-    """Scores on held-out photos on the way, for the report: one line each in `evaluations.jsonl`."""
+    """Scores on test photos on the way, for the report: one line each in `evaluations.jsonl`."""
 
     every_step = False
 

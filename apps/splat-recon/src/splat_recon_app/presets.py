@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SHORT_RUN = 7000
 """Shorter MCMC runs start from Gaussians that touch each other: ones of a tenth of that size, as in the released
-preset, do not grow together in time (measured: 1.3 dB on held-out photos after 600 steps)."""
+preset, do not grow together in time (measured: 1.3 dB on test photos after 600 steps)."""
 
 PRESETS = {
     "default": TrainConfig,

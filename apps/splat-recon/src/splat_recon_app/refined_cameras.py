@@ -28,7 +28,7 @@ def write_refined_cameras(trainer: SplatTrainer, run: RunFolder, names: Sequence
     farthest = max(changes, key=lambda name: changes[name].rotation_deg)
     text = (
         f"poses moved by {sum(angles) / len(angles):.3f} degrees and {sum(shifts) / len(shifts):.4f} scene units in "
-        f"the mean, at most by {angles[-1]:.3f} ({farthest}) and {shifts[-1]:.4f}; held-out photos keep theirs"
+        f"the mean, at most by {angles[-1]:.3f} ({farthest}) and {shifts[-1]:.4f}; test photos keep theirs"
     )
     logger.info(text)
     console.print(text)

@@ -18,9 +18,6 @@ from splat_recon import run_folder
 from splat_recon.errors import InputError
 from splat_recon_app.data_flags import Sfm
 
-SMALL_SIZE = 800
-"""Below so many pixels on their longer side photos lose features that tie them to each other."""
-
 
 def sfm(args: Sfm) -> int:
     """Find cameras and points, undistort, write, report."""
@@ -33,25 +30,14 @@ def sfm(args: Sfm) -> int:
 
         try:
             found = reconstruct(args.images, args.out, args.config())
-        except InputError as error:
-            raise InputError(f"{error}{_at_small_size(args, ': ')}") from error
         except KeyboardInterrupt as interrupt:
             console.print("stopped: the same command goes on from here")
             return _left(exit_code(interrupt), COLMAP_THREAD)
     for line in summary(found):
         console.print(line, highlight=False)
-    if found.unregistered and (hint := _at_small_size(args)):
-        console.print(f"First of all: {hint}", highlight=False, soft_wrap=True)
     run = args.out.with_name(f"{args.out.resolve().name}-run")
     ended(args.out, "difix3d-train", "--scene", args.out, "--out", run)
     return 0
-
-
-def _at_small_size(args: Sfm, before: str = "") -> str:
-    """What helps before other photos do, where photos were matched at a size at which few have features."""
-    if args.max_size >= SMALL_SIZE:
-        return ""
-    return f"{before}the photos were matched at {args.max_size} pixels: without --max-size they have more in common"
 
 
 def _left(code: int, running: str) -> int:

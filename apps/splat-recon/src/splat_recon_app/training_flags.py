@@ -36,7 +36,7 @@ class TrainingFlags:
     """Weight of the mean scale in the loss. Left out: 0.01 with mcmc and for up to twelve training photos, else 0."""
 
     refine_poses: bool = False
-    """Correct the poses of the training photos on the way; held-out photos keep theirs."""
+    """Correct the poses of the training photos on the way; test photos keep theirs."""
 
     appearance: Literal["none", "exposure", "bilateral"] = "none"
     """For photos that differ in exposure or tone: an affine color map per photo, or a grid of them."""

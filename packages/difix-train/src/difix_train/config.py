@@ -181,7 +181,7 @@ class TrainConfig(LoopConfig):
     """At most this many samples are used by a validation. Released code: 100."""
 
     grid_samples: int = 6
-    """Held-out samples in the picture that every validation writes, at the first, every Nth and the last step; 0 for
+    """Test samples in the picture that every validation writes, at the first, every Nth and the last step; 0 for
     none. Released code: every tenth."""
 
     data: DataConfig = field(default_factory=DataConfig)

@@ -1,4 +1,4 @@
-"""How much a network improves held-out pairs, and whether it looks at the reference: right, wrong or none."""
+"""How much a network improves test pairs, and whether it looks at the reference: right, wrong or none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from difix_model.config import RENDERED_VIEW
 from difix_train.dataset import Draw, PairDataset
-from difix_train.metrics import psnr, ssim
+from difix_train.metrics import flip, psnr, ssim
 from difix_train.sampler import wrong_reference_index
 
 REFERENCE_MODES = ("right", "wrong", "none")
@@ -30,6 +30,8 @@ class Scores:
 
     psnr: float
     ssim: float
+    flip: float
+    """Lower is better, as for LPIPS."""
     lpips: float | None = None
     harmed: float | None = None
     """Fraction of images whose PSNR is lower than before; None for the input itself."""
@@ -78,7 +80,7 @@ def evaluate_pairs(
 
     Args:
         fix: What is evaluated.
-        dataset: Held-out pairs; augmentation is not applied.
+        dataset: Test pairs; augmentation is not applied.
         max_samples: Limit; None for all.
         modes: Reference modes to try, out of REFERENCE_MODES.
         lpips: Perceptual distance of images in [-1, 1], if it is available.
@@ -101,10 +103,10 @@ def evaluate_pairs(
             fixed = fix(x, dataset.pairs[index].prompt)[:, RENDERED_VIEW].float().clamp(-1, 1)
             compared = _compared(fixed, clean, lpips)
             harmed = float(compared[0] < record["before"])
-            scores.setdefault(mode, []).append((*compared[:2], harmed, *compared[2:]))
+            scores.setdefault(mode, []).append((*compared[:3], harmed, *compared[3:]))
             record[mode] = compared[0]
         per_sample[dataset.pairs[index].id] = record
-    before = [(row[0], row[1], 0.0, *row[2:]) for row in scores.pop("before")]
+    before = [(*row[:3], 0.0, *row[3:]) for row in scores.pop("before")]
     return PairEvaluation(
         num_samples=len(indices),
         before=_mean_scores(before, input_itself=True),
@@ -134,7 +136,7 @@ def _draw(dataset: PairDataset, index: int, mode: str) -> Draw | None:
 
 def _compared(x: Tensor, x_clean: Tensor, lpips: PerceptualDistance | None) -> tuple[float, ...]:
     rgb, rgb_clean = x * 0.5 + 0.5, x_clean * 0.5 + 0.5
-    values = [float(psnr(rgb, rgb_clean)), float(ssim(rgb, rgb_clean))]
+    values = [float(measure(rgb, rgb_clean)) for measure in (psnr, ssim, flip)]
     if lpips is not None:
         values.append(float(lpips(x, x_clean)))
     return tuple(values)
@@ -145,6 +147,7 @@ def _mean_scores(rows: list[tuple[float, ...]], *, input_itself: bool = False) -
     return Scores(
         psnr=means[0],
         ssim=means[1],
-        harmed=None if input_itself else means[2],
-        lpips=means[3] if len(means) > 3 else None,
+        flip=means[2],
+        harmed=None if input_itself else means[3],
+        lpips=means[4] if len(means) > 4 else None,
     )

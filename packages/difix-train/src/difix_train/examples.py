@@ -1,4 +1,4 @@
-"""Held-out pairs to look at: render, fixed, clean image and reference side by side."""
+"""Test pairs to look at: render, fixed, clean image and reference side by side."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fixed_example(fix: Fix, dataset: PairDataset, index: int, device: torch.devi
 
     Args:
         fix: The network.
-        dataset: Held-out pairs.
+        dataset: Test pairs.
         index: Which one.
         device: Where ``fix`` computes.
     """

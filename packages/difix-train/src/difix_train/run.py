@@ -41,7 +41,7 @@ class TrainingRun:
     Args:
         task: What is trained.
         folder: The run folder; a run that it holds goes on.
-        validation: Held-out pairs, if there are any.
+        validation: Test pairs, if there are any.
         stop_at: Stop (with a checkpoint) after this step, before ``max_steps``.
         trackers: Where numbers and pictures go besides the folder.
         lpips: Perceptual distance for validations; the loss's by default, if it has one.
@@ -134,10 +134,10 @@ class TrainingRun:
         return self.task.processes.broadcast(evaluation)
 
     def examples(self, dataset: PairDataset, indices: list[int]) -> list[Example]:
-        """Fix some held-out pairs to look at: what the model for use would give, each with its own reference.
+        """Fix some test pairs to look at: what the model for use would give, each with its own reference.
 
         Args:
-            dataset: Held-out pairs.
+            dataset: Test pairs.
             indices: Which of them.
         """
         if not self._takes_part:
@@ -166,7 +166,7 @@ class TrainingRun:
 
     @property
     def _takes_part(self) -> bool:
-        """Whether this process fixes held-out pairs: a network in shards needs every process for every image."""
+        """Whether this process fixes test pairs: a network in shards needs every process for every image."""
         return self.task.processes.is_main or self.task.processes.sharded
 
     def _validate_if_due(self) -> None:
@@ -276,7 +276,7 @@ def _plain_starting_point(settings: RunSettings, prompts: tuple[str, ...]) -> St
 
 
 def validation_data(data: DataConfig) -> DataConfig:
-    """How held-out images are read: without augmentation; where training crops, whole frames of any size."""
+    """How test images are read: without augmentation; where training crops, whole frames of any size."""
     plain = replace(
         data, horizontal_flip_prob=0.0, vertical_flip_prob=0.0, drop_reference_prob=0.0, wrong_reference_prob=0.0
     )

@@ -2,7 +2,7 @@
 
 The members, the plain splat among them, learn from the photos alone, each with its seed. Then every novel view becomes
 the median of their renders, and on request a fixer's work on that. The student begins as a copy of a member and learns
-from photos and novel views in one training. Without any fixer it is closer to held-out photos than the members
+from photos and novel views in one training. Without any fixer it is closer to test photos than the members
 (docs/benchmarks.md): splats of few photos err at random, and the median less so.
 """
 

@@ -22,7 +22,7 @@ MIN_MCMC_REFINE_EVERY = 25
 
 MIN_RESET_EVERY = 3000
 """Shorter runs do not reset opacities more often than this: recovering takes a fixed number of steps, and what grows
-in the meantime is fog in front of the cameras. So runs of up to 6000 steps never reset (measured: +1.1 dB on held-out
+in the meantime is fog in front of the cameras. So runs of up to 6000 steps never reset (measured: +1.1 dB on test
 photos of a scene with 6 training views)."""
 
 
@@ -370,7 +370,7 @@ def regularized_for(num_photos: int, config: TrainConfig) -> TrainConfig:
     """A config with what suits so many training photos; what it regularizes already stays as it is.
 
     From six photos of five real scenes, over three seeds, the three terms together gained 0.3 dB and 0.025 SSIM on
-    held-out photos, and lost on none of the scenes more than the seeds differ; dropout alone gained nothing, opacity
+    test photos, and lost on none of the scenes more than the seeds differ; dropout alone gained nothing, opacity
     and size alone little (docs/benchmarks.md; the numbers were chosen on these scenes).
     """
     if num_photos > FEW_PHOTOS:

@@ -29,7 +29,7 @@ MIN_POINTS = 10
 def photo_background(photos: Sequence[View]) -> tuple[float, float, float]:
     """The color that photos suggest for what no Gaussian covers: their mean, or that of their backdrop.
 
-    From six photos of five real scenes, the mean in place of black gained 0.5 dB on held-out photos in the mean, 1.9 dB
+    From six photos of five real scenes, the mean in place of black gained 0.5 dB on test photos in the mean, 1.9 dB
     on one scene and lost 0.2 dB on another, within the spread between seeds. Pixels that masks leave out do not count.
 
     Returns:

@@ -82,12 +82,12 @@ class RunFolder:
 
     @property
     def first_images(self) -> Path:
-        """Renders of some held-out views before the first step, for the report. No view's picture begins with a dot."""
+        """Renders of some test views before the first step, for the report. No view's picture begins with a dot."""
         return self.images / ".first"
 
     @property
     def evaluations(self) -> Path:
-        """Scores on some held-out views on the way, one JSON object per line."""
+        """Scores on some test views on the way, one JSON object per line."""
         return self.path / "evaluations.jsonl"
 
     @property

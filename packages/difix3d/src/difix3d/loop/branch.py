@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +67,8 @@ class SplatBranch:
         self.T_world_captured = np.stack([view.camera.T_world_cam for view in self.captured])
         self.T_world_novel: Float64[np.ndarray, "n 4 4"] = self.T_world_captured
         """Where novel views have come to; the captured poses before the first round."""
+        self.num_rounds_learned = 0
+        """Rounds of which at least one view joined the training."""
         self.progress = 0.0
         """How far novel views have come to their targets, in [0, 1]."""
         self.shares_trainer = trainer is not None
@@ -127,8 +130,11 @@ class SplatBranch:
         return nearest_distances(self.T_world_novel, self.T_world_captured, **self._pose_weights)
 
     def learn_from(self, novel: NovelViews) -> None:
-        """Mix novel views into the training, in place of those of the round before."""
-        logger.info("round %d: %s", novel.round_index + 1, novel.summary())
+        """Mix novel views into the training, in place of those of the round before.
+
+        Those that the fixer did not change are left out (`rounds.learn_unchanged`), and photos take their steps. Where
+        none is left, plain training goes on.
+        """
         if self.shares_trainer:
             self.trainer = clone_trainer(self.trainer, self.captured, device=self.device)
             self.shares_trainer = False
@@ -137,14 +143,29 @@ class SplatBranch:
         # A round does not disturb where the captured views stand in their epoch.
         position = (views.sets[0] if isinstance(views, ViewMixture) else views).state_dict()
         self.trainer.views = self._views(position)
+        learns = isinstance(self.trainer.views, ViewMixture)
+        self.num_rounds_learned += learns
+        outcome = "" if learns else "; nothing is learned from it"
+        logger.info("round %d: %s%s", novel.round_index + 1, novel.summary(), outcome)
 
     def _views(self, captured_position: dict[str, Any] | None = None) -> ViewSet | ViewMixture:
-        return training_mixture(self.captured, self.novel, self.config.mixture, captured_position)
+        novel, mixture = self.novel, self.config.mixture
+        if novel is not None and not self.config.rounds.learn_unchanged:
+            changed = novel.changed(mixture)
+            # Each view counts as if all were there.
+            mixture = replace(mixture, novel_prob=mixture.novel_prob * len(changed.views) / len(novel.views))
+            novel = changed
+        return training_mixture(self.captured, novel, mixture, captured_position)
 
     def state(self, *, whole: bool = False) -> BranchState:
         """Splat and novel views; of a training that is shared only where it stands, unless all is asked for."""
         splat = None if self.shares_trainer and not whole else self.trainer.state()
-        return BranchState(values={"step": self.trainer.step, "progress": self.progress}, novel=self.novel, splat=splat)
+        values = {
+            "step": self.trainer.step,
+            "progress": self.progress,
+            "num_rounds_learned": self.num_rounds_learned,
+        }
+        return BranchState(values=values, novel=self.novel, splat=splat)
 
     def restore(self, state: BranchState) -> None:
         """Go back to, or on from, what `state` gave, random streams included.
@@ -153,6 +174,7 @@ class SplatBranch:
             InputError: It is of another run.
         """
         self.novel, self.progress = state.novel, float(state.values["progress"])
+        self.num_rounds_learned = int(state.values["num_rounds_learned"])
         self.T_world_novel = self.novel.T_world_cam if self.novel else self.T_world_captured
         if state.splat is not None:
             self.trainer = SplatTrainer.from_state(state.splat, self.scene, self._views(), device=self.device)

@@ -10,7 +10,7 @@ RELEASED_FIX_STEPS = (3000, 6000, *range(8000, 60_001, 2000))
 """Steps after which the released code fixes novel views, in a run of 60 000 steps."""
 
 VALIDATION_FRACTION = 0.15
-"""Fraction of the captured views that is held back where no other is asked for."""
+"""Fraction of the captured views that are validation photos where no other is asked for."""
 
 
 def _check_fraction(name: str, value: float) -> None:
@@ -46,6 +46,11 @@ class RoundsConfig:
     as they are, bit for bit, the others are taken as they are too, and no time is spent on them. 0 fixes all. Released
     code: all."""
 
+    learn_unchanged: bool = False
+    """Whether renders that the fixer left as they are join the training too. They show what the splat shows already,
+    mistakes included, and take steps away from photos; off, a round that changes nothing is plain training. On with
+    the model none it is the control: renders fed back unfixed. Released code: on."""
+
     def __post_init__(self) -> None:
         for name in ("num_rounds", "num_probe_views"):
             if getattr(self, name) < 0:
@@ -61,29 +66,29 @@ class RoundsConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValidationConfig:
-    """Captured views that a second splat is trained without, so that harm is noticed and undone.
+    """Validation photos: captured views that a second splat is trained without, so that harm is noticed and undone.
 
-    Beside the splat that learns from all captured views, the second one learns from all but those held back, and goes
-    through rounds of its own. It is scored on the views held back; what lowers the score is undone in both. So nothing
-    is lost to the result but time.
+    Beside the splat that learns from all captured views, the second one learns from all but the validation photos, and
+    goes through rounds of its own. It is scored on them; what lowers the score is undone in both. So nothing is lost to
+    the result but time.
     """
 
     fraction: float | None = None
-    """Fraction of the captured views that is held back, rounded to whole views, at least one; 0 keeps every round, and
-    trains one splat only. None: 0.15, and 0 for the presets released and paper, and for finished splats, which have
-    seen all views."""
+    """Fraction of the captured views that are validation photos, rounded to whole ones, at least one; 0 keeps every
+    round, and trains one splat only. None: 0.15, and 0 for the presets released and paper, and for finished splats,
+    which have seen all views."""
 
     min_views: int = 12
-    """Scenes of fewer captured views hold nothing back, and keep every round. With few views one of them says little
-    about the others: without it the second splat may get worse there for steps in which the splat of all views gets
-    better everywhere."""
+    """Scenes of fewer captured views have no validation photos, and keep every round. With few views one of them
+    says little about the others: without it the second splat may get worse there for steps in which the splat of all
+    views gets better everywhere."""
 
     max_views: int = 6
-    """Most views that are held back."""
+    """Most validation photos."""
 
     max_drop_db: float = 0.3
-    """Loss of PSNR on the views held back, in dB below the best, from which what was done since the last validation is
-    undone. The score of one view moves by tenths of a dB by itself."""
+    """Loss of PSNR on the validation photos, in dB below the best, from which what was done since the last validation
+    is undone. The score of one view moves by tenths of a dB by itself."""
 
     first: float = 0.2
     """Fraction of the run before which nothing is scored between rounds: a splat of few steps is a blur, and scores as
@@ -110,7 +115,7 @@ class ValidationConfig:
         _check_fraction("first", self.first)
 
     def num_views(self, num_captured: int) -> int:
-        """How many of so many captured views are held back."""
+        """How many of so many captured views are validation photos."""
         fraction = VALIDATION_FRACTION if self.fraction is None else self.fraction
         if fraction == 0 or num_captured < self.min_views:
             return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from difix3d.loop.config import MixtureConfig
-from difix_model.gate.verdict import FixVerdict, verdict_summary
+from difix_model.gate.verdict import VISIBLE, FixVerdict, verdict_summary
 from splat_recon.views.view_set import TrainingView, ViewSet
 from splat_render.cameras import Camera
 
@@ -57,6 +57,12 @@ class NovelView:
         """How much each pixel of the fixed view counts in training, in [0, 1]."""
         weight = (self.alpha[..., 0] > config.alpha_threshold).to(self.fixed.dtype)
         return weight if self.confidence is None else weight * self.confidence
+
+    def is_changed(self, config: MixtureConfig) -> bool:
+        """Whether the fixer changed visibly what is learned from: holes that it filled do not count."""
+        counts = self.alpha[..., 0] > config.alpha_threshold
+        difference = (self.fixed - self.rendered).abs()[counts]
+        return len(difference) > 0 and float(difference.mean(dtype=torch.float64)) >= VISIBLE
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
@@ -109,6 +115,10 @@ class NovelViews:
         """What became of the fixes, in a sentence."""
         return verdict_summary([view.verdict for view in self.views], "novel view")
 
+    def changed(self, config: MixtureConfig) -> NovelViews:
+        """Those that the fixer changed; the others show what the splat shows already."""
+        return replace(self, views=tuple(view for view in self.views if view.is_changed(config)))
+
     def training_views(self, config: MixtureConfig) -> list[TrainingView]:
         """The fixed views to train on, those that have enough pixels that count."""
         views = []
@@ -134,8 +144,8 @@ def training_mixture(
         config: How often a step takes a novel view, and how much each kind counts.
         captured_position: Where the captured views stand in their epoch (`ViewSet.state_dict`); None: at its start.
     """
-    photos = ViewSet.from_views(captured, weight=config.captured_weight if novel else 1.0)
+    views = novel.training_views(config) if novel else ()
+    photos = ViewSet.from_views(captured, weight=config.captured_weight if views else 1.0)
     if captured_position is not None:
         photos.load_state_dict(captured_position)
-    views = novel.training_views(config) if novel else ()
     return photos.mixed_with(ViewSet(views), config.novel_prob) if views else photos

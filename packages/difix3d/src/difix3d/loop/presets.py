@@ -64,4 +64,4 @@ def paper_config(train: TrainConfig) -> ProgressiveConfig:
 
 def _rounds_after(steps: Iterable[int], factor: float) -> RoundsConfig:
     scaled = tuple(sorted({max(1, round(step * factor)) for step in steps}))
-    return RoundsConfig(round_steps=scaled, num_probe_views=0)
+    return RoundsConfig(round_steps=scaled, num_probe_views=0, learn_unchanged=True)

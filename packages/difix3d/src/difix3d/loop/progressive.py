@@ -1,6 +1,6 @@
 """The progressive method: train a splat, fix what it shows at novel views, and train on that too.
 
-This is the page to read first. Where captured views are held back for validation, a second branch, trained without
+This is the page to read first. Where some captured views are validation photos, a second branch, trained without
 them, goes through the same rounds; its score on them tells the rollback policy whether to keep what was done.
 """
 
@@ -73,7 +73,7 @@ class ProgressiveTrainer:
 
     @property
     def branches(self) -> tuple[SplatBranch, ...]:
-        """The splat of all views, and where there is validation the one that does without the views held back."""
+        """The splat of all views, and where there is validation the one that does without the validation photos."""
         return (self.main,) if self.validation is None else (self.main, self.validation)
 
     @property
@@ -111,7 +111,7 @@ class ProgressiveTrainer:
         branch.learn_from(NovelViews.of(self.num_rounds_done, rendered, fixed, confidence))
 
     def _validate(self, event: Event, validation: SplatBranch) -> Action | None:
-        """Score the splat that did without the views held back, undo what lowered the score, and say what is next."""
+        """Score the splat that did without the validation photos, undo what lowered the score, and say what is next."""
         if self.policy.stopped:
             return None
         psnr = evaluate(lambda camera: validation.trainer.render(camera).rgb, self.held_back).psnr

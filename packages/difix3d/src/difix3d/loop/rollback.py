@@ -1,4 +1,4 @@
-"""Whether to keep what was done: the scores on views held back, and what is to be done next.
+"""Whether to keep what was done: the scores on validation photos, and what is to be done next.
 
 An action is what happens between two validations: going on with the views there are, or doing so after a round of novel
 views. One that leaves the score more than `max_drop_db` below the best so far is undone, and the other action comes
@@ -24,7 +24,7 @@ Verdict = Literal["best", "kept", "undone"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ValidationScore:
-    """One score on the views held back."""
+    """One score on the validation photos."""
 
     step: int
     """Steps of the loop before it, those undone included."""
@@ -36,7 +36,7 @@ class ValidationScore:
     """What had been done since the validation before."""
 
     psnr: float
-    """Mean over the views held back, in dB."""
+    """Mean over the validation photos, in dB."""
 
     verdict: Verdict
 
@@ -81,7 +81,7 @@ class RollbackPolicy:
             verdict = "undone"
         score = ValidationScore(step=step, splat_step=splat_step, action=self.action, psnr=psnr, verdict=verdict)
         self.scores.append(score)
-        logger.info("step %d: %.2f dB on views held back: %s, %s", step, psnr, score.action, verdict)
+        logger.info("step %d: %.2f dB on validation photos: %s, %s", step, psnr, score.action, verdict)
         return verdict
 
     def next_action(self, *, planned: bool, possible: bool) -> Action | None:

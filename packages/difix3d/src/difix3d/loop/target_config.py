@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AroundTargets:
-    """Novel views go to places between neighboring captured views: no held-out pose is needed or used."""
+    """Novel views go to places between neighboring captured views: no test pose is needed or used."""
 
     num_views: int = 16
-    """How many targets. Released code: one per held-out view."""
+    """How many targets. Released code: one per test view."""
 
     num_neighbors: int = 2
     """A target lies between a captured view and one of this many nearest other captured views."""
@@ -146,9 +146,9 @@ class FileTargets:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldOutTargets:
-    """Novel views go to the poses of the held-out photos, as in the released code.
+    """Novel views go to the poses of the test photos, as in the released code.
 
-    The photos stay unseen, their poses do not: figures on the same held-out views then say how good the splat is at
+    The photos stay unseen, their poses do not: figures on the same test views then say how good the splat is at
     places that it was trained for.
     """
 

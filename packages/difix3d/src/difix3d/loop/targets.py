@@ -45,7 +45,7 @@ def target_poses(
     """The poses that novel views move toward; for `CoverageTargets` the candidates that rounds choose from.
 
     Args:
-        config: Which; only `HeldOutTargets` looks at the held-out poses.
+        config: Which; only `HeldOutTargets` looks at the test poses.
         T_world_captured: Poses of the views that are trained on.
         T_world_held_out: Poses of the views that the result is judged by.
         extent: The scene's extent, for comparing poses.
@@ -59,7 +59,7 @@ def target_poses(
         return _from_file(config, scene)
     if isinstance(config, HeldOutTargets):
         if not len(T_world_held_out):
-            raise InputError("there are no held-out views whose poses novel views could move toward")
+            raise InputError("there are no test views whose poses novel views could move toward")
         return T_world_held_out.copy()
     if len(T_world_captured) < 2 and not isinstance(config, PerturbedTargets):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Which captured views are held back for validation."""
+"""Which captured views are validation photos: kept from a second splat, which is scored on them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def held_back_views(
     captured: Sequence[View], config: ValidationConfig, *, extent: float
 ) -> tuple[tuple[View, ...], tuple[View, ...]]:
-    """The views to hold back, none where there are too few, and the others."""
+    """The validation photos, none where there are too few views, and the others."""
     poses = np.stack([view.camera.T_world_cam for view in captured])
     chosen = most_replaceable(poses, config.num_views(len(captured)), extent=extent)
     others = tuple(view for index, view in enumerate(captured) if index not in chosen)
@@ -33,7 +33,7 @@ def most_replaceable(T_world_cam: Float64[np.ndarray, "n 4 4"], num_views: int, 
     for _ in range(min(num_views, len(distances) - 1)):
         stays = [index for index in range(len(distances)) if index not in chosen]
         nearest = distances[np.ix_(stays, stays)].min(axis=1)
-        # A view beside one that was held back already would leave a gap of two.
+        # A view beside one that was chosen already would leave a gap of two.
         near_chosen = distances[np.ix_(stays, chosen)].min(axis=1) if chosen else np.full(len(stays), np.inf)
         chosen.append(stays[int(np.argmin(np.where(near_chosen > nearest, nearest, nearest + 1e6)))])
     return sorted(chosen)

@@ -19,7 +19,7 @@ STRATEGY_WORDS = {
     "sparse": "a splat trained on every nth photo, rendered at held-out ones",
     "cycle": "a splat trained on renders of a shifted trajectory, rendered back at the photos",
     "cross": "a splat trained on one camera (or side of the trajectory), rendered at another",
-    "underfit": "a splat stopped early, rendered at held-out photos",
+    "underfit": "a splat stopped early, rendered at test photos",
     "corrupted": "photos with faults added; no splat",
 }
 

@@ -1,4 +1,4 @@
-"""How close both trainings were to the held-out photos as they went on."""
+"""How close both trainings were to the test photos as they went on."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ class Curves:
     def svg(self, round_steps: tuple[int, ...]) -> Markup:
         """PSNR and SSIM over the steps as an SVG element; dotted lines mark the rounds."""
         plots = []
-        for key, title in (("psnr", "PSNR of held-out views (dB)"), ("ssim", "SSIM of held-out views")):
+        for key, title in (("psnr", "PSNR of test views (dB)"), ("ssim", "SSIM of test views")):
             lines = [
                 Line(name=name, color=COLORS[variant], points=self._points(variant, key))
                 for variant, name in NAMES.items()

@@ -42,7 +42,7 @@ class Decision:
 
 
 def decided(facts: RunFacts, results: Sequence[VariantResult], curves: Curves) -> Decision:
-    """Decide by the held-out photos: PSNR where it differs clearly, else FLIP, else the simpler one.
+    """Decide by the test photos: PSNR where it differs clearly, else FLIP, else the simpler one.
 
     Args:
         facts: Of the run.
@@ -57,13 +57,13 @@ def decided(facts: RunFacts, results: Sequence[VariantResult], curves: Curves) -
     nearer = plain.flip is not None and loop.flip is not None and plain.flip - loop.flip >= CLEAR_FLIP
     splat: Literal["plain", "loop"] = "loop" if gain >= CLEAR_DB or (gain > -CLEAR_DB and nearer) else "plain"
     if gain >= CLEAR_DB:
-        why = f"the loop's splat, {loop.psnr:.2f} dB on the held-out photos, {gain:+.2f} dB over plain training"
+        why = f"the loop's splat, {loop.psnr:.2f} dB on the test photos, {gain:+.2f} dB over plain training"
     elif gain <= -CLEAR_DB:
-        why = f"plain training's splat, {plain.psnr:.2f} dB on the held-out photos; the loop's is {-gain:.2f} dB below"
+        why = f"plain training's splat, {plain.psnr:.2f} dB on the test photos; the loop's is {-gain:.2f} dB below"
     elif nearer:
         why = f"the loop's splat, by PSNR as good as plain training's ({loop.psnr:.2f} dB) and by FLIP nearer"
     else:
-        why = f"plain training's splat, {plain.psnr:.2f} dB on the held-out photos; the loop's is not clearly better"
+        why = f"plain training's splat, {plain.psnr:.2f} dB on the test photos; the loop's is not clearly better"
     take = f"Take best.ply: it is {why}."
     fixed = by_name.get(f"{splat}_fixed")
     if facts.fixed and fixed is not None:
@@ -77,7 +77,7 @@ def decided(facts: RunFacts, results: Sequence[VariantResult], curves: Curves) -
 
 
 def _without_held_out(facts: RunFacts) -> Decision:
-    """The splat that held-out photos of other runs spoke for: the one that several taught, else plain training's."""
+    """The splat that test photos of other runs spoke for: the one that several taught, else plain training's."""
     splat: Literal["plain", "loop"] = "loop" if facts.distilled else "plain"
     whose = "the loop's splat" if facts.distilled else "plain training's splat"
     return Decision(

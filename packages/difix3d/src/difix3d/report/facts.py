@@ -39,6 +39,9 @@ class RunFacts:
     num_rounds: int
     """Rounds that were done."""
 
+    num_rounds_learned: int
+    """Rounds whose views the splat learned from: those that were neither undone nor left as they were rendered."""
+
     novel: NovelViews | None
     """The newest round's views that the splat learned from."""
 
@@ -52,22 +55,22 @@ class RunFacts:
     """Steps of the loop's splat; fewer than `step` where some were undone or not taken."""
 
     policy: RollbackPolicy | None = None
-    """What the scores on views held back led to, where some were held back."""
+    """What the scores on validation photos led to, where there were some."""
 
     held_back: tuple[str, ...] = ()
     """Names of those views."""
 
     file_has_test_poses: bool = False
-    """Whether the targets are those of a file in which poses of held-out photos are."""
+    """Whether the targets are those of a file in which poses of test photos are."""
 
     stereo: str | None = None
     """What came of stereo, in a sentence; None where there was none."""
 
     parts: dict[str, float] = field(default_factory=dict)
-    """With distillation, PSNR on held-out photos of what it is made of."""
+    """With distillation, PSNR on test photos of what it is made of."""
 
     transparency: float = 0.0
-    """Fraction of the light in the loop's held-out views that comes from the background, in [0, 1]."""
+    """Fraction of the light in the loop's test views that comes from the background, in [0, 1]."""
 
     progress: float = 0.0
     """How far the splat's novel views came to their targets, in [0, 1]."""
@@ -89,7 +92,7 @@ class RunFacts:
 
     @property
     def saw_test_poses(self) -> bool:
-        """Whether novel views moved toward the poses of the held-out photos."""
+        """Whether novel views moved toward the poses of the test photos."""
         targets = self.config.targets
         known = isinstance(targets, HeldOutTargets) or (isinstance(targets, FileTargets) and self.file_has_test_poses)
         return known and self.num_rounds > 0

@@ -30,7 +30,11 @@ def run_metrics(facts: RunFacts, results: Sequence[VariantResult]) -> dict[str, 
         "progress_to_targets": facts.progress,
         "parts": facts.parts,
         "what_helped": [asdict(part) for part in what_helped(facts, results)],
-        "rounds": {"made": facts.num_rounds, "undone": policy.num_rounds_undone if policy else 0},
+        "rounds": {
+            "made": facts.num_rounds,
+            "learned": facts.num_rounds_learned,
+            "undone": policy.num_rounds_undone if policy else 0,
+        },
         "validation": _validation(facts),
         "fixes": _fixes(facts, results),
         "variants": variants,
@@ -38,7 +42,7 @@ def run_metrics(facts: RunFacts, results: Sequence[VariantResult]) -> dict[str, 
 
 
 def _validation(facts: RunFacts) -> dict[str, Any] | None:
-    """The scores on views held back, and what they led to; None where none were."""
+    """The scores on validation photos, and what they led to; None where there were none."""
     policy = facts.policy
     if policy is None:
         return None
@@ -51,7 +55,7 @@ def _validation(facts: RunFacts) -> dict[str, Any] | None:
 
 
 def _fixes(facts: RunFacts, results: Sequence[VariantResult]) -> dict[str, Any]:
-    """What became of every fix: of the newest round's novel views, and of the held-out views at the end."""
+    """What became of every fix: of the newest round's novel views, and of the test views at the end."""
     views = facts.novel.views if facts.novel else ()
     return {
         "novel_views": [{"reference": view.reference_name, **asdict(view.verdict)} for view in views],

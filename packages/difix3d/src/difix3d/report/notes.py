@@ -15,7 +15,7 @@ WHERE = {
     "perturbed": "beside the captured views",
     "coverage": "to where the splat shows what few captured views saw",
     "spread": "between neighboring captured views and around them",
-    "test": "toward the poses of the held-out photos",
+    "test": "toward the poses of the test photos",
 }
 """Where novel views go, in words."""
 
@@ -40,10 +40,10 @@ def curves_note(facts: RunFacts) -> str:
 
 def _notes(facts: RunFacts) -> list[str]:
     train, test = len(facts.split.train), len(facts.split.test)
-    held_out = f"{test} held out" if test else "none held out: all figures are of photos that were trained on"
+    tested = f"{test} to test on" if test else "none to test on: all figures are of photos that were trained on"
     notes = [
         f"{'Scene' if facts.settings.scene else 'A generated scene'} {facts.scene_name}: {train} photos to learn "
-        f"from, {held_out} ({facts.split.policy})."
+        f"from, {tested} ({facts.split.policy})."
     ]
     if facts.points is not None:
         notes.append(facts.points.sentence())
@@ -56,7 +56,9 @@ def _notes(facts: RunFacts) -> list[str]:
         made = f"{facts.num_rounds} rounds of {facts.num_novel or 'no kept'} novel views"
         if facts.policy is not None:
             made += f", {facts.policy.num_rounds_undone} of them undone"
-        known = "" if facts.saw_test_poses else "; no held-out pose was used"
+        if not facts.config.rounds.learn_unchanged:
+            made += f", {facts.num_rounds_learned} of them with changes to learn from"
+        known = "" if facts.saw_test_poses else "; no test pose was used"
         notes.append(f"{made}, {where}; they came {facts.progress:.0%} of their way{known}.")
     else:
         same = ": both trainings are the same" if facts.splat_step == facts.step else ""
@@ -65,7 +67,7 @@ def _notes(facts: RunFacts) -> list[str]:
         notes.append(_validation_note(facts, facts.policy))
     if facts.saw_test_poses:
         notes.append(
-            "The loop knew where the held-out photos were taken (not what they show): its figures are for places that "
+            "The loop knew where the test photos were taken (not what they show): its figures are for places that "
             "it was trained for, as in the published method. With --targets photos-between it does not."
         )
     return notes
@@ -80,18 +82,18 @@ def _fix_notes(facts: RunFacts, results: Sequence[VariantResult]) -> list[str]:
         notes.append(f"The newest round: {facts.novel.summary()}.")
     final = [verdict for result in results if result.name == "loop_fixed" for verdict in result.verdicts.values()]
     if final:
-        notes.append(f"The final fix: {verdict_summary(final, 'held-out view')}.")
+        notes.append(f"The final fix: {verdict_summary(final, 'test view')}.")
     return notes
 
 
 def _distillation_note(facts: RunFacts) -> str:
     """What distillation did, and what each part of it was worth."""
     where = WHERE.get(facts.settings.targets or "", f"at the cameras of {facts.settings.targets}")
-    known = "" if facts.saw_test_poses else "; no held-out pose was used"
+    known = "" if facts.saw_test_poses else "; no test pose was used"
     worth = ", ".join(f"{name} {psnr:.2f} dB" for name, psnr in facts.parts.items())
     return (
         f"Several splats taught one more what they show together at {facts.num_novel} novel views, {where}{known}. "
-        f"On the held-out photos: {worth}."
+        f"On the test photos: {worth}."
     )
 
 

@@ -21,7 +21,7 @@ from splat_recon.io.images import read_photo, to_u8
 from splat_recon.scene.scene import View
 
 MAX_PICTURES = 5
-"""Held-out views that the page shows, evenly spread over all of them."""
+"""Test views that the page shows, evenly spread over all of them."""
 
 MAX_NOVEL = 4
 """Novel views that the page shows."""
@@ -74,7 +74,7 @@ def write_report(
         decision=decision,
         remarks=run_notes(facts, results),
         cards=score_cards(results, against_plain=facts.holds_out),
-        side="held-out" if facts.holds_out else "training",
+        side="test" if facts.holds_out else "training",
         scene_page=scene_page,
         helped=what_helped(facts, results),
         picture_heads=["photo", *(VARIANTS[name] for name in _shown(results))],

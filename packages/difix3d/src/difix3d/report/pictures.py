@@ -18,7 +18,7 @@ from splat_recon.scene.scene import View
 def write_comparison(
     folder: Path, held_out: Sequence[View], results: Sequence[VariantResult], names: Sequence[str]
 ) -> None:
-    """Write held-out photos and every variant's renders as PNG, one folder each.
+    """Write test photos and every variant's renders as PNG, one folder each.
 
     Args:
         folder: Folder of the folders.

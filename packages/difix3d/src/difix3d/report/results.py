@@ -1,4 +1,4 @@
-"""The comparison: which of plain training, the loop, and a last fix comes closest to the held-out photos."""
+"""The comparison: which of plain training, the loop, and a last fix comes closest to the test photos."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ CLEAR_DB = 0.05
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)
 class VariantResult:
-    """One variant's renders of the held-out views, and how close they are to the photos."""
+    """One variant's renders of the test views, and how close they are to the photos."""
 
     name: str
     """A key of `VARIANTS`."""
@@ -54,7 +54,7 @@ def evaluate_variant(
     num_gaussians: int,
     lpips: LpipsMetric | None,
 ) -> VariantResult:
-    """Render all held-out views and compare them with their photos."""
+    """Render all test views and compare them with their photos."""
     renders_u8 = {}
 
     def keep(view: View, rendered: Tensor) -> None:
@@ -94,7 +94,7 @@ def verdict(results: Sequence[VariantResult], *, fixed: bool, distilled: bool = 
             f"No photo was held out: plain training shows {len(plain.per_view)} of its own with {plain.psnr:.2f} dB, "
             f"the loop with {by_name['loop'].psnr:.2f} dB, which says nothing about other places."
         )
-    photos = f"{len(plain.per_view)} held-out photo" + "s" * (len(plain.per_view) > 1)
+    photos = f"{len(plain.per_view)} test photo" + "s" * (len(plain.per_view) > 1)
     gain = best.evaluation.psnr - plain.psnr
     if gain < CLEAR_DB:
         sentence = (

@@ -1,4 +1,4 @@
-"""What each part of a run was worth on the held-out photos, and what to do next."""
+"""What each part of a run was worth on the test photos, and what to do next."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FEW_POINTS = 100
 """Fewer points than this per training photo make a poor start."""
 
 MUCH_BACKGROUND = 0.1
-"""From this fraction on, the background is what many held-out pixels show."""
+"""From this fraction on, the background is what many test pixels show."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class PartOfRun:
     """What it did, in a sentence or two."""
 
     gain_db: float | None
-    """What it added to the mean PSNR of held-out photos, in dB; None where this run does not measure it."""
+    """What it added to the mean PSNR of test photos, in dB; None where this run does not measure it."""
 
     advice: str = ""
     """What to do about it; empty where nothing suggests itself."""
@@ -75,11 +75,11 @@ def _start(facts: RunFacts) -> PartOfRun:
 def _background(facts: RunFacts) -> PartOfRun:
     red, green, blue = (round(255 * value) for value in facts.config.train.background)
     did = f"The color behind everything is #{red:02x}{green:02x}{blue:02x}; {facts.transparency:.0%} of the light in "
-    did += "the loop's held-out views comes from it."
+    did += "the loop's test views comes from it."
     advice = ""
     if facts.transparency >= MUCH_BACKGROUND:
         advice = (
-            "Much of the held-out views is empty: no training photo shows these places well enough. Add photos toward "
+            "Much of the test views is empty: no training photo shows these places well enough. Add photos toward "
             "them; no fixer can know what is there."
         )
     return PartOfRun(name="background", did=did, gain_db=None, advice=advice)
@@ -92,7 +92,8 @@ def _loop(facts: RunFacts, psnr: Mapping[str, float]) -> PartOfRun:
         gain = gain if base is None else psnr["loop"] - base
         did = f"One splat learned from several at {facts.num_novel} novel views. The figure is that splat against one."
     elif facts.num_rounds:
-        did = f"{facts.num_rounds} rounds of novel views joined the training. The figure is against plain training."
+        did = f"{facts.num_rounds_learned} of {facts.num_rounds} rounds of novel views joined the training. The figure "
+        did += "is against plain training."
     else:
         return PartOfRun(name="loop", did="No round of novel views.", gain_db=None)
     advice = ""

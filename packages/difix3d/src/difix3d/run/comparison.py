@@ -1,4 +1,4 @@
-"""The end of a run: plain training and the loop, with and without a final fix, scored on the held-out photos."""
+"""The end of a run: plain training and the loop, with and without a final fix, scored on the test photos."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from splat_recon.trainer import SplatTrainer
 
 SAME_POSE = 0.01
-"""Distance of poses, in extents and radians, up to which a target is that of a held-out photo."""
+"""Distance of poses, in extents and radians, up to which a target is that of a test photo."""
 
 
 def compare(
@@ -123,6 +123,7 @@ def run_facts(inputs: RunInputs, loop: ProgressiveTrainer | Distillation, result
         split=inputs.split,
         points=inputs.points if inputs.settings.start is None else None,
         num_rounds=loop.num_rounds_done,
+        num_rounds_learned=loop.num_rounds_done if rounds is None else rounds.main.num_rounds_learned,
         policy=rounds.policy if rounds is not None and rounds.validation is not None else None,
         held_back=tuple(view.name for view in rounds.held_back) if rounds is not None else (),
         file_has_test_poses=_targets_are_test_poses(inputs),
@@ -138,7 +139,7 @@ def run_facts(inputs: RunInputs, loop: ProgressiveTrainer | Distillation, result
 
 
 def _parts(inputs: RunInputs, loop: Distillation, results: Sequence[VariantResult]) -> dict[str, float]:
-    """PSNR on held-out photos of what distillation is made of, in its order."""
+    """PSNR on test photos of what distillation is made of, in its order."""
     by_name = {result.name: result.evaluation.psnr for result in results}
     parts = {FROM_POINTS: by_name["plain"]}
     if inputs.stereo is not None and inputs.stereo.helps:

@@ -28,7 +28,7 @@ MEAN_GAUSSIANS = 0.75
 """Gaussians in the mean over a training, of those that it may have."""
 
 BESIDE_TRAINING = 1.2
-"""Measuring on held-out photos and saving, by what training takes."""
+"""Measuring on test photos and saving, by what training takes."""
 
 RENDER = 0.35
 """A render, of a training step of its size."""

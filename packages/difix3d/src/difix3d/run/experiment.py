@@ -235,7 +235,7 @@ class Experiment:
         return f"step {self.step}, round {self.loop.num_rounds_done}{measured}"
 
     def _measure(self) -> None:
-        """Score what is in training on the held-out photos; while the loop is plain training still, that alone."""
+        """Score what is in training on the test photos; while the loop is plain training still, that alone."""
         if self.step <= self._last_measured:
             return
         self._last_measured = self.step

@@ -29,7 +29,7 @@ REFERENCE_BYTES = 12
 """And with each of its references."""
 
 COMPARED_BYTES = 12
-"""Bytes that a pixel of a held-out photo takes at the end: its renders in four variants."""
+"""Bytes that a pixel of a test photo takes at the end: its renders in four variants."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def picture_bytes(config: ProgressiveConfig, captured: Sequence[View], *, num_ta
         config: The method's constants.
         captured: Training photos; novel views are as large as these, and the largest is taken for all.
         num_targets: Places that novel views move toward.
-        num_held_out: Held-out photos.
+        num_held_out: Test photos.
     """
     pixels = max(view.camera.width * view.camera.height for view in captured)
     num_views = config.targets.num_views if isinstance(config.targets, CoverageTargets) else num_targets

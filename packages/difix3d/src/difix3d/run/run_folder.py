@@ -4,7 +4,7 @@ config.json        settings, what they resolved to, versions
 checkpoints/       step_001000/ and so on, the last two
 metrics.jsonl      one line per measurement during training
 metrics.json       the comparison at the end
-images/            held-out photos and renders, novel views of every round
+images/            test photos and renders, novel views of every round
 plain.ply loop.ply the splats, in the frame of the COLMAP folder; best.ply is the better one
 cameras.json       cameras of the training photos
 stereo.npz .png    depths that trainings started from, where they did

@@ -82,13 +82,13 @@ class RunSettings(FixingConfig):
     targets: str | None = None
     """Where novel views go: photos-between (between neighboring training photos), path (along a path through them),
     orbit (a circle around the scene), spiral (in front of it), perturbed (beside the training photos), coverage (where
-    the splat shows what few photos saw), test (to the poses of the held-out photos, as in the released code; the
+    the splat shows what few photos saw), test (to the poses of the test photos, as in the released code; the
     report says so), spread (between the training photos and around them), or a file or folder with cameras (camera
     path, transforms.json, COLMAP model). None: photos-between, spread with distillation, and test for the presets
     released and paper."""
 
     num_novel: int | None = None
-    """How many novel views per round; with targets test, one per held-out photo. None: 16, and with distillation 60, or
+    """How many novel views per round; with targets test, one per test photo. None: 16, and with distillation 60, or
     as many as image_memory has room for."""
 
     preset: Literal["short", "released", "paper"] = "short"

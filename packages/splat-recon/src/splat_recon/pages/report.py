@@ -21,7 +21,7 @@ from splat_recon.splat_model import SplatModel
 from splat_render.files.whole_file import write_text_whole
 
 MAX_PICTURES = 4
-"""Held-out photos that the page shows."""
+"""Test photos that the page shows."""
 
 PICTURE_PX = 420
 """Longer side of a picture in the page."""
@@ -49,7 +49,7 @@ def write_report(run: RunFolder) -> Path:
     """
     config = run_folder.read_json(run.config)
     holds_out = run.metrics().is_file() or not run.metrics("train").is_file()
-    side = "held-out" if holds_out else "training"
+    side = "test" if holds_out else "training"
     scores = run_folder.read_json(run.metrics() if holds_out else run.metrics("train"))
     history, evaluations = run_folder.read_history(run), run_folder.read_evaluations(run)
     scene = Path(str(config.get("settings", {}).get("scene", run.path))).name

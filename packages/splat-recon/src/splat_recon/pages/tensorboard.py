@@ -60,7 +60,7 @@ class TensorBoardLog:
     def add_scores(
         self, step: int, scores: Evaluation, pictures_u8: Mapping[str, UInt8[np.ndarray, "_h _w 3"]]
     ) -> None:
-        """Scores on held-out views, and pictures by name."""
+        """Scores on test views, and pictures by name."""
         self._writer.add_scalar("test/psnr", scores.psnr, step)
         self._writer.add_scalar("test/ssim", scores.ssim, step)
         if scores.flip is not None:

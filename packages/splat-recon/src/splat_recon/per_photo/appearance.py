@@ -15,7 +15,7 @@ class Appearance(Protocol):
     """Turns the splat's colors into those of one photo.
 
     The mean over the training photos is pinned to the identity: without that, all photos could turn brighter and the
-    splat darker. So the splat by itself has the colors of an average photo, which is what held-out photos are
+    splat darker. So the splat by itself has the colors of an average photo, which is what test photos are
     compared with and what is exported.
     """
 

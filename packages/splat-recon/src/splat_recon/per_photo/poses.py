@@ -44,7 +44,7 @@ class PoseRefinement:
     """Corrections of the poses of training photos.
 
     Only what differs between photos is learned: a motion or a scale that all of them share would move the splat out
-    of the frame that held-out photos and the export live in, so the mean is taken out after each step.
+    of the frame that test photos and the export live in, so the mean is taken out after each step.
 
     Args:
         config: Rates.

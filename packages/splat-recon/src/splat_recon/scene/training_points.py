@@ -1,7 +1,7 @@
 """The points that a training may start from where photos are held out.
 
 Structure from motion is run on all photos, those that are held out included. A point that only they know of would carry
-what they show into the training: measured on five scenes with six training photos it is worth 0.9 dB on the held-out
+what they show into the training: measured on five scenes with six training photos it is worth 0.9 dB on the test
 photos in the mean. So a training starts from the points that at least two of its photos see. Their positions, the
 cameras and the scene's frame still come from all photos.
 """
@@ -44,7 +44,7 @@ class TrainingPoints:
 
     @property
     def may_leak(self) -> bool:
-        """Whether some points may be known from held-out photos only."""
+        """Whether some points may be known from test photos only."""
         return self.num_train < self.num_views and self.num_all > 0 and not self.num_tracked
 
     def log(self) -> None:
@@ -58,7 +58,7 @@ class TrainingPoints:
         if self.may_leak:
             return (
                 f"Training starts from all {self.num_all} points. The scene does not say which photos see them, so "
-                "some may be known from held-out photos only: scores on these may be too good."
+                "some may be known from test photos only: scores on these may be too good."
             )
         sentence = (
             f"Training starts from {self.num_kept} of {self.num_all} points: those that {MIN_PHOTOS} of the "

@@ -138,7 +138,7 @@ class StereoMatching:
 def wants_stereo(mode: StereoMode, scene: Scene, num_photos: int) -> bool:
     """Whether a training of so many photos starts with stereo.
 
-    From 3, 6 and 12 photos of captured scenes stereo gains on held-out photos; more were not measured, so auto stops at
+    From 3, 6 and 12 photos of captured scenes stereo gains on test photos; more were not measured, so auto stops at
     twelve. Both auto and on do without it, and say so, where there are too few points to know where to look.
 
     Raises:

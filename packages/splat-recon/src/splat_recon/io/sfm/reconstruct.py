@@ -24,6 +24,7 @@ from splat_recon.io.sfm.report import (
     SfmResult,
     advice_on,
     advice_without_model,
+    size_advice,
     view_qualities,
     write_report,
 )
@@ -92,7 +93,7 @@ def reconstruct(images: Path | str, out: Path | str, config: SfmConfig | None = 
         models, used = _models(images, names, workspace, plan, config, device)
         best = models[0]
         _write_undistorted(best, images, workspace, out, config)
-        result = _result(models, names, plan, used, device, time.monotonic() - started)
+        result = _result(models, names, plan, used, device, time.monotonic() - started, config.max_size)
         write_report(out / REPORT_FILE, result)
         (out / "sparse").mkdir(exist_ok=True)
         # The model comes last: a folder that has one is finished.
@@ -211,7 +212,7 @@ def _models(
     except (RuntimeError, ValueError) as error:
         raise InputError(f"COLMAP cannot reconstruct {images}: {error}") from None
     if not models:
-        raise InputError(_why_no_model(database, len(names)))
+        raise InputError(_why_no_model(database, len(names), config.max_size))
     return models, used
 
 
@@ -351,13 +352,14 @@ def _cancellable(run: Callable[[Any], Any]) -> Any:
     return outcome["result"]
 
 
-def _why_no_model(database: Path, num_photos: int) -> str:
+def _why_no_model(database: Path, num_photos: int, max_size: int) -> str:
     with pycolmap.Database.open(database) as opened:
+        longest = max((max(camera.width, camera.height) for camera in opened.read_all_cameras()), default=0)
         _, geometries = opened.read_two_view_geometries()
         num_pairs = opened.num_matched_image_pairs()
     names = [pycolmap.TwoViewGeometryConfiguration(geometry.config).name for geometry in geometries]
     verified = [name for name in names if name not in ("UNDEFINED", "DEGENERATE", "WATERMARK")]
-    return advice_without_model(num_photos, verified, num_pairs)
+    return advice_without_model(num_photos, verified, num_pairs, size_advice(longest, max_size))
 
 
 def _write_undistorted(
@@ -387,6 +389,7 @@ def _result(
     used: str,
     device: pycolmap.Device,
     seconds: float,
+    max_size: int,
 ) -> SfmResult:
     best, sizes = models[0], tuple(model.num_reg_images() for model in models)
     views = view_qualities(best)
@@ -410,6 +413,6 @@ def _result(
             "mapping": f"{used} ({why_mapping})",
             "device": device.name,
         },
-        advice=tuple(advice_on(best, views, unregistered, sizes)),
+        advice=tuple(advice_on(best, views, unregistered, sizes, max_size)),
         seconds=seconds,
     )

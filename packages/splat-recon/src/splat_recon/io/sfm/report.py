@@ -27,6 +27,9 @@ LARGE_ERROR_PX = 1.5
 SHORT_TRACK = 2.8
 """Points that are seen in fewer photos than this, in the mean, come from photos too far apart."""
 
+SMALL_SIZE = 800
+"""Matched at fewer pixels on their longer side, photos lose features that tie them to each other."""
+
 FOCAL_RANGE = (0.35, 4.0)
 """Focal lengths as parts of the longer side that lenses have; others come from a calibration that went wrong."""
 
@@ -123,9 +126,13 @@ def advice_on(
     views: Sequence[ViewQuality],
     unregistered: Sequence[str],
     model_sizes: Sequence[int],
+    max_size: int,
 ) -> list[str]:
-    """What to do where a reconstruction is bad; nothing where it is good."""
+    """What to do where a reconstruction is bad, the cheapest first; nothing where it is good."""
     advice = []
+    longest = max(max(camera.width, camera.height) for camera in reconstruction.cameras.values())
+    if (unregistered or len(model_sizes) > 1) and (size := size_advice(longest, max_size)):
+        advice.append(f"first of all, {size}")
     if len(model_sizes) > 1:
         sizes = ", ".join(map(str, model_sizes))
         advice.append(
@@ -167,18 +174,33 @@ def advice_on(
     return advice
 
 
-def advice_without_model(num_photos: int, configurations: Sequence[str], num_pairs: int) -> str:
+def size_advice(longest_px: int, max_size: int) -> str:
+    """What to do where photos were matched at so small a size that features were lost; else nothing.
+
+    Args:
+        longest_px: Longer side of the largest photo.
+        max_size: Longer side at which photos are matched at most, in pixels.
+    """
+    if max_size >= min(SMALL_SIZE, longest_px):
+        return ""
+    return f"leave --max-size: at {max_size} pixels photos have less in common than at their own {longest_px}"
+
+
+def advice_without_model(num_photos: int, configurations: Sequence[str], num_pairs: int, size: str = "") -> str:
     """Why no cameras were found, as far as the matches tell, and what to do.
 
     Args:
         num_photos: Photos.
         configurations: COLMAP's name for the geometry of each verified pair.
         num_pairs: Pairs that were compared.
+        size: What `size_advice` says; it comes first, since it asks for no new photos.
     """
     wish = (
         "take photos that overlap by more than half, of something with texture that does not move, from places that "
         "differ (turning on the spot is not enough)"
     )
+    if size:
+        wish = f"first of all, {size}; then, {wish}"
     if not configurations:
         return f"no cameras could be found for the {num_photos} photos: {num_pairs} pairs compared, none alike: {wish}"
     turned = sum(name in ("PANORAMIC", "PLANAR_OR_PANORAMIC") for name in configurations)
