@@ -8,7 +8,8 @@ Two steps, because the first takes minutes and the second is repeated for each s
 
 The first trains Gaussians on the six sparse views of every captured scene and renders its test views; with
 `--for-choices` on six others of its training photos, and renders those between them, so that whatever is chosen by
-them (a gate, a number of steps) is chosen without the test views. The last prints gains with the right, a wrong and no
+them (a gate, a number of steps) is chosen without the test views. With `--suited` it trains as suits few photos:
+regularized, with a background and a near plane. The last prints gains with the right, a wrong and no
 reference; `--gate off` shows the network itself. GMSD (lower is better) and HaarPSI (higher is better) are perceptual
 measures that need no weights, as `piq` computes them.
 """
@@ -34,10 +35,13 @@ HARMED = 0.0
 """A view is harmed where its PSNR changes by less than this."""
 
 
-def make_renders(scenes: Path, out: Path, num_views: int, max_size: int, max_steps: int, *, for_choices: bool) -> None:
+def make_renders(
+    scenes: Path, out: Path, num_views: int, max_size: int, max_steps: int, *, for_choices: bool, suited: bool
+) -> None:
     from difix3d.pairs.generated import ranked_references
     from difix_model.pairs import PairRecord, write_pairs
     from splat_recon.config import AdcConfig, TrainConfig
+    from splat_recon.few_photos import config_for_photos
     from splat_recon.io.colmap import read_scene
     from splat_recon.scene.splits import make_split
     from splat_recon.scene.training_points import with_training_points
@@ -57,6 +61,8 @@ def make_renders(scenes: Path, out: Path, num_views: int, max_size: int, max_ste
         config = TrainConfig(strategy=AdcConfig(cap_max=20_000)).scaled_to(max_steps)
         config = dataclasses.replace(config, sh_degree=1)
         scene, _ = with_training_points(scene, train)
+        if suited:
+            config = config_for_photos(scene.select(train), config, points=scene.points)
         trainer = SplatTrainer(scene, ViewSet.from_views(scene.select(train)), config)
         trainer.train_until(max_steps)
         folder = out / name
@@ -158,6 +164,7 @@ if __name__ == "__main__":
     renders.add_argument("--num-views", type=int, default=6)
     renders.add_argument("--max-size", type=int, default=256)
     renders.add_argument("--max-steps", type=int, default=1000)
+    renders.add_argument("--suited", action="store_true", help="with all that suits few photos (`config_for_photos`)")
     renders.add_argument("--for-choices", action="store_true", help="of training photos: the test views stay unseen")
     table = verbs.add_parser("table")
     table.add_argument("--pairs", type=Path, nargs="+", required=True)
@@ -174,6 +181,7 @@ if __name__ == "__main__":
             arguments.max_size,
             arguments.max_steps,
             for_choices=arguments.for_choices,
+            suited=arguments.suited,
         )
     else:
         print_table(arguments.pairs, arguments.model, arguments.gate, arguments.max_samples, arguments.out)

@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
-from difix3d.pairs import cycle
+from difix3d.pairs import cycle, few
 from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.cross import camera_groups, cross_pairs
 from difix3d.pairs.cycle import cycle_pairs, sideways_offset
+from difix3d.pairs.few import few_pairs
 from difix3d.pairs.filters import psnr_u8
 from difix3d.pairs.generated import GeneratedPair
 from difix3d.pairs.sources import GeneratedSource, generated_sources
@@ -17,6 +19,7 @@ from difix3d.pairs.sparse import sparse_pairs
 from difix3d.pairs.trained import as_bytes, new_trainer
 from difix3d.pairs.underfit import underfit_pairs
 from splat_recon.config import TrainConfig
+from splat_recon.few_photos import photo_background
 from splat_recon.scene.scene import Scene, View
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from splat_recon.trainer import SplatTrainer
@@ -154,6 +157,28 @@ def test_photos_are_grouped_by_folder_then_lens_then_side(scene: Scene) -> None:
     assert np.linalg.norm(mean[0] - mean[1]) > 0.5 * scene.extent
     with pytest.raises(ValueError, match="at least 4 photos"):
         camera_groups(Scene(views=scene.views[:3], points=scene.points))
+
+
+def test_few_renders_one_splat_and_the_median_of_several(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainers: list[SplatTrainer] = []
+
+    class Watched(SplatTrainer):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            trainers.append(self)
+
+    monkeypatch.setattr(few, "SplatTrainer", Watched)
+    pairs = list(few_pairs(scene, CONFIG, np.random.default_rng(1)))
+    assert len(trainers) == few.NUM_SPLATS
+    assert len({trainer.config.seed for trainer in trainers}) == few.NUM_SPLATS
+    for trainer in trainers:
+        assert trainer.config.dropout > 0
+        assert trainer.config.background == photo_background(scene.select(pairs[0].trained_on))
+    for one, median in zip(pairs[::2], pairs[1::2], strict=True):
+        assert one.target == median.target not in one.trained_on
+        renders = np.stack([as_bytes(trainer.render(scene.view(one.target).camera)) for trainer in trainers])
+        np.testing.assert_array_equal(one.degraded_u8, renders[0])
+        np.testing.assert_allclose(median.degraded_u8, np.median(renders, axis=0), atol=1)
 
 
 def test_trainings_differ_in_size_and_only_those_of_few_photos_are_regularized(scene: Scene) -> None:

@@ -1,12 +1,20 @@
 """Generated scenes: the same from the same seed, geometrically consistent, and different from each other."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from splat_recon.scene.synthetic import DEMO_SEED, SyntheticConfig, generate_scene
+from splat_recon.errors import InputError
+from splat_recon.scene.synthetic import DEMO_SEED, SyntheticConfig, generate_scene, true_depth
+from splat_recon.scene.synthetic.cameras import look_at
 from splat_recon.scene.synthetic.config import LAYOUTS
+from splat_recon.scene.synthetic.layouts import make_world
+from splat_recon.scene.synthetic.panoramas import photographic_texture, read_panoramas
+from splat_recon.scene.synthetic.raycast import cast_image
+from splat_render.cameras import Camera
 
 SMALL = SyntheticConfig(num_views=5, width=48, height=36, num_points=150, sensor_noise=0.0, exposure_spread=0.0)
 
@@ -92,6 +100,50 @@ def test_supersampling_approaches_a_limit() -> None:
 def test_config_names_what_is_wrong(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=field):
         SyntheticConfig(**{field: value})  # type: ignore[arg-type]
+
+
+def test_panoramas_surround_scenes_and_are_cut_into_textures(tmp_path: Path) -> None:
+    """With a green one and a red one: a street's sky is one of them, and textures are red or green."""
+    for name, color in (("green", (0, 200, 0)), ("red", (200, 0, 0))):
+        Image.new("RGB", (64, 32), color).save(tmp_path / f"{name}.png")
+    panoramas = read_panoramas(tmp_path)
+    rng = np.random.default_rng(0)
+    cut = photographic_texture(rng, panoramas, 16)
+    assert cut.shape == (16, 16, 3)
+    assert (cut[..., :2].max(axis=-1) > 0.02).all()
+    assert cut[..., 2].max() == 0
+    world = make_world(rng, "street", panoramas=panoramas)
+    assert sum(texture[..., 2].max() < 0.03 for texture in world.textures) > len(world.textures) // 2
+    config = dataclasses.replace(with_layout("garden"), panoramas=tmp_path)
+    scene = generate_scene(3, config)
+    sky = ~np.isfinite(true_depth(3, config, scene.views[0].camera))
+    assert sky.sum() > 20
+    np.testing.assert_allclose(sorted(np.median(scene.views[0].rgb_u8[sky], axis=0)), [0, 0, 200], atol=1)
+
+
+def test_a_direction_is_looked_up_where_it_stands_in_a_panorama(tmp_path: Path) -> None:
+    """A panorama of azimuth in red and elevation in green shows both at the middle of the sky."""
+    rows, columns = np.mgrid[:90, :180]
+    rgb_u8 = np.stack([columns, rows * 2, np.full_like(rows, 90)], axis=-1).astype(np.uint8)
+    Image.fromarray(rgb_u8).save(tmp_path / "one.png")
+    panoramas = read_panoramas(tmp_path)
+    world = dataclasses.replace(make_world(np.random.default_rng(0), "garden"), surroundings=panoramas[0])
+    eye = np.array([0.0, 0.0, 40.0])
+    for azimuth in (0.3, -2.0):
+        target = eye + np.array([np.cos(azimuth), np.sin(azimuth), 0.4])
+        K = np.array([[400.0, 0, 16], [0, 400, 12], [0, 0, 1]])
+        camera = Camera(T_world_cam=look_at(eye, target), K=K, width=32, height=24)
+        middle = cast_image(world, camera, 1)[12, 16] * 255
+        np.testing.assert_allclose(middle[0], (0.5 + azimuth / (2 * np.pi)) * 180, atol=2)
+        np.testing.assert_allclose(middle[1], 2 * (0.5 - np.arctan(0.4) / np.pi) * 90, atol=4)
+
+
+def test_a_folder_without_panoramas_and_other_shapes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no panorama"):
+        read_panoramas(tmp_path)
+    Image.new("RGB", (40, 32)).save(tmp_path / "square.png")
+    with pytest.raises(InputError, match="twice as wide as high"):
+        read_panoramas(tmp_path)
 
 
 def test_negative_seed_is_refused() -> None:

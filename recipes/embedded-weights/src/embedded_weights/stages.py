@@ -15,6 +15,7 @@ from torch import Tensor
 
 from difix_model.config import PROMPT, TIMESTEP
 from difix_model.formats.checkpoint import save_checkpoint
+from difix_model.formats.sources import load_source
 from difix_model.identity import scale_detail, small_config, start_at_identity
 from difix_model.network import DifixNetwork
 from embedded_weights.coarse_pairs import CoarsePairs
@@ -67,6 +68,21 @@ def new_network(channels: Sequence[int], seed: int = 0) -> tuple[DifixNetwork, F
     return network, embedding
 
 
+def network_of(model: str) -> tuple[DifixNetwork, Float[Tensor, "t d"]]:
+    """The network of a model folder that this recipe has written, and its prompt's embedding.
+
+    Args:
+        model: The folder; "default" for the weights that come with `difix-model`.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    checkpoint = load_source(model)
+    network = checkpoint.network.requires_grad_(True)
+    network.vae.requires_grad_(False)
+    return network, checkpoint.text_embedding
+
+
 def train_stage(
     folder: Path,
     network: DifixNetwork,
@@ -117,9 +133,15 @@ def train_stage(
 
 
 def train_all(
-    out: Path, data: Data, recipe: RecipeConfig, *, device: str, report: Report
+    out: Path,
+    data: Data,
+    recipe: RecipeConfig,
+    *,
+    device: str,
+    report: Report,
+    start: tuple[DifixNetwork, Float[Tensor, "t d"]] | None = None,
 ) -> tuple[DifixNetwork, Float[Tensor, "t d"]]:
-    """All three stages.
+    """All three stages, or stages 2 and 3 of a network that is there.
 
     Args:
         out: Below it each stage has its run folder.
@@ -127,6 +149,7 @@ def train_all(
         recipe: The stages.
         device: Where to compute.
         report: As for :func:`train_stage`.
+        start: A network and the embedding of its prompt, to go on with instead of stage 1; trained in place.
 
     Returns:
         The finished network, and the embedding of its prompt.
@@ -134,6 +157,17 @@ def train_all(
     Raises:
         RuntimeError: No attempt of stage 1 succeeded.
     """
+    network, embedding = start or _pretrained(out, data, recipe, device=device, report=report)
+    for name, config in (("stage2", recipe.main), ("stage3", recipe.identity_fine_tuning)):
+        train_stage(out / name, network, embedding, data.all, data, config, device=device, report=report)
+    scale_detail(network, recipe.detail_factor)
+    return network, embedding
+
+
+def _pretrained(
+    out: Path, data: Data, recipe: RecipeConfig, *, device: str, report: Report
+) -> tuple[DifixNetwork, Float[Tensor, "t d"]]:
+    """Stage 1, with as many seeds as it takes."""
     for seed in range(recipe.max_attempts):
         network, embedding = new_network(recipe.channels, seed)
         stage1 = dataclasses.replace(recipe.reference_pretraining, seed=seed)
@@ -141,15 +175,8 @@ def train_all(
             out / f"stage1_seed{seed}", network, embedding, data.small, data, stage1, device=device, report=report
         )
         if gains["right"] - gains["wrong"] >= recipe.min_reference_gain_db:
-            break
-    else:
-        raise RuntimeError(
-            f"after {recipe.max_attempts} attempts the reference still makes no difference: make more pairs"
-        )
-    for name, config in (("stage2", recipe.main), ("stage3", recipe.identity_fine_tuning)):
-        train_stage(out / name, network, embedding, data.all, data, config, device=device, report=report)
-    scale_detail(network, recipe.detail_factor)
-    return network, embedding
+            return network, embedding
+    raise RuntimeError(f"after {recipe.max_attempts} attempts the reference still makes no difference: make more pairs")
 
 
 def save_model(folder: Path, network: DifixNetwork, text_embedding: Float[Tensor, "t d"]) -> None:

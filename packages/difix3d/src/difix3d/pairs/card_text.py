@@ -20,6 +20,7 @@ STRATEGY_WORDS = {
     "cycle": "a splat trained on renders of a shifted trajectory, rendered back at the photos",
     "cross": "a splat trained on one camera (or side of the trajectory), rendered at another",
     "underfit": "a splat stopped early, rendered at test photos",
+    "few": "several splats of few photos with all that suits few, one's renders and their median",
     "corrupted": "photos with faults added; no splat",
 }
 

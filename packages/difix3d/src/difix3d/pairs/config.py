@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Strategy = Literal["sparse", "cycle", "cross", "underfit", "corrupted"]
-STRATEGIES: tuple[Strategy, ...] = ("sparse", "cycle", "cross", "underfit", "corrupted")
+Strategy = Literal["sparse", "cycle", "cross", "underfit", "few", "corrupted"]
+STRATEGIES: tuple[Strategy, ...] = ("sparse", "cycle", "cross", "underfit", "few", "corrupted")
 
 PROMPT = "remove degradation"
 """The prompt of every pair; the one of the released weights."""
@@ -50,7 +50,8 @@ class PairsConfig:
     strategies: tuple[Strategy, ...] = ("sparse", "cycle", "cross", "underfit")
     """`sparse`: Gaussians trained on few photos, rendered at the held-out ones. `cycle`: trained on renders of a
     shifted trajectory, rendered at the photos. `cross`: trained on one camera or side, rendered at another. `underfit`:
-    trained on most photos but stopped early. `corrupted`: photos with blur, fog, holes and floaters added; needs
+    trained on most photos but stopped early. `few`: several splats of few photos with all that suits few; one's renders
+    and their median. `corrupted`: photos with blur, fog, holes and floaters added; needs
     no training."""
 
     seed: int = 0
@@ -61,6 +62,9 @@ class PairsConfig:
 
     num_views: int = 24
     """Photos of a generated scene."""
+
+    panoramas: str | None = None
+    """Folder of equirectangular photos, as textures and surroundings of generated scenes."""
 
     varied: bool = True
     """Generated scenes differ in how they were photographed as well: the sensor's noise, the exposure from photo to

@@ -10,7 +10,14 @@ import numpy as np
 LOW_DB, HIGH_DB, STEP_DB = 6, 46, 2
 """The bins: below LOW_DB, then every STEP_DB up to HIGH_DB, then above it."""
 
-COLORS = {"sparse": "#0b7a75", "cycle": "#d98e04", "cross": "#7b3f8c", "underfit": "#8a94a6", "corrupted": "#c44536"}
+COLORS = {
+    "sparse": "#0b7a75",
+    "cycle": "#d98e04",
+    "cross": "#7b3f8c",
+    "underfit": "#8a94a6",
+    "few": "#3d6cb9",
+    "corrupted": "#c44536",
+}
 OTHER_COLOR = "#444444"
 
 

@@ -18,6 +18,7 @@ from difix3d.pairs.config import PROMPT, PairsConfig
 from difix3d.pairs.corrupted import corrupted_pairs
 from difix3d.pairs.cross import cross_pairs
 from difix3d.pairs.cycle import cycle_pairs
+from difix3d.pairs.few import few_pairs
 from difix3d.pairs.filters import PairFilter, psnr_u8
 from difix3d.pairs.generated import GeneratedPair
 from difix3d.pairs.sources import CapturedSource, SceneSource, colmap_sources, generated_sources
@@ -59,6 +60,7 @@ MAKERS: dict[str, MakePairs] = {
     "cycle": cycle_pairs,
     "cross": cross_pairs,
     "underfit": underfit_pairs,
+    "few": few_pairs,
     "corrupted": corrupted_pairs,
 }
 

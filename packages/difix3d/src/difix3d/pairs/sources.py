@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from difix3d.errors import InputError
+from difix3d.errors import InputError, as_input_error
 from difix3d.pairs.config import PairsConfig
 from splat_recon.scene.scene import Scene
 
@@ -71,6 +71,9 @@ class GeneratedSource:
     varied: bool = False
     """Whether noise, exposure and points are drawn too."""
 
+    panoramas: Path | None = None
+    """Folder of equirectangular photos, as textures and surroundings."""
+
     kind: str = "generated"
     """What the data card calls it."""
 
@@ -78,7 +81,9 @@ class GeneratedSource:
         """Generate it."""
         from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 
-        config = SyntheticConfig(num_views=self.num_views, width=self.width, height=round(0.75 * self.width))
+        config = SyntheticConfig(
+            num_views=self.num_views, width=self.width, height=round(0.75 * self.width), panoramas=self.panoramas
+        )
         return generate_scene(self.seed, _varied(config, self.seed) if self.varied else config)
 
     def num_unregistered(self, scene: Scene) -> int:
@@ -136,7 +141,18 @@ class CapturedSource:
 
 
 def generated_sources(num_scenes: int, first_seed: int, config: PairsConfig) -> list[SceneSource]:
-    """Generated scenes of consecutive seeds, in 4:3 at the config's size."""
+    """Generated scenes of consecutive seeds, in 4:3 at the config's size.
+
+    Raises:
+        InputError: The config names a folder that holds no panorama, or something else.
+    """
+    panoramas = None
+    if config.panoramas is not None:
+        from splat_recon.scene.synthetic.panoramas import read_panoramas
+
+        panoramas = Path(config.panoramas).resolve()
+        with as_input_error():
+            read_panoramas(panoramas)
     return [
         GeneratedSource(
             name=f"generated_{seed:05d}",
@@ -144,6 +160,7 @@ def generated_sources(num_scenes: int, first_seed: int, config: PairsConfig) -> 
             num_views=config.num_views,
             width=config.max_size,
             varied=config.varied,
+            panoramas=panoramas,
         )
         for seed in range(first_seed, first_seed + num_scenes)
     ]

@@ -14,7 +14,7 @@ from splat_recon.scene.training_points import with_training_points
 def sparse_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> Iterator[GeneratedPair]:
     """Train on every nth photo, in the order of their names, and render held-out ones."""
     names = list(scene.names)
-    kept = _every_nth(len(names), config, rng)
+    kept = every_nth(len(names), config, rng)
     train_names = [names[i] for i in kept]
     target_names = [name for name in names if name not in train_names]
     label = f"sparse_{len(kept):02d}"
@@ -23,7 +23,7 @@ def sparse_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) ->
     yield from render_at_checkpoints(trainer, train_names, target_names, config.sparse_at, label, config, rng)
 
 
-def _every_nth(num_photos: int, config: PairsConfig, rng: np.random.Generator) -> list[int]:
+def every_nth(num_photos: int, config: PairsConfig, rng: np.random.Generator) -> list[int]:
     """Indices of the photos to train on: at least two, and never all."""
     if config.sparse_every:
         every = min(config.sparse_every, num_photos // 2)

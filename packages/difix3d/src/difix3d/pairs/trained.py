@@ -40,7 +40,7 @@ def new_trainer(scene: Scene, views: Sequence[View], config: PairsConfig, rng: n
         rng: Draws the settings.
     """
     device = chosen_device(config.device)
-    return SplatTrainer(scene, ViewSet.from_views(views), _train_config(views, config, rng), device=device)
+    return SplatTrainer(scene, ViewSet.from_views(views), train_config(views, config, rng), device=device)
 
 
 def render_at_checkpoints(
@@ -92,7 +92,8 @@ def coverage(output: RenderOutput) -> float:
     return float(output.alpha.double().mean())
 
 
-def _train_config(views: Sequence[View], config: PairsConfig, rng: np.random.Generator) -> TrainConfig:
+def train_config(views: Sequence[View], config: PairsConfig, rng: np.random.Generator) -> TrainConfig:
+    """Drawn settings of a training on some views."""
     num_pixels = views[0].camera.width * views[0].camera.height
     cap_max = max(MIN_GAUSSIANS, round(float(rng.uniform(*GAUSSIANS_PER_PIXEL)) * num_pixels))
     if rng.random() < MCMC_PROB:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 Layout = Literal["any", "table", "room", "garden", "street", "shelf"]
@@ -27,6 +28,9 @@ class SyntheticConfig:
     """Height of a photo in pixels, at least 16."""
     dark_fraction: float = 0.0
     """Share of surfaces that are nearly black, and probability that the sky is, in [0, 1]."""
+    panoramas: Path | None = None
+    """Folder of equirectangular photos (twice as wide as high): most textures are cut out of them, and one surrounds
+    the scene, as its sky or on the walls of its room. None: everything is drawn."""
     samples_per_axis: int = 2
     """Rays per pixel along each axis (anti-aliasing), in [1, 8]."""
     num_points: int = 2000

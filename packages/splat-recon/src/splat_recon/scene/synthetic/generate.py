@@ -9,6 +9,7 @@ from splat_recon.scene.scene import Points, Scene, View
 from splat_recon.scene.synthetic.cameras import make_cameras
 from splat_recon.scene.synthetic.config import LAYOUTS, Layout, SyntheticConfig
 from splat_recon.scene.synthetic.layouts import make_world
+from splat_recon.scene.synthetic.panoramas import read_panoramas
 from splat_recon.scene.synthetic.points import sample_points
 from splat_recon.scene.synthetic.raycast import MISS, cast_distances, cast_image
 from splat_recon.scene.synthetic.world import World
@@ -78,4 +79,5 @@ def _world(seed: int, config: SyntheticConfig) -> tuple[np.random.Generator, Lay
     rng = np.random.default_rng(seed)
     drawn = LAYOUTS[int(rng.integers(len(LAYOUTS)))]
     layout = drawn if config.layout == "any" else config.layout
-    return rng, layout, make_world(rng, layout, config.dark_fraction)
+    panoramas = () if config.panoramas is None else read_panoramas(config.panoramas)
+    return rng, layout, make_world(rng, layout, config.dark_fraction, panoramas)

@@ -5,8 +5,20 @@ from __future__ import annotations
 import numpy as np
 
 from splat_recon.scene.synthetic.config import Layout
+from splat_recon.scene.synthetic.panoramas import Panorama, drawn_surroundings
 from splat_recon.scene.synthetic.textures import make_textures
-from splat_recon.scene.synthetic.world import CONE, CUBE, CYLINDER, GROUND, ROOM, SPHERE, TORUS, World, WorldBuilder
+from splat_recon.scene.synthetic.world import (
+    CONE,
+    CUBE,
+    CYLINDER,
+    GROUND,
+    NO_PANORAMA,
+    ROOM,
+    SPHERE,
+    TORUS,
+    World,
+    WorldBuilder,
+)
 
 NUM_TEXTURES = 18
 """Textures per scene; several solids share one."""
@@ -16,8 +28,13 @@ DARK = 0.02
 """What dark surfaces reflect of the light that others would."""
 
 
-def make_world(rng: np.random.Generator, layout: Layout, dark_fraction: float = 0.0) -> World:
-    """Draw a world of the given layout; `dark_fraction` as in `SyntheticConfig`."""
+def make_world(
+    rng: np.random.Generator, layout: Layout, dark_fraction: float = 0.0, panoramas: tuple[Panorama, ...] = ()
+) -> World:
+    """Draw a world of the given layout; `dark_fraction` as in `SyntheticConfig`.
+
+    Without panoramas nothing is drawn that was not drawn before there were any: a seed gives the same world.
+    """
     builder = WorldBuilder(rng, NUM_TEXTURES)
     outdoor = layout in ("garden", "street")
     {"table": _table, "room": _room, "garden": _garden, "street": _street, "shelf": _shelf}[layout](builder)
@@ -33,17 +50,19 @@ def make_world(rng: np.random.Generator, layout: Layout, dark_fraction: float = 
         light = (rng.uniform(0.35, 0.8), rng.uniform(1.9, 2.4), rng.uniform(0.03, 0.2), rng.uniform(0.35, 0.6), 0.25)
     horizon = np.array([0.75, 0.8, 0.85]) * rng.uniform(0.6, 1.1)
     zenith = np.array([0.25, 0.4, 0.75]) * rng.uniform(0.5, 1.2) if rng.random() < 0.7 else horizon * 0.8
-    textures = make_textures(rng, NUM_TEXTURES)
+    textures = make_textures(rng, NUM_TEXTURES, panoramas)
+    surroundings = drawn_surroundings(rng, panoramas) if panoramas else NO_PANORAMA
     if dark_fraction > 0:
         textures[rng.random(NUM_TEXTURES) < dark_fraction] *= DARK
         if rng.random() < dark_fraction:
-            horizon, zenith = DARK * horizon, DARK * zenith
+            horizon, zenith, surroundings = DARK * horizon, DARK * zenith, np.float32(DARK) * surroundings
     return builder.build(
         textures,
         dir_sun=dir_sun,
         light=light,
         light_rgb=light_rgb,
         sky_rgb=np.stack([horizon, zenith]),
+        surroundings=surroundings,
     )
 
 

@@ -36,6 +36,7 @@ def _arrays(world: World) -> tuple:
     return (
         world.kinds, world.T_solid_world, world.half_sizes, world.bounds, world.texture_idx, world.texture_sizes,
         world.gloss, world.textures, world.dir_sun, world.light, world.light_rgb, world.sky_rgb,
+        world.surroundings,
     )  # fmt: skip
 
 
@@ -176,6 +177,23 @@ def _look_up(texture, u, v, rgb):
 
 
 @njit(cache=True, fastmath=True)
+def _look_around(panorama, x, y, z, rgb):
+    """Bilinear look-up of a direction in a panorama."""
+    rows, columns = panorama.shape[0], panorama.shape[1]
+    u = (1.5 + atan2(y, x) / (2 * pi)) * columns - 0.5
+    v = (0.5 - atan2(z, sqrt(x * x + y * y)) / pi) * rows - 0.5
+    v = min(max(v, 0.0), rows - 1.001)
+    left, top = int(u), int(v)
+    fx, fy = u - left, v - top
+    left = left % columns
+    right = (left + 1) % columns
+    for c in range(3):
+        above = panorama[top, left, c] * (1 - fx) + panorama[top, right, c] * fx
+        below = panorama[top + 1, left, c] * (1 - fx) + panorama[top + 1, right, c] * fx
+        rgb[c] = above * (1 - fy) + below * fy
+
+
+@njit(cache=True, fastmath=True)
 def _surface(kind, axis, p, half, normal):
     """Write the outward normal in the solid's frame; return texture coordinates in world units."""
     if kind in (CUBE, ROOM):
@@ -227,7 +245,7 @@ def _cast_distances(kinds, T_solid_world, bounds, origins, directions):
 @njit(cache=True, fastmath=True)
 def _cast_image(
     kinds, T_solid_world, half_sizes, bounds, texture_idx, texture_sizes, gloss, textures, dir_sun, light, light_rgb,
-    sky_rgb, T_world_cam, K, width, height, samples_per_axis,
+    sky_rgb, surroundings, T_world_cam, K, width, height, samples_per_axis,
 ):  # fmt: skip
     image = np.zeros((height, width, 3))
     o, d, p = np.empty(3), np.empty(3), np.empty(3)
@@ -249,7 +267,10 @@ def _cast_image(
                     )
                 t, i, face = _first_hit(kinds, T_solid_world, bounds, origin, direction, o, d, MISS, False)
                 if i < 0 or t > 400.0:
-                    _sky(direction, dir_sun, sky_rgb, light[0], rgb)
+                    if len(surroundings) > 0:
+                        _look_around(surroundings, direction[0], direction[1], direction[2], rgb)
+                    else:
+                        _sky(direction, dir_sun, sky_rgb, light[0], rgb)
                 else:
                     T = T_solid_world[i]
                     for axis in range(3):
@@ -265,7 +286,11 @@ def _cast_image(
                         norm += normal[axis] * normal[axis]
                     for axis in range(3):
                         normal[axis] /= sqrt(norm)
-                    _look_up(textures[texture_idx[i]], u / texture_sizes[i], v / texture_sizes[i], rgb)
+                    if kinds[i] == ROOM and len(surroundings) > 0:
+                        half = half_sizes[i]
+                        _look_around(surroundings, p[0] * half[0], p[1] * half[1], p[2] * half[2], rgb)
+                    else:
+                        _look_up(textures[texture_idx[i]], u / texture_sizes[i], v / texture_sizes[i], rgb)
                     # A light of some size: each sample of a pixel looks at another point of it.
                     angle = 2.0 * pi * ((sample + 0.61803 * (x * 7 + y * 13)) % 1.0 + sample / num_samples)
                     jitter = light[2] * sqrt((x * 0.754877 + y * 0.56984 + sample * 0.38) % 1.0)

@@ -8,25 +8,35 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from splat_recon.scene.synthetic.panoramas import Panorama, photographic_texture
+
 TEXTURE_SIZE = 256
 """Width and height of a texture in texels."""
+
+PHOTOGRAPHIC_PROB = 0.8
+"""Share of textures that are cut out of panoramas, where there are any."""
 
 Rgb = Float[np.ndarray, " 3"]
 Texture = Float[np.ndarray, "t t 3"]
 
 
-def make_textures(rng: np.random.Generator, num_textures: int) -> Float[np.ndarray, "n t t 3"]:
-    """Draw random textures; linear RGB albedo in [0, 1]."""
-    textures = [_one_texture(rng) for _ in range(num_textures)]
+def make_textures(
+    rng: np.random.Generator, num_textures: int, panoramas: tuple[Panorama, ...] = ()
+) -> Float[np.ndarray, "n t t 3"]:
+    """Draw random textures, most of them cut out of panoramas where there are any; linear RGB albedo in [0, 1]."""
+    textures = [_one_texture(rng, panoramas) for _ in range(num_textures)]
     return np.stack(textures).astype(np.float32)
 
 
-def _one_texture(rng: np.random.Generator) -> Texture:
+def _one_texture(rng: np.random.Generator, panoramas: tuple[Panorama, ...]) -> Texture:
     makers: tuple[Callable[[np.random.Generator], Texture], ...] = (
         _clouds, _clouds, _clouds, _checker, _stripes, _bricks, _glyphs, _poster, _poster, _poster, _wood, _wood,
         _marble, _tiles, _plain, _plain, _plain, _plain, _speckles,
     )  # fmt: skip
-    texture = makers[int(rng.integers(len(makers)))](rng)
+    if panoramas and rng.random() < PHOTOGRAPHIC_PROB:
+        texture = photographic_texture(rng, panoramas, TEXTURE_SIZE) ** (1 / 2.2)
+    else:
+        texture = makers[int(rng.integers(len(makers)))](rng)
     grain = 1 + rng.uniform(0.03, 0.25) * (_noise(rng, first=int(rng.integers(8, 48)), octaves=3) - 0.5)
     return np.clip(texture * grain[..., None], 0.02, 0.95) ** 2.2
 

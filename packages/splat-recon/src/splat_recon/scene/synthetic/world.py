@@ -10,6 +10,9 @@ from jaxtyping import Float32, Float64, Int64
 CUBE, SPHERE, CYLINDER, CONE, TORUS, ROOM, GROUND = range(7)
 """Kinds of solid, each within [-1, 1]^3 of its own frame; ROOM is a cube seen from inside, GROUND the plane z = 0."""
 
+NO_PANORAMA = np.zeros((0, 0, 3), np.float32)
+"""In place of a panorama where there is none."""
+
 TORUS_TUBE = 0.32
 """Radius of the torus's tube in its own frame; its outer radius is 1."""
 
@@ -37,6 +40,8 @@ class World:
     light_rgb: Float64[np.ndarray, " 3"]
     sky_rgb: Float64[np.ndarray, "2 3"]
     """Linear color at the horizon and at the zenith."""
+    surroundings: Float32[np.ndarray, "h w 3"]
+    """Linear panorama in place of the sky and on the walls of a room, its first row up; `NO_PANORAMA` for none."""
 
 
 class WorldBuilder:
@@ -91,6 +96,7 @@ class WorldBuilder:
         light: tuple[float, float, float, float, float],
         light_rgb: Float64[np.ndarray, " 3"],
         sky_rgb: Float64[np.ndarray, "2 3"],
+        surroundings: Float32[np.ndarray, "h w 3"] = NO_PANORAMA,
     ) -> World:
         """Freeze what was added."""
         T_world_solid = np.stack(self._T_world_solid)
@@ -111,4 +117,5 @@ class WorldBuilder:
             light=np.asarray(light, dtype=np.float64),
             light_rgb=light_rgb,
             sky_rgb=sky_rgb,
+            surroundings=np.ascontiguousarray(surroundings),
         )
