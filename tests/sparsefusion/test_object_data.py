@@ -173,6 +173,8 @@ def test_a_colmap_scene_is_centered_scaled_and_turned(tmp_path: Path):
         ndc = cameras[view].project(torch.zeros(1, 3))[0, 0]
         assert (32 * (1 - ndc) - middle).abs().max() < 1.0
     assert not sequence.rgb[sequence.masks.expand_as(sequence.rgb) == 0].any()
+    # Cameras around it have it in the middle, wherever crops have their principal points.
+    assert sequence.subset([0, 1, 2]).circle(5).project(torch.zeros(1, 3)).abs().max() < 1e-4
 
 
 def test_reading_a_scene_leaves_sigterm_alone(tmp_path: Path):

@@ -197,7 +197,12 @@ def fit_circle(cameras: Cameras) -> Circle:
 
 
 def circle_cameras(
-    cameras: Cameras, count: int, *, tilts: Float[Tensor, " count"] | None = None, as_published: bool = True
+    cameras: Cameras,
+    count: int,
+    *,
+    tilts: Float[Tensor, " count"] | None = None,
+    as_published: bool = True,
+    target: Float[Tensor, " 3"] | None = None,
 ) -> Cameras:
     """Cameras on the circle through given cameras, that look at what these look at.
 
@@ -209,6 +214,8 @@ def circle_cameras(
         tilts: Angles by which each camera is moved up and down, in radians; None leaves all on the circle.
         as_published: The published system normalizes the tilts' axes over all cameras together instead of one by one,
             so that cameras tilt about ``sqrt(count)`` times less and come a little nearer; False tilts by the angle.
+        target: What they look at instead, in the middle of their images: crops of photos have their principal points
+            anywhere, and the mean of these would show the object off the middle.
     """
     circle = fit_circle(cameras)
     angles = torch.linspace(0, 2 * torch.pi, count, device=cameras.R.device)[:, None]
@@ -221,5 +228,6 @@ def circle_cameras(
         cos, sin = tilts[:, None].cos(), tilts[:, None].sin()
         along = axes * (axes * eyes).sum(dim=-1, keepdim=True)
         eyes = eyes * cos + torch.linalg.cross(axes, eyes) * sin + along * (1 - cos)
-    R, T = look_at(eyes, nearest_to_axes(cameras), -circle.normal)
-    return Cameras(R, T, cameras.focal.mean(dim=0).expand(count, 2), cameras.principal.mean(dim=0).expand(count, 2))
+    principal = cameras.principal.mean(dim=0) if target is None else torch.zeros_like(cameras.principal[0])
+    R, T = look_at(eyes, nearest_to_axes(cameras) if target is None else target, -circle.normal)
+    return Cameras(R, T, cameras.focal.mean(dim=0).expand(count, 2), principal.expand(count, 2))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from sparsefusion.cache import cache_views
-from sparsefusion.cameras import circle_cameras, concatenate
+from sparsefusion.cameras import concatenate
 from sparsefusion.checkpoints import SparseFusionModel
 from sparsefusion.config import DistillConfig, EftMode, FieldConfig
 from sparsefusion.data.sequence import ObjectSequence
@@ -65,7 +65,7 @@ def start_distillation(
     if model is not None:
         every = cameras
         if config.num_circle and len(cameras) > MIN_INPUTS:
-            every = concatenate([cameras, circle_cameras(cameras, config.num_circle, tilts=tilts)])
+            every = concatenate([cameras, sequence.circle(config.num_circle, tilts=tilts)])
         cached = cache_views(
             model.eft.to(device),
             photos.rgb,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from media_files import write_video
 from output_files import output_names, output_place, write_text_whole, written_whole
-from sparsefusion.cameras import Cameras, circle_cameras
+from sparsefusion.cameras import Cameras
 from sparsefusion.checkpoints import save_field
 from sparsefusion.data.colmap import WorldTransform
 from sparsefusion.data.sequence import ObjectSequence
@@ -128,7 +128,7 @@ class Results:
     def circle(self, count: int) -> Cameras:
         """Cameras around the object, in its world, for a film; those of the photos where they are too few."""
         cameras = self.sequence.cameras
-        return circle_cameras(cameras, count) if len(cameras) > 2 else cameras
+        return self.sequence.circle(count) if len(cameras) > 2 else cameras
 
     def render_frame(self, camera: Cameras) -> FieldImage:
         """One frame of the film, on the CPU."""

@@ -117,7 +117,7 @@ def read_colmap_object(scene: Path, *, image_size: int = 256, max_radius: float 
     rgb, masks, valid, R, T, focal, principal = (torch.stack(part) for part in zip(*parts, strict=True))
     cameras = Cameras(R, T, focal, principal)
     names = tuple(view.name for view in views)
-    return ColmapObject(ObjectSequence(scene.name, rgb, masks, valid, cameras, names), transform)
+    return ColmapObject(ObjectSequence(scene.name, rgb, masks, valid, cameras, names, centered=True), transform)
 
 
 def _open_model(scene: Path) -> tuple[Any, Path]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from sparsefusion.cameras import Cameras
+from sparsefusion.cameras import Cameras, circle_cameras
 from sparsefusion.errors import InputError
 
 MASK_THRESHOLD = 0.4
@@ -45,24 +45,32 @@ class ObjectSequence:
     names: tuple[str, ...]
     """A name for each photo."""
 
+    centered: bool = False
+    """The object stands at the world's origin, so that cameras around it look there; otherwise as published."""
+
     def __len__(self) -> int:
         return len(self.rgb)
 
     def to(self, device: torch.device | str) -> ObjectSequence:
         """The same photos on another device."""
         rgb, masks, valid = (value.to(device) for value in (self.rgb, self.masks, self.valid))
-        return ObjectSequence(self.name, rgb, masks, valid, self.cameras.to(device), self.names)
+        return replace(self, rgb=rgb, masks=masks, valid=valid, cameras=self.cameras.to(device))
+
+    def circle(self, count: int, *, tilts: Float[Tensor, " count"] | None = None) -> Cameras:
+        """Cameras on the circle through its own; see `circle_cameras`."""
+        target = torch.zeros(3, device=self.cameras.R.device) if self.centered else None
+        return circle_cameras(self.cameras, count, tilts=tilts, target=target)
 
     def subset(self, indices: Sequence[int]) -> ObjectSequence:
         """The chosen photos."""
         chosen = list(indices)
-        return ObjectSequence(
-            self.name,
-            self.rgb[chosen],
-            self.masks[chosen],
-            self.valid[chosen],
-            self.cameras[chosen],
-            tuple(self.names[at] for at in chosen),
+        return replace(
+            self,
+            rgb=self.rgb[chosen],
+            masks=self.masks[chosen],
+            valid=self.valid[chosen],
+            cameras=self.cameras[chosen],
+            names=tuple(self.names[at] for at in chosen),
         )
 
 
