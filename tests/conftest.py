@@ -20,6 +20,10 @@ from jaxtyping import install_import_hook
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# What is written is flushed to the disk, which shows in power cuts only and takes milliseconds for each of thousands of
+# files. `support.faults` counts these calls all the same, and processes that tests kill wait for the disk.
+os.fsync = lambda fd: None
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

@@ -16,9 +16,10 @@ from accelerate.commands.config.config_args import ClusterConfig, load_config_fr
 from accelerate.utils import DistributedType
 
 from difix_model.formats.checkpoint import load_checkpoint
-from support import train_in_processes
+from support import train_in_processes, train_line
+from support.line_task import LineModelTask
 from support.train_in_processes import train
-from train_runs import read_checkpoint
+from train_runs import Loop, read_checkpoint
 from train_runs.processes import SHARDED_VARIABLE
 
 STEPS = 3
@@ -81,6 +82,7 @@ def test_two_processes_equal_one_with_twice_the_batch_and_resume(alone: Path, tm
     _assert_same_run(tmp_path / f"{STEPS}", alone)
 
 
+@pytest.mark.slow
 def test_training_moved_the_weights_by_far_more_than_the_tolerance(alone: Path, tmp_path: Path) -> None:
     train(tmp_path, 2, [1])
     before = load_checkpoint(tmp_path / "1" / "model").network.state_dict()
@@ -88,12 +90,13 @@ def test_training_moved_the_weights_by_far_more_than_the_tolerance(alone: Path, 
     assert max(float((after[name] - before[name]).abs().max()) for name in before) > 1e-4
 
 
-def _launch_file(name: str, folder: Path, *, num_machines: int) -> dict:
-    """Train a step by `accelerate launch` with a file of ours and two processes; returns what the processes found.
+def _launch_file(name: str, *program: str, num_machines: int = 1) -> None:
+    """Run a program by `accelerate launch` with a file of ours and two processes.
 
     Several machines are as many launchers on this one.
     """
     given = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
+    given["PYTHONPATH"] = str(Path(__file__).parents[1])
     port = str(_free_port())
     started = []
     for rank in range(num_machines):
@@ -102,7 +105,7 @@ def _launch_file(name: str, folder: Path, *, num_machines: int) -> dict:
         if num_machines > 1:
             command += ["--num_machines", str(num_machines), "--machine_rank", str(rank)]
             command += ["--main_process_ip", "127.0.0.1"]
-        command += [train_in_processes.__file__, str(folder), "1"]
+        command += program
         started.append(subprocess.Popen(command, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
     try:
         outputs = [launcher.communicate(timeout=300)[0].decode() for launcher in started]
@@ -111,7 +114,6 @@ def _launch_file(name: str, folder: Path, *, num_machines: int) -> dict:
             launcher.terminate()  # One that hangs; it ends its processes.
             launcher.wait()
     assert [launcher.returncode for launcher in started] == [0] * num_machines, "\n".join(outputs)
-    return json.loads((folder / "processes.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -121,23 +123,33 @@ def one_step_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "1"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "num_machines"),
-    [
-        pytest.param("cpu.yaml", 1, marks=pytest.mark.slow),
-        ("fsdp.yaml", 1),
-        pytest.param("cpu.yaml", 2, marks=pytest.mark.slow),
-    ],
+    [("cpu.yaml", 1), ("fsdp.yaml", 1), ("cpu.yaml", 2)],
     ids=["cpu", "fsdp", "cpu-two-launchers"],
 )
 def test_a_shipped_launch_file_trains_in_two_processes(
     one_step_alone: Path, tmp_path: Path, name: str, num_machines: int
 ) -> None:
-    found = _launch_file(name, tmp_path, num_machines=num_machines)
+    _launch_file(name, train_in_processes.__file__, str(tmp_path), "1", num_machines=num_machines)
+    found = json.loads((tmp_path / "processes.json").read_text())
     assert found == {"world_size": 2, "sharded": name == "fsdp.yaml"}
     assert read_checkpoint(tmp_path / "1").values["world_size"] == 2
     _assert_same_run(tmp_path / "1", one_step_alone)
+
+
+@pytest.mark.long
+def test_the_launch_file_for_shards_trains_a_small_model_as_one_process_does(tmp_path: Path) -> None:
+    """Quick, as nothing but torch and accelerate is loaded; the network itself is slow."""
+    _launch_file("fsdp.yaml", train_line.__file__, str(tmp_path / "two"))
+    assert json.loads((tmp_path / "two" / "seen.json").read_text()) == {"world_size": 2, "sharded": True}
+    Loop(LineModelTask(4), tmp_path / "alone", train_line.CONFIG).train_until(6)
+    two, alone = (read_checkpoint(tmp_path / name / "checkpoints" / "step_000006").tensors for name in ("two", "alone"))
+    assert two.keys() == alone.keys()
+    for name, value in two.items():
+        if name != "task/num_seen":
+            torch.testing.assert_close(value, alone[name], atol=1e-6, rtol=1e-4, msg=name)
 
 
 def test_the_launch_files_are_what_the_launcher_and_the_trainer_expect() -> None:

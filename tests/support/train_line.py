@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,10 +15,11 @@ from train_runs import Loop, LoopConfig, Processes
 CONFIG = LoopConfig(max_steps=6, gradient_accumulation=2, ema_decay=0.9, log_every=2, checkpoint_every=3)
 """Everything on that depends on how samples are divided: accumulation, moving average, clipping."""
 
-if __name__ == "__main__":
+
+def train(folder: Path) -> None:
+    """One process's part of the run, with a stop that is not at a checkpoint."""
     torch.set_num_threads(1)
     processes = Processes("cpu")
-    folder = Path(sys.argv[1])
     Loop(LineModelTask(2, processes=processes), folder, CONFIG, processes=processes).train_until(4)
     processes.wait()
     loop = Loop(LineModelTask(2, processes=processes), folder, CONFIG, processes=processes)
@@ -27,3 +29,26 @@ if __name__ == "__main__":
         seen = {"world_size": processes.world_size, "sharded": processes.sharded}
         (folder / "seen.json").write_text(json.dumps(seen), encoding="utf-8")
     processes.close()
+
+
+def train_forked(folder: Path, num_processes: int) -> int:
+    """The same in several processes, which load torch once; returns the exit code."""
+    import accelerate  # noqa: F401
+
+    children = []
+    for rank in range(num_processes):
+        child = os.fork()
+        if child == 0:
+            os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
+            train(folder)
+            os._exit(0)
+        children.append(child)
+    return max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+
+
+if __name__ == "__main__":
+    # A launcher has named this process already.
+    if "RANK" in os.environ:
+        train(Path(sys.argv[1]))
+    else:
+        sys.exit(train_forked(Path(sys.argv[1]), int(os.environ["WORLD_SIZE"])))
