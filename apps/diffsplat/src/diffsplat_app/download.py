@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from commands import outcome_of, parse
+from commands import run_command
 from diffsplat.errors import InputError
 
 
@@ -36,10 +35,7 @@ class DownloadSettings:
 
 def main(arguments: list[str]) -> int:
     """Fetch, and print where it lies."""
-    settings = parse(DownloadSettings, arguments, prog="diffsplat download", distribution="diffsplat-app")
-    return outcome_of(
-        partial(_download, settings),
-    )
+    return run_command(DownloadSettings, _download, arguments, prog="diffsplat download", distribution="diffsplat-app")
 
 
 def _download(settings: DownloadSettings) -> int:

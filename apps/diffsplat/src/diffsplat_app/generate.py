@@ -5,14 +5,12 @@ from __future__ import annotations
 import dataclasses
 import sys
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from commands import Device, Groups, ended, outcome_of, parse
-from commands.help import parameters_of
+from commands import Device, Groups, ended, run_command
 from diffsplat.config import GenerationConfig
 from diffsplat.errors import InputError, first_problems
 from diffsplat_app.prompts import read_prompts
@@ -139,13 +137,14 @@ class Job:
 
 def main(arguments: list[str]) -> int:
     """Generate, show progress and print what was written."""
-    settings = parse(
-        GenerateSettings, arguments, prog="diffsplat generate", distribution="diffsplat-app", groups=GROUPS
-    )
-    return outcome_of(
-        partial(generate, settings),
+    return run_command(
+        GenerateSettings,
+        generate,
+        arguments,
+        prog="diffsplat generate",
+        distribution="diffsplat-app",
+        groups=GROUPS,
         stopped="stopped; the same command goes on with the objects that are missing",
-        parameters=parameters_of(GenerateSettings),
     )
 
 

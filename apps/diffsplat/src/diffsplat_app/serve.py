@@ -7,11 +7,10 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands import Device, outcome_of, parse
+from commands import Device, run_command
 from commands.local_page import LOCAL_HOST, check_port, keep_to_this_machine, serve_page, system_fonts
 from diffsplat.errors import InputError
 
@@ -55,8 +54,7 @@ class ServeSettings:
 
 def main(arguments: list[str]) -> int:
     """Serve until Ctrl-C, and return the exit code: 0, or 2 for bad input."""
-    settings = parse(ServeSettings, arguments, prog="diffsplat serve", distribution="diffsplat-app")
-    return outcome_of(partial(_served, settings))
+    return run_command(ServeSettings, _served, arguments, prog="diffsplat serve", distribution="diffsplat-app")
 
 
 def _served(settings: ServeSettings) -> int:

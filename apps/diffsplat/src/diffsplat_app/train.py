@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from commands import ended, goes_on, outcome_of, parse, verb_of
+from commands import ended, goes_on, run_command, verb_of
 from diffsplat.errors import InputError
 from diffsplat.training.config import (
     DenoiserTrainConfig,
@@ -207,9 +206,12 @@ def main(arguments: list[str]) -> int:
         distribution="diffsplat-app",
         description="Train the parts of DiffSplat on generated objects, in runs that can be killed anywhere.",
     )
-    run = parse(KINDS[verb], given, prog=f"diffsplat train {verb}", distribution="diffsplat-app")
-    return outcome_of(
-        partial(_train, run),
+    return run_command(
+        KINDS[verb],
+        _train,
+        given,
+        prog=f"diffsplat train {verb}",
+        distribution="diffsplat-app",
         failed=NonFiniteLossError,
         stopped="stopped; --resume goes on from the last checkpoint",
     )

@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commands import collected, ended, goes_on, next_line, outcome_of, parse
-from commands.help import parameters_of
+from commands import collected, ended, goes_on, next_line, run_command
 from difix3d.errors import InputError
 from difix3d.queue.scenes import check_scene
 from difix3d.run import photos
@@ -31,19 +30,28 @@ MIN_STEPS = 100
 def main(arguments: list[str] | None = None) -> int:
     """Run `difix3d-train` and return its exit code: 0, 2 for bad input, 128 + signal when stopped."""
     given = sys.argv[1:] if arguments is None else arguments
-    return outcome_of(partial(_parsed_and_run, given), parameters=parameters_of(TrainCommand))
-
-
-def _parsed_and_run(given: list[str]) -> int:
-    config = config_of(given)
-    default = None if config is None else TrainCommand(run=RunFlags.of(read_config(config)))
-    command = parse(
-        TrainCommand, given, prog="difix3d-train", distribution=DISTRIBUTION, groups=GROUPS, default=default
+    return run_command(
+        TrainCommand,
+        _run,
+        given,
+        prog="difix3d-train",
+        distribution=DISTRIBUTION,
+        groups=GROUPS,
+        default=partial(_configured, given),
     )
+
+
+def _configured(given: list[str]) -> TrainCommand | None:
+    """The flags of the run that `--config` names."""
+    config = config_of(given)
+    return None if config is None else TrainCommand(run=RunFlags.of(read_config(config)))
+
+
+def _run(command: TrainCommand) -> int:
     if command.photos is not None:
         # The scene of another run, in --config, is not that of these photos.
         command = replace(command, run=replace(command.run, scene=None))
-    return _run(command) if command.scenes is None else _run_scenes(command)
+    return _run_one(command) if command.scenes is None else _run_scenes(command)
 
 
 def _run_scenes(command: TrainCommand) -> int:
@@ -53,7 +61,7 @@ def _run_scenes(command: TrainCommand) -> int:
         return run_scenes(command, received)
 
 
-def _run(command: TrainCommand) -> int:
+def _run_one(command: TrainCommand) -> int:
     settings = command.run.settings
     place = command.out or (newest_run if command.resume else numbered)(command.default_out)
     folder = RunFolder(place)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 
-from commands import outcome_of, parse, verb_of
-from commands.help import parameters_of
+from commands import run_command, verb_of
 from sparsefusion_app.cli import GROUPS, ReconstructSettings
 
 DISTRIBUTION = "sparsefusion-app"
@@ -23,16 +21,21 @@ def main(arguments: list[str] | None = None) -> int:
         distribution=DISTRIBUTION,
         description="A neural field of an object from a few posed, masked photos.",
     )
-    settings = parse(
-        ReconstructSettings, given, prog="sparsefusion reconstruct", distribution=DISTRIBUTION, groups=GROUPS
+    return run_command(
+        ReconstructSettings,
+        _reconstruct,
+        given,
+        prog="sparsefusion reconstruct",
+        distribution=DISTRIBUTION,
+        groups=GROUPS,
+        stopped="stopped; the same command with --resume goes on",
     )
+
+
+def _reconstruct(settings: ReconstructSettings) -> int:
     from sparsefusion_app.reconstruct import reconstruct
 
-    return outcome_of(
-        partial(reconstruct, settings),
-        stopped="stopped; the same command with --resume goes on",
-        parameters=parameters_of(ReconstructSettings),
-    )
+    return reconstruct(settings)
 
 
 if __name__ == "__main__":

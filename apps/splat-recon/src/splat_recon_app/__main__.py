@@ -10,8 +10,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from commands import outcome_of, parse, verb_of
-from commands.help import parameters_of
+from commands import run_command, verb_of
 from splat_recon_app import cli, data_flags
 
 DISTRIBUTION = "splat-recon-app"
@@ -52,12 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb, given = verb_of(
         VERBS, argv, prog="splat-recon", distribution=DISTRIBUTION, description="Photos to Gaussian splats."
     )
-    kind = VERBS[verb]
-    command = parse(kind, given, prog=f"splat-recon {verb}", distribution=DISTRIBUTION, groups=cli.GROUPS.get(verb))
     # A crash in compiled code leaves its trace too, not an empty screen.
     if sys.stderr is sys.__stderr__:
         faulthandler.enable()
-    return outcome_of(partial(run, verb, command), stopped="stopped", parameters=parameters_of(kind))
+    return run_command(
+        VERBS[verb],
+        partial(run, verb),
+        given,
+        prog=f"splat-recon {verb}",
+        distribution=DISTRIBUTION,
+        groups=cli.GROUPS.get(verb),
+        stopped="stopped",
+    )
 
 
 if __name__ == "__main__":

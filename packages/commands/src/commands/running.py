@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TypeVar
 
 from commands.exits import outcome_of
@@ -23,17 +22,26 @@ def run_command(
     groups: Groups | None = None,
     description: str | None = None,
     flat: bool = False,
+    default: Callable[[], T | None] = lambda: None,
     failed: type[Exception] | tuple[type[Exception], ...] = (),
     stopped: str = "Stopped.",
 ) -> int:
-    """Parse the arguments (`parse`), run what they ask for, and return its exit code (`outcome_of`)."""
-    command = parse(
-        kind,
-        arguments,
-        prog=prog,
-        distribution=distribution,
-        groups=groups,
-        description=description,
-        flat=flat,
-    )
-    return outcome_of(partial(run, command), failed=failed, stopped=stopped, parameters=parameters_of(kind, flat=flat))
+    """Parse the arguments (`parse`), run what they ask for, and return its exit code (`outcome_of`).
+
+    Parameters are those of the two; `default` reads what flags that are not given come to, and may fail as the command.
+    """
+
+    def parsed_and_run() -> int:
+        command = parse(
+            kind,
+            arguments,
+            prog=prog,
+            distribution=distribution,
+            groups=groups,
+            description=description,
+            flat=flat,
+            default=default(),
+        )
+        return run(command)
+
+    return outcome_of(parsed_and_run, failed=failed, stopped=stopped, parameters=parameters_of(kind, flat=flat))
