@@ -17,6 +17,7 @@ import torch
 if TYPE_CHECKING:
     from difix3d.distillation import Distillation
     from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
+    from difix3d.loop.target_config import SpreadTargets
     from splat_recon.config import TrainConfig
     from splat_recon.scene.scene import Scene, View
     from splat_recon.stereo.start import StereoStart
@@ -49,6 +50,21 @@ GENERATED = "generated-"
 
 FROM_POINTS: dict[str, Any] = {"student_start": "points", "student_length": 2.0}
 """Settings of a student that copies no splat."""
+
+TEACHING: dict[str, dict[str, dict[str, Any]]] = {
+    "6 novel views": {"targets": {"num_views": 6}},
+    "16 novel views": {"targets": {"num_views": 16}},
+    "half the reach": {"targets": {"shift": 0.0625, "turn_degrees": 2.0}},
+    "twice the reach": {"targets": {"shift": 0.25, "turn_degrees": 8.0}},
+    "probability 0.3": {"mixture": {"novel_prob": 0.3}},
+    "probability 0.8": {"mixture": {"novel_prob": 0.8}},
+    "half the weight": {"mixture": {"novel_weight": 0.5}},
+    "twice the weight": {"mixture": {"novel_weight": 2.0}},
+    "mean": {"loop": {"combine": "mean"}},
+    "loop from points": {"loop": FROM_POINTS},
+}
+"""How the loop teaches, each choice changed: what differs from `SpreadTargets`, `MixtureConfig` and
+`DistillationConfig`."""
 
 TINTS = ((0.15, 0.0, -0.1), (-0.1, 0.05, 0.15), (0.1, 0.1, -0.05))
 
@@ -202,6 +218,7 @@ class _Rows:
 
     def run(self, row: str) -> dict[str, Any]:
         """Scores, and processor seconds of the row with all that it needs."""
+        from difix3d.loop.target_config import SpreadTargets
         from splat_recon.config import AdcConfig, TrainConfig
 
         begun, shared = time.process_time(), 0.0
@@ -236,8 +253,15 @@ class _Rows:
             if row == "together":
                 return self._scores(lambda camera: teachers.together(camera).rgb) | {"seconds": round(shared)}
             begun = time.process_time()
-            changes = FROM_POINTS if row == "loop from points" else {}
-            run = self._distillation(self.first(), TruePhotos(self.case, row) if row in FIXERS else None, **changes)
+            changes = TEACHING.get(row, {})
+            mixture = dataclasses.replace(self.config.mixture, **changes.get("mixture", {}))
+            run = self._distillation(
+                self.first(),
+                TruePhotos(self.case, row) if row in FIXERS else None,
+                targets=SpreadTargets(**changes.get("targets", {})),
+                mixture=mixture,
+                **changes.get("loop", {}),
+            )
             run.trained = teachers.trained
             run.train_until(run.max_steps)
             trainer = run.trainer
@@ -270,7 +294,14 @@ class _Rows:
             self._teacher_seconds = time.process_time() - begun + self.case.stereo_seconds
         return self._teachers
 
-    def _distillation(self, first: SplatTrainer, fixer: ViewFixer | None = None, **changes: Any) -> Distillation:
+    def _distillation(
+        self,
+        first: SplatTrainer,
+        fixer: ViewFixer | None = None,
+        *,
+        targets: SpreadTargets | None = None,
+        **changes: Any,
+    ) -> Distillation:
         from difix3d.distillation import Distillation
         from difix3d.loop.target_config import SpreadTargets
         from difix3d.loop.targets import target_poses
@@ -278,7 +309,7 @@ class _Rows:
         poses = np.stack([view.camera.T_world_cam for view in self.case.captured])
         extent = self.case.scene.extent or 1.0
         generator = np.random.default_rng(self.train.seed)
-        novel = target_poses(SpreadTargets(), poses, poses[:0], extent=extent, generator=generator)
+        novel = target_poses(targets or SpreadTargets(), poses, poses[:0], extent=extent, generator=generator)
         case, config = self.case, dataclasses.replace(self.config, **changes)
         return Distillation(case.scene, case.captured, novel, first, config, stereo=case.stereo, fixer=fixer)
 

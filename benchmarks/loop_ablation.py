@@ -4,7 +4,8 @@
     uv run python benchmarks/loop_ablation.py --out TABLES --rows fixers --names generated-21 generated-22
     uv run python benchmarks/loop_ablation.py --scenes SCENES --out TABLES --rows choices --names kermit miku
 
-results: the rows of `few_photo_rows.RESULTS`, for every scene, number of photos and seed. fixers: distillation with
+results: the rows of `few_photo_rows.RESULTS`, for every scene, number of photos and seed. teaching: distillation, and
+each choice of how it teaches changed (`few_photo_rows.TEACHING`). fixers: distillation with
 fixers on top that know the truth, from perfect to bad (generated scenes only, whose names are generated-SEED). choices:
 the loop of rounds, and each of its choices changed; there `unfixed` feeds renders back as they are, and `photos` puts
 real photos, which the others are not shown, in the place of fixed views.
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from few_photo_rows import FIXERS, RESULTS, FewPhotos, train_rows
+from few_photo_rows import FIXERS, RESULTS, TEACHING, FewPhotos, train_rows
 
 if TYPE_CHECKING:
     from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
@@ -286,7 +287,12 @@ def runs(
             yield row, run_one(case, row, seed, options)
 
 
-ROWS = {"results": RESULTS, "fixers": ("plain", "stereo", "loop", *FIXERS), "choices": CHOICES}
+ROWS = {
+    "results": RESULTS,
+    "teaching": ("stereo", "loop", *TEACHING),
+    "fixers": ("plain", "stereo", "loop", *FIXERS),
+    "choices": CHOICES,
+}
 """Rows of each table."""
 
 
