@@ -331,7 +331,7 @@ class _Rows:
         views = ViewSet([TrainingView(camera=camera, rgb=rgb) for camera, rgb in pictures])
         mixed = ViewSet.from_views(self.case.captured).mixed_with(views, self.config.mixture.novel_prob)
         loop = self.config if teacher else dataclasses.replace(self.config, **FROM_POINTS)
-        config = self.case.stereo.train_config(loop.student_config(self.train))
+        config = self.case.stereo.train_config(loop.student_config(self.train, loop.num_members))
         copied = teacher.gaussians.clone() if teacher else None
         trainer = SplatTrainer(self.case.stereo.scene(self.case.scene), mixed, config, gaussians=copied)
         trainer.train_until(config.max_steps)

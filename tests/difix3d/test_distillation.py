@@ -65,7 +65,7 @@ def stereo(scene: Scene) -> StereoStart:
 
 
 TRAIN = TrainConfig(seed=3).scaled_to(STEPS)
-TWO = DistillationConfig(num_members=2)
+TWO = DistillationConfig(num_members=2, num_members_without_stereo=2)
 
 
 def poses_of(scene: Scene, number: int = 5) -> np.ndarray:

@@ -82,8 +82,9 @@ class Distillation:
         self.T_world_novel = T_world_novel
         self.config = config
         self.fixing = fixing or FixingConfig()
-        self.num_steps = config.num_steps(plain.config)
         self.stereo = stereo
+        self.num_members = config.num_beside(stereo=self._stereo_helps)
+        self.num_steps = config.num_steps(plain.config, stereo=self._stereo_helps)
         self.fixer = fixer
         self.device = device
         self.plain = plain
@@ -112,7 +113,11 @@ class Distillation:
         if self.step >= self.max_steps - self.num_steps[-1]:
             return "the splat that learns from all"
         number = len(self.trained) + self._at_boundary
-        return f"splat {min(number, self.config.num_members)} of {self.config.num_members} beside the plain one"
+        return f"splat {min(number, self.num_members)} of {self.num_members} beside the plain one"
+
+    @property
+    def _stereo_helps(self) -> bool:
+        return self.stereo is not None and self.stereo.helps
 
     @property
     def _at_boundary(self) -> bool:
@@ -122,8 +127,7 @@ class Distillation:
     @property
     def members(self) -> list[SplatTrainer]:
         """The splats that teach, as far as they are begun; the first is the one with stereo, where that helps."""
-        helped = self.stereo is not None and self.stereo.helps
-        return [*self.trained, self.plain] if helped else [self.plain, *self.trained]
+        return [*self.trained, self.plain] if self._stereo_helps else [self.plain, *self.trained]
 
     @property
     def trainer(self) -> SplatTrainer:
@@ -150,7 +154,7 @@ class Distillation:
             return self.student
         if not self._at_boundary:
             return self.trained[-1]
-        if len(self.trained) < self.config.num_members:
+        if len(self.trained) < self.num_members:
             self.trained.append(
                 self._begun(self.config.member_config(self.plain.config, len(self.trained)), self._photos())
             )
@@ -159,7 +163,7 @@ class Distillation:
             self.novel = self._novel_views()
         views = training_mixture(self.captured, self.novel, self.config.mixture)
         copied = self.members[0].gaussians.clone() if self.config.student_start == "teacher" else None
-        self.student = self._begun(self.config.student_config(self.plain.config), views, copied)
+        self.student = self._begun(self.config.student_config(self.plain.config, self.num_members), views, copied)
         return self.student
 
     def _begun(

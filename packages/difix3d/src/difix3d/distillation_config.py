@@ -18,8 +18,12 @@ class DistillationConfig:
     """An ensemble of splats, and one more that learns from what they show together at novel views."""
 
     num_members: int = 1
-    """Splats that are trained beside the plain one, with stereo points where there are any, and teach with it. More of
-    them cost more than they teach (docs/benchmarks.md)."""
+    """Splats that are trained beside the plain one, with stereo points, and teach with it. More of them cost more than
+    they teach (docs/benchmarks.md)."""
+
+    num_members_without_stereo: int = 3
+    """The same where stereo finds no points: these trainings are shorter, and their splats differ by their seeds alone
+    (docs/benchmarks.md)."""
 
     member_length: float = 1.0
     """Length of their trainings, relative to the plain splat's. Shorter ones teach less well (docs/benchmarks.md)."""
@@ -47,21 +51,26 @@ class DistillationConfig:
         for name in ("member_length", "student_length", "contradiction"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.num_members < 1:
-            raise ValueError(f"num_members must be at least 1, got {self.num_members}")
+        for name in ("num_members", "num_members_without_stereo"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
-    def num_steps(self, plain: TrainConfig) -> tuple[int, ...]:
-        """Steps of the members, and of the student, beside a plain splat's training."""
-        members = [self.member_config(plain, index).max_steps for index in range(self.num_members)]
-        return (*members, self.student_config(plain).max_steps)
+    def num_beside(self, *, stereo: bool) -> int:
+        """Splats that are trained beside the plain one, with stereo points or where there are none."""
+        return self.num_members if stereo else self.num_members_without_stereo
+
+    def num_steps(self, plain: TrainConfig, *, stereo: bool) -> tuple[int, ...]:
+        """Steps of the members, and of the student, beside a plain splat's training, with stereo points or without."""
+        members = [self.member_config(plain, index).max_steps for index in range(self.num_beside(stereo=stereo))]
+        return (*members, self.student_config(plain, len(members)).max_steps)
 
     def member_config(self, plain: TrainConfig, member: int) -> TrainConfig:
         """The training of a member, counted from 0, before stereo changes it."""
         return _like(plain, member + 1, self.member_length)
 
-    def student_config(self, plain: TrainConfig) -> TrainConfig:
-        """The training of the splat that learns from the members, before stereo changes it."""
-        return _like(plain, self.num_members + 1, self.student_length)
+    def student_config(self, plain: TrainConfig, num_members: int) -> TrainConfig:
+        """The training of the splat that learns from so many members, before stereo changes it."""
+        return _like(plain, num_members + 1, self.student_length)
 
 
 def _like(plain: TrainConfig, number: int, length: float) -> TrainConfig:

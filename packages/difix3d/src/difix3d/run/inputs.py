@@ -127,7 +127,10 @@ class RunInputs:
     def max_steps(self) -> int:
         """Steps of each training; with distillation those of plain training and of all its own together."""
         train = self.config.train
-        return train.max_steps + (sum(self.settings.distillation.num_steps(train)) if self.distills else 0)
+        if not self.distills:
+            return train.max_steps
+        helps = self.stereo is not None and self.stereo.helps
+        return train.max_steps + sum(self.settings.distillation.num_steps(train, stereo=helps))
 
     def start_gaussians(self) -> Gaussians | None:
         """The finished splat to begin with, if one was named."""
