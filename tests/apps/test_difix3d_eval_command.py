@@ -36,6 +36,7 @@ def test_scores_and_comparisons(tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.slow
 def test_the_ablation_has_all_rows(tmp_path: Path) -> None:
     arguments = ["ablation", "--out", str(tmp_path / "out"), "--max-steps", "20", "--max-size", "64", "--frames", "3"]
+    arguments += ["--gate", "off"]
     assert main([*arguments, "--num-rounds", "2", "--num-novel", "2", "--max-gaussians", "500"]) == 0
     rows = json.loads((tmp_path / "out" / "ablation.json").read_text())["rows"]
     assert list(rows) == ["plain", "fix only", "one shot", "progressive", "progressive + final fix"]

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
+from difix3d.run.photos import num_photos
 from difix3d_train_app.__main__ import main
 from support.drawn_photos import NUM_PHOTOS, write_corner
 
@@ -66,6 +69,9 @@ def test_photos_become_a_report_with_stops_on_the_way(
     assert said.out.splitlines()[-1] == str(Path("run/report.html"))
     assert said.err.splitlines()[-1].startswith("Next: uv run splat-recon export --splat run")
     assert {path.name for path in Path("run/scene").iterdir()} >= {"images", "sparse", "sfm_report.json"}
+    # The run is named after the photos, and not after its own folder for their cameras.
+    assert "<title>Difix3D: photos</title>" in Path("run/report.html").read_text(encoding="utf-8")
+    assert "Fixing took" not in said.out
 
 
 def test_a_run_is_repeated_from_its_config(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,6 +85,23 @@ def test_a_run_is_repeated_from_its_config(photos: Path, capsys: pytest.CaptureF
     for wrong in ("nowhere.json", "one/cameras.json"):
         assert main(["--config", wrong, "--out", "three"]) == 2
         assert f"--config {wrong}" in capsys.readouterr().err
+
+
+def test_a_video_has_at_most_its_own_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = tmp_path / "film.mp4"
+    with av.open(str(film), "w") as container:
+        stream = container.add_stream("libx264", rate=4)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for level in range(5):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 * level, np.uint8))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert num_photos(film) == 5
+    assert num_photos(film, most_frames=3) == 3
+    film.write_text("no film")
+    assert main(["--photos", str(film), "--out", str(tmp_path / "run")]) == 2
+    assert "film.mp4" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_photos_without_a_match_leave_nothing(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

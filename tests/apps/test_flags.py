@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,21 @@ OTHER_MEANINGS = {
 """Names that mean another thing in one command, as the table says below itself."""
 
 DOCUMENTS = sorted([REPOSITORY / "README.md", *REPOSITORY.glob("apps/*/README.md"), *REPOSITORY.glob("docs/*.md")])
+
+
+MAINS = {
+    "difix-fix": "difix_fix",
+    **{name: f"{name.replace('-', '_')}_app" for name in ("difix-train", "splat-recon", "diffsplat", "sparsefusion")},
+    **{name: f"{name.replace('-', '_')}_app" for name in ("difix3d-train", "difix3d-enhance", "difix3d-eval")},
+    "difix3d-pairs": "difix3d_pairs_app",
+}
+"""Modules of the commands."""
+
+MOST_SHOWN = 16
+"""Options that `--help` shows at most; `--help all` shows the rest."""
+
+ALL_SHOWN = ("diffsplat train", "diffsplat eval")
+"""Commands for whoever trains and measures networks, which show everything."""
 
 
 @cache
@@ -139,3 +155,13 @@ def test_the_readme_shows_commands_with_their_flags() -> None:
     found = list(commands_in(REPOSITORY / "README.md"))
     assert len(found) > 15
     assert sum(bool(given) for _, given in found) > 12
+
+
+@pytest.mark.parametrize("command", [one for one in COMMANDS if not one.startswith(ALL_SHOWN)])
+def test_help_is_short(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name, *verbs = command.split()
+    with pytest.raises(SystemExit) as stop:
+        import_module(f"{MAINS[name]}.__main__").main([*verbs, "--help"])
+    assert stop.value.code == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  --")]
+    assert 0 < len(shown) <= MOST_SHOWN, shown

@@ -157,7 +157,7 @@ def test_novel_views_lie_between_and_around_photos_that_look_the_same_way(scene:
 def test_stages_follow_each_other_in_as_many_steps_as_they_say(scene: Scene, stereo: StereoStart):
     run = distillation(scene, stereo)
     assert run.num_steps == (10, 10, 10)
-    assert run.stage == "splat 1 of 2 beside the plain one"
+    assert run.stage == "splat 2 of 4"
     run.train_until(11)
     assert [member.step for member in run.trained] == [STEPS, 1]
     assert run.step == 11
@@ -166,7 +166,7 @@ def test_stages_follow_each_other_in_as_many_steps_as_they_say(scene: Scene, ste
     assert len(run.members[0].gaussians) > len(run.plain.gaussians)
     run.train_until(20)
     assert run.student is None
-    assert run.stage == "the splat that learns from all"
+    assert run.stage == "splat 4 of 4"
     run.train_until(100)
     assert run.step == run.max_steps == 30
     assert run.student is not None

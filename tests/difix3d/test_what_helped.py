@@ -41,6 +41,11 @@ def test_what_goes_wrong_becomes_advice() -> None:
     assert "no training photo shows these places" in background.advice
     assert "did harm" in loop.advice
     assert "--gate off" in fixer.advice
+    # What is better than plain training is not to be thrown away, even where one part of it was better still.
+    parts = {FROM_POINTS: 17.5, WITH_STEREO: 21.2}
+    taught = what_helped(facts("distillation", parts=parts, fixed=False), results(17.5, 20.5, 20.5))[2]
+    assert "plain.ply" not in taught.advice
+    assert "splat-recon train --scene SCENE" in taught.advice
     assert "did harm" in what_helped(facts(), results(20.0, 21.0, 20.0, held))[3].advice
     none = what_helped(facts(fixed=False, num_rounds=0), results(20.0, 20.0, 20.0))
     assert none[3].gain_db is None

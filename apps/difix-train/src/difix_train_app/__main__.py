@@ -96,8 +96,7 @@ def _evaluate(settings: EvalSettings) -> int:
     if settings.out is not None:
         write_text_whole(settings.out, json.dumps(evaluation.to_dict(), indent=2) + "\n")
         print(settings.out)
-    if settings.model != "default":
-        print(f"Next: {next_line('difix3d-train', '--model', settings.model)}", file=sys.stderr)
+    print(f"Next: {next_line('difix3d-train', '--model', settings.model)}", file=sys.stderr)
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from commands import ended, run_command, verb_of
 from difix3d.errors import InputError
-from difix3d_eval_app.cli import VERBS, Ablation, Compare, Score
+from difix3d_eval_app.cli import GROUPS, VERBS, Ablation, Compare, Score
 from output_files import write_text_whole
 
 DISTRIBUTION = "difix3d-eval-app"
@@ -26,7 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
         "method's own parts.",
     )
     run: Any = {"score": _score, "compare": _compare, "ablation": _ablation}[verb]
-    return run_command(VERBS[verb], run, given, prog=f"difix3d-eval {verb}", distribution=DISTRIBUTION)
+    groups = GROUPS.get(verb)
+    return run_command(VERBS[verb], run, given, prog=f"difix3d-eval {verb}", distribution=DISTRIBUTION, groups=groups)
 
 
 def _score(command: Score) -> int:

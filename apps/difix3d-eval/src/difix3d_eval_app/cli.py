@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from commands import Groups
 from difix3d.fixers.config import ViewFixerConfig
 from difix3d.loop.config import RoundsConfig, ValidationConfig
 from difix3d.run.settings import RunSettings
@@ -78,6 +79,14 @@ class Ablation:
     frames: int = 36
     """Frames along the captured views on which the consistency of each row is measured; 0 leaves it out."""
 
+
+GROUPS: dict[str, Groups] = {
+    "ablation": {
+        "what matters": ("scene", "out", "quality", "max_steps", "model", "gate", "seeds", "frames"),
+        "photos": ("max_size", "sparse", "split", "image_memory"),
+    }
+}
+"""What `--help` of a verb shows, where that is not everything; `--help all` adds the rest."""
 
 VERBS = {"score": Score, "compare": Compare, "ablation": Ablation}
 """What each verb takes."""

@@ -91,6 +91,8 @@ def _run_one(command: TrainCommand) -> int:
             stopped_by = find_cameras(folder, source, settings, estimate)
             if stopped_by:
                 return stopped_by
+            # How many frames a video gives is known only now: what follows is foreseen once more.
+            estimate = None if source.is_file() else estimate
         settings = photos.scene_settings(settings, folder)
 
     # Here, after everything that can be said without it, torch is loaded.
@@ -111,7 +113,8 @@ def _run_one(command: TrainCommand) -> int:
         return 0
     print(experiment.verdict)
     print(experiment.decision)
-    print(experiment.time.sentence())
+    if experiment.inputs.has_fixer:
+        print(experiment.time.sentence())
     page = folder.path / "scene.html"
     ended(folder.path / "report.html", "splat-recon", "export", "--splat", folder.path, "--to", page)
     return 0
@@ -132,7 +135,8 @@ def _show(command: TrainCommand, experiment: Experiment, estimate: RunEstimate |
     if estimate is None and (experiment.max_steps - experiment.step) >= MIN_STEPS:
         from difix3d_train_app.estimating import estimated
 
-        estimate = estimated(experiment.asked, len(experiment.inputs.scene.names), from_photos=False)
+        what = "This run" if command.photos is None else "The rest of this run"
+        estimate = estimated(experiment.asked, len(experiment.inputs.scene.names), from_photos=False, what=what)
     with ExitStack() as stack:
         viewer = _viewer(command, experiment, stack)
         bars = stack.enter_context(run_bars(estimate))

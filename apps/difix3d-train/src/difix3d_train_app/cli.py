@@ -24,13 +24,11 @@ GROUPS: Groups = {
         "out",
         "quality",
         "max_steps",
-        "max_size",
-        "sparse",
         "model",
         "gate",
         "resume",
     ),
-    "photos and scenes": ("split", "scenes", "num_processes", "ray", "image_memory"),
+    "photos and scenes": ("max_size", "sparse", "split", "scenes", "num_processes", "ray", "image_memory"),
     "watching": ("viewer", "viewer_host", "viewer_port"),
 }
 """What `--help` shows; `--help all` adds the rest."""

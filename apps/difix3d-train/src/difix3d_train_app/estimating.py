@@ -11,8 +11,8 @@ from difix3d.run.estimate import RunEstimate, device_of, estimate, in_words, sec
 from difix3d.run.settings import Quality, RunSettings
 
 
-def estimated(settings: RunSettings, num_photos: int, *, from_photos: bool) -> RunEstimate:
-    """How long the run is likely to take, said together with what the other qualities would."""
+def estimated(settings: RunSettings, num_photos: int, *, from_photos: bool, what: str = "This run") -> RunEstimate:
+    """How long the run, or what is left of it, is likely to take, said together with what other qualities would."""
     device = device_of(settings)
     with console.status("Measuring this machine"):
         step_seconds = seconds_per_reference_step(device)
@@ -21,7 +21,7 @@ def estimated(settings: RunSettings, num_photos: int, *, from_photos: bool) -> R
         return estimate(asked, device, num_photos=num_photos, from_photos=from_photos, step_seconds=step_seconds)
 
     found = expected(settings)
-    message = f"This run takes about {in_words(found.total)} on this machine as it is now."
+    message = f"{what} takes about {in_words(found.total)} on this machine as it is now."
     if settings.max_steps is None and settings.preset == "short":
         others = ", ".join(
             f"{name} {in_words(expected(replace(settings, quality=name)).total)}" for name in get_args(Quality)

@@ -109,11 +109,12 @@ class Distillation:
 
     @property
     def stage(self) -> str:
-        """What is being trained, in words."""
+        """Which splat is being trained: the first is the plain one, the last the one that learns from all."""
+        last = self.num_members + 2
         if self.step >= self.max_steps - self.num_steps[-1]:
-            return "the splat that learns from all"
-        number = len(self.trained) + self._at_boundary
-        return f"splat {min(number, self.num_members)} of {self.num_members} beside the plain one"
+            return f"splat {last} of {last}"
+        number = 1 + len(self.trained) + self._at_boundary
+        return f"splat {min(number, last - 1)} of {last}"
 
     @property
     def _stereo_helps(self) -> bool:

@@ -9,7 +9,7 @@ from report_pages import Line, Plot, svg
 COLORS = {"plain": "#8a94a6", "loop": "#0b7a75"}
 """One color per training, the same everywhere in the report."""
 
-NAMES = {"plain": "plain training", "loop": "progressive loop"}
+NAMES = {"plain": "plain training", "loop": "loop"}
 
 
 class Curves:

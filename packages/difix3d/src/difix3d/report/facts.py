@@ -99,5 +99,5 @@ class RunFacts:
 
     @property
     def round_steps(self) -> tuple[int, ...]:
-        """Steps of the rounds."""
-        return round_steps(self.config)
+        """Steps of the rounds; distillation has none."""
+        return () if self.distilled else round_steps(self.config)

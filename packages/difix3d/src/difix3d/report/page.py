@@ -84,6 +84,7 @@ def write_report(
         curves=curves.svg(facts.round_steps),
         figures=_figures(results, against_plain=facts.holds_out),
         novel=_novel(facts.novel, captured),
+        distilled=facts.distilled,
         film=_film_note(results, facts),
         video=_video(folder / "path.mp4"),
         settings=facts.settings.flat(),
@@ -188,10 +189,10 @@ def _novel(novel: NovelViews | None, captured: Sequence[View]) -> list[list[tupl
 
 def _film_note(results: Sequence[VariantResult], facts: RunFacts) -> str:
     if not facts.fixed:
-        return "Left: plain training. Right: progressive loop."
+        return "Left: plain training. Right: the loop."
     if final_fix_changes_nothing(results):
-        return "Left: plain training. Right: progressive loop, without the final fix, which changes nothing above."
-    return "Left: plain training. Right: progressive loop with final fix."
+        return "Left: plain training. Right: the loop, without the final fix, which changes nothing above."
+    return "Left: plain training. Right: the loop with final fix."
 
 
 def _video(path: Path) -> str:

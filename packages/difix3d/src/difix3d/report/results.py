@@ -114,7 +114,9 @@ def verdict(results: Sequence[VariantResult], *, fixed: bool, distilled: bool = 
     if not fixed and distilled:
         sentence += " No fixer was at work: several splats taught one."
     elif not fixed:
-        sentence += " The fixer was off: this is the control, which shows what the loop does by itself."
+        sentence += (
+            " The fixer was off: this is the control; it learns from unfixed renders with --learn-unchanged only."
+        )
     elif final_fix_changes_nothing(results):
         sentence += " The final fix changed no pixel: the fixer's gate found nothing that speaks for its changes" + (
             ", so what is gained is not the fixer's doing." if gain >= CLEAR_DB else "; --gate off shows them."

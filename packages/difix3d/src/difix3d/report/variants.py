@@ -3,7 +3,7 @@
 VARIANTS = {
     "plain": "plain training",
     "plain_fixed": "plain training + final fix",
-    "loop": "progressive loop",
-    "loop_fixed": "progressive loop + final fix",
+    "loop": "loop",
+    "loop_fixed": "loop + final fix",
 }
 """What is compared, in words."""

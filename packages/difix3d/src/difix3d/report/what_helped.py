@@ -97,7 +97,12 @@ def _loop(facts: RunFacts, psnr: Mapping[str, float]) -> PartOfRun:
     else:
         return PartOfRun(name="loop", did="No round of novel views.", gain_db=None)
     advice = ""
-    if gain < -CLEAR_DB:
+    if facts.distilled and gain < -CLEAR_DB <= CLEAR_DB < psnr["loop"] - psnr["plain"]:
+        scene = facts.settings.scene or "SCENE"
+        advice = (
+            f"One splat with stereo came closer than what several taught: splat-recon train --scene {scene} makes one."
+        )
+    elif gain < -CLEAR_DB:
         advice = "The loop did harm here: keep plain.ply, or have harm undone by validation (--validation.fraction)."
     return PartOfRun(name="loop", did=did, gain_db=gain, advice=advice)
 

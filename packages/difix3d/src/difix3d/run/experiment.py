@@ -230,7 +230,7 @@ class Experiment:
     def _note(self) -> str:
         latest = self._curves.latest("loop") or self._curves.latest("plain")
         measured = f", {latest['psnr']:.1f} dB" if latest else ""
-        if isinstance(self.loop, Distillation) and self.loop.step:
+        if isinstance(self.loop, Distillation):
             return f"{self.loop.stage}{measured}"
         return f"step {self.step}, round {self.loop.num_rounds_done}{measured}"
 

@@ -16,6 +16,7 @@ from difix3d.run.configs import progressive_config
 from difix3d.run.defaults import for_photos, resolved
 from difix3d.run.fixing_time import FixingTime, TimedFixer
 from difix3d.run.image_memory import check_image_memory, fitting_views, picture_bytes
+from difix3d.run.photos import recorded
 from difix3d.run.progress import Progress
 from difix3d.run.scene import load_scene
 from difix3d.run.settings import BY_DEVICE, RunSettings
@@ -65,6 +66,10 @@ class RunInputs:
         self.settings = resolved(asked, self.device)
         loaded = load_scene(self.settings)
         self.scene, self.split, self.points = loaded.scene, loaded.split, loaded.points
+        photos = recorded(folder)
+        if photos is not None:
+            # Cameras that were found for photos lie in the run: its name is theirs.
+            self.scene = replace(self.scene, name=photos.stem)
         check_inputs_kept([folder.path / "config.json"], self.scene.sources)
         self.captured = self.scene.select(self.split.train)
         # Where nothing is held out, results are shown on some of the training photos, and said to be.

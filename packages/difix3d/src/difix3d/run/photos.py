@@ -17,6 +17,7 @@ from difix3d.errors import InputError, as_input_error
 from difix3d.run.run_folder import PHOTOS, SCENE
 from difix3d.run.settings import RunSettings
 from media_files.photos import image_files
+from media_files.videos import read_info
 from output_files import write_text_whole
 from splat_recon.io.sfm.config import SfmConfig
 
@@ -34,12 +35,14 @@ def num_photos(photos: Path, most_frames: int = SfmConfig().max_frames) -> int:
     """How many photos there are; of a video, how many frames are taken at most.
 
     Raises:
-        InputError: There is neither a folder nor a video.
+        InputError: There is neither a folder nor a video that can be read.
     """
     if not photos.exists():
         raise InputError(f"there is no folder of photos or video {photos}")
     with as_input_error():
-        return most_frames if photos.is_file() else len(image_files(photos, recursive=True))
+        if photos.is_dir():
+            return len(image_files(photos, recursive=True))
+        return min(most_frames, read_info(photos).num_frames or most_frames)
 
 
 def record(folder: RunFolder, photos: Path, settings: RunSettings) -> None:

@@ -143,13 +143,13 @@ def advice_on(
         shown = ", ".join(unregistered[:5]) + (", ..." if len(unregistered) > 5 else "")
         advice.append(
             f"{len(unregistered)} of {len(unregistered) + len(views)} photos have no camera ({shown}): take photos "
-            "between them and the others, or more features (--max-features)"
+            "between them and the others (film slower), or try splat-recon sfm --max-features 8000"
         )
     error = reconstruction.compute_mean_reprojection_error()
     if error > LARGE_ERROR_PX:
         advice.append(
             f"the mean reprojection error is {error:.2f} px: leave blurred photos out, see that nothing moves, and try "
-            "another lens (--camera-model OPENCV) or --camera-mode per-image if the zoom changed"
+            "splat-recon sfm with another lens (--camera-model OPENCV), or --camera-mode per-image if the zoom changed"
         )
     track = reconstruction.compute_mean_track_length()
     if track < SHORT_TRACK:
@@ -168,7 +168,7 @@ def advice_on(
         if not FOCAL_RANGE[0] <= part <= FOCAL_RANGE[1]:
             advice.append(
                 f"camera {camera.camera_id} has a focal length of {part:.2f} times its longer side, which few lenses "
-                "have: use --camera-mode shared if one camera took all photos, and photos with EXIF data"
+                "have: use splat-recon sfm --camera-mode shared if one camera took all, and photos with EXIF data"
             )
             break
     return advice
@@ -211,7 +211,7 @@ def advice_without_model(num_photos: int, configurations: Sequence[str], num_pai
         )
     return (
         f"no cameras could be found for the {num_photos} photos: {len(configurations)} pairs match, but none gives a "
-        f"pair to start with: {wish}; --max-features 8000 or --camera-model OPENCV may help"
+        f"pair to start with: {wish}; splat-recon sfm with --max-features 8000 or --camera-model OPENCV may help"
     )
 
 
