@@ -159,6 +159,8 @@ def test_downloads_are_named_before_they_are_fetched(capsys):
     assert "chenguolin/DiffSplat/gsdiff_gobj83k_pas_fp16_image__render" in lines
     assert "chenguolin/DiffSplat/gsvae_gobj265k_sdxl_fp16" in lines
     assert "madebyollin/sdxl-vae-fp16-fix" in lines
+    assert run("download", "--model", "sd15", "--list") == 0
+    assert capsys.readouterr().err == "Next: uv run diffsplat download --model sd15\n"
     assert run("download", "--model", "pas", "--control", "depth") == 2
     assert run("download") == 2
     assert "cannot be had" in capsys.readouterr().err
@@ -185,6 +187,10 @@ def test_trainings_follow_each_other_and_go_on(weights, tmp_path, capsys):
     vae = ["--vae-config", base / "vae" / "config.json", "--gsrecon", tmp_path / "recon"]
     image_vae = base / "vae" / "diffusion_pytorch_model.safetensors"
     assert run("train", "gsvae", "--out", tmp_path / "vae", *vae, "--image-vae", image_vae, *shared) == 0
+    following = shlex.split(capsys.readouterr().err.splitlines()[-1].removeprefix("Next: uv run diffsplat "))
+    small = [word for word in shared if word not in ("--objects.size", "16")]
+    assert run(*following, *small) == 0
+    assert (tmp_path / "vae-tiny" / "model" / "model.safetensors").is_file()
     root = Path(weights[1])
     (config,) = root.glob("gsdiff_gobj83k_sd15__render/checkpoints/*/unet_ema/config.json")
     parts = ["--gsrecon", tmp_path / "recon", "--gsvae", tmp_path / "vae", "--base", base, "--network-config", config]

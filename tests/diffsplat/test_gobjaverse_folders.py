@@ -111,7 +111,11 @@ def test_what_cannot_be_read_is_named(folder, tmp_path):
     (tmp_path / "00000_nd.png").write_bytes((folder / "00000.png").read_bytes())
     with pytest.raises(InputError, match="16-bit PNG"):
         read_view(tmp_path, 0)
-    (tmp_path / "00000_nd.png").rename(tmp_path / "00000_nd.exr")
+    (tmp_path / "00000_nd.png").unlink()
+    exr = tmp_path / "00000_nd.exr"
+    exr.write_bytes(whole)  # Folders are about that hold PNG files of this name.
+    assert torch.equal(read_view(tmp_path, 0).normal, read_view(folder, 0).normal)
+    exr.write_bytes(b"v/1\x01")
     with pytest.raises(InputError, match="convert it"):
         read_view(tmp_path, 0)
     (tmp_path / "00000_nd.png").write_bytes(whole)

@@ -57,9 +57,9 @@ def gsrecon_task(objects: GeneratedViews) -> GSReconTask:
 
 def gsvae_task(objects: GeneratedViews, **more) -> GSVAETask:
     torch.manual_seed(0)
-    keep = bool(more.pop("keep_grids", False))
+    kept = {} if more.pop("keep_grids", False) else None
     config = GSVAETrainConfig(optimizer=OPTIMIZER, batch_size=2, kl_weight=1e-3, **more)
-    return GSVAETask(config, GSVAE(VAE | FAMILY["sd15"], TINY), GSRecon(NETWORK), objects, keep_grids=keep)
+    return GSVAETask(config, GSVAE(VAE | FAMILY["sd15"], TINY), GSRecon(NETWORK), objects, kept_grids=kept)
 
 
 def denoiser_task(objects: GeneratedViews, **more) -> DenoiserTask:

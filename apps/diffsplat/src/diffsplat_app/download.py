@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from commands import run_command
+from commands import next_line, run_command
 from diffsplat.errors import InputError
 
 
@@ -41,7 +42,20 @@ def main(arguments: list[str]) -> int:
 def _download(settings: DownloadSettings) -> int:
     for place in downloaded(settings):
         print(place)
+    print(f"Next: {next_line(*following(settings))}", file=sys.stderr)
     return 0
+
+
+def following(settings: DownloadSettings) -> list[str]:
+    """The command that fetches what was listed, or that uses what was fetched."""
+    if settings.list:
+        words = ["diffsplat", "download", "--model", settings.model]
+        words += ["--control", settings.control] if settings.control is not None else []
+        chosen = {"--image": settings.image, "--elevest": settings.elevest, "--weights-only": settings.weights_only}
+        return words + [flag for flag, wanted in chosen.items() if wanted]
+    if settings.image or settings.control is not None:
+        return ["diffsplat", "generate", "--help"]
+    return ["diffsplat", "generate", "--model", settings.model, "--prompt", "a wooden chair", "--out", "generated"]
 
 
 def downloaded(settings: DownloadSettings) -> list[str | Path]:

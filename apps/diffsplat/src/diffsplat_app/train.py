@@ -4,197 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
 from commands import ended, goes_on, run_command, verb_of
 from diffsplat.errors import InputError
-from diffsplat.training.config import (
-    DenoiserTrainConfig,
-    ElevEstTrainConfig,
-    GeneratedObjectsConfig,
-    GSReconTrainConfig,
-    GSVAETrainConfig,
+from diffsplat_app.training_runs import (
+    KINDS,
+    ControlNetRun,
+    DenoiserRun,
+    ElevEstRun,
+    GSReconRun,
+    GSVAERun,
+    ObjectRun,
 )
-from train_runs import LoopConfig, NonFiniteLossError, RunFolder
+from train_runs import NonFiniteLossError, RunFolder
 
 if TYPE_CHECKING:
     from diffsplat.gsrecon import GSRecon
     from diffsplat.gsvae import GSVAE
     from train_runs import Loop
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GSReconRun:
-    """Train GSRecon: four views of objects to grids of Gaussians."""
-
-    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("out", "resume", "device")
-    """Fields that may differ when a run is continued."""
-
-    out: Path
-    """The run folder: config.json, metrics.jsonl, checkpoints and, at the end, model."""
-
-    resume: bool = False
-    """Continue the run in the folder, under the same settings."""
-
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where to compute."""
-
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    """How the run proceeds."""
-
-    objects: GeneratedObjectsConfig = field(default_factory=lambda: GeneratedObjectsConfig(size=256))
-    """Generated objects to train on, and the size of the views."""
-
-    gobjaverse: Path | None = None
-    """A folder whose folders are objects of G-Objaverse, to train on instead."""
-
-    train: GSReconTrainConfig = field(default_factory=GSReconTrainConfig)
-    """How it is trained."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GSVAERun:
-    """Train GSVAE, or its tiny decoder, on the grids of a trained GSRecon."""
-
-    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("out", "resume", "device")
-    """Fields that may differ when a run is continued."""
-
-    out: Path
-    """The run folder."""
-
-    gsrecon: Path
-    """Run folder of GSRecon."""
-
-    vae_config: Path
-    """A config.json of diffusers' AutoencoderKL, which says the size."""
-
-    image_vae: Path | None = None
-    """Weights of an image VAE of this size to start from (.safetensors); from nothing by default."""
-
-    start: Path | None = None
-    """Weights of a GSVAE to go on from (.safetensors), for example to train its tiny decoder."""
-
-    resume: bool = False
-    """Continue the run in the folder, under the same settings."""
-
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where to compute."""
-
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    """How the run proceeds."""
-
-    objects: GeneratedObjectsConfig = field(default_factory=lambda: GeneratedObjectsConfig(size=256))
-    """Generated objects to train on, and the size of the views."""
-
-    gobjaverse: Path | None = None
-    """A folder whose folders are objects of G-Objaverse, to train on instead."""
-
-    train: GSVAETrainConfig = field(default_factory=GSVAETrainConfig)
-    """How it is trained."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DenoiserRun:
-    """Train a denoiser by captions, with a trained GSRecon and GSVAE."""
-
-    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("out", "resume", "device")
-    """Fields that may differ when a run is continued."""
-
-    out: Path
-    """The run folder."""
-
-    gsrecon: Path
-    """Run folder of GSRecon."""
-
-    gsvae: Path
-    """Run folder of GSVAE."""
-
-    base: Path
-    """Folder of the base model: text encoder, tokenizer and noise levels."""
-
-    network_config: Path
-    """A config.json of the network (UNet, PixArt or Stable Diffusion 3), which says its size; its input channels are
-    replaced."""
-
-    start: Path | None = None
-    """Weights to start from (.safetensors): those of a denoiser, or of the image model, whose input is widened by
-    zeros. A ControlNet needs those of its denoiser."""
-
-    image: bool = False
-    """Train a network that also takes an image; the base model's image VAE encodes it."""
-
-    resume: bool = False
-    """Continue the run in the folder, under the same settings."""
-
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where to compute."""
-
-    loop: LoopConfig = field(default_factory=lambda: LoopConfig(ema_decay=0.9999, ema_warmup="power"))
-    """How the run proceeds."""
-
-    objects: GeneratedObjectsConfig = field(default_factory=lambda: GeneratedObjectsConfig(size=256))
-    """Generated objects to train on, and the size of the views."""
-
-    gobjaverse: Path | None = None
-    """A folder whose folders are objects of G-Objaverse, to train on instead."""
-
-    captions: Path | None = None
-    """A JSON file with the captions of G-Objaverse's objects by their folders' names."""
-
-    train: DenoiserTrainConfig = field(default_factory=DenoiserTrainConfig)
-    """How it is trained."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ControlNetRun(DenoiserRun):
-    """Train a ControlNet for a trained denoiser with a text: depth or normal maps of the first view."""
-
-    control: Literal["depth", "normal"] = "depth"
-    """Which map; edges (canny) are not made here."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ElevEstRun:
-    """Train ElevEst: from which height a picture was taken."""
-
-    MAY_CHANGE: ClassVar[tuple[str, ...]] = ("out", "resume", "device")
-    """Fields that may differ when a run is continued."""
-
-    out: Path
-    """The run folder."""
-
-    backbone: Path | None = None
-    """Weights of DINOv2 with registers, in its hub's names, to start from (.safetensors); from nothing by default."""
-
-    resume: bool = False
-    """Continue the run in the folder, under the same settings."""
-
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where to compute."""
-
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    """How the run proceeds."""
-
-    objects: GeneratedObjectsConfig = field(default_factory=lambda: GeneratedObjectsConfig(size=256))
-    """Generated objects to train on, and the size of the views."""
-
-    gobjaverse: Path | None = None
-    """A folder whose folders are objects of G-Objaverse, to train on instead."""
-
-    train: ElevEstTrainConfig = field(default_factory=ElevEstTrainConfig)
-    """How it is trained."""
-
-
-KINDS: dict[str, Any] = {
-    "gsrecon": GSReconRun,
-    "gsvae": GSVAERun,
-    "denoiser": DenoiserRun,
-    "controlnet": ControlNetRun,
-    "elevest": ElevEstRun,
-}
-"""What can be trained, and with which flags."""
 
 
 def main(arguments: list[str]) -> int:
@@ -228,8 +58,30 @@ def _train(run: Any) -> int:
     }  # fmt: skip
     task = makers[type(run)](run)
     _trained(Loop(task, run.out, run.loop, settings=run))
-    ended(run.out / "model")
+    ended(run.out / "model", *following(run))
     return 0
+
+
+def following(run: Any) -> list[str | Path]:
+    """The command that goes on from a finished run."""
+    start: list[str | Path] = ["diffsplat", "train"]
+    if isinstance(run, GSReconRun):
+        return [*start, "gsvae", "--gsrecon", run.out, *_same_objects(run), "--out", Path(f"{run.out}-gsvae")]
+    if isinstance(run, GSVAERun) and not run.train.tiny_decoder:
+        start += ["gsvae", "--train.tiny-decoder", "--gsrecon", run.gsrecon]
+        if run.vae_config is not None:
+            start += ["--vae-config", run.vae_config]
+        start += ["--start", run.out / "model" / "model.safetensors", *_same_objects(run)]
+        return [*start, "--out", Path(f"{run.out}-tiny")]
+    if isinstance(run, GSVAERun):
+        return [*start, "denoiser", "--help"]
+    return ["diffsplat", "generate", "--help", "all"]
+
+
+def _same_objects(run: ObjectRun) -> list[str | Path]:
+    """Flags for the same objects, in views of the same size."""
+    found: list[str | Path] = ["--objects.size", str(run.objects.size)]
+    return found if run.gobjaverse is None else [*found, "--gobjaverse", run.gobjaverse]
 
 
 def _trained(loop: Loop) -> None:
@@ -258,22 +110,24 @@ def gsrecon_task(run: GSReconRun) -> Any:
 def gsvae_task(run: GSVAERun) -> Any:
     """What the loop trains."""
     from diffsplat.checkpoints import load_into, read_state
-    from diffsplat.denoiser import read_network_config
-    from diffsplat.gsvae import GSVAE
     from diffsplat.training.autoencoder import GSVAETask
 
-    model = GSVAE(read_network_config(run.vae_config))
+    model = _new_gsvae(run.vae_config)
     if run.image_vae is not None:
         try:
             model.load_image_vae(read_state([run.image_vae]))
         except (KeyError, RuntimeError) as error:
-            raise InputError(f"{run.image_vae} does not fit {run.vae_config}: {str(error).splitlines()[0]}") from error
+            size, why = run.vae_config or "the released size", str(error).splitlines()[0]
+            raise InputError(f"{run.image_vae} does not fit {size}: {why}") from error
     if run.start is not None:
         load_into(model, read_state([run.start]), where=run.start)
-    return GSVAETask(
+    task = GSVAETask(
         run.train, model.to(run.device), _gsrecon(run.gsrecon).to(run.device), _objects(run),
         perceptual=_perceptual(run.train.lpips_weight, run.device),
     )  # fmt: skip
+    if run.image_vae is None and run.start is None:
+        task.begin_from_nothing()
+    return task
 
 
 CONTROL_WIDTHS = (16, 32, 96, 256)
@@ -383,13 +237,19 @@ def _gsrecon(folder: Path) -> GSRecon:
     return model
 
 
-def _gsvae(folder: Path) -> GSVAE:
-    from diffsplat.checkpoints import load_into, read_state, tiny_decoder_config, weight_files
+def _new_gsvae(config: Path | None, tiny: dict[str, Any] | None = None) -> GSVAE:
     from diffsplat.denoiser import read_network_config
     from diffsplat.gsvae import GSVAE
 
+    return GSVAE.for_family("sd") if config is None else GSVAE(read_network_config(config), tiny)
+
+
+def _gsvae(folder: Path) -> GSVAE:
+    from diffsplat.checkpoints import load_into, read_state, tiny_decoder_config, weight_files
+
     state = read_state(weight_files(folder / "model"))
-    model = GSVAE(read_network_config(Path(_settings_of(folder, "vae_config"))), tiny_decoder_config(state))  # type: ignore[arg-type]
+    config: Any = _settings_of(folder, "vae_config")
+    model = _new_gsvae(config and Path(config), tiny_decoder_config(state))
     load_into(model, state, where=folder / "model")
     return model
 

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from diffsplat.splat_grids import NUM_CHANNELS
 from diffsplat.stock import AutoencoderKL, DecoderTiny
 
-TINY_DECODER = {
+TINY_DECODER: dict[str, Any] = {
     "decoder_block_out_channels": (64, 64, 64, 64),
     "num_decoder_blocks": (3, 3, 3, 1),
     "upsampling_scaling_factor": 2,
 }
 """Size of the tiny decoder that is released (TAESD's)."""
+
+SMALL_VARIANCE = 0.01
+"""Added to the channels' variances before they are made equal."""
 
 VAE_FAMILIES: dict[str, dict[str, Any]] = {
     "sd": {"latent_channels": 4, "scaling_factor": 0.18215},
@@ -50,10 +53,14 @@ class GSVAE(nn.Module):
         Args:
             vae_config: Configuration of the image VAE, as diffusers' `AutoencoderKL` has it; its input and output
                 channels become twelve.
-            tiny_config: Size of the tiny decoder, None for the released one.
+            tiny_config: Size of the tiny decoder, None for the released one, with as many stages as the VAE has.
         """
         super().__init__()
-        tiny = {**TINY_DECODER, **(tiny_config or {})}
+        num_stages = len(vae_config["block_out_channels"])
+        released = {
+            key: value[-num_stages:] if isinstance(value, tuple) else value for key, value in TINY_DECODER.items()
+        }
+        tiny = {**released, **(tiny_config or {})}
         known = {key: value for key, value in vae_config.items() if not key.startswith("_")}
         self.vae: Any = AutoencoderKL.from_config({**known, "in_channels": NUM_CHANNELS, "out_channels": NUM_CHANNELS})
         self.tiny_decoder = DecoderTiny(
@@ -95,6 +102,41 @@ class GSVAE(nn.Module):
             values = state[f"decoder.conv_out.{name}"]
             start[f"decoder.conv_out.{name}"] = values.repeat(repeats, *([1] * (values.ndim - 1)))
         self.vae.load_state_dict(start)
+
+    @torch.no_grad()
+    def begin_from_nothing(
+        self, examples: Float[Tensor, "n c=12 h w"] | None = None, *, log_variance: float = -5.0
+    ) -> None:
+        """Draw fresh weights from which a short training gets far; not in the original, which starts from an image VAE.
+
+        Convolutions keep the variance of what they are given, without biases, and residual blocks begin as identities:
+        the usual start shrinks signals from layer to layer until biases drown them. Posteriors begin narrow: their
+        usual noise of standard deviation 1 hides what tells objects apart, colors above all.
+
+        Args:
+            examples: Grids whose channels the first convolution whitens: that a place is empty shows in all of them,
+                and would otherwise be learned long before the objects' colors.
+            log_variance: Of every latent at the start.
+        """
+        for name, module in self.vae.named_modules():
+            if isinstance(module, nn.Conv2d):
+                std = 0.0 if name.endswith("conv2") else module.weight[0].numel() ** -0.5
+                nn.init.normal_(module.weight, std=std)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        last = self.vae.quant_conv if self.vae.quant_conv is not None else self.vae.encoder.conv_out
+        num = int(self.vae.config["latent_channels"])
+        last.weight[num:] = 0
+        last.bias[num:] = log_variance
+        if examples is None:
+            return
+        pixels = examples.movedim(1, -1).flatten(0, -2)
+        mean, (variances, axes) = pixels.mean(dim=0), torch.linalg.eigh(torch.cov(pixels.T))
+        whitening = axes @ torch.diag((variances + SMALL_VARIANCE).rsqrt()) @ axes.T
+        first = self.vae.encoder.conv_in
+        first.weight.copy_(torch.einsum("oihw,ij->ojhw", first.weight, whitening))
+        first.bias.copy_(-first.weight.sum(dim=(2, 3)) @ mean)
+        self.vae.decoder.conv_out.bias.copy_(mean)
 
     def posterior(
         self, grids: Float[Tensor, "n c=12 h w"]

@@ -55,7 +55,7 @@ VAE: dict[str, Any] = {
     "up_block_types": ["UpDecoderBlock2D"] * 4,
     "block_out_channels": [16, 32, 48, 64],
     "layers_per_block": 1,
-    "norm_num_groups": 8,
+    "norm_num_groups": 1,
     "latent_channels": 16,
     "scaling_factor": 1.0,
 }
@@ -69,7 +69,7 @@ DENOISER: dict[str, Any] = {
     "out_channels": 16,
     "block_out_channels": [32, 64],
     "layers_per_block": 1,
-    "norm_num_groups": 16,
+    "norm_num_groups": 4,
     "cross_attention_dim": 64,
     "attention_head_dim": 4,
     "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
@@ -82,7 +82,7 @@ DENOISER: dict[str, Any] = {
 class Recipe:
     """How long, and on how much."""
 
-    steps: tuple[int, int, int, int, int] = (600, 400, 2600, 2500, 1200)
+    steps: tuple[int, int, int, int, int] = (600, 400, 700, 1100, 600)
     """Steps of GSRecon by maps, of GSRecon by renders, of GSVAE, of the denoiser and of GSVAE's decoder."""
     num_objects: tuple[int, int] = (RECON_OBJECTS.num_objects, TEXT_OBJECTS.num_objects)
     """Objects that GSRecon sees, and those that the rest sees."""
@@ -163,14 +163,13 @@ def trained_gsvae(
     """
     steps = recipe.steps[2]
     config = GSVAETrainConfig(
-        optimizer=optimizer(1.2e-3, steps),
-        batch_size=1,
-        depth_weight=10.0,
-        empty_weight=0.1,
-        kl_weight=3e-4,
-        render_every=2,
-    )
-    task = GSVAETask(config, new_gsvae(), recon, objects, keep_grids=True)
+        optimizer=optimizer(2e-3, steps), batch_size=3, color_weight=3.0, depth_weight=10.0, empty_weight=0.1,
+        kl_weight=1e-4, render_every=50, precision="bfloat16",
+    )  # fmt: skip
+    task = GSVAETask(config, new_gsvae(), recon, objects, kept_grids={})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        task.begin_from_nothing()
     finished(Loop(task, out / "gsvae", loop_config(steps)), "gsvae", report)
     model = new_gsvae()
     model.load_state_dict(load_file(out / "gsvae" / "model" / WEIGHTS))
@@ -200,15 +199,10 @@ def polished_gsvae(
     """Stage 4: the decoder goes on alone; the latents stay what the denoiser knows."""
     steps = recipe.steps[4]
     config = GSVAETrainConfig(
-        optimizer=optimizer(8e-4, steps),
-        batch_size=1,
-        depth_weight=10.0,
-        grid_weight=0.2,
-        render_weight=2.0,
-        decoder_only=True,
-        seed=1,
-    )
-    task = GSVAETask(config, gsvae.requires_grad_(True), recon, objects, keep_grids=True)
+        optimizer=optimizer(8e-4, steps), batch_size=2, color_weight=3.0, depth_weight=10.0, empty_weight=0.1,
+        render_weight=2.0, render_every=4, decoder_only=True, precision="bfloat16", seed=1,
+    )  # fmt: skip
+    task = GSVAETask(config, gsvae.requires_grad_(True), recon, objects, kept_grids={})
     finished(Loop(task, out / "gsvae_decoder", loop_config(steps)), "gsvae's decoder", report)
     model = new_gsvae(gsvae.scaling_factor)
     model.load_state_dict(load_file(out / "gsvae_decoder" / "model" / WEIGHTS))

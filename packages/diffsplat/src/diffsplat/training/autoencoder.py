@@ -34,7 +34,7 @@ class GSVAETask(ObjectTask):
         objects: ViewsOfObjects,
         *,
         perceptual: Perceptual | None = None,
-        keep_grids: bool = False,
+        kept_grids: dict[str, Tensor] | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -44,13 +44,18 @@ class GSVAETask(ObjectTask):
             recon: Frozen.
             objects: Views to train on.
             perceptual: LPIPS for the renders.
-            keep_grids: Keep every object's grids in memory, in half precision, which saves GSRecon from the second
-                epoch on.
+            kept_grids: Grids of objects by their names, in half precision; those of others are added when they are
+                first needed, which saves GSRecon from the second epoch on. None keeps nothing.
         """
         super().__init__(model, objects, batch_size=config.batch_size, seed=config.seed)
         self.config, self.model, self.perceptual = config, model, perceptual
         self.recon = recon.eval().requires_grad_(False)
-        self._kept: dict[str, Tensor] | None = {} if keep_grids else None
+        self._kept = kept_grids
+
+    def begin_from_nothing(self, num_objects: int = 16) -> None:
+        """Draw the network's weights anew, with the first objects as examples of grids."""
+        first = self.objects.batch(list(range(min(num_objects, len(self.objects)))))
+        self.model.begin_from_nothing(self.grids(first.to(next(self.model.parameters()).device)).flatten(0, 1))
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """The VAE, its decoder, or the tiny decoder."""
@@ -75,16 +80,19 @@ class GSVAETask(ObjectTask):
         wanted = self.grids(batch)
         flat = wanted.flatten(0, 1)
         frozen = self.config.tiny_decoder or self.config.decoder_only
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-            mean, logvar = self.model.posterior(flat)
-        if self.config.tiny_decoder:
-            found = self.model.decode_tiny(mean)
-        else:
-            noise = torch.randn(mean.shape, generator=generator)
-            found = self.model.decode(mean + torch.exp(0.5 * logvar) * noise.to(mean), one_by_one=False)
+        with torch.autocast(flat.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+                mean, logvar = (part.float() for part in self.model.posterior(flat))
+            if self.config.tiny_decoder:
+                found = self.model.decode_tiny(mean).float()
+            else:
+                noise = torch.randn(mean.shape, generator=generator)
+                latents = mean + torch.exp(0.5 * logvar) * noise.to(mean)
+                found = self.model.decode(latents, one_by_one=False).float()
         places = torch.where(flat[:, OPACITY] > 0, 1.0, self.config.empty_weight)
         errors = ((found - flat).square() * places).sum(dim=(0, 2, 3)) / places.sum().clamp(min=1)
         weights = torch.ones_like(errors)
+        weights[: CHANNELS["rgb"]] = self.config.color_weight
         weights[-1] = self.config.depth_weight
         terms = {"grid": self.config.grid_weight * (weights * errors).mean()}
         if self.config.kl_weight and not frozen:

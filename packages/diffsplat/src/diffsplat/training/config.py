@@ -9,6 +9,9 @@ from diffsplat.config import ElevEstConfig, GSReconConfig
 from synthetic_objects import ObjectConfig
 from train_runs import OptimizerConfig
 
+Precision = Literal["float32", "bfloat16"]
+"""What a network computes in while it is trained."""
+
 Prediction = Literal["epsilon", "v_prediction", "flow"]
 """What a denoiser predicts: the noise, the velocity of the diffusion, or noise minus clean latents."""
 
@@ -115,8 +118,10 @@ class GSVAETrainConfig:
     """Objects per step."""
     grid_weight: float = 1.0
     """Weight of the squared error of the grids."""
+    color_weight: float = 1.0
+    """Weight of each of the three colors among the twelve channels of that error. Released: 1."""
     depth_weight: float = 1.0
-    """Weight of the depth among the twelve channels of that error. Released: 1."""
+    """Weight of the depth among them. Released: 1."""
     empty_weight: float = 1.0
     """Weight of transparent Gaussians in that error, against the others. Released: 1; where most of a grid is empty, a
     small network otherwise learns the emptiness first and colors last."""
@@ -128,6 +133,8 @@ class GSVAETrainConfig:
     """Weight of the divergence per latent number. Released: 0, it is only measured."""
     render_every: int = 1
     """Renders are compared every this many steps. Released: 1."""
+    precision: Precision = "float32"
+    """What the network computes in; its weights, errors and renders stay in float32. Released: float16."""
     tiny_decoder: bool = False
     """Train the tiny decoder only, with the rest frozen."""
     decoder_only: bool = False

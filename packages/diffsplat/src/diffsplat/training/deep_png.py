@@ -16,6 +16,12 @@ NUM_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
 """Channels by PNG's color type; palettes have 8 bits at most."""
 
 
+def is_png(path: Path) -> bool:
+    """Whether a file holds a PNG image, whatever its name says."""
+    with path.open("rb") as file:
+        return file.read(len(SIGNATURE)) == SIGNATURE
+
+
 @njit(cache=True)
 def _unfiltered(rows: np.ndarray, step: int) -> np.ndarray:
     """Undo PNG's prediction of bytes; `rows` begin with the filter's number, `step` is the bytes of a pixel."""

@@ -1,8 +1,9 @@
 """Folders of G-Objaverse as trainings see them: cameras recreated around view 0, normals and depths in its frame.
 
-A folder holds, for views 0 to 39, the color (RGBA), normals and depth (`_nd.png`, 16 bits: normal / 2 + 0.5, depth / 5)
-and the camera (JSON), side by side or each view in a folder of its own. Views 0 to 23 go around at 5 to 30 degrees, 27
-to 38 near the horizon, 25 and 26 are from above and below; 24 and 39 repeat others and are left out.
+A folder holds, for views 0 to 39, the color (RGBA), normals and depth (`_nd.png`, or a PNG named `_nd.exr`, 16 bits:
+normal / 2 + 0.5, depth / 5) and the camera (JSON), side by side or each view in a folder of its own. Views 0 to 23 go
+around at 5 to 30 degrees, 27 to 38 near the horizon, 25 and 26 are from above and below; 24 and 39 repeat others and
+are left out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch.nn import functional
 
 from diffsplat.cameras import RADIUS, canonical_intrinsics, flipped_axes, orbit_camera, unprojected
 from diffsplat.errors import InputError
-from diffsplat.training.deep_png import read_deep_png
+from diffsplat.training.deep_png import is_png, read_deep_png
 from diffsplat.training.views import ObjectViews, joined
 
 NUM_INPUT = 4
@@ -57,16 +58,19 @@ def read_view(folder: Path, index: int) -> StoredView:
     """
     name = f"{index:05d}"
     place = folder / name if (folder / name).is_dir() else folder
-    if not (place / f"{name}_nd.png").is_file() and (place / f"{name}_nd.exr").is_file():
-        raise InputError(f"{place / name}_nd.exr: normals and depths are read from 16-bit PNG files, convert it")
+    path = place / f"{name}_nd.png"
+    if not path.is_file() and path.with_suffix(".exr").is_file():
+        path = path.with_suffix(".exr")
+        if not is_png(path):
+            raise InputError(f"{path}: normals and depths are read from 16-bit PNG files, convert it")
     try:
         with Image.open(place / f"{name}.png") as image:
             rgba = torch.from_numpy(np.array(image.convert("RGBA"))).permute(2, 0, 1).float() / 255
     except (OSError, UnidentifiedImageError) as error:
         raise InputError(f"{place / name}.png cannot be read: {error}") from error
-    deep = torch.from_numpy(read_deep_png(place / f"{name}_nd.png").astype(np.float64) / FULL_SCALE)
+    deep = torch.from_numpy(read_deep_png(path).astype(np.float64) / FULL_SCALE)
     if deep.shape[-1] != 4:
-        raise InputError(f"{place / name}_nd.png must hold normals and a depth: four channels")
+        raise InputError(f"{path} must hold normals and a depth: four channels")
     deep = deep.permute(2, 0, 1).float()
     return StoredView(
         rgba=rgba,
