@@ -80,7 +80,8 @@ class ControlNetTask(DenoiserTask):
             config, model.eval().requires_grad_(False), gsvae, recon, encoder, objects, levels=levels,
             kept_latents=kept_latents, perceptual=perceptual,
         )  # fmt: skip
-        self.controlnet, self.kind = controlnet, control
+        self.controlnet = controlnet
+        self.kind: TrainedControl = control
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All parameters of the ControlNet alike."""
