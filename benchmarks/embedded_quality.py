@@ -104,7 +104,7 @@ def print_table(
 
     from difix_model.pairs import read_pairs
     from difix_model.pipeline import DifixPipeline
-    from splat_recon.metrics import psnr, ssim
+    from image_metrics import psnr, ssim
 
     def rgb(path: Path | None) -> torch.Tensor:
         assert path is not None
@@ -124,14 +124,14 @@ def print_table(
             record, other = records[i], records[chosen[(number + len(chosen) // 2) % len(chosen)]]
             rendered, photo = rgb(record.image), rgb(record.target_image)
             references = {"right": rgb(record.ref_image), "wrong": rgb(other.ref_image), "none": None}
-            before_psnr, before_ssim = float(psnr(rendered, photo)), float(ssim(rendered, photo))
+            before_psnr, before_ssim = float(psnr(rendered, photo)), ssim(rendered, photo, border="inside")
             row = {"before": before_psnr, "before_ssim": before_ssim}
             looked = perceived(rendered, photo)
             for name, reference in references.items():
                 batch = None if reference is None else reference[None]
                 fixed = pipe.fix(rendered[None], batch)[0]
                 row[name] = float(psnr(fixed, photo)) - before_psnr
-                row[f"{name}_ssim"] = float(ssim(fixed, photo)) - before_ssim
+                row[f"{name}_ssim"] = ssim(fixed, photo, border="inside") - before_ssim
                 if name == "right":
                     row |= {key: value - looked[key] for key, value in perceived(fixed, photo).items()}
             scene = record.id.split("/")[0]

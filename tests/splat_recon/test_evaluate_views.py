@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from image_metrics import MAX_PSNR
 from splat_recon.evaluate import evaluate
-from splat_recon.metrics import MAX_PSNR
 from splat_recon.scene.scene import View
 from splat_render.cameras import Camera
 

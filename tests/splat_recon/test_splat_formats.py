@@ -8,8 +8,8 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
+from image_metrics import psnr
 from splat_recon.errors import InputError
-from splat_recon.metrics import psnr
 from splat_recon.splat_model import SplatModel
 from splat_render.files.formats import ENDINGS, SplatFile, ending_of, read_splats, write_splats
 from splat_render.files.ply import read_ply, write_ply

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from splat_recon import metrics
+import image_metrics as metrics
 from splat_recon.checkpoint import read_checkpoint
 from splat_recon.config import AdcConfig, TrainConfig, absgrad_config, antialiased_config, mcmc_config
 from splat_recon.errors import InputError

@@ -16,6 +16,7 @@ LIBRARIES = [
     "output_files",
     "commands",
     "media_files",
+    "image_metrics",
     "report_pages",
     "synthetic_objects",
     "train_runs",

@@ -5,14 +5,13 @@ from __future__ import annotations
 import html
 import json
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import tyro
 
-from commands import Device, ended, outcome_of, parse, verb_of
+from commands import Device, ended, run_command, verb_of
 from diffsplat.config import GenerationConfig
 from diffsplat.errors import InputError
 from diffsplat_app.prompts import read_prompts
@@ -94,8 +93,8 @@ def main(arguments: list[str]) -> int:
         KINDS, arguments, prog="diffsplat eval", distribution="diffsplat-app",
         description="Score generated objects against true views, or against their prompts.",
     )  # fmt: skip
-    settings = parse(KINDS[verb], given, prog=f"diffsplat eval {verb}", distribution="diffsplat-app")
-    return outcome_of(partial({"images": eval_images, "prompts": eval_prompts}[verb], settings))
+    run: Any = {"images": eval_images, "prompts": eval_prompts}[verb]
+    return run_command(KINDS[verb], run, given, prog=f"diffsplat eval {verb}", distribution="diffsplat-app")
 
 
 def eval_images(settings: ImagesEval) -> int:
@@ -106,7 +105,7 @@ def eval_images(settings: ImagesEval) -> int:
 
     from diffsplat.render import rendered
     from diffsplat.view_folders import object_folders, read_posed_views
-    from splat_recon.metrics import make_lpips, psnr, ssim
+    from image_metrics import make_lpips, psnr, ssim
 
     folders = object_folders(settings.data)
     views = {folder.name: read_posed_views(folder, settings.size) for folder in folders}
@@ -128,7 +127,7 @@ def eval_images(settings: ImagesEval) -> int:
             "object": name,
             "num_views": len(pairs),
             "psnr": float(np.mean([psnr(a, b) for a, b in pairs])),
-            "ssim": float(np.mean([ssim(a, b) for a, b in pairs])),
+            "ssim": float(np.mean([ssim(a, b, border="inside") for a, b in pairs])),
         }
         if lpips is not None:
             row["lpips"] = float(np.mean([lpips(a, b) for a, b in pairs]))

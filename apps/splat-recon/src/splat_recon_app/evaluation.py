@@ -65,9 +65,9 @@ def score(
 def _scored(
     render: Render, views: Sequence[View], run: RunFolder, files: Mapping[str, str], device: str, split: str
 ) -> Evaluation:
+    from image_metrics import make_lpips
     from splat_recon.evaluate import evaluate
     from splat_recon.io.images import read_photo, write_beside, write_photo
-    from splat_recon.metrics import make_lpips
     from splat_recon.pages.contact_sheet import contact_sheet
 
     def file(view: View) -> Path:

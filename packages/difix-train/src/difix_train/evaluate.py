@@ -12,8 +12,8 @@ from torch import Tensor
 
 from difix_model.config import RENDERED_VIEW
 from difix_train.dataset import Draw, PairDataset
-from difix_train.metrics import flip, psnr, ssim
 from difix_train.sampler import wrong_reference_index
+from image_metrics import flip, psnr, ssim
 
 REFERENCE_MODES = ("right", "wrong", "none")
 """The sample's own reference, another sample's, or none at all."""
@@ -135,8 +135,8 @@ def _draw(dataset: PairDataset, index: int, mode: str) -> Draw | None:
 
 
 def _compared(x: Tensor, x_clean: Tensor, lpips: PerceptualDistance | None) -> tuple[float, ...]:
-    rgb, rgb_clean = x * 0.5 + 0.5, x_clean * 0.5 + 0.5
-    values = [float(measure(rgb, rgb_clean)) for measure in (psnr, ssim, flip)]
+    rgb, rgb_clean = ((each[0] * 0.5 + 0.5).permute(1, 2, 0) for each in (x, x_clean))
+    values = [measure(rgb, rgb_clean) for measure in (psnr, ssim, flip)]
     if lpips is not None:
         values.append(float(lpips(x, x_clean)))
     return tuple(values)

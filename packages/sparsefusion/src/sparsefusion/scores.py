@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-import flip_evaluator
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+import image_metrics
 from sparsefusion.losses import PerceptualDistance
 
 MIN_SSIM_SIZE = 16
@@ -40,16 +39,13 @@ def score(
 ) -> Scores:
     """Compare an image with the truth, both in [0, 1]."""
     image, truth = (values.detach().float().cpu().clamp(0, 1) for values in (image, truth))
-    psnr = float(peak_signal_noise_ratio(image, truth, data_range=1.0))
-    ssim = None
-    if min(image.shape[-2:]) >= MIN_SSIM_SIZE:
-        found = structural_similarity_index_measure(image, truth, data_range=1.0)
-        assert isinstance(found, Tensor)  # A pair only where the full map is asked for.
-        ssim = float(found)
-    reference, test = (values[0].permute(1, 2, 0).contiguous().numpy() for values in (truth, image))
-    _, flip, _ = flip_evaluator.evaluate(reference, test, "LDR", applyMagma=False)
-    lpips = None if perceptual is None else float(perceptual(2 * image - 1, 2 * truth - 1))
-    return Scores(psnr, ssim, float(flip), lpips)
+    pair = [values[0].permute(1, 2, 0) for values in (image, truth)]
+    return Scores(
+        psnr=image_metrics.psnr(*pair),
+        ssim=image_metrics.ssim(*pair) if min(image.shape[-2:]) >= MIN_SSIM_SIZE else None,
+        flip=image_metrics.flip(*pair),
+        lpips=None if perceptual is None else float(perceptual(2 * image - 1, 2 * truth - 1)),
+    )
 
 
 def mean_scores(values: Iterable[Scores]) -> dict[str, float | None] | None:

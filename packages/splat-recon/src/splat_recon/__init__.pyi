@@ -27,7 +27,6 @@ from .io.sfm.reconstruct import reconstruct as reconstruct
 from .io.sfm.report import SfmResult as SfmResult
 from .io.transforms_json import read_transforms as read_transforms
 from .io.transforms_json import write_transforms as write_transforms
-from .metrics import make_lpips as make_lpips
 from .of_splat_render import Camera as Camera
 from .of_splat_render import Gaussians as Gaussians
 from .of_splat_render import Rasterizer as Rasterizer

@@ -8,12 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from splat_recon import metrics
-from splat_recon.metrics import LpipsMetric
+import image_metrics as metrics
+from image_metrics import LpipsMetric
+from image_metrics.similarity import Border
 from splat_recon.scene.scene import View
 from splat_recon.views.view_set import rgb_from_bytes
 from splat_render.cameras import Camera
 from splat_render.upload import uploaded
+
+BORDER: Border = "inside"
+"""Of SSIM: the windows that training sees, as all figures in docs/benchmarks.md were measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +90,7 @@ def evaluate(
     Args:
         render: From a camera to RGB in [0, 1]; values outside are clamped.
         views: At least one.
-        lpips: From `metrics.make_lpips`.
+        lpips: From `image_metrics.make_lpips`.
         on_view: Receives each view and its clamped render, for example to write it out.
 
     Raises:
@@ -104,7 +108,7 @@ def evaluate(
         rendered_cpu = rendered.cpu()
         scores[view.name] = ViewScore(
             psnr=metrics.psnr(rendered, photo, mask),
-            ssim=metrics.ssim(rendered, photo, mask),
+            ssim=metrics.ssim(rendered, photo, mask, border=BORDER),
             lpips=None if lpips is None else lpips(rendered, photo),
             flip=metrics.flip(rendered_cpu, rgb_from_bytes(bytes_cpu), mask_cpu),
         )

@@ -12,18 +12,15 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import conv2d
 
+from image_metrics import ssim_map
 from splat_recon import ssim_kernel
 from splat_render.config import RenderConfig
 from splat_render.cpu.recycling import RECYCLER
 from splat_render.cpu.workers import workers
 from splat_render.gaussians import Gaussians
-from splat_render.upload import constant
 
 logger = logging.getLogger(__name__)
-
-_WINDOW = tuple(ssim_kernel.window_weights().tolist())
 
 GRAY = ssim_kernel.GRAY
 """What stands in both images where a pixel does not count."""
@@ -61,23 +58,6 @@ def ssim(
     if (comparison := _comparison(rendered)) is not None:
         return _compared(comparison, rendered, target, pixel_weight, (0.0, 1.0), hidden_at=-1.0)
     return _plain_ssim(rendered, target, pixel_weight)
-
-
-def ssim_map(rendered: Float[Tensor, "h w 3"], target: Float[Tensor, "h w 3"]) -> Float[Tensor, "h_valid w_valid 3"]:
-    """SSIM per window, in plain torch operations on any device: ten pixels smaller than the images."""
-    ssim_kernel.check_size(*rendered.shape[:2])
-    window = constant(_WINDOW, rendered.device, rendered.dtype)
-    a, b = rendered.permute(2, 0, 1), target.permute(2, 0, 1)
-    stacked = torch.stack([a, b, a * a, b * b, a * b]).flatten(0, 1)[None]
-    # One group per plane: on a GPU this stays in float32, where other convolutions round to TF32 and drown variances.
-    windows = window.expand(stacked.shape[1], 1, -1)
-    filtered = conv2d(stacked, windows[..., None], groups=len(windows))
-    filtered = conv2d(filtered, windows[..., None, :], groups=len(windows))
-    mu_a, mu_b, e_aa, e_bb, e_ab = filtered[0].unflatten(0, (5, 3))
-    luminance = (2 * mu_a * mu_b + ssim_kernel.C1) / (mu_a**2 + mu_b**2 + ssim_kernel.C1)
-    variances = e_aa - mu_a**2 + e_bb - mu_b**2
-    contrast = (2 * (e_ab - mu_a * mu_b) + ssim_kernel.C2) / (variances + ssim_kernel.C2)
-    return (luminance * contrast).permute(1, 2, 0)
 
 
 def photometric(

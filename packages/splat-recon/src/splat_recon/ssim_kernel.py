@@ -9,20 +9,8 @@ of sixteen: they stay in the processor's cache. The value of SSIM is that of the
 import numpy as np
 from numba import njit
 
+from image_metrics.similarity import C1, C2, SIGMA, WINDOW
 from splat_render.cpu.lanes import WIDTH, everywhere, fma, load, magnitude, select, store, total_of
-
-WINDOW = 11
-"""Pixels across the window."""
-
-SIGMA = 1.5
-"""Standard deviation of the window in pixels."""
-
-C1 = 0.01**2
-"""Stabilizer of the luminance term for values in [0, 1]."""
-
-C2 = 0.03**2
-"""Stabilizer of the contrast term for values in [0, 1]."""
-
 
 GRAY = 0.5
 """What stands in both images where a pixel does not count."""

@@ -14,7 +14,7 @@ from diffsplat.gsvae import GSVAE, kl_to_normal
 from diffsplat.render import rendered
 from diffsplat.splat_grids import CHANNELS, SplatGrids, activated
 from diffsplat.training.config import GSVAETrainConfig
-from diffsplat.training.losses import Perceptual, render_losses
+from diffsplat.training.losses import Perceptual, psnr_of_views, render_losses
 from diffsplat.training.object_task import ObjectTask
 from diffsplat.training.views import ObjectViews, ViewsOfObjects
 from train_runs import ParameterGroup
@@ -118,6 +118,5 @@ def psnr_through_latents(model: GSVAE, recon: GSRecon, objects: ViewsOfObjects, 
         for name, one in (("psnr_gsrecon", grids), ("psnr_gsvae", SplatGrids.from_channels(coded))):
             size = batch.rgb.shape[-1]
             views = rendered(activated(one, *batch.input_cameras), batch.T_world_cam, batch.fxfycxcy, size, size)
-            errors = (views.rgb.clamp(0, 1) - batch.rgb).square().mean(dim=(0, 2, 3, 4)).clamp(min=1e-10)
-            found[name] += (-10 * torch.log10(errors)).tolist()
+            found[name] += psnr_of_views(views.rgb, batch.rgb)
     return {name: sum(values) / len(values) for name, values in found.items()}

@@ -13,6 +13,7 @@ from diffsplat.cameras import FOCAL, RADIUS
 from diffsplat.render import RenderedViews
 from diffsplat.splat_grids import CHANNELS, LARGEST_SCALE, SMALLEST_SCALE, SplatGrids
 from diffsplat.training.views import ObjectViews
+from image_metrics import psnr
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 """Takes two batches of images in [-1, 1] and gives one distance per image."""
@@ -20,7 +21,7 @@ Perceptual = Callable[[Tensor, Tensor], Tensor]
 OFF_WEIGHT = 0.05
 """What pixels off the object count in the error of maps, against those on it."""
 
-ON_SHARE = 0.7
+ON_FRACTION = 0.7
 """A place is on the object if it covers at least this share of a pixel there: less would make silhouettes too wide."""
 
 SOLID = 0.98
@@ -49,6 +50,12 @@ def render_losses(
     return terms
 
 
+def psnr_of_views(rgb: Float[Tensor, "b v 3 h w"], truth: Float[Tensor, "b v 3 h w"]) -> list[float]:
+    """PSNR of every view in dB, object after object."""
+    pairs = zip(rgb.flatten(0, 1), truth.flatten(0, 1), strict=True)
+    return [psnr(one.permute(1, 2, 0), other.permute(1, 2, 0)) for one, other in pairs]
+
+
 def _at_size(images: Float[Tensor, "n 3 h w"], size: int) -> Float[Tensor, "n 3 y x"]:
     if images.shape[-2:] == (size, size):
         return images
@@ -72,8 +79,8 @@ def wanted_grids(views: ObjectViews) -> tuple[Float[Tensor, "b i c=12 h w"], Flo
     color, mask, depth, normal = _at_grid_places(
         [views.rgb[:, :num], views.mask[:, :num], views.depth * views.mask[:, :num], views.normal]
     )
-    on = (mask > ON_SHARE).to(mask)
-    covered = mask.clamp(min=ON_SHARE)
+    on = (mask > ON_FRACTION).to(mask)
+    covered = mask.clamp(min=ON_FRACTION)
     # Colors and normals were over white, depths over 0.
     depth = on * (depth / covered - RADIUS)
     normal = 2 * (normal - (1 - covered)) / covered - 1

@@ -14,7 +14,7 @@ from diffsplat.gsrecon import GSRecon
 from diffsplat.render import rendered
 from diffsplat.splat_grids import activated
 from diffsplat.training.config import GSReconTrainConfig
-from diffsplat.training.losses import Perceptual, map_loss, render_losses
+from diffsplat.training.losses import Perceptual, map_loss, psnr_of_views, render_losses
 from diffsplat.training.object_task import ObjectTask
 from diffsplat.training.views import ObjectViews, ViewsOfObjects
 from train_runs import OptimizerConfig, ParameterGroup
@@ -95,8 +95,7 @@ def psnr_of_renders(model: GSRecon, objects: ViewsOfObjects, indices: list[int])
         size = batch.rgb.shape[-1]
         gaussians = activated(model(batch.images, *batch.input_cameras), *batch.input_cameras)
         views = rendered(gaussians, batch.T_world_cam, batch.fxfycxcy, size, size)
-        errors = (views.rgb.clamp(0, 1) - batch.rgb).square().mean(dim=(0, 2, 3, 4))
-        values = -10 * torch.log10(errors.clamp(min=1e-10))
-        inputs += values[: batch.num_inputs].tolist()
-        others += values[batch.num_inputs :].tolist()
+        values = psnr_of_views(views.rgb, batch.rgb)
+        inputs += values[: batch.num_inputs]
+        others += values[batch.num_inputs :]
     return {"psnr_input_views": sum(inputs) / len(inputs), "psnr_other_views": sum(others) / max(len(others), 1)}

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from PIL import Image
 
+import image_metrics as metrics
 from difix3d.errors import InputError, as_input_error
 from difix3d.evaluation.protocol import Protocol, to_dict
+from image_metrics import LpipsMetric, make_lpips
 from media_files.masks import mask_plane
 from media_files.photos import open_image, read_photo
-from splat_recon import metrics
-from splat_recon.metrics import LpipsMetric, make_lpips
 
 FORMAT = "difix3d-scores"
 
 FID_REASON = "FID needs Inception's weights and an extra that this project does not have"
-LPIPS_REASON = "LPIPS is left out: its backbone is not on this machine (splat_recon.metrics.make_lpips says where)"
+LPIPS_REASON = "LPIPS is left out: its backbone is not on this machine (image_metrics.make_lpips says where)"
 
 
 def score_renders(
@@ -107,7 +107,7 @@ def _score(photo: Path, render: Path, mask: Path | None, lpips: LpipsMetric | No
         pair.append(rgb if visible is None else rgb * torch.from_numpy(visible)[..., None])
     return {
         "psnr": metrics.psnr(pair[0], pair[1]),
-        "ssim": metrics.ssim(pair[0], pair[1]),
+        "ssim": metrics.ssim(pair[0], pair[1], border="inside"),
         "lpips": None if lpips is None else lpips(pair[0], pair[1]),
         "flip": metrics.flip(pair[0], pair[1]),
     }

@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float32, UInt8
 from PIL import Image
 
+import image_metrics as metrics
 from difix3d.pairs.config import FilterConfig
 from difix3d.pairs.generated import GeneratedPair
 from difix_model.references.poses import pose_distances
-from splat_recon import metrics
 from splat_recon.scene.scene import Scene
 
 REASONS = {

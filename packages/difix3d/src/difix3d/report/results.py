@@ -10,9 +10,9 @@ from torch import Tensor
 from difix3d.enhance.renderer import EnhancedRenderer
 from difix3d.report.variants import VARIANTS
 from difix_model.gate.verdict import FixVerdict
+from image_metrics import LpipsMetric
 from splat_recon.evaluate import Evaluation, evaluate
 from splat_recon.io.images import to_u8
-from splat_recon.metrics import LpipsMetric
 from splat_recon.scene.scene import View
 from splat_recon.trainer import SplatTrainer
 from splat_render.cameras import Camera

@@ -24,9 +24,9 @@ from difix3d.report.what_helped import FROM_POINTS, TAUGHT, WITH_STEREO
 from difix3d.run.fixing_time import TIME_FILE
 from difix3d.run.progress import Progress
 from difix_model.references.poses import pose_distances
+from image_metrics import make_lpips
 from splat_recon.evaluate import evaluate
 from splat_recon.export import export_ply
-from splat_recon.metrics import make_lpips
 from splat_recon.pages.scene_page import MAX_EMBEDDED_GAUSSIANS, scene_page
 
 if TYPE_CHECKING:

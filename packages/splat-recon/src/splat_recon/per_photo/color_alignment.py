@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from splat_recon import metrics
+import image_metrics as metrics
 from splat_recon.evaluate import ViewScore
 from splat_recon.scene.scene import View
 from splat_render.cameras import Camera
@@ -39,6 +39,8 @@ def color_corrected_scores(
         mask = None if view.mask is None else torch.tensor(view.mask)
         aligned = color_aligned(render(view.camera).cpu(), photo, mask)
         scores[view.name] = ViewScore(
-            psnr=metrics.psnr(aligned, photo, mask), ssim=metrics.ssim(aligned, photo, mask), lpips=None
+            psnr=metrics.psnr(aligned, photo, mask),
+            ssim=metrics.ssim(aligned, photo, mask, border="inside"),
+            lpips=None,
         )
     return scores

@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 
-from splat_recon import metrics
+import image_metrics as metrics
+from image_metrics.lpips import LPIPS_BACKBONES
 
 
 def test_psnr_of_a_known_error():
@@ -30,6 +31,46 @@ def test_flip_is_what_one_notices():
     assert metrics.flip(half, photo, mask) < 0.2 * metrics.flip(half, photo)
 
 
+@pytest.mark.long
+def test_psnr_and_ssim_are_those_of_torchmetrics():
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+    generator = torch.Generator().manual_seed(0)
+    for height, width in ((24, 32), (6, 9)):
+        truth = torch.rand(height, width, 3, generator=generator)
+        image = (truth + 0.1 * torch.randn(truth.shape, generator=generator)).clamp(0, 1)
+        pair = [values.permute(2, 0, 1)[None].double() for values in (image, truth)]
+        assert metrics.psnr(image, truth) == pytest.approx(float(peak_signal_noise_ratio(*pair, data_range=1.0)))
+        both = structural_similarity_index_measure(*pair, data_range=1.0, return_full_image=True)
+        mask = torch.rand(height, width, generator=generator) > 0.5
+        assert metrics.ssim(image, truth) == pytest.approx(float(both[0]), abs=1e-7)
+        assert metrics.ssim(image, truth, mask) == pytest.approx(float(both[1][0, :, mask].mean()), abs=1e-7)
+        if height > 11:
+            inside = float(both[1][..., 5:-5, 5:-5].mean())
+            assert metrics.ssim(image, truth, border="inside") == pytest.approx(inside, abs=1e-7)
+
+
+def test_ssim_of_constant_images_is_their_luminance():
+    # (2 a b + c1) / (a^2 + b^2 + c1).
+    dark, bright = torch.full((16, 16, 3), 0.2), torch.full((16, 16, 3), 0.6)
+    assert metrics.ssim(dark, bright) == pytest.approx((2 * 0.12 + 1e-4) / (0.04 + 0.36 + 1e-4), abs=1e-6)
+
+
+def test_ssim_map_is_the_textbook_formula_at_one_window():
+    image, target = (torch.rand(11, 11, 3, generator=torch.Generator().manual_seed(seed)).double() for seed in (3, 4))
+    offsets = torch.arange(-5, 6, dtype=torch.float64)
+    window = torch.exp(-(offsets**2) / (2 * 1.5**2))
+    window2d = window[:, None] * window[None, :]
+    window2d = (window2d / window2d.sum())[..., None]
+    mean_a, mean_b = (window2d * image).sum((0, 1)), (window2d * target).sum((0, 1))
+    var_a, var_b = (window2d * (image - mean_a) ** 2).sum((0, 1)), (window2d * (target - mean_b) ** 2).sum((0, 1))
+    covariance = (window2d * (image - mean_a) * (target - mean_b)).sum((0, 1))
+    wanted = ((2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)) / (
+        (mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4)
+    )
+    torch.testing.assert_close(metrics.ssim_map(image, target)[0, 0], wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_psnr_clamps_the_render():
     photo = torch.ones(12, 12, 3)
     assert metrics.psnr(photo + 3, photo) == metrics.MAX_PSNR
@@ -42,7 +83,7 @@ def test_masked_metrics_see_only_the_mask():
     mask = torch.ones(30, 30, dtype=torch.bool)
     mask[:, 10:] = False
     assert metrics.psnr(rendered, photo, mask) == metrics.MAX_PSNR
-    assert metrics.ssim(rendered, photo, mask) == pytest.approx(1.0, abs=1e-5)
+    assert metrics.ssim(rendered, photo, mask, border="inside") == pytest.approx(1.0, abs=1e-5)
     assert metrics.psnr(rendered, photo) < 20
     assert metrics.ssim(rendered, photo) < 0.9
 
@@ -66,7 +107,7 @@ def test_lpips_reads_the_backbone_from_torch_hubs_folder(tmp_path, monkeypatch):
         weights[f"features.{index}.weight"] = torch.randn(shape, generator=generator) / fan_in**0.5
         weights[f"features.{index}.bias"] = torch.zeros(shape[0])
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    torch.save(weights, tmp_path / "hub" / "checkpoints" / metrics.LPIPS_BACKBONES["alex"])
+    torch.save(weights, tmp_path / "hub" / "checkpoints" / LPIPS_BACKBONES["alex"])
     lpips = metrics.make_lpips()
     assert lpips is not None
     photo = torch.rand(64, 64, 3, generator=generator)
