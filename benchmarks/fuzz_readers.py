@@ -483,7 +483,7 @@ def read_run(folder: Path) -> None:
 
     run = run_folder.RunFolder(folder)
     run_folder.read_evaluations(run, until_step=15)
-    run_folder.read_history(run)
+    run.read_metrics()
     run_folder.read_settings(run)
     run_folder.read_cameras(run)
 

@@ -8,12 +8,13 @@ import torch
 from splat_recon import checkpoint
 from splat_recon.errors import InputError
 from train_runs.checkpoints import CHECKSUMS_FILE, STATE_FILE, TENSORS_FILE
+from train_runs.run_folder import checkpoint_name
 
 TENSORS = {"gaussians.means": torch.arange(6.0).reshape(2, 3), "generator.views": torch.arange(5, dtype=torch.uint8)}
 
 
 def _write(folder: Path, step: int) -> Path:
-    path = folder / checkpoint.checkpoint_name(step)
+    path = folder / checkpoint_name(step)
     checkpoint.write_checkpoint(path, {"step": step, "loss_sum": 0.1 + 0.2}, TENSORS)
     return path
 
@@ -73,7 +74,7 @@ def test_older_checkpoints_are_removed_but_none_newer_or_unlike(tmp_path, keep, 
     (tmp_path / "step_000040" / STATE_FILE).unlink()
     (tmp_path / "notes").mkdir()
     checkpoint.remove_older_checkpoints(tmp_path / "step_000030", keep)
-    names = [checkpoint.checkpoint_name(step) for step in left]
+    names = [checkpoint_name(step) for step in left]
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["notes", *names]
 
 

@@ -52,7 +52,7 @@ def test_wrong_photo_folders_are_refused(tmp_path):
     Image.new("RGB", (36, 48)).save(tmp_path / "mixed" / "2.png")
     (tmp_path / "mixed" / "3.png").write_bytes(b"")
     with pytest.raises(InputError, match=r"(?s)2 problems.*3\.png.*one size"):
-        reconstruct(tmp_path / "mixed", tmp_path / "out", SfmConfig(cameras="shared"))
+        reconstruct(tmp_path / "mixed", tmp_path / "out", SfmConfig(camera_mode="shared"))
     with pytest.raises(InputError, match=r"photos .*: .*3\.png cannot be read"):
         reconstruct(tmp_path / "mixed", tmp_path / "out")
     (tmp_path / "notes.txt").write_text("hello")
@@ -132,11 +132,11 @@ def test_cameras_are_shared_by_photos_of_one_size_and_lens():
     groups = make_plan(mixed, SfmConfig(), is_video=False).groups
     assert [len(group) for group in groups] == [3, 2, 2]
     assert len(make_plan(facts(5, lens="A 28"), SfmConfig(), is_video=False).groups) == 1
-    assert len(make_plan(mixed, SfmConfig(cameras="per-image"), is_video=False).groups) == 7
+    assert len(make_plan(mixed, SfmConfig(camera_mode="per-image"), is_video=False).groups) == 7
     same_size = {**facts(3, lens="A 28"), **facts(2, lens="A 50", start=10)}
-    assert len(make_plan(same_size, SfmConfig(cameras="shared"), is_video=False).groups) == 1
+    assert len(make_plan(same_size, SfmConfig(camera_mode="shared"), is_video=False).groups) == 1
     with pytest.raises(InputError, match=r"640x480 .*480x640"):
-        make_plan(mixed, SfmConfig(cameras="shared"), is_video=False)
+        make_plan(mixed, SfmConfig(camera_mode="shared"), is_video=False)
 
 
 def test_exif_data_tell_lenses_apart(tmp_path):

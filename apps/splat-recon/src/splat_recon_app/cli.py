@@ -230,6 +230,21 @@ class View(SplatFlags):
 
 
 GROUPS: dict[str, Groups] = {
+    "sfm": {
+        "what matters": ("images", "out", "camera_mode", "camera_model", "max_size", "fps", "max_frames", "device"),
+        "how pairs are matched and mapped": (
+            "matching",
+            "exhaustive_limit",
+            "ordered_limit",
+            "overlap",
+            "mapping",
+            "incremental_limit",
+            "max_features",
+            "motion_step",
+            "num_threads",
+            "seed",
+        ),
+    },
     "train": {
         "what matters": ("scene", "out", "max_steps", "max_size", "sparse", "split", "preset", "resume"),
         "photos": ("images", "sparse_model", "photo_memory", "photo_cache", "keep_undistorted"),

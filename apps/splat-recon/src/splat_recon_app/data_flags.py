@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from splat_recon.io.sfm.config import Cameras, Mapping, Matching, SfmConfig
+import tyro
+
+from splat_recon.io.sfm.config import SfmConfig
 
 MIN_PHOTO_MEMORY = 0.0
 """Least gigabytes for decoded photos: with none, every photo is decoded at each step."""
@@ -51,55 +53,8 @@ class Sfm:
     out: Path
     """Scene folder to write: images/, sparse/0/ and sfm_report.json. After an interruption the same command goes on."""
 
-    camera_mode: Cameras = "auto"
-    """Photos that share a camera: all, none, or (auto) those of one size with one camera and focal length in EXIF."""
-
-    camera_model: str = "SIMPLE_RADIAL"
-    """COLMAP's camera model of the lens; OPENCV or OPENCV_FISHEYE for wide ones."""
-
-    matching: Matching = "auto"
-    """Pairs to compare: all, or neighbors in order. auto: all up to 80 photos in order (150 without), then neighbors
-    where names count up or a video is given."""
-
-    mapping: Mapping = "auto"
-    """One photo after the other, or all at once (GLOMAP). auto: one after the other up to 250 photos; the other one as
-    well where fewer than half of the photos are registered."""
-
-    max_features: int = 4000
-    """Features per photo."""
-
-    max_size: int = 1600
-    """Photos are matched at this many pixels on their longer side at most; they are written at full size."""
-
-    fps: float | None = None
-    """Of a video: frames per second to choose from. Left out: by motion."""
-
-    max_frames: int = 120
-    """Of a video: most frames to take."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where features are found and matched; auto takes CUDA where pycolmap was built with it."""
-
-    seed: int = 0
-    """Seed of everything random."""
-
-    def __post_init__(self) -> None:
-        self.config()
-
-    def config(self) -> SfmConfig:
-        """The library's settings."""
-        return SfmConfig(
-            cameras=self.camera_mode,
-            camera_model=self.camera_model,
-            matching=self.matching,
-            mapping=self.mapping,
-            max_features=self.max_features,
-            max_size=self.max_size,
-            fps=self.fps,
-            max_frames=self.max_frames,
-            device=self.device,
-            seed=self.seed,
-        )
+    config: Annotated[SfmConfig, tyro.conf.arg(name="")] = field(default_factory=SfmConfig)
+    """How cameras are found."""
 
 
 @dataclass(frozen=True, kw_only=True)

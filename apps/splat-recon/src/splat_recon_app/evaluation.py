@@ -59,7 +59,7 @@ def score(
     content["pictures"] = {view.name: files[view.name] for view in views}
     if color_corrected:
         content["color_corrected"] = _color_corrected(render, views)
-    run_folder.write_json(run.metrics(split), content)
+    run_folder.write_json(run.scores(split), content)
 
 
 def _scored(
@@ -102,7 +102,7 @@ def evaluate(args: cli.Eval) -> int:
     run = _score_run(args, args.splat) if is_splat_run(args.splat) else _score_file(args)
     film = run.path / "film.mp4"
     scene = () if args.scene is None else ("--scene", args.scene)
-    ended(run.metrics(args.side), "difix3d-enhance", "--splat", args.splat, *scene, "--out", film)
+    ended(run.scores(args.side), "difix3d-enhance", "--splat", args.splat, *scene, "--out", film)
     return 0
 
 
@@ -120,9 +120,7 @@ def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
 
     with logging_to(run.log):
         splats = SplatModel.newest(run.checkpoints, device=chosen_device(args.device))
-        flags = SceneFlags(
-            images=settings.get("images", "auto"), sparse_model=settings.get("sparse_model", settings.get("model"))
-        )
+        flags = SceneFlags(images=settings.get("images", "auto"), sparse_model=settings.get("sparse_model"))
         scene, split = read_scene_and_split(
             scene_folder, settings["split"], settings["sparse"], settings["max_size"], flags
         )

@@ -29,7 +29,7 @@ def sfm(args: Sfm) -> int:
         from splat_recon.io.sfm.report import summary
 
         try:
-            found = reconstruct(args.images, args.out, args.config())
+            found = reconstruct(args.images, args.out, args.config)
         except KeyboardInterrupt as interrupt:
             console.print("stopped: the same command goes on from here")
             return _left(exit_code(interrupt), COLMAP_THREAD)

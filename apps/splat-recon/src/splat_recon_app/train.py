@@ -71,8 +71,6 @@ def _train(args: cli.Train, run: RunFolder) -> int:
     from splat_render.device import chosen_device
 
     where = chosen_device(args.device)
-    from splat_recon.checkpoint import checkpoint_name
-
     scene, split = _read(args, presets.max_size(args, where))
     run_folder.check_outputs(run, scene)
     stereo = stereo_start(args, scene, split, run, presets.max_size(args, where))
@@ -84,7 +82,7 @@ def _train(args: cli.Train, run: RunFolder) -> int:
         run_folder.check_same(run, settings)
     trainer = _trainer(run, scene, split, config, where, resume=args.resume)
     if not args.resume:
-        run_folder.write_config(run, settings)
+        run.write_config(settings, distributions=run_folder.VERSIONED)
         cameras = {view.name: view.camera for view in scene.select(split.train)}
         run_folder.write_cameras(run, cameras, scene.T_scene_colmap)
         if stereo is not None:
@@ -93,7 +91,7 @@ def _train(args: cli.Train, run: RunFolder) -> int:
     stop_at = min(config.max_steps, args.stop_at or config.max_steps)
     with watching(args, run, trainer, split) as observers:
         received = _train_until(trainer, run, stop_at, args, observers)
-    checkpoint = run.checkpoints / checkpoint_name(trainer.step)
+    checkpoint = run.checkpoint(trainer.step)
     if received is not None:
         console.print(f"stopped at step {trainer.step}: add --resume to the same command to go on")
         print(checkpoint)
@@ -129,8 +127,6 @@ def _train_until(
     trainer: SplatTrainer, run: RunFolder, stop_at: int, args: cli.Train, observers: Sequence[Observer]
 ) -> int | None:
     """Train with a progress bar, saving on the way and at the end; returns the signal that ended it early, if any."""
-    from splat_recon.checkpoint import checkpoint_name
-
     saved_step = trainer.step
     # How many steps are taken at once changes no result.
     chunk = 1 if any(observer.every_step for observer in observers) else CHUNK
@@ -147,19 +143,19 @@ def _train_until(
                 observer.observe(trainer)
             if trainer.step % args.checkpoint_every == 0 or trainer.step >= stop_at:
                 saved_step = _save(trainer, run, args.keep_checkpoints)
-        if saved_step != trainer.step or not (run.checkpoints / checkpoint_name(trainer.step)).exists():
+        if saved_step != trainer.step or not run.checkpoint(trainer.step).exists():
             _save(trainer, run, args.keep_checkpoints)
         return received[0] if received else None
 
 
 def _save(trainer: SplatTrainer, run: RunFolder, keep: int | None) -> int:
-    from splat_recon.checkpoint import checkpoint_name, remove_older_checkpoints
+    from splat_recon.checkpoint import remove_older_checkpoints
 
-    trainer.save(run.checkpoints / checkpoint_name(trainer.step))
+    trainer.save(run.checkpoint(trainer.step))
     run_folder.write_history(run, [record.to_dict() for record in trainer.history])
     logger.info("step %d: %d Gaussians, checkpoint saved", trainer.step, len(trainer.gaussians))
     if keep is not None:
-        remove_older_checkpoints(run.checkpoints / checkpoint_name(trainer.step), keep)
+        remove_older_checkpoints(run.checkpoint(trainer.step), keep)
     return trainer.step
 
 

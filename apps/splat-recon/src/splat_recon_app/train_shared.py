@@ -53,7 +53,7 @@ def train_with(args: cli.Train, world: World, *, device: str, backend: str) -> i
 
 
 def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
-    from splat_recon.checkpoint import checkpoint_name, newest_checkpoint, recovered_checkpoint
+    from splat_recon.checkpoint import newest_checkpoint, recovered_checkpoint
     from splat_recon.trainer import SplatTrainer
     from splat_recon.views.view_set import ViewSet
 
@@ -79,7 +79,7 @@ def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
     else:
         trainer = SplatTrainer(scene, views, config, device=device, world=world)
     if first and not args.resume:
-        run_folder.write_config(run, settings)
+        run.write_config(settings, distributions=run_folder.VERSIONED)
         cameras = {view.name: view.camera for view in scene.select(split.train)}
         run_folder.write_cameras(run, cameras, scene.T_scene_colmap)
         if stereo is not None:
@@ -90,7 +90,7 @@ def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
     if stopped:
         if first:
             console.print(f"stopped at step {trainer.step}: add --resume to the same command to go on")
-            print(run.checkpoints / checkpoint_name(trainer.step))
+            print(run.checkpoint(trainer.step))
         return 128 + stopped
     _finish(trainer, run, split)
     return 0
@@ -116,13 +116,13 @@ def _train_until(trainer: SplatTrainer, run: RunFolder, stop_at: int, args: cli.
 
 
 def _save(trainer: SplatTrainer, run: RunFolder, keep: int | None) -> None:
-    from splat_recon.checkpoint import checkpoint_name, remove_older_checkpoints
+    from splat_recon.checkpoint import remove_older_checkpoints
 
-    trainer.save(run.checkpoints / checkpoint_name(trainer.step))
+    trainer.save(run.checkpoint(trainer.step))
     if trainer.world.rank == 0:
         run_folder.write_history(run, [record.to_dict() for record in trainer.history])
         if keep is not None:
-            remove_older_checkpoints(run.checkpoints / checkpoint_name(trainer.step), keep)
+            remove_older_checkpoints(run.checkpoint(trainer.step), keep)
 
 
 def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:

@@ -19,7 +19,6 @@ from splat_recon.config import TrainConfig
 from splat_recon.errors import InputError
 from splat_render.gaussians import Gaussians
 from train_runs import checkpoints
-from train_runs.run_folder import checkpoint_name as checkpoint_name
 
 GAUSSIANS_PREFIX = "gaussians."
 """Prefix of the raw parameters among the tensors."""

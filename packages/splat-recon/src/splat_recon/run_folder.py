@@ -1,7 +1,7 @@
-"""The folder of a training run: what lies where, and what may be resumed. Imports no torch.
+"""The folder of a training run: that of train-runs, with what splats have beside it. Imports no torch.
 
-`config.json` (settings and versions), `cameras.json` (frame and training cameras), `checkpoints/step_003000/`,
-`metrics.jsonl` (history), `metrics.json` (scores), `images/` (render beside photo), `log.txt`, `point_cloud.ply`.
+`cameras.json` (frame and training cameras), `metrics.json` (scores), `evaluations.jsonl` (scores on the way), `images/`
+(render beside photo), `point_cloud.ply`, `report.html`.
 """
 
 from __future__ import annotations
@@ -10,29 +10,24 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import train_runs.run_folder
 from output_files import OutputError, check_inputs_kept, check_links, output_names, write_text_whole
-from splat_recon.config import TrainConfig
 from splat_recon.config_values import flattened
 from splat_recon.errors import InputError
 from splat_recon.io import cameras_json
 from splat_recon.io.json_files import read_json_file
 from splat_render.cameras import Camera
-from train_runs.run_folder import versions
 
 if TYPE_CHECKING:
     from splat_recon.scene.scene import Scene
 
 VERSIONED = ("splat-recon", "torch", "numpy", "numba", "gsplat", "pycolmap")
 """Distributions whose versions `config.json` records."""
-
-RENAMED = {"model": "sparse_model"}
-"""Settings of earlier versions, and what they are called now."""
 
 NOT_COMPARED = ("scene", "stereo")
 """Settings that may change between a run and its continuation: a scene's folder may have moved, and what stereo found
@@ -43,17 +38,8 @@ SETTINGS = ("scene", "split", "sparse", "max_size")
 """Settings without which a run cannot be scored or drawn."""
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """Names of everything in a run folder."""
-
-    path: Path
-    """The folder itself."""
-
-    @property
-    def config(self) -> Path:
-        """Settings and versions."""
-        return self.path / "config.json"
+class RunFolder(train_runs.run_folder.RunFolder):
+    """The folder of train-runs; `metrics` is the training's history."""
 
     @property
     def cameras(self) -> Path:
@@ -64,21 +50,6 @@ class RunFolder:
     def refined_cameras(self) -> Path:
         """The training cameras as pose refinement left them; only where poses were refined."""
         return self.path / "cameras_refined.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of checkpoints."""
-        return self.path / "checkpoints"
-
-    @property
-    def history(self) -> Path:
-        """Training history, one JSON object per line."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def images(self) -> Path:
-        """Renders beside photos."""
-        return self.path / "images"
 
     @property
     def first_images(self) -> Path:
@@ -106,11 +77,6 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
-    def log(self) -> Path:
-        """What the run said."""
-        return self.path / "log.txt"
-
-    @property
     def point_cloud(self) -> Path:
         """The Gaussians in COLMAP's frame."""
         return self.path / "point_cloud.ply"
@@ -119,7 +85,7 @@ class RunFolder:
         """Photos, renders and errors of one side of the split on one picture."""
         return self.path / ("contact_sheet.png" if split == "test" else f"contact_sheet_{split}.png")
 
-    def metrics(self, split: str = "test") -> Path:
+    def scores(self, split: str = "test") -> Path:
         """Scores on one side of the split."""
         return self.path / ("metrics.json" if split == "test" else f"metrics_{split}.json")
 
@@ -173,8 +139,8 @@ def check_outputs(run: RunFolder, scene: Scene) -> None:
         InputError: They would; nothing is written.
     """
     fixed = (
-        *(run.config, run.cameras, run.history, run.evaluations, run.report, run.log, run.point_cloud),
-        *(each for split in ("test", "train", "all") for each in (run.contact_sheet(split), run.metrics(split))),
+        *(run.config, run.cameras, run.metrics, run.evaluations, run.report, run.log, run.point_cloud),
+        *(each for split in ("test", "train", "all") for each in (run.contact_sheet(split), run.scores(split))),
     )
     pictures = [
         folder / name for name in picture_names(scene.names).values() for folder in (run.images, run.first_images)
@@ -237,7 +203,7 @@ def check_same(run: RunFolder, settings: Mapping[str, Any]) -> None:
     Raises:
         InputError: A setting differs; the message names the first ten with both values.
     """
-    before, now = flattened(_with_defaults(read_settings(run))), flattened(json.loads(json.dumps(settings)))
+    before, now = flattened(read_settings(run)), flattened(json.loads(json.dumps(settings)))
     problems = [
         f"{name} was {before.get(name)}, is now {now.get(name)}"
         for name in sorted(before.keys() | now.keys())
@@ -247,11 +213,6 @@ def check_same(run: RunFolder, settings: Mapping[str, Any]) -> None:
         raise InputError.from_problems(
             f"cannot resume {run.path} with other settings (repeat the flags it was started with)", problems
         )
-
-
-def write_config(run: RunFolder, settings: Mapping[str, Any]) -> None:
-    """Write `config.json`: the resolved settings, and the versions of what computes."""
-    write_json(run.config, {"settings": settings, "versions": versions(VERSIONED)})
 
 
 def read_settings(run: RunFolder) -> dict[str, Any]:
@@ -270,7 +231,7 @@ def read_settings(run: RunFolder) -> dict[str, Any]:
 
 def _are_settings(settings: Mapping[str, Any]) -> bool:
     """Whether the settings that a run is read by again are of their kinds."""
-    texts = [settings["scene"], settings["split"], settings.get("images", "auto"), settings.get("model") or ""]
+    texts = [settings["scene"], settings["split"], settings.get("images", "auto"), settings.get("sparse_model") or ""]
     numbers = [number for name in ("sparse", "max_size") if (number := settings[name]) is not None]
     counts = all(isinstance(number, int) and not isinstance(number, bool) and number > 0 for number in numbers)
     return all(isinstance(text, str) for text in texts) and counts
@@ -339,37 +300,21 @@ def check_same_split(run: RunFolder, train: Sequence[str]) -> None:
 
 def write_history(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None:
     """Write `metrics.jsonl` anew: a resumed run has no lines beyond the checkpoint it started from."""
-    _write_text(run.history, "".join(json.dumps(record) + "\n" for record in records))
+    _write_lines(run.metrics, records)
 
 
 def write_evaluations(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None:
     """Write `evaluations.jsonl` anew."""
-    _write_text(run.evaluations, "".join(json.dumps(record) + "\n" for record in records))
+    _write_lines(run.evaluations, records)
 
 
 def read_evaluations(run: RunFolder, *, until_step: int | None = None) -> list[dict[str, Any]]:
     """The lines of `evaluations.jsonl`, up to a step; none where there is no such file, or where it is unreadable."""
-    return _read_lines(run.evaluations, until_step)
-
-
-def read_history(run: RunFolder) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`; none where there is no such file."""
-    return _read_lines(run.history, None)
-
-
-def _read_lines(path: Path, until_step: int | None) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        step = record.get("step") if isinstance(record, dict) else None
-        if type(step) is int and (until_step is None or step <= until_step):
-            found.append(record)
-    return found
+    return [
+        record
+        for record in train_runs.run_folder.read_records(run.evaluations)
+        if until_step is None or record["step"] <= until_step
+    ]
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -389,18 +334,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _write_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    _write_text(path, "".join(json.dumps(record) + "\n" for record in records))
+
+
 def _write_text(path: Path, text: str) -> None:
     try:
         write_text_whole(path, text)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a run of an earlier version: what it did not know had the default, and names were others."""
-    settings = {RENAMED.get(name, name): value for name, value in settings.items()}
-    try:
-        train = TrainConfig.from_dict(settings.get("train", {})).to_dict()
-    except ValueError:
-        return settings
-    return settings | {"train": json.loads(json.dumps(train))}

@@ -126,17 +126,7 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, without one that an interruption cut off."""
-        if not self.metrics.is_file():
-            return []
-        lines = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                values = json.loads(line)
-                _ = values["step"]
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue
-            lines.append(values)
-        return lines
+        return read_records(self.metrics)
 
     def truncate_metrics(self, step: int) -> None:
         """Drop the lines of steps after ``step``, which are made again."""
@@ -150,6 +140,21 @@ class RunFolder:
         """Wait until metrics.jsonl is on the disk."""
         if self.metrics.is_file():
             flush(self.metrics)
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of JSON objects that have a whole `step`; none where there is no such file."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict) and type(record.get("step")) is int:
+            records.append(record)
+    return records
 
 
 def versions(distributions: Sequence[str]) -> dict[str, str]:

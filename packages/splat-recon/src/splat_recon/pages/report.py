@@ -48,10 +48,10 @@ def write_report(run: RunFolder) -> Path:
         InputError: The run has no settings or no scores, or the page cannot be written.
     """
     config = run_folder.read_json(run.config)
-    holds_out = run.metrics().is_file() or not run.metrics("train").is_file()
+    holds_out = run.scores().is_file() or not run.scores("train").is_file()
     side = "test" if holds_out else "training"
-    scores = run_folder.read_json(run.metrics() if holds_out else run.metrics("train"))
-    history, evaluations = run_folder.read_history(run), run_folder.read_evaluations(run)
+    scores = run_folder.read_json(run.scores() if holds_out else run.scores("train"))
+    history, evaluations = run.read_metrics(), run_folder.read_evaluations(run)
     scene = Path(str(config.get("settings", {}).get("scene", run.path))).name
     distances = "".join(f", {title} {scores[name]:.3f}" for name, title in DISTANCES if scores.get(name) is not None)
     num_views = len(scores["per_view"])
@@ -135,8 +135,7 @@ def _duration(seconds: float) -> tuple[str, str]:
 def _pictures(run: RunFolder, scores: Mapping[str, Any]) -> list[list[tuple[Markup, str]]]:
     """Photo, first and last render of some views; those whose first render was kept come first."""
     names = sorted(scores["per_view"])
-    # Runs of earlier versions do not say under which names their pictures are.
-    files = scores.get("pictures") or run_folder.picture_names(names)
+    files = scores["pictures"]
     kept = [name for name in names if (run.first_images / files[name]).is_file()] or names
     rows = []
     for index in spread(len(kept), MAX_PICTURES):

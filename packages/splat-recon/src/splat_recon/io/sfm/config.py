@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Cameras = Literal["auto", "shared", "per-image"]
+CameraMode = Literal["auto", "shared", "per-image"]
 Matching = Literal["auto", "exhaustive", "sequential"]
 Mapping = Literal["auto", "incremental", "global"]
 
@@ -27,7 +27,7 @@ CAMERA_MODELS = (
 class SfmConfig:
     """How photos, or a video, become cameras and points."""
 
-    cameras: Cameras = "auto"
+    camera_mode: CameraMode = "auto"
     """Which photos share intrinsics: all (one camera at one zoom, one size), none, or, auto, those of one size whose
     EXIF data name one camera and one focal length; photos without EXIF data are grouped by size."""
 
@@ -62,7 +62,7 @@ class SfmConfig:
     """Most photos that `auto` maps one by one."""
 
     fps: float | None = None
-    """Frames per second to take from a video; None: by motion."""
+    """Frames per second to take from a video. Left out: by motion."""
 
     max_frames: int = 120
     """Most frames to take from a video."""

@@ -97,20 +97,20 @@ def make_plan(facts: Mapping[str, PhotoFacts], config: SfmConfig, *, is_video: b
 def _groups(
     facts: Mapping[str, PhotoFacts], names: Sequence[str], config: SfmConfig
 ) -> tuple[tuple[tuple[str, ...], ...], str]:
-    if config.cameras == "per-image":
+    if config.camera_mode == "per-image":
         return tuple((name,) for name in names), "each photo its own, as told"
     by_facts: dict[tuple, list[str]] = {}
     for name in names:
-        key = (facts[name].size,) if config.cameras == "shared" else (facts[name].size, facts[name].lens)
+        key = (facts[name].size,) if config.camera_mode == "shared" else (facts[name].size, facts[name].lens)
         by_facts.setdefault(key, []).append(name)
-    if config.cameras == "shared" and len(by_facts) > 1:
+    if config.camera_mode == "shared" and len(by_facts) > 1:
         found = ", ".join(
             f"{width}x{height} ({group[0]})" for ((width, height), *_), group in list(by_facts.items())[:4]
         )
         raise InputError(f"photos of one shared camera must have one size, these have {found}: let each have its own")
     groups = tuple(tuple(group) for group in by_facts.values())
     why = "all photos share one" if len(groups) == 1 else f"{len(groups)}, by size and EXIF data"
-    return groups, f"{why}{', as told' if config.cameras == 'shared' else ''}"
+    return groups, f"{why}{', as told' if config.camera_mode == 'shared' else ''}"
 
 
 def _matching(names: Sequence[str], config: SfmConfig, *, is_video: bool) -> tuple[str, str]:
