@@ -162,8 +162,8 @@ def print_references(scenes: Path, renders: Path) -> None:
             distances[own] = np.inf
             rank = (distances < distances[np.arange(len(paths)), chosen][:, None]).sum(axis=1)
             ranks += rank.tolist()
-            shares = f"{(rank == 0).mean():.0%} | {(rank < 3).mean():.0%} | {3 / (len(photos) - 1):.0%}"
-            print(f"| {kind} | {done.parent.name} | {len(paths)} | {len(photos) - 1} | {shares} |")
+            fractions = f"{(rank == 0).mean():.0%} | {(rank < 3).mean():.0%} | {3 / (len(photos) - 1):.0%}"
+            print(f"| {kind} | {done.parent.name} | {len(paths)} | {len(photos) - 1} | {fractions} |")
         total = np.array(ranks)
         print(f"| {kind} | all | {len(total)} | | {(total == 0).mean():.0%} | {(total < 3).mean():.0%} | |")
 
@@ -272,11 +272,11 @@ HELPFUL: dict[str, Callable[[Sample], torch.Tensor]] = {
 def make_tables(scenes: Path, renders: Path, out: Path, model: str) -> None:
     """Fix everything with and without a gate; write JSON and Markdown."""
     from difix_model.gate.apply import apply_gate
-    from difix_model.gate.config import DEFAULT_GATE, gate_from
+    from difix_model.gate.config import DEFAULT_GATE
     from difix_model.pipeline import DifixPipeline
 
     pipe = DifixPipeline.from_pretrained(model)
-    own = gate_from(pipe.metadata.get("gate"))
+    own = pipe.metadata.gate
     gates = {"no gate": None, "the weights' own gate": own, "default gate": DEFAULT_GATE}
     rows: list[dict[str, Any]] = []
     samples = read_samples(scenes, renders)
@@ -307,12 +307,12 @@ def make_tables(scenes: Path, renders: Path, out: Path, model: str) -> None:
 
 
 def _change(sample: Sample, result: torch.Tensor) -> dict[str, float]:
-    from splat_recon.metrics import psnr, ssim
+    from image_metrics import psnr, ssim
 
     # As it would be in an image file.
     result = (result * 255).round() / 255
-    before = float(psnr(sample.render[0], sample.photo[0])), float(ssim(sample.render[0], sample.photo[0]))
-    after = float(psnr(result[0], sample.photo[0])), float(ssim(result[0], sample.photo[0]))
+    before = float(psnr(sample.render[0], sample.photo[0])), ssim(sample.render[0], sample.photo[0], border="inside")
+    after = float(psnr(result[0], sample.photo[0])), ssim(result[0], sample.photo[0], border="inside")
     return {"before": before[0], "psnr": after[0] - before[0], "ssim": after[1] - before[1]}
 
 

@@ -26,6 +26,7 @@ from difix3d.run.run_folder import KEPT_CHECKPOINTS, RunFolder, newest_run, numb
 from difix3d.run.settings import RunSettings
 from difix_model.config import tiny_config
 from difix_model.formats.checkpoint import save_checkpoint
+from difix_model.formats.metadata import WeightsMetadata
 from difix_model.network import DifixNetwork
 from report_pages import beside
 from splat_recon.evaluate import Evaluation, ViewScore
@@ -52,7 +53,8 @@ def weights(tmp_path_factory):
     torch.manual_seed(0)
     network = DifixNetwork(tiny_config())
     embedding = torch.zeros(4, tiny_config().unet.cross_attention_dim)
-    save_checkpoint(folder, network, text_embedding=embedding, prompt="p", metadata={"uses_reference": True})
+    metadata = WeightsMetadata(uses_reference=True)
+    save_checkpoint(folder, network, text_embedding=embedding, prompt="p", metadata=metadata)
     return folder
 
 
@@ -197,23 +199,18 @@ def test_a_folder_with_nothing_but_a_log_is_free(tmp_path):
         folder.check_free()
 
 
-def test_a_run_that_goes_on_elsewhere_keeps_the_length_and_sizes_that_it_began_with(tmp_path):
+def test_a_run_that_goes_on_elsewhere_keeps_the_length_and_sizes_that_it_began_with(tmp_path, scene_folder):
     folder = RunFolder(tmp_path / "run")
     folder.create()
     began_with = {"max_steps": 7, "max_size": 48, "max_gaussians": 300, "num_novel": 3}
-    asked = RunSettings(rounds=RoundsConfig(num_rounds=1), device="cpu")
+    asked = RunSettings(scene=str(scene_folder), rounds=RoundsConfig(num_rounds=1), device="cpu")
     folder.write_configs(asked.to_dict(), asked.to_dict() | began_with, {})
     inputs = RunInputs(asked, folder, FixingTime(), resume=True, fixer=IdentityFixer())
     assert {name: getattr(inputs.settings, name) for name in began_with} == began_with
     assert inputs.config.train.max_steps == 7
     # What was asked for stays what was asked for.
-    longer = RunInputs(
-        RunSettings(rounds=RoundsConfig(num_rounds=1), max_steps=9),
-        folder,
-        FixingTime(),
-        resume=True,
-        fixer=IdentityFixer(),
-    )
+    given = dataclasses.replace(asked, max_steps=9)
+    longer = RunInputs(given, folder, FixingTime(), resume=True, fixer=IdentityFixer())
     assert longer.settings.max_steps == 9
     new = RunInputs(asked, folder, FixingTime(), resume=False, fixer=IdentityFixer())
     assert new.settings.max_steps not in (None, 7)

@@ -24,6 +24,7 @@ from difix3d.run.run_folder import RunFolder
 from difix3d.run.settings import RunSettings
 from difix_model.config import tiny_config
 from difix_model.formats.checkpoint import save_checkpoint
+from difix_model.formats.metadata import WeightsMetadata
 from difix_model.network import DifixNetwork
 from difix_model.opening import FixerConfig
 from media_files.videos import read_frames
@@ -43,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = DifixNetwork(tiny_config())
     embedding = torch.zeros(4, tiny_config().unet.cross_attention_dim)
     save_checkpoint(
-        folder / "weights", network, text_embedding=embedding, prompt="p", metadata={"uses_reference": True}
+        folder / "weights", network, text_embedding=embedding, prompt="p", metadata=WeightsMetadata(uses_reference=True)
     )
     return folder
 

@@ -33,6 +33,7 @@ from difix3d.run.scene import load_scene
 from difix3d.run.settings import RunSettings
 from difix_model.config import tiny_config
 from difix_model.formats.checkpoint import save_checkpoint
+from difix_model.formats.metadata import WeightsMetadata
 from difix_model.gate.apply import Gated
 from difix_model.gate.verdict import FixVerdict
 from difix_model.network import DifixNetwork
@@ -104,7 +105,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     embedding = torch.zeros(4, tiny_config().unet.cross_attention_dim)
     network = DifixNetwork(tiny_config())
-    save_checkpoint(folder, network, text_embedding=embedding, prompt="p", metadata={"uses_reference": True})
+    metadata = WeightsMetadata(uses_reference=True)
+    save_checkpoint(folder, network, text_embedding=embedding, prompt="p", metadata=metadata)
     return folder
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from difix_model.errors import InputError
 from difix_model.formats.checkpoint import load_checkpoint, save_checkpoint
+from difix_model.formats.metadata import WeightsMetadata
+from difix_model.gate.config import EvidenceConfig, GateConfig
 from difix_model.network import DifixNetwork
 
 
@@ -23,7 +25,8 @@ def folder(checkpoint_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_round_trip_is_bitwise(network: DifixNetwork, text_embedding: Tensor, tmp_path: Path) -> None:
-    metadata = {"gate": {"threshold": 0.5}, "uses_reference": True}
+    gate = GateConfig(trusted_change=0.5, evidence=EvidenceConfig(cells=16))
+    metadata = WeightsMetadata(gate=gate, uses_reference=True, origin="here", notes={"seed": 3})
     save_checkpoint(tmp_path / "a" / "b", network, text_embedding=text_embedding, prompt="tidy up", metadata=metadata)
     loaded = load_checkpoint(tmp_path / "a" / "b")
     assert loaded.prompt == "tidy up"

@@ -14,6 +14,8 @@ from difix_model.config import PROMPT, tiny_config
 from difix_model.diffusers import DifixPipeline
 from difix_model.errors import InputError
 from difix_model.formats.checkpoint import save_checkpoint
+from difix_model.formats.metadata import WeightsMetadata
+from difix_model.gate.config import GateConfig
 from difix_model.network import DifixNetwork
 from difix_model.pipeline import DifixPipeline as OwnPipeline
 from difix_model.released_pipeline import ReleasedPipeline
@@ -116,10 +118,8 @@ def test_arguments_without_effect_are_said(pipe: DifixPipeline, caplog: pytest.L
 def test_our_own_weights_are_called_the_same_way(
     tmp_path: Path, network: DifixNetwork, text_embedding: torch.Tensor
 ) -> None:
-    gate = {"strength": 1.0, "trusted_change": 0.02, "max_change": 0.001}
-    save_checkpoint(
-        tmp_path, network, text_embedding=text_embedding, prompt=PROMPT, metadata={"gate": gate, "timestep": 100}
-    )
+    metadata = WeightsMetadata(gate=GateConfig(trusted_change=0.02, max_change=0.001), timestep=100)
+    save_checkpoint(tmp_path, network, text_embedding=text_embedding, prompt=PROMPT, metadata=metadata)
     pipe = DifixPipeline.from_pretrained(tmp_path)
     rgb = np.asarray(photo(0), dtype=np.float32) / 255.0
     fixed = pipe(PROMPT, image=rgb, output_type="np").images[0]

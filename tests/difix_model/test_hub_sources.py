@@ -68,10 +68,10 @@ def test_offline_every_form_on_the_hub_by_revision(
     main = DifixPipeline.from_pretrained("someone/difix")
     tagged = DifixPipeline.from_pretrained("someone/difix", revision="v1")
     assert (main.uses_reference, tagged.uses_reference) == (False, True)
-    assert main.metadata["origin"] == "someone/difix"
-    assert tagged.metadata["origin"] == "someone/difix@v1"
+    assert main.metadata.origin == "someone/difix"
+    assert tagged.metadata.origin == "someone/difix@v1"
     np.testing.assert_array_equal(main(image), DifixPipeline.from_pretrained(published_layout)(image))
-    assert load_source("someone/difix", revision=COMMITS["v1"]).metadata["uses_reference"]
+    assert load_source("someone/difix", revision=COMMITS["v1"]).metadata.uses_reference
     ours = DifixPipeline.from_pretrained("someone/ours")
     np.testing.assert_array_equal(ours(image), DifixPipeline.from_pretrained(checkpoint_folder)(image))
 

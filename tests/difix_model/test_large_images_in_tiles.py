@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from difix_model.formats.checkpoint import save_checkpoint
+from difix_model.formats.metadata import WeightsMetadata
 from difix_model.identity import small_config, start_at_identity
 from difix_model.inference.tiling import MAX_UNTILED_PIXELS, TilingConfig, blend_weights, plan_tiles
 from difix_model.network import DifixNetwork
@@ -41,7 +42,7 @@ def drawn_pipeline(folder: Path, *, looks_around: bool = True) -> DifixPipeline:
             elif not looks_around and parameter.ndim == 4 and parameter.shape[-1] == 3:
                 center = parameter[:, :, 1:2, 1:2].detach().clone()
                 parameter.data.zero_()[:, :, 1:2, 1:2] = center
-    save_checkpoint(folder, network, text_embedding=embedding, prompt="", metadata={"uses_reference": True})
+    save_checkpoint(folder, network, text_embedding=embedding, prompt="", metadata=WeightsMetadata(uses_reference=True))
     return DifixPipeline.from_pretrained(folder)
 
 
@@ -62,10 +63,10 @@ def smooth_image(height: int, width: int, seed: int = 0) -> Tensor:
 @given(
     length=st.integers(1, 300).map(lambda n: 8 * n),
     tile_size=st.integers(128, 1100),
-    share=st.floats(0, 0.5),
+    fraction=st.floats(0, 0.5),
 )
-def test_tiles_cover_an_axis_with_weights_that_sum_to_one(length: int, tile_size: int, share: float) -> None:
-    overlap = int(share * tile_size)
+def test_tiles_cover_an_axis_with_weights_that_sum_to_one(length: int, tile_size: int, fraction: float) -> None:
+    overlap = int(fraction * tile_size)
     plan = plan_tiles(length, 8, tile_size=tile_size, overlap=overlap, multiple=8)
     assert plan.height <= min(length, tile_size)
     assert plan.height % 8 == 0

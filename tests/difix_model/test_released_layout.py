@@ -66,7 +66,7 @@ def test_the_variant_comes_from_the_index_or_the_caller(layout: Path) -> None:
     (layout / "model_index.json").write_text(json.dumps(index))
     assert load_released(layout).network.config.reference_attention
     assert not load_released(layout, reference_attention=False).network.config.reference_attention
-    assert load_source(layout).metadata["uses_reference"]
+    assert load_source(layout).metadata.uses_reference
 
 
 def test_code_in_the_repository_is_not_executed(layout: Path, tmp_path: Path) -> None:

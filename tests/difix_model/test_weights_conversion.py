@@ -19,15 +19,19 @@ from difix_model.config import PROMPT, NetworkConfig
 from difix_model.errors import InputError
 from difix_model.formats.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from difix_model.formats.conversion import WeightsForm
+from difix_model.formats.metadata import WeightsMetadata
 from difix_model.formats.published import published_parameters
 from difix_model.formats.released_pickle import OWN_KEY, PICKLE_KEYS, load_pickle
 from difix_model.formats.sources import load_source
+from difix_model.gate.config import GateConfig
 from difix_model.network import DifixNetwork
 from difix_model.pipeline import DifixPipeline
 from difix_model.text import embed_prompt
 
 FORMS: tuple[WeightsForm, ...] = ("safetensors", "diffusers", "pkl")
-GATE = {"strength": 1.0, "trusted_change": 0.0, "max_change": 0.4}
+METADATA = WeightsMetadata(
+    license="MIT", origin="here", uses_reference=True, timestep=150, gate=GateConfig(max_change=0.4)
+)
 
 
 def opened(source: Path | str, **options: Any) -> DifixPipeline:
@@ -83,7 +87,7 @@ def sources(
         network,
         text_embedding=embed_prompt(PROMPT, published_layout),
         prompt=PROMPT,
-        metadata={"license": "MIT", "origin": "here", "uses_reference": True, "timestep": 150, "gate": GATE},
+        metadata=METADATA,
     )
     return {
         "ours": (tmp_path / "ours", {}),
@@ -211,7 +215,7 @@ def test_folded_and_unusual_networks_compute_the_same(published_layout: Path, to
         export_checkpoint(checkpoint, out, to=to, text_encoder=published_layout if to == "diffusers" else None)
         save_checkpoint(
             tmp_path / f"expected{number}", network, text_embedding=given.text_embedding, prompt=PROMPT,
-            metadata={"uses_reference": True},
+            metadata=WeightsMetadata(uses_reference=True),
         )  # fmt: skip
         np.testing.assert_array_equal(outputs(opened(out)), outputs(opened(tmp_path / f"expected{number}")))
 
@@ -241,7 +245,7 @@ def test_the_embedded_weights(tmp_path: Path) -> None:
     for to in ("safetensors", "pkl"):
         after = opened(convert_checkpoint("default", place(tmp_path, to), to=to))
         np.testing.assert_array_equal(outputs(after), expected)
-        assert after.metadata["license"] == "Apache-2.0"
+        assert after.metadata.license == "Apache-2.0"
     with pytest.raises(InputError, match="such as stabilityai/sd-turbo"):
         convert_checkpoint("default", tmp_path / "layout", to="diffusers")
     assert not (tmp_path / "layout").exists()

@@ -50,7 +50,7 @@ def test_a_run_from_sd_turbo(
     config = load_checkpoint(tmp_path / "model").network.config
     assert config.reference_attention == attends
     assert config.vae.lora_rank == (rank or 4)
-    assert run.task.metadata["uses_reference"] == attends
+    assert run.task.metadata.uses_reference == attends
     assert any("lora" in name for name in run.task.trained)
     fixed = DifixPipeline.from_pretrained(tmp_path / "model")(np.zeros((SIDE, SIDE, 3), dtype=np.float32))
     assert np.isfinite(fixed).all()
@@ -74,7 +74,7 @@ def test_published_weights_without_references_learn_to_use_them_when_asked(
     assert "--reference-attention" not in caplog.text
     saved = load_checkpoint(tmp_path / "asked" / "model")
     assert saved.network.config.reference_attention
-    assert saved.metadata["uses_reference"] is True
+    assert saved.metadata.uses_reference is True
 
 
 def test_a_run_from_a_checkpoint_of_ours_goes_on_from_its_weights(pairs: Path, tmp_path: Path) -> None:

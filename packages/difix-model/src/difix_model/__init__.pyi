@@ -10,6 +10,7 @@ from .formats.checkpoint import load_checkpoint as load_checkpoint
 from .formats.checkpoint import save_checkpoint as save_checkpoint
 from .formats.conversion import convert_checkpoint as convert_checkpoint
 from .formats.conversion import export_checkpoint as export_checkpoint
+from .formats.metadata import WeightsMetadata as WeightsMetadata
 from .formats.released import load_released as load_released
 from .gate.config import GateConfig as GateConfig
 from .gate.verdict import FixVerdict as FixVerdict

@@ -1,6 +1,7 @@
 """DifixPipeline: RGB images in, RGB images of the same sizes and types out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -10,14 +11,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from difix_model.config import TIMESTEP
 from difix_model.device import prefers_channels_last
 from difix_model.errors import InputError
 from difix_model.formats.checkpoint import Checkpoint
 from difix_model.formats.publishing import push_checkpoint, save_with_card
 from difix_model.formats.sources import DEFAULT_SOURCE, load_source
 from difix_model.gate.apply import Gated, apply_gate
-from difix_model.gate.config import GateChoice, chosen_gate, gate_from
+from difix_model.gate.config import GateChoice, chosen_gate
 from difix_model.gate.verdict import FixVerdict
 from difix_model.images import AnyImage, GivenImage, colors, given_image, on_device
 from difix_model.inference.reference_cache import DEFAULT_CACHE_BYTES, ReferenceImage
@@ -53,7 +53,7 @@ class DifixPipeline:
         """Take over a checkpoint's network; its decoder's adapters are folded into the layers.
 
         Args:
-            checkpoint: What to run. Its metadata may hold "uses_reference", "timestep" and "gate".
+            checkpoint: What to run. Its metadata says whether references are used, the timestep and the gate.
             device: Where to.
             dtype: Floating-point type of the network.
             batch_size: How many images of one size are fixed at a time; less where memory runs out.
@@ -68,9 +68,9 @@ class DifixPipeline:
         self.network = checkpoint.network.merge_lora().to(device=device, dtype=dtype).eval().requires_grad_(False)
         self.text_embedding = checkpoint.text_embedding.to(device=device, dtype=dtype)
         self.prompt = checkpoint.prompt
-        self.metadata = dict(checkpoint.metadata)
-        self.timestep = int(self.metadata.get("timestep", TIMESTEP))
-        self.uses_reference = bool(self.metadata.get("uses_reference", checkpoint.network.config.reference_attention))
+        self.metadata = checkpoint.metadata
+        self.timestep = self.metadata.timestep
+        self.uses_reference = checkpoint.uses_reference
         self.gate: GateChoice = "checkpoint"
         """How much of a fix is believed where a call does not say."""
         self.verdicts: tuple[FixVerdict, ...] = ()
@@ -249,7 +249,7 @@ class DifixPipeline:
         sizes = [(image.height, image.width) for image in taken]
         masks = planes(one_per_image(mask, len(given), "mask"), sizes, "mask")
         alphas = planes(one_per_image(alpha, len(given), "opacity"), sizes, "opacity")
-        chosen = chosen_gate(gate or self.gate, gate_from(self.metadata.get("gate")))
+        chosen = chosen_gate(gate or self.gate, self.metadata.gate)
         results, verdicts = [], []
         judges = chosen is not None and chosen.evidence is not None
         for number, (image, rgb, fixed) in enumerate(zip(taken, rgbs, self._run(rgbs, views), strict=True)):
@@ -320,7 +320,7 @@ class DifixPipeline:
         fixed = self._run(
             list(rendered), [[ReferenceImage(each, height, width) for each in several] for several in own]
         )
-        chosen = chosen_gate(gate or self.gate, gate_from(self.metadata.get("gate")))
+        chosen = chosen_gate(gate or self.gate, self.metadata.gate)
         results = [
             apply_gate(
                 rendered[index : index + 1].clamp(0.0, 1.0),
@@ -353,7 +353,7 @@ class DifixPipeline:
 
     def checkpoint(self) -> Checkpoint:
         """Return the weights with all that is needed to run or save them; the network is shared, not copied."""
-        metadata = self.metadata | {"uses_reference": self.uses_reference, "timestep": self.timestep}
+        metadata = replace(self.metadata, uses_reference=self.uses_reference, timestep=self.timestep)
         return Checkpoint(
             network=self.network, text_embedding=self.text_embedding, prompt=self.prompt, metadata=metadata
         )

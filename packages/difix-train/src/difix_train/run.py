@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from difix_model.config import TIMESTEP
 from difix_model.device import chosen_device
 from difix_train.config import SIZE_MULTIPLE, DataConfig, TrainConfig
 from difix_train.dataset import PairDataset
@@ -307,7 +306,7 @@ def evaluate_model(settings: EvalSettings) -> PairEvaluation:
     network = start.network.to(device).eval()
     embeddings = {prompt: embedding.to(device) for prompt, embedding in start.text_embeddings.items()}
     own = next(iter(embeddings.values()))
-    timestep = int(start.metadata.get("timestep", TIMESTEP))
+    timestep = start.metadata.timestep
 
     def fix(x: Float[Tensor, "1 v c=3 h w"], prompt: str) -> Float[Tensor, "1 1 c=3 h w"]:
         return network(x, text_embedding=embeddings.get(prompt, own), timestep=timestep, decode="target")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from difix_model.config import PROMPT, NetworkConfig
+from difix_model.formats.metadata import WeightsMetadata
 from difix_model.network import DifixNetwork
 from difix_train.errors import InputError, first_problems
 from difix_train.initialize import INITIALIZERS
@@ -27,7 +27,7 @@ class StartingPoint:
 
     network: DifixNetwork
     text_embeddings: dict[str, Float[Tensor, "n d"]]
-    metadata: dict[str, Any]
+    metadata: WeightsMetadata
     """What checkpoints say about their origin."""
 
 
@@ -70,7 +70,7 @@ def start_from_model(
             encoder = TextEncoder(folder)
             embeddings |= {prompt: encoder(prompt) for prompt in other_prompts}
     # A gate was fitted to the weights as they were; it must be fitted again after training.
-    metadata = {name: value for name, value in checkpoint.metadata.items() if name not in ("gate", "training")}
+    metadata = replace(checkpoint.metadata, gate=None, notes={})
     return StartingPoint(network=checkpoint.network, text_embeddings=embeddings, metadata=metadata)
 
 
@@ -117,7 +117,7 @@ def start_from_base(
     return StartingPoint(
         network=released.network,
         text_embeddings={prompt: released.text_encoder(prompt) for prompt in prompts},
-        metadata={},
+        metadata=WeightsMetadata(),
     )
 
 
@@ -137,7 +137,7 @@ def start_from_preset(preset: Preset, *, prompts: Sequence[str] = (PROMPT,), see
     return StartingPoint(
         network=network.eval(),
         text_embeddings={prompt: fixed_embedding(prompt, config, preset.num_text_tokens) for prompt in prompts},
-        metadata={},
+        metadata=WeightsMetadata(),
     )
 
 

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from difix_model.config import RENDERED_VIEW
 from difix_model.formats.checkpoint import empty_network, load_checkpoint, load_strictly, save_checkpoint
+from difix_model.formats.metadata import WeightsMetadata
 from difix_model.images import on_device, pinned
 from difix_model.network import DifixNetwork
 from difix_train.config import TrainConfig
@@ -45,7 +45,7 @@ class DifixTask:
         dataset: Training pairs.
         config: Everything else.
         objective: Loss; built from ``config.loss`` by default.
-        metadata: Plain values for the saved model's metadata, such as license and origin.
+        metadata: What the saved model says of itself, such as license and origin.
         processes: Where several processes train together; also the device.
 
     Raises:
@@ -61,14 +61,14 @@ class DifixTask:
         config: TrainConfig,
         *,
         objective: Objective | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        metadata: WeightsMetadata | None = None,
         processes: Processes | None = None,
     ) -> None:
         self.config = config
         self.dataset = dataset
         self.processes = Processes() if processes is None else processes
         self.device = self.processes.device
-        self.metadata = self._described(network, metadata or {})
+        self.metadata = self._described(network, metadata or WeightsMetadata())
         self.text_embeddings = {
             prompt: embedding.detach().reshape(embedding.shape[-2:]).to(self.device, torch.float32, copy=True)
             for prompt, embedding in embeddings_by_prompt(text_embedding, dataset.prompts).items()
@@ -204,14 +204,14 @@ class DifixTask:
                 raise InputError(f"{folder} holds another network: {name} differs")
             value.copy_(reshard_like(saved[name], value))
 
-    def _described(self, network: DifixNetwork, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    def _described(self, network: DifixNetwork, metadata: WeightsMetadata) -> WeightsMetadata:
         """Metadata of the model, with what it is trained for; warns where references cannot be used."""
         shows_references = any(pair.references for pair in self.dataset.pairs)
         if shows_references and not network.config.reference_attention and self.processes.is_main:
             logger.warning(NO_REFERENCE_ATTENTION)
-        shows_references = shows_references or bool(metadata.get("uses_reference", False))
+        shows_references = shows_references or bool(metadata.uses_reference)
         uses_reference = network.config.reference_attention and shows_references
-        return {**metadata, "uses_reference": uses_reference, "timestep": self.config.timestep}
+        return replace(metadata, uses_reference=uses_reference, timestep=self.config.timestep)
 
     def _check(self, trained: Mapping[str, nn.Parameter]) -> None:
         factor = self.network.config.vae.downscale_factor

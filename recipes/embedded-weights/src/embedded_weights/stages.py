@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from difix_model.config import PROMPT, TIMESTEP
+from difix_model.config import PROMPT
 from difix_model.formats.checkpoint import save_checkpoint
+from difix_model.formats.metadata import WeightsMetadata
+from difix_model.gate.config import EvidenceConfig, GateConfig
 from difix_model.formats.sources import load_source
 from difix_model.identity import scale_detail, small_config, start_at_identity
 from difix_model.network import DifixNetwork
@@ -27,14 +29,13 @@ from train_runs import Loop, RunFolder
 REPORT_EVERY = 250
 """Steps whose mean loss is reported."""
 
-METADATA: dict[str, Any] = {
-    "name": "difix-small",
-    "license": "Apache-2.0",
-    "origin": "trained from scratch on generated scenes only; see MODEL_CARD.md",
-    "uses_reference": True,
-    "timestep": TIMESTEP,
-    "gate": {"evidence": {"low_change": 0.02, "high_change": 0.06, "low_coverage": 0.2, "high_coverage": 0.4}},
-}
+METADATA = WeightsMetadata(
+    name="difix-small",
+    license="Apache-2.0",
+    origin="trained from scratch on generated scenes only; see MODEL_CARD.md",
+    uses_reference=True,
+    gate=GateConfig(evidence=EvidenceConfig()),
+)
 
 Report = Callable[[dict[str, Any]], None]
 """Takes what happened, as plain values."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from difix_model.config import NetworkConfig
 from difix_model.errors import InputError, first_problems
 from difix_model.formats.durable import flush
+from difix_model.formats.metadata import WeightsMetadata
 from difix_model.network import DifixNetwork
 
 FORMAT = "difix-model"
@@ -43,8 +44,14 @@ class Checkpoint:
     text_embedding: Float[Tensor, "n d"]
     """Embedding of `prompt`."""
     prompt: str
-    metadata: dict[str, Any] = field(default_factory=dict)
-    """Free entries of `config.json`: license, origin, "uses_reference", "gate"."""
+    metadata: WeightsMetadata = field(default_factory=WeightsMetadata)
+    """What the weights say of themselves."""
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether references are made use of, as the metadata or the network says."""
+        said = self.metadata.uses_reference
+        return self.network.config.reference_attention if said is None else said
 
 
 def is_checkpoint(folder: Path | str) -> bool:
@@ -62,7 +69,7 @@ def save_checkpoint(
     *,
     text_embedding: Float[Tensor, "n d"],
     prompt: str,
-    metadata: Mapping[str, Any] | None = None,
+    metadata: WeightsMetadata | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write a checkpoint, so that a crash at any moment leaves the folder with the earlier one or with this one.
@@ -74,7 +81,7 @@ def save_checkpoint(
         network: What to save, adapters as separate parameters.
         text_embedding: Embedding of the prompt.
         prompt: What the embedding stands for.
-        metadata: Plain values for JSON.
+        metadata: What the weights say of themselves.
         dtype: Floating-point type on disk; None keeps each parameter's own.
 
     Raises:
@@ -90,7 +97,7 @@ def save_checkpoint(
         "format_version": FORMAT_VERSION,
         "prompt": prompt,
         "network": network.config.to_dict(),
-        "metadata": dict(metadata or {}),
+        "metadata": (metadata or WeightsMetadata()).to_dict(),
     }
     config[TENSORS_SHA256] = _digest(tensors)
     config[SAVE_ID] = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
@@ -153,6 +160,7 @@ def load_checkpoint(folder: Path | str, *, dtype: torch.dtype = torch.float32) -
     folder = Path(folder)
     config = _config_of(folder)
     network_config = NetworkConfig.from_dict(config["network"])
+    metadata = _metadata_of(config, folder / CONFIG_FILE)
     tensors = read_tensors(folder / WEIGHTS_FILE, save_id=config.get(SAVE_ID))
     if TEXT_EMBEDDING not in tensors:
         raise InputError(f"{folder / WEIGHTS_FILE} holds no text embedding: save the checkpoint again")
@@ -171,8 +179,15 @@ def load_checkpoint(folder: Path | str, *, dtype: torch.dtype = torch.float32) -
         network=network.eval(),
         text_embedding=embedding,
         prompt=config["prompt"],
-        metadata=config.get("metadata", {}),
+        metadata=metadata,
     )
+
+
+def _metadata_of(config: Mapping[str, Any], path: Path) -> WeightsMetadata:
+    try:
+        return WeightsMetadata.from_dict(config.get("metadata", {}))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def empty_network(config: NetworkConfig) -> DifixNetwork:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from difix_model.config import TIMESTEP
 from difix_model.formats.checkpoint import Checkpoint
 from difix_model.formats.weights_license import UNKNOWN
 
@@ -27,17 +26,16 @@ def model_card(
     """Return the text of a model card, with the front matter that the hub reads.
 
     Args:
-        checkpoint: The weights; its metadata may hold "name", "license" and "origin".
+        checkpoint: The weights; its metadata has name, license and origin.
         name: Folder or hub id by which the usage example loads them.
         published_layout: Whether they are saved in the published layout instead of our format.
         dtype: Floating-point type on disk; None means each parameter's own.
     """
     metadata = checkpoint.metadata
-    terms = str(metadata.get("license") or UNKNOWN)
-    uses_reference = bool(metadata.get("uses_reference", checkpoint.network.config.reference_attention))
-    call = "pipe(rendered, reference)" if uses_reference else "pipe(rendered)"
+    terms = metadata.license or UNKNOWN
+    call = "pipe(rendered, reference)" if checkpoint.uses_reference else "pipe(rendered)"
     terms_line = f"The weights carry this license, whatever the license of the code: **{terms}**."
-    title = str(metadata.get("name") or name.rstrip("/").rpartition("/")[2])
+    title = metadata.name or name.rstrip("/").rpartition("/")[2]
     return f"""{_front_matter(terms)}
 # {title}
 
@@ -51,7 +49,7 @@ pipe = DifixPipeline.from_pretrained({json.dumps(name)})
 fixed = {call}  # PIL images, arrays or tensors; sizes and types are kept
 ```
 
-{_facts(checkpoint, uses_reference, dtype)}
+{_facts(checkpoint, dtype)}
 
 ## License
 
@@ -75,22 +73,23 @@ def _other_license(terms: str) -> list[str]:
     return ["license: other", f"license_name: {json.dumps(slug)}"]
 
 
-def _facts(checkpoint: Checkpoint, uses_reference: bool, dtype: torch.dtype | None) -> str:
+def _facts(checkpoint: Checkpoint, dtype: torch.dtype | None) -> str:
     network, metadata = checkpoint.network, checkpoint.metadata
     rank = network.config.vae.lora_rank
     parameters = list(network.parameters())
     count = sum(parameter.numel() for parameter in parameters)
     size = sum(parameter.numel() * (dtype or parameter.dtype).itemsize for parameter in parameters)
+    references = "used: attention runs across views" if checkpoint.uses_reference else "not known; do not pass any"
     rows: list[tuple[str, Any]] = [
-        ("origin", metadata.get("origin") or "not recorded"),
-        ("references", "used: attention runs across views" if uses_reference else "not known; do not pass any"),
+        ("origin", metadata.origin or "not recorded"),
+        ("references", references),
         ("prompt", json.dumps(checkpoint.prompt)),
-        ("timestep", metadata.get("timestep", TIMESTEP)),
+        ("timestep", metadata.timestep),
         ("parameters", f"{count / 1e6:,.1f} million, {size / 2**20:,.1f} MiB as saved"),
         ("decoder's adapters", f"rank {rank}" if rank else "none, or folded into the layers"),
     ]
-    if metadata.get("gate") is not None:
-        rows.append(("gate", f"`{json.dumps(metadata['gate'])}`"))
+    if metadata.gate is not None:
+        rows.append(("gate", f"`{json.dumps(metadata.to_dict()['gate'])}`"))
     return "\n".join(["| | |", "|---|---|", *(f"| {label} | {_cell(value)} |" for label, value in rows)])
 
 

@@ -139,7 +139,7 @@ def save_layout(
     parameters = published_parameters(checkpoint.network, dtype=dtype)
     config = parameters.config
     unet_class = "unet_2d_condition" if config.reference_attention else "diffusers"
-    extras = {"prompt": checkpoint.prompt, "metadata": checkpoint.metadata}
+    extras = {"prompt": checkpoint.prompt, "metadata": checkpoint.metadata.to_dict()}
     card = model_card(checkpoint, name=Path(folder).name, published_layout=True, dtype=dtype)
     folder = Path(folder)
 

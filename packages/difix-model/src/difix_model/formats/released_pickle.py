@@ -20,6 +20,7 @@ from difix_model.errors import InputError, first_problems
 from difix_model.formats.checkpoint import Checkpoint, empty_network
 from difix_model.formats.durable import write_whole
 from difix_model.formats.hub import weights_folder
+from difix_model.formats.metadata import WeightsMetadata
 from difix_model.formats.published import published_parameters
 from difix_model.formats.released import Released, assembled, base_vae, layout_config
 from difix_model.text import TextEncoder
@@ -103,7 +104,7 @@ def own_checkpoint(content: dict[str, Any], path: Path | str) -> Checkpoint | No
     try:
         values, embedding = json.loads(own["description"]), own["text_embedding"]
         config = NetworkConfig.from_dict(values["network"])
-        prompt, metadata = str(values["prompt"]), dict(values["metadata"])
+        prompt, metadata = str(values["prompt"]), WeightsMetadata.from_dict(values["metadata"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: its description cannot be read ({error})") from error
     network = assembled(config, content["state_dict_unet"], content["state_dict_vae"], source=path, dtype=torch.float32)
@@ -136,7 +137,7 @@ def save_pickle(path: Path | str, checkpoint: Checkpoint, *, dtype: torch.dtype 
     description = {
         "network": parameters.config.to_dict(),
         "prompt": checkpoint.prompt,
-        "metadata": checkpoint.metadata,
+        "metadata": checkpoint.metadata.to_dict(),
     }
     embedding = checkpoint.text_embedding.detach().to("cpu", torch.float32)
     content = {

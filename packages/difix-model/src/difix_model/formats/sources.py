@@ -1,5 +1,6 @@
 """Weights of any kind, from a folder, a file or the hub, as one checkpoint in memory."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from difix_model.config import PROMPT
 from difix_model.errors import InputError
 from difix_model.formats.checkpoint import Checkpoint, is_checkpoint, load_checkpoint, read_json
 from difix_model.formats.hub import is_hub_id, weights_folder
+from difix_model.formats.metadata import WeightsMetadata
 from difix_model.formats.published import EXTRAS_FILE
 from difix_model.formats.released import Released, is_layout, load_released
 from difix_model.formats.released_pickle import is_pickle, network_over_base, own_checkpoint, read_pickle
@@ -30,7 +32,7 @@ def load_source(
 ) -> Checkpoint:
     """Load weights of any kind to the CPU; the arguments are those of `DifixPipeline.from_pretrained`.
 
-    The checkpoint's metadata says where they come from ("origin") and which license they carry ("license").
+    The checkpoint's metadata says where they come from and which license they carry.
 
     Raises:
         InputError: If the weights cannot be found, read or used this way.
@@ -53,12 +55,13 @@ def load_source(
         raise InputError(f"{folder} is neither a checkpoint folder nor in the published layout")
     checkpoint = load_checkpoint(folder)
     _check_prompt(checkpoint, prompt, folder)
-    metadata = checkpoint.metadata
-    if "license" not in metadata and (stated := license_of_card(folder)) is not None:
-        metadata["license"] = stated
-    if uses_reference is not None:
-        metadata["uses_reference"] = uses_reference
-    return checkpoint
+    if checkpoint.metadata.license is None:
+        checkpoint = _described(checkpoint, license=license_of_card(folder))
+    return checkpoint if uses_reference is None else _described(checkpoint, uses_reference=uses_reference)
+
+
+def _described(checkpoint: Checkpoint, **changes: Any) -> Checkpoint:
+    return replace(checkpoint, metadata=replace(checkpoint.metadata, **changes))
 
 
 def trained_folder(folder: Path) -> Path:
@@ -88,13 +91,16 @@ def layout_checkpoint(released: Released, *, source: Path | str, prompt: str | N
     extras = released.folder / EXTRAS_FILE
     stored: dict[str, Any] = read_json(extras) if extras.is_file() else {}
     prompt = prompt or str(stored.get("prompt") or PROMPT)
-    metadata: dict[str, Any] = {"origin": origin_of(source), "license": license_of_layout(released.folder, source)}
-    given = stored.get("metadata", {})
-    if not isinstance(given, dict):
-        raise InputError(f"{extras} is damaged: its metadata must be an object")
-    metadata |= given
-    known = released.network.config.reference_attention
-    metadata["uses_reference"] = known and bool(given.get("uses_reference", True))
+    try:
+        given = WeightsMetadata.from_dict(stored.get("metadata", {}))
+    except InputError as error:
+        raise InputError(f"{extras} is damaged: {error}") from error
+    metadata = replace(
+        given,
+        origin=given.origin or origin_of(source),
+        license=given.license or license_of_layout(released.folder, source),
+        uses_reference=released.network.config.reference_attention and given.uses_reference is not False,
+    )
     return Checkpoint(
         network=released.network, text_embedding=released.text_encoder(prompt), prompt=prompt, metadata=metadata
     )
@@ -118,9 +124,7 @@ def _from_pickle(
     own = own_checkpoint(content, path)
     if own is not None and (base is None or prompt in (None, own.prompt)):
         _check_prompt(own, prompt, path)
-        if uses_reference is not None:
-            own.metadata["uses_reference"] = uses_reference
-        return own
+        return own if uses_reference is None else _described(own, uses_reference=uses_reference)
     if base is None:
         raise InputError(f"{path} holds only part of a network: name the base it was trained from as well")
     folder = weights_folder(base, revision=revision)
@@ -128,10 +132,14 @@ def _from_pickle(
         content, path, folder, reference_attention=uses_reference is not False, dtype=torch.float32
     )
     embedding: Tensor = released.text_encoder(prompt or PROMPT)
-    known = released.network.config.reference_attention
-    metadata = {"origin": origin_of(path), "uses_reference": known}
-    metadata["license"] = license_of_pickle(license_of_layout(folder, _named(base, revision)))
-    metadata |= {} if own is None else own.metadata
+    given = WeightsMetadata() if own is None else own.metadata
+    known = released.network.config.reference_attention if given.uses_reference is None else given.uses_reference
+    metadata = replace(
+        given,
+        origin=given.origin or origin_of(path),
+        license=given.license or license_of_pickle(license_of_layout(folder, _named(base, revision))),
+        uses_reference=known,
+    )
     return Checkpoint(network=released.network, text_embedding=embedding, prompt=prompt or PROMPT, metadata=metadata)
 
 
