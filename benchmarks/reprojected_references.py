@@ -61,9 +61,9 @@ def reprojected(scene: Scene, trainer: Any, name: str, photos: Sequence[str]) ->
     seen, color = torch.zeros(len(points.p_world)).double(), torch.zeros(len(points.p_world), 3).double()
     for photo in photos:
         view = scene.view(photo)
-        share, rgb = sampled_photo(view, DepthView.of(view.camera, trainer.render(view.camera)), points)
-        seen += share
-        color += share[:, None] * rgb
+        fraction, rgb = sampled_photo(view, DepthView.of(view.camera, trainer.render(view.camera)), points)
+        seen += fraction
+        color += fraction[:, None] * rgb
     rendered = output.rgb.clamp(0, 1)
     picture = rendered.clone()
     shown = seen > UNSEEN

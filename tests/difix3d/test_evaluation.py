@@ -169,8 +169,8 @@ def test_what_bends_from_frame_to_frame_is_told_from_one_rigid_world() -> None:
             shown = [_bent(frame, bent_by * unit, rng) for frame in frames]
             found = consistency(shown, cameras)
             medians[width, bent_by] = found["median_distance"]
-            assert found["consistent_fraction"] == found["shares"]["1"]
-            assert list(found["shares"].values()) == sorted(found["shares"].values())
+            assert found["consistent_fraction"] == found["fractions"]["1"]
+            assert list(found["fractions"].values()) == sorted(found["fractions"].values())
             assert (found["consistent_fraction"] == 1.0) == (bent_by == 0.0)
     for width in (160, 256):
         assert medians[width, 0.0] < 0.7 < 1.0 < medians[width, 1.5] < medians[width, 3.0]
@@ -192,7 +192,7 @@ def _bent(frame: np.ndarray, pixels: float, rng: np.random.Generator) -> np.ndar
 
 
 def test_a_table_of_several_seeds_has_means_spreads_and_gains(tmp_path: Path) -> None:
-    consistent = {"consistent_fraction": 1.0, "shares": {"1": 1.0}, "median_distance": 0.4, "num_pairs": 2}
+    consistent = {"consistent_fraction": 1.0, "fractions": {"1": 1.0}, "median_distance": 0.4, "num_pairs": 2}
     found = [consistent | {"num_matches": 10}, consistent | {"consistent_fraction": 0.5, "num_matches": 30}]
     scores = [{"psnr": 20.0, "gain": 1.0}, {"psnr": 22.0, "gain": -0.5}]
     by_seed = {

@@ -28,13 +28,13 @@ def test_what_the_fixer_takes_is_counted_for_its_phase(tmp_path: Path) -> None:
     fixer = TimedFixer(slow, spent)
     asked = request(torch.zeros(1, 4, 4, 3))
     fixer(asked)
-    assert spent.share("training") == 0
+    assert spent.fraction("training") == 0
     with spent.phase("training"):
         fixer(asked)
         time.sleep(0.05)
         spent.save(tmp_path)
     assert 0.05 <= spent.fixing_seconds["training"] < spent.seconds["training"]
-    assert spent.share("training") == pytest.approx(
+    assert spent.fraction("training") == pytest.approx(
         spent.fixing_seconds["training"] / spent.seconds["training"], abs=0.01
     )
     assert spent.fixing_seconds["comparison"] == 0

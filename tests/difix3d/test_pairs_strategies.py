@@ -46,7 +46,7 @@ def test_underfit_renders_get_better_along_the_schedule(scene: Scene) -> None:
     config = dataclasses.replace(CONFIG, underfit_at=(0.05, 0.3, 1.0))
     pairs = list(underfit_pairs(scene, config, np.random.default_rng(1)))
     early, middle, late = (
-        mean_psnr(scene, [pair for pair in pairs if f"_{share:03d}_" in pair.name]) for share in (5, 30, 100)
+        mean_psnr(scene, [pair for pair in pairs if f"_{fraction:03d}_" in pair.name]) for fraction in (5, 30, 100)
     )
     assert early < middle < late
     assert late > early + 1

@@ -23,9 +23,9 @@ def scenery(seed: int, height: int = 96, width: int = 128) -> torch.Tensor:
     """Broad regions with texture on them, `[1 h w 3]`."""
     generator = torch.Generator().manual_seed(seed)
     layers = [
-        share
+        fraction
         * functional.interpolate(torch.rand(1, 3, *size, generator=generator), size=(height, width), mode="bicubic")
-        for share, size in ((0.7, (4, 5)), (0.2, (24, 32)), (0.1, (height, width)))
+        for fraction, size in ((0.7, (4, 5)), (0.2, (24, 32)), (0.1, (height, width)))
     ]
     return torch.stack(layers).sum(dim=0).clamp(0, 1).movedim(1, -1)
 

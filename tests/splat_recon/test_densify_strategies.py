@@ -194,23 +194,23 @@ def test_opacities_are_reset_on_schedule_and_lose_their_moments():
     assert float(_moments(optimizer)["adam.exp_avg.means"].abs().max()) > 0
 
 
-def _relocated_by_loops(opacity: float, num_shares: int) -> tuple[float, float]:
+def _relocated_by_loops(opacity: float, num_copies: int) -> tuple[float, float]:
     """Equation 9 of the paper as it stands there: new opacity, and what the scale is multiplied by."""
-    new_opacity = 1 - (1 - opacity) ** (1 / num_shares)
+    new_opacity = 1 - (1 - opacity) ** (1 / num_copies)
     total = 0.0
-    for i in range(1, num_shares + 1):
+    for i in range(1, num_copies + 1):
         for k in range(i):
             total += math.comb(i - 1, k) * (-1) ** k * new_opacity ** (k + 1) / math.sqrt(k + 1)
     return new_opacity, opacity / total
 
 
 @pytest.mark.parametrize("num_shares", [1, 2, 3, 7, 20, 51])
-def test_relocation_is_equation_9(num_shares):
+def test_relocation_is_equation_9(num_copies):
     opacities = torch.tensor([0.006, 0.1, 0.5, 0.9, 0.999])
     scales = torch.rand(5, 3, generator=_generator())
-    new_opacities, new_scales = densify_mcmc.relocated(opacities, scales, torch.full((5,), num_shares))
+    new_opacities, new_scales = densify_mcmc.relocated(opacities, scales, torch.full((5,), num_copies))
     for index, opacity in enumerate(opacities.tolist()):
-        wanted_opacity, factor = _relocated_by_loops(opacity, num_shares)
+        wanted_opacity, factor = _relocated_by_loops(opacity, num_copies)
         assert float(new_opacities[index]) == pytest.approx(wanted_opacity, rel=1e-5)
         torch.testing.assert_close(new_scales[index], factor * scales[index], rtol=1e-4, atol=1e-6)
 

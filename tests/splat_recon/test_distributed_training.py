@@ -125,18 +125,18 @@ def test_two_processes_train_as_one_does_with_two_photos_per_step(tmp_path: Path
 
 
 def test_shares_are_joined_and_shared_again():
-    shares = [
+    shards = [
         {"gaussians.means": torch.full((2, 3), float(rank)), "adam.step.means": torch.tensor(4.0),
          "generator.density": torch.tensor([rank])}
         for rank in range(3)
     ]  # fmt: skip
-    joined = joined_tensors(shares)
+    joined = joined_tensors(shards)
     assert joined["gaussians.means"][:, 0].tolist() == [0, 0, 1, 1, 2, 2]
     own = shared_tensors(joined, World(rank=1, size=3))
     assert own["gaussians.means"][:, 0].tolist() == [0, 2]
     assert own["adam.step.means"] == 4
     assert own["generator.density"].tolist() == [1]
-    assert shared_tensors(joined, World()).keys() == shares[0].keys()
+    assert shared_tensors(joined, World()).keys() == shards[0].keys()
 
 
 def test_the_world_is_torchruns(monkeypatch: pytest.MonkeyPatch):

@@ -104,7 +104,7 @@ def test_the_applied_transform_leads_back_to_colmaps_frame(folder, tmp_path):
 def test_shared_intrinsics_and_names_without_endings_are_read(folder):
     expected = read_scene(folder)
 
-    def share(content):
+    def fraction(content):
         first = content["frames"][0]
         content.update({key: first[key] for key in ("fl_x", "fl_y", "cx", "cy", "w", "h")})
         for frame in content["frames"]:
@@ -112,7 +112,7 @@ def test_shared_intrinsics_and_names_without_endings_are_read(folder):
                 del frame[key]
             frame["file_path"] = "./" + frame["file_path"].removesuffix(".png")
 
-    rewrite(folder, share)
+    rewrite(folder, fraction)
     assert_same(expected, read_scene(folder))
     # Photos need not lie in images/; the angle of view will do.
     (folder / "images").rename(folder / "train")

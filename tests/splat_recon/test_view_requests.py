@@ -92,7 +92,7 @@ def test_pages_take_turns():
 
 def test_drawing_takes_no_more_than_its_share():
     clock, page = Clock(), Page()
-    requests = ViewRequests(share=0.2, clock=clock)
+    requests = ViewRequests(time_fraction=0.2, clock=clock)
 
     def slow(camera):
         clock.now += 1.0

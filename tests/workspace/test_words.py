@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -64,6 +65,21 @@ def test_names_and_phrases_that_were_replaced_are_not_used() -> None:
         for place in occurrences(pattern, path.read_text(encoding="utf-8"), str(path.relative_to(ROOT)))
     ]
     assert not found, "see the table of words in docs/conventions.md:\n" + "\n".join(found[:20])
+
+
+def test_nothing_is_called_a_share() -> None:
+    """It is a fraction, a weight, a probability or a shard; the verb is no name of a thing."""
+    found = []
+    for path in sorted(
+        each for kind in ("packages", "apps", "recipes", "benchmarks") for each in ROOT.glob(f"{kind}/**/*.py")
+    ):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(node, "id", None) or getattr(node, "arg", None) or getattr(node, "name", None)
+            if isinstance(node, ast.Name | ast.arg | ast.FunctionDef) and re.fullmatch(
+                r"_?(\w+_)?shares?", str(name), re.I
+            ):
+                found.append(f"{path.relative_to(ROOT)}:{node.lineno}: {name}")
+    assert not found, "\n".join(found)
 
 
 def test_the_check_finds_whole_words_only_and_over_line_ends() -> None:

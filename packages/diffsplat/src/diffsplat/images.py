@@ -43,10 +43,10 @@ def without_background(image: Image.Image, *, name: str = "the image") -> Image.
     rgb = np.asarray(image.convert("RGB"), np.float32) / 255
     border = np.concatenate([rgb[0], rgb[-1], rgb[:, 0], rgb[:, -1]])
     subject = np.abs(rgb - np.median(border, axis=0)).max(axis=-1) > BACKGROUND_DISTANCE
-    share = float(subject.mean())
-    if not 0.002 < share < 0.95:
+    fraction = float(subject.mean())
+    if not 0.002 < fraction < 0.95:
         raise InputError(
-            f"{name} shows no subject before an even background ({100 * share:.0f} % differs from the border): "
+            f"{name} shows no subject before an even background ({100 * fraction:.0f} % differs from the border): "
             "give an image with an alpha channel"
         )
     return Image.fromarray(np.dstack([np.asarray(image.convert("RGB")), (255 * subject).astype(np.uint8)]), "RGBA")

@@ -38,8 +38,8 @@ def guidance_per_view(guidance: float, num_views: int, *, triangle: bool, smalle
     if not triangle:
         return torch.full((num_views,), float(guidance))
     places = torch.arange(num_views, dtype=torch.float32)
-    share = 1 - (2 * places / num_views - 1).abs()
-    return smallest + (guidance - smallest) * share
+    fraction = 1 - (2 * places / num_views - 1).abs()
+    return smallest + (guidance - smallest) * fraction
 
 
 def model_input(

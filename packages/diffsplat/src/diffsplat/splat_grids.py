@@ -78,7 +78,7 @@ def activated(
         opacity_threshold: Gaussians that are not more opaque than this get opacity 0.
     """
     depth = grids.depth[:, :, 0] + T_world_cam[:, :, :3, 3].norm(dim=-1)[..., None, None]
-    share = grids.scale / 2 + 0.5
+    fraction = grids.scale / 2 + 0.5
     opacities = grids.opacity / 2 + 0.5
     opacities = opacities * (opacities > opacity_threshold)
 
@@ -88,7 +88,7 @@ def activated(
     return ActiveGaussians(
         xyz=listed(unprojected(depth, T_world_cam, fxfycxcy)),
         rgb=listed(grids.rgb / 2 + 0.5),
-        scales=listed(SMALLEST_SCALE * share + LARGEST_SCALE * (1 - share)),
+        scales=listed(SMALLEST_SCALE * fraction + LARGEST_SCALE * (1 - fraction)),
         quats_wxyz=torch.nn.functional.normalize(listed(grids.rotation), dim=-1),
         opacities=listed(opacities)[..., 0],
     )

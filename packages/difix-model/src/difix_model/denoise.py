@@ -67,9 +67,9 @@ def ddpm_step(
     alpha, alpha_previous = alpha_cumprod(timestep), alpha_cumprod(previous_timestep)
     beta = 1.0 - alpha / alpha_previous
     clean = predict_clean(z, noise, timestep)
-    clean_share = alpha_previous**0.5 * beta / (1.0 - alpha)
-    z_share = (alpha / alpha_previous) ** 0.5 * (1.0 - alpha_previous) / (1.0 - alpha)
-    mean = clean_share * clean + z_share * z
+    clean_weight = alpha_previous**0.5 * beta / (1.0 - alpha)
+    z_weight = (alpha / alpha_previous) ** 0.5 * (1.0 - alpha_previous) / (1.0 - alpha)
+    mean = clean_weight * clean + z_weight * z
     if step_noise is None or timestep == 0:
         return mean
     variance = max((1.0 - alpha_previous) / (1.0 - alpha) * beta, MIN_VARIANCE)

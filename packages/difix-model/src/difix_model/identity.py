@@ -58,7 +58,7 @@ POOLING = torch.tensor([[0.25, 0.25, 0.0], [0.25, 0.25, 0.0], [0.0, 0.0, 0.0]])
 SMOOTHING = torch.tensor([[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]) / 16
 """Makes the decoder's doubling of pixels about bilinear."""
 
-SKIP_SHARE = 0.2
+SKIP_FRACTION = 0.2
 """Standard deviation of what the skip connections add, relative to the encoder's features."""
 
 
@@ -133,7 +133,7 @@ def _carry_image_to_last_block(network: DifixNetwork) -> None:
     _put(encoder.conv_in, {color: {color: IMAGE_SCALE} for color in COLORS})
     for number in range(1, levels + 1):
         skip = decoder.get_submodule(f"skip_conv_{number}")
-        nn.init.normal_(skip.weight, std=SKIP_SHARE / skip.weight.shape[1] ** 0.5)
+        nn.init.normal_(skip.weight, std=SKIP_FRACTION / skip.weight.shape[1] ** 0.5)
         _put(skip, {color: {} for color in COLORS})
     _put(decoder.get_submodule(f"skip_conv_{levels}"), {color: {color: 1.0} for color in COLORS})
 

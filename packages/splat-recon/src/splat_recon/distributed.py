@@ -1,6 +1,6 @@
 """Training on several GPUs, one process each, as `torchrun` starts them.
 
-gsplat's distributed mode (Zhao et al. 2024, arXiv:2406.18533): each process owns a share of the Gaussians and renders
+gsplat's distributed mode (Zhao et al. 2024, arXiv:2406.18533): each process owns a shard of the Gaussians and renders
 its own photo of every step. A process projects its Gaussians for the cameras of all, and the projected ones are
 exchanged; on the way back each process gets the gradients of its own Gaussians from the photos of all.
 """
@@ -85,7 +85,7 @@ class World:
         """The largest of a number over all processes; each must ask."""
         return max(int(found["value"]) for found in self.collected({"value": torch.tensor(value)}))
 
-    def share(self, gaussians: Gaussians) -> Gaussians:
+    def shard(self, gaussians: Gaussians) -> Gaussians:
         """This process's part of Gaussians that all have: every `size`-th."""
         return gaussians if self.size == 1 else gaussians.mapped(lambda tensor: tensor[self.rank :: self.size])
 
@@ -133,17 +133,17 @@ PER_GAUSSIAN = ("gaussians.", "adam.exp_avg", "density.", "average.sum.")
 """Prefixes of a checkpoint's tensors that have a row per Gaussian."""
 
 
-def joined_tensors(shares: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def joined_tensors(shards: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The tensors of all processes as those of one training: rows of Gaussians one after the other.
 
     What else differs is only the generator of density control, which is kept for each process.
     """
-    joined = dict(shares[0])
+    joined = dict(shards[0])
     for name in joined:
         if name.startswith(PER_GAUSSIAN):
-            joined[name] = torch.cat([share[name] for share in shares])
-    for rank, share in enumerate(shares[1:], start=1):
-        joined[f"generator.density@{rank}"] = share["generator.density"]
+            joined[name] = torch.cat([shard[name] for shard in shards])
+    for rank, shard in enumerate(shards[1:], start=1):
+        joined[f"generator.density@{rank}"] = shard["generator.density"]
     return joined
 
 

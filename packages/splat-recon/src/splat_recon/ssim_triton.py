@@ -87,11 +87,11 @@ def _forward(
             a, b, own = _pair(image, target, weight, y, x + 3 * tap, inside, width, hidden_at, HAS_WEIGHT)
             if tap == 0:
                 differences += tl.where(y < first + ROWS, tl.abs(a - b) * own, 0.0)
-            share = _WINDOW[tap]
-            a_row += a * share
-            b_row += b * share
-            squares_row += (a * a + b * b) * share
-            product_row += a * b * share
+            tap_weight = _WINDOW[tap]
+            a_row += a * tap_weight
+            b_row += b * tap_weight
+            squares_row += (a * a + b * b) * tap_weight
+            product_row += a * b * tap_weight
         a_windows, ma = _pushed(a_windows, a_row)
         b_windows, mb = _pushed(b_windows, b_row)
         squares_windows, squares = _pushed(squares_windows, squares_row)
@@ -139,10 +139,10 @@ def _backward(
         for tap in tl.static_range(11):
             column = x - 3 * tap
             known = (y >= 0) & (y < height - _BORDER) & (column >= 0) & (column < width - 3 * _BORDER)
-            at, share = y * width + column, _WINDOW[tap]
-            mu_row += tl.load(maps + at, mask=known, other=0.0) * share
-            aa_row += tl.load(maps + num_maps + at, mask=known, other=0.0) * share
-            ab_row += tl.load(maps + 2 * num_maps + at, mask=known, other=0.0) * share
+            at, tap_weight = y * width + column, _WINDOW[tap]
+            mu_row += tl.load(maps + at, mask=known, other=0.0) * tap_weight
+            aa_row += tl.load(maps + num_maps + at, mask=known, other=0.0) * tap_weight
+            ab_row += tl.load(maps + 2 * num_maps + at, mask=known, other=0.0) * tap_weight
         mu_sums, by_mu = _pushed(mu_sums, mu_row)
         aa_sums, by_aa = _pushed(aa_sums, aa_row)
         ab_sums, by_ab = _pushed(ab_sums, ab_row)

@@ -127,7 +127,7 @@ class SplatTrainer:
         if len(gaussians) == 0:
             raise InputError(f"scene {scene.name}: there is no Gaussian to start from")
         self._optimizer = GaussianOptimizer(
-            world.share(gaussians).to(device),
+            world.shard(gaussians).to(device),
             config.learning_rates,
             extent=self._extent,
             max_steps=config.max_steps,
@@ -161,8 +161,8 @@ class SplatTrainer:
         """The Gaussians of all processes together; each process must ask."""
         if self.world.size == 1:
             return self.gaussians
-        shares = [Gaussians(**share) for share in self.world.collected(self.gaussians.parameters())]
-        fields = {name: [share.parameters()[name] for share in shares] for name in self.gaussians.parameters()}
+        shards = [Gaussians(**shard) for shard in self.world.collected(self.gaussians.parameters())]
+        fields = {name: [shard.parameters()[name] for shard in shards] for name in self.gaussians.parameters()}
         return Gaussians(**{name: torch.cat(parts) for name, parts in fields.items()}).to(self.device)
 
     @property
@@ -235,8 +235,8 @@ class SplatTrainer:
         view = [self._views.sample(self._generators["views"]) for _ in range(world.size)][world.rank]
         background = [self._step_background() for _ in range(world.size)][world.rank]
         gaussians, camera = self._parts.adjust_camera(self._optimizer.gaussians, view.camera, view.name)
-        share = self.config.dropout * min(self.step / self.config.max_steps, 1.0)
-        gaussians = dropped(gaussians, share, self._generators["dropout"])
+        probability = self.config.dropout * min(self.step / self.config.max_steps, 1.0)
+        gaussians = dropped(gaussians, probability, self._generators["dropout"])
         output = self._rasterize(gaussians, camera, sh_degree=self.sh_degree, background=background)
         loss = self._loss(output, view, camera) / (self.config.batch_size * world.size)
         if with_regularization:

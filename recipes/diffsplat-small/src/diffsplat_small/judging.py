@@ -121,7 +121,7 @@ def judged(
             colors.append(color_of(rgb, opaque, one.parts[0].material, splat.elevation_deg))
             overlaps.append({shape: overlap_with(shape, opaque, splat.elevation_deg) for shape in SHAPES})
 
-    def shares(wanted: list[GeneratedObject]) -> dict[str, float]:
+    def fractions(wanted: list[GeneratedObject]) -> dict[str, float]:
         pairs = list(zip(wanted, colors, overlaps, strict=True))
         return {
             "color_right": float(np.mean([color == one.parts[0].color for one, color, _ in pairs])),
@@ -134,7 +134,7 @@ def judged(
     order = np.random.default_rng(8).permutation(num_prompts)
     return {
         "num_prompts": num_prompts,
-        "named": shares(objects),
-        "shuffled": shares([objects[index] for index in order]),
+        "named": fractions(objects),
+        "shuffled": fractions([objects[index] for index in order]),
         "chance": {"color_right": 1 / len(COLORS), "shape_nearest": 1 / len(SHAPES)},
     }

@@ -134,8 +134,8 @@ class DenoiserTask(ObjectTask):
         num = len(latents)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         if config.prediction == "flow" or self.levels is None:
-            share = flow_levels(num, generator)
-            signal, noisy, timesteps = 1 - share, share, 1000 * share
+            level = flow_levels(num, generator)
+            signal, noisy, timesteps = 1 - level, level, 1000 * level
         else:
             timesteps = torch.randint(len(self.levels.signal), (num,), generator=generator)
             signal, noisy = self.levels.signal[timesteps], self.levels.noise[timesteps]

@@ -118,8 +118,8 @@ def diffusion_step(
         image_latents: Clean latents of an image per object, dropped ones zero; None for a network without an image.
         control: A ControlNet and its maps.
     """
-    signal, share = (value.reshape(-1, 1, 1, 1, 1).to(latents) for value in (signal_weight, noise_weight))
-    noisy = signal * latents + share * noise
+    signal, sigma = (value.reshape(-1, 1, 1, 1, 1).to(latents) for value in (signal_weight, noise_weight))
+    noisy = signal * latents + sigma * noise
     fed = model_input(noisy, rays, image_latents)
     num_in = latents.shape[1] + int(image_latents is not None)
     residuals = None
@@ -130,13 +130,13 @@ def diffusion_step(
     predicted = found.unflatten(0, (-1, num_in))[:, num_in - latents.shape[1] :]
     if prediction == "epsilon":
         target = noise
-        clean = (noisy - share * predicted) / signal
+        clean = (noisy - sigma * predicted) / signal
     elif prediction == "v_prediction":
-        target = signal * noise - share * latents
-        clean = signal * noisy - share * predicted
+        target = signal * noise - sigma * latents
+        clean = signal * noisy - sigma * predicted
     else:
         target = noise - latents
-        clean = noisy - share * predicted
+        clean = noisy - sigma * predicted
     loss = (predicted.float() - target.float()).square().mean(dim=(1, 2, 3, 4))
     return DiffusionStep(noisy=noisy, network_input=fed, predicted=predicted, target=target, clean=clean, loss=loss)
 

@@ -130,8 +130,8 @@ def _restricted(
             if alpha is not None:
                 passed = torch.lerp(change, passed, (alpha[:, rows, :, None] / OPAQUE).clamp(max=1.0))
             result = (render + passed).clamp_(0.0, 1.0)
-        share = strength if mask is None else strength * mask[:, rows].to(fixed)[..., None]
-        yield rows, torch.lerp(render, result, share)
+        fraction = strength if mask is None else strength * mask[:, rows].to(fixed)[..., None]
+        yield rows, torch.lerp(render, result, fraction)
 
 
 def _confidence(
@@ -200,8 +200,8 @@ def _dark_kept(
     if config.dark_level == 0:
         return fixed
     level = _averaged(rendered.amax(dim=-1, keepdim=True), config.blur_radius)
-    share = (2 * level / config.dark_level - 1).clamp_(0.0, 1.0)
-    return torch.minimum(fixed, torch.lerp(rendered, fixed, share))
+    fraction = (2 * level / config.dark_level - 1).clamp_(0.0, 1.0)
+    return torch.minimum(fixed, torch.lerp(rendered, fixed, fraction))
 
 
 def _change_size(rendered: Float[Tensor, "b h w c"], fixed: Float[Tensor, "b h w c"]) -> Float[Tensor, " b"]:
@@ -220,8 +220,8 @@ def _bands(height: int, width: int, at_least: int = 1) -> list[slice]:
 def _weight(render: Tensor, raw_change: Tensor, result: Tensor) -> Float[Tensor, "b h w"]:
     """The part of the change that is in the result, by projection: colors may be limited one by one."""
     size = raw_change.square().sum(dim=-1)
-    share = ((result - render) * raw_change).sum(dim=-1) / size.clamp(min=1e-12)
-    return torch.where(size > 1e-12, share, torch.zeros_like(share)).clamp(0.0, 1.0)
+    fraction = ((result - render) * raw_change).sum(dim=-1) / size.clamp(min=1e-12)
+    return torch.where(size > 1e-12, fraction, torch.zeros_like(fraction)).clamp(0.0, 1.0)
 
 
 def _averaged(image: Float[Tensor, "b h w c"], radius: int) -> Float[Tensor, "b h w c"]:

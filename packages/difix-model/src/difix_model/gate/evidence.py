@@ -141,5 +141,5 @@ def _cells(image: Float[Tensor, "b h w c"], cells: int) -> Float[Tensor, "b c h2
 
 def _step(value: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     """Rise smoothly from 0 at `low` to 1 at `high`."""
-    share = ((value - low) / (torch.as_tensor(high - low)).clamp(min=_TINY)).clamp(0.0, 1.0)
-    return share * share * (3 - 2 * share)
+    fraction = ((value - low) / (torch.as_tensor(high - low)).clamp(min=_TINY)).clamp(0.0, 1.0)
+    return fraction * fraction * (3 - 2 * fraction)

@@ -118,8 +118,8 @@ class NetworkRunner:
                 now = waiting[: limit if len(plan) == 1 else 1]
                 load = dataclasses.replace(tile, batch=min(limit, len(now) * len(plan)))
                 # The hooks that share statistics among tiles are not seen by code that was compiled before.
-                shares = len(plan) > 1 and self.tiling.shared_statistics
-                fix_targets = self.network.fix_targets if shares else self._fix_targets
+                joint = len(plan) > 1 and self.tiling.shared_statistics
+                fix_targets = self.network.fix_targets if joint else self._fix_targets
                 fix_targets = functools.partial(fix_targets, text_embedding=text_embedding, timestep=timestep)
                 results = self._attempt([images[i] for i in now], [references[i] for i in now], plan, load, fix_targets)
                 if results is None:

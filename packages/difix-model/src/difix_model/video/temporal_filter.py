@@ -90,7 +90,7 @@ class TemporalFilter:
             seen = inside(vectors)[..., None].to(current.dtype)
         else:
             seen = 1.0
-        weight = share(before, current, self.config) * seen
+        weight = kept_fraction(before, current, self.config) * seen
         change = change + weight * (carried - change)
         self._input, self._change = current, change
         return ((current + change).clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).cpu().numpy()
@@ -111,7 +111,7 @@ class TemporalFilter:
         return torch.from_numpy(np.ascontiguousarray(rgb)).to(self.device).float() / 255.0
 
 
-def share(
+def kept_fraction(
     before: Float[Tensor, "h w c=3"], current: Float[Tensor, "h w c=3"], config: TemporalFilterConfig
 ) -> Float[Tensor, "h w one=1"]:
     """Return which share of the change to carry over: less where the input differs from the moved input before."""

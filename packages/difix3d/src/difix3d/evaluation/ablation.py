@@ -154,7 +154,9 @@ def _mean_consistency(found: Sequence[dict[str, Any] | None]) -> dict[str, Any] 
     return {
         **given[0],
         "consistent_fraction": statistics.fmean(one["consistent_fraction"] for one in given),
-        "shares": {limit: statistics.fmean(one["shares"][limit] for one in given) for limit in given[0]["shares"]},
+        "fractions": {
+            limit: statistics.fmean(one["fractions"][limit] for one in given) for limit in given[0]["fractions"]
+        },
         "median_distance": statistics.fmean(medians) if medians else None,
         "num_pairs": sum(one["num_pairs"] for one in given),
         "num_matches": sum(one["num_matches"] for one in given),

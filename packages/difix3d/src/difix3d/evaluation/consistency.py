@@ -28,7 +28,7 @@ LONGER_SIDE = 256
 """Pixels along the longer side of the image in which distances are given."""
 
 LIMITS = (0.5, 1.0, 2.0, 4.0)
-"""Distances for which shares are given beside the one that counts."""
+"""Distances for which fractions are given beside the one that counts."""
 
 MAX_CORNERS = 300
 PATCH = 7
@@ -123,7 +123,7 @@ def consistency(
     """How consistent neighboring frames are.
 
     Returns:
-        ``consistent_fraction`` of the pairs, the same for other limits (``shares``), the ``median_distance`` of all
+        ``consistent_fraction`` of the pairs, the same for other limits (``fractions``), the ``median_distance`` of all
         their matches (None without any), in pixels of an image 256 wide or high, and how many pairs and matches there
         were.
 
@@ -142,12 +142,12 @@ def consistency(
         found.append(distances)
     everything = np.concatenate(found)
 
-    def share(limit: float) -> float:
+    def fraction(limit: float) -> float:
         return sum(median <= limit for median in medians) / len(medians)
 
     return {
-        "consistent_fraction": share(config.max_distance),
-        "shares": {f"{limit:g}": share(limit) for limit in LIMITS},
+        "consistent_fraction": fraction(config.max_distance),
+        "fractions": {f"{limit:g}": fraction(limit) for limit in LIMITS},
         "median_distance": float(np.median(everything)) if len(everything) else None,
         "num_pairs": len(frames) - 1,
         "num_matches": len(everything),

@@ -21,7 +21,7 @@ MCMC_PROB = 0.35
 """Share of trainings with MCMC density control; the others use adaptive density control."""
 
 GAUSSIANS_PER_PIXEL = (0.1, 0.4)
-"""The cap on the number of Gaussians is drawn between these shares of a photo's pixels."""
+"""The cap on the number of Gaussians is drawn between these fractions of a photo's pixels."""
 
 REGULARIZED_PROB = 0.5
 """Fraction of trainings that are as `config_for_photos` says, where there are few photos."""
@@ -47,32 +47,32 @@ def render_at_checkpoints(
     trainer: SplatTrainer,
     train_names: list[str],
     target_names: list[str],
-    shares: tuple[float, ...],
+    fractions: tuple[float, ...],
     label: str,
     config: PairsConfig,
     rng: np.random.Generator,
 ) -> Iterator[GeneratedPair]:
-    """Train and render photos at given shares of the schedule.
+    """Train and render photos at given fractions of the schedule.
 
     Args:
         trainer: What to train.
         train_names: Photos that its views come from; references are chosen among them.
         target_names: Photos to render; `targets_per_render` of them each time.
-        shares: Where in the schedule to render.
+        fractions: Where in the schedule to render.
         label: Prefix of the pairs' names.
         config: Length of the schedule and number of targets.
         rng: Draws the targets.
     """
     scene = trainer.scene
     stems = output_names(scene.names, ending="", flat=True)
-    for share in sorted(shares):
-        trainer.train_until(max(1, round(share * config.max_steps)))
+    for fraction in sorted(fractions):
+        trainer.train_until(max(1, round(fraction * config.max_steps)))
         chosen = rng.permutation(len(target_names))[: config.targets_per_render]
         for i in sorted(chosen):
             target = target_names[i]
             output = trainer.render(scene.view(target).camera)
             yield GeneratedPair(
-                name=f"{label}_{round(100 * share):03d}_{stems[target]}",
+                name=f"{label}_{round(100 * fraction):03d}_{stems[target]}",
                 label=label,
                 degraded_u8=as_bytes(output),
                 target=target,

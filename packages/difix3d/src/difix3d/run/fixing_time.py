@@ -49,8 +49,8 @@ class FixingTime:
         if self._phase is not None:
             self.fixing_seconds[self._phase] += seconds
 
-    def share(self, *phases: str) -> float:
-        """The fixer's share of the phases' time, in [0, 1]; 0 before anything has run."""
+    def fraction(self, *phases: str) -> float:
+        """The fixer's fraction of the phases' time, in [0, 1]; 0 before anything has run."""
         self._count()
         total = sum(self.seconds[name] for name in phases)
         return min(1.0, sum(self.fixing_seconds[name] for name in phases) / total) if total > 0 else 0.0
@@ -58,8 +58,8 @@ class FixingTime:
     def to_dict(self) -> dict[str, Any]:
         """The content of a run's time.json."""
         return {
-            "fixing_fraction": self.share(*PHASES),
-            "fixing_fraction_training": self.share("training"),
+            "fixing_fraction": self.fraction(*PHASES),
+            "fixing_fraction_training": self.fraction("training"),
             "seconds": {name: round(value, 6) for name, value in self.seconds.items()},
             "fixing_seconds": {name: round(value, 6) for name, value in self.fixing_seconds.items()},
         }
@@ -67,8 +67,8 @@ class FixingTime:
     def sentence(self) -> str:
         """For the screen."""
         return (
-            f"Fixing took {self.share(*PHASES):.1%} of the time ({self.share('training'):.1%} of training, "
-            f"{self.share('comparison'):.1%} of the comparison and its film)."
+            f"Fixing took {self.fraction(*PHASES):.1%} of the time ({self.fraction('training'):.1%} of training, "
+            f"{self.fraction('comparison'):.1%} of the comparison and its film)."
         )
 
     def save(self, folder: Path) -> None:

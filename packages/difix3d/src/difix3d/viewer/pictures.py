@@ -13,7 +13,7 @@ from splat_render.cameras import Camera
 SEAM_PX = 4
 """White between the halves."""
 
-BAR_SHARE = 1 / 24
+BAR_FRACTION = 1 / 24
 """Height of the bar below the halves, as a part of the page's height."""
 
 MIN_BAR_PX = 14
@@ -22,7 +22,7 @@ MIN_BAR_PX = 14
 
 def bar_height(height: int) -> int:
     """Rows of the bar in a page of this height."""
-    return max(MIN_BAR_PX, round(height * BAR_SHARE))
+    return max(MIN_BAR_PX, round(height * BAR_FRACTION))
 
 
 def half_camera(page: Camera) -> Camera:

@@ -17,7 +17,7 @@ from splat_render.upload import constant
 
 logger = logging.getLogger(__name__)
 
-MAX_SHARES = 51
+MAX_COPIES = 51
 """A Gaussian is shared by at most this many in one relocation (gsplat's table size)."""
 
 NOISE_STEEPNESS = 100.0
@@ -68,25 +68,25 @@ class Mcmc:
 
 
 def relocated(
-    opacities: Float[Tensor, " n"], scales: Float[Tensor, "n 3"], num_shares: Int64[Tensor, " n"]
+    opacities: Float[Tensor, " n"], scales: Float[Tensor, "n 3"], num_copies: Int64[Tensor, " n"]
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
-    """Opacity and scale of each of `num_shares` equal Gaussians that together look like one (paper, equation 9).
+    """Opacity and scale of each of `num_copies` equal Gaussians that together look like one (paper, equation 9).
 
-    With N shares the opacity o' solves (1 - o')^N = 1 - o, and the scale is multiplied by o over the sum of
+    With N copies the opacity o' solves (1 - o')^N = 1 - o, and the scale is multiplied by o over the sum of
     (-1)^k binom(i - 1, k) o'^(k+1) / sqrt(k + 1) for i = 1..N, k = 0..i-1. Shares are limited to 1..`MAX_SHARES`.
     The sum alternates with huge terms, so it is computed in float64; summed over i first, it is one short series:
     the binomials of a column add up to binom(N, k + 1).
     """
-    shares = num_shares.clamp(1, MAX_SHARES)
+    copies = num_copies.clamp(1, MAX_COPIES)
     o = opacities.double()
-    shared = -torch.expm1(torch.log1p(-o) / shares)
-    k = torch.arange(MAX_SHARES, device=o.device, dtype=torch.float64)
+    shared = -torch.expm1(torch.log1p(-o) / copies)
+    k = torch.arange(MAX_COPIES, device=o.device, dtype=torch.float64)
     binomials = torch.tensor(
-        [[math.comb(n, column + 1) for column in range(MAX_SHARES)] for n in range(MAX_SHARES + 1)],
+        [[math.comb(n, column + 1) for column in range(MAX_COPIES)] for n in range(MAX_COPIES + 1)],
         dtype=torch.float64,
         device=o.device,
     )
-    terms = binomials[shares] * (1 - 2 * (k % 2)) * shared[:, None] ** (k + 1) / torch.sqrt(k + 1)
+    terms = binomials[copies] * (1 - 2 * (k % 2)) * shared[:, None] ** (k + 1) / torch.sqrt(k + 1)
     factor = o / terms.sum(dim=-1)
     return shared.to(opacities), (factor[:, None] * scales).to(scales)
 
@@ -104,7 +104,7 @@ def relocate_dead(optimizer: GaussianOptimizer, min_opacity: float, generator: t
     if len(dead_idx) == 0 or len(alive_idx) == 0:
         return 0
     drawn_idx = alive_idx[_drawn(gaussians.opacities[alive_idx], len(dead_idx), generator)]
-    changed = _with_shares(gaussians, drawn_idx, min_opacity)
+    changed = _with_copies(gaussians, drawn_idx, min_opacity)
     source_idx = torch.arange(len(gaussians), device=gaussians.device)
     source_idx[drawn_idx] = NEW
     moved_from_idx = torch.arange(len(gaussians), device=gaussians.device)
@@ -118,7 +118,7 @@ def add(optimizer: GaussianOptimizer, num: int, min_opacity: float, generator: t
     """Append `num` Gaussians that share the place and weight of existing ones, drawn by opacity."""
     gaussians = optimizer.gaussians.detach()
     drawn_idx = _drawn(gaussians.opacities, num, generator)
-    changed = _with_shares(gaussians, drawn_idx, min_opacity)
+    changed = _with_copies(gaussians, drawn_idx, min_opacity)
     all_idx = torch.arange(len(gaussians), device=gaussians.device)
     from_idx = torch.cat([all_idx, drawn_idx])
     source_idx = torch.cat([all_idx, drawn_idx.new_full((num,), NEW)])
@@ -142,8 +142,8 @@ def _drawn(opacities: Float[Tensor, " n"], num: int, generator: torch.Generator)
     return torch.searchsorted(cumulative, draws, right=True).clamp_max(len(cumulative) - 1)
 
 
-def _with_shares(gaussians: Gaussians, drawn_idx: Int64[Tensor, " m"], min_opacity: float) -> Gaussians:
-    """The Gaussians after those drawn have given a share of their weight to each time they were drawn."""
+def _with_copies(gaussians: Gaussians, drawn_idx: Int64[Tensor, " m"], min_opacity: float) -> Gaussians:
+    """The Gaussians after those drawn have given a part of their weight to each time they were drawn."""
     counts = torch.bincount(drawn_idx, minlength=len(gaussians))
     shared_idx = torch.nonzero(counts).flatten()
     opacities, scales = relocated(gaussians.opacities[shared_idx], gaussians.scales[shared_idx], counts[shared_idx] + 1)

@@ -1,4 +1,4 @@
-"""What the people at a viewer's page want to see, drawn in turn and within a share of the time.
+"""What the people at a viewer's page want to see, drawn in turn and within a fraction of the time.
 
 Nothing here knows the server: a client is anything with a camera and a place for a picture, so that tests can be one.
 """
@@ -100,7 +100,7 @@ class ViewRequests:
 
     Args:
         max_px: Longer side of a picture, at most.
-        share: Part of the time that drawing may take, in (0, 1].
+        time_fraction: Part of the time that drawing may take, in (0, 1].
         clock: Seconds from some point in time on.
         composer: What makes the pictures; None shows the renders as they are.
         jpeg_quality: Of the pictures of pages that stand still, in percent.
@@ -110,7 +110,7 @@ class ViewRequests:
         self,
         *,
         max_px: int = 1024,
-        share: float = 1.0,
+        time_fraction: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
         composer: Composer | None = None,
         jpeg_quality: int = 85,
@@ -120,7 +120,7 @@ class ViewRequests:
         self._jpeg_quality = jpeg_quality
         self.max_px = max_px
         self.shown = SHOWN[0]
-        self._share = share
+        self._time_fraction = time_fraction
         self._requests: dict[int, _Request] = {}
         self._lock = threading.Lock()
         self._free_at = 0.0
@@ -152,7 +152,7 @@ class ViewRequests:
         return len(self._requests)
 
     def draw_one(self, render: Render) -> bool:
-        """Draw the picture that has waited longest, if one is due and the share of the time allows it.
+        """Draw the picture that has waited longest, if one is due and the fraction of the time allows it.
 
         Returns:
             Whether one was drawn.
@@ -170,8 +170,8 @@ class ViewRequests:
                 self._composer.compose(asked, render), format="jpeg", jpeg_quality=self._jpeg_quality if full else 60
             )
         took = self._clock() - start
-        # A share of a quarter means three times as long a pause as the drawing took.
-        self._free_at = self._clock() + took * (1 / self._share - 1)
+        # A fraction of a quarter means three times as long a pause as the drawing took.
+        self._free_at = self._clock() + took * (1 / self._time_fraction - 1)
         return True
 
     def _next(self, now: float) -> tuple[int, _Request | None, bool]:

@@ -41,7 +41,7 @@ MAX_FRUSTA = 150
 THUMBNAIL_PX = 128
 """Longer side of a photo in its camera."""
 
-TRAINING_SHARE = 0.2
+TRAINING_TIME_FRACTION = 0.2
 """Part of a training's time that may go into pictures for its viewers."""
 
 TRAINING_PX = 480
@@ -269,7 +269,7 @@ class TrainingViewer:
     """A page that shows a training as it goes on, and does not change it.
 
     Pictures are drawn between two steps, on the training's own thread, from its parameters, which they only read; the
-    training's random numbers are not touched. They take at most `TRAINING_SHARE` of the time.
+    training's random numbers are not touched. They take at most `TRAINING_TIME_FRACTION` of the time.
     """
 
     every_step = True
@@ -283,7 +283,7 @@ class TrainingViewer:
             {view.name: thumbnail(view.rgb_u8) for view in shown},
             host=host,
             port=port,
-            requests=ViewRequests(max_px=TRAINING_PX, share=TRAINING_SHARE),
+            requests=ViewRequests(max_px=TRAINING_PX, time_fraction=TRAINING_TIME_FRACTION),
         )
         self._drawn_at = 0.0
 

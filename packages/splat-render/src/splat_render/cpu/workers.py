@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 
 class Workers:
-    """Runs a kernel's shares on threads; the kernels let go of the GIL."""
+    """Runs the parts of a kernel on threads; the kernels let go of the GIL."""
 
     def __init__(self, num_threads: int) -> None:
         self.num_threads = num_threads
@@ -18,14 +18,14 @@ class Workers:
         self._pool_pid = -1
         self._lock = threading.Lock()
 
-    def run(self, share: Callable[[int], object]) -> None:
-        """Call `share(worker)` for every worker and wait for all."""
+    def run(self, work: Callable[[int], object]) -> None:
+        """Call `work(worker)` for every worker and wait for all."""
         if self.num_threads == 1:
-            share(0)
+            work(0)
             return
         pool = self._own_pool()
-        futures = [pool.submit(share, worker) for worker in range(1, self.num_threads)]
-        share(0)
+        futures = [pool.submit(work, worker) for worker in range(1, self.num_threads)]
+        work(0)
         for future in futures:
             future.result()
 
@@ -45,5 +45,5 @@ class Workers:
 
 @functools.cache
 def workers(num_threads: int) -> Workers:
-    """The threads that everyone who asks for so many shares."""
+    """The threads that everyone who asks for so many parts."""
     return Workers(num_threads)

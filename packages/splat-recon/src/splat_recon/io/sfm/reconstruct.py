@@ -46,7 +46,7 @@ CANCEL_S = 20.0
 WEAK_PEAK = 0.004
 """Contrast from which SIFT takes features where those of COLMAP's default (0.0067) lead to no model."""
 
-GOOD_SHARE = 0.5
+GOOD_FRACTION = 0.5
 """A mapping that registers less than this part of the photos lets `auto` try the other one."""
 
 _log = logging.getLogger(__name__)
@@ -232,10 +232,10 @@ def _attempt(
     _match(database, plan, config, device, weak=weak)
     models = _mapped(database, images, folder, plan.mapping, config, device)
     used = plan.mapping
-    share = models[0].num_reg_images() / len(names) if models else 0.0
-    if config.mapping == "auto" and share < GOOD_SHARE:
+    fraction = models[0].num_reg_images() / len(names) if models else 0.0
+    if config.mapping == "auto" and fraction < GOOD_FRACTION:
         other = "global" if used == "incremental" else "incremental"
-        _log.warning("%s mapping registers %.0f%% of the photos: trying %s mapping", used, 100 * share, other)
+        _log.warning("%s mapping registers %.0f%% of the photos: trying %s mapping", used, 100 * fraction, other)
         others = _mapped(database, images, folder, other, config, device)
         if others and (not models or others[0].num_reg_images() > models[0].num_reg_images()):
             models, used = others, other

@@ -34,7 +34,7 @@ CORRELATED = 0.3
 """A block whose phase correlation has no peak of this height, of 1, has not been found again; unrelated pictures have
 peaks of 0.2 to 0.3."""
 
-MOVING_SHARE = 75
+MOVING_FRACTION = 75
 """Percentile of the blocks' displacements that counts: what the camera circles around stands still in the middle."""
 
 MIN_FRAMES = 24
@@ -170,7 +170,7 @@ def displacement(before: Float32[np.ndarray, "h w"], after: Float32[np.ndarray, 
     each = np.arange(len(peaks))
     y = _centered(row, height) + _between(*(peaks[each, (row + d) % height, column] for d in (-1, 0, 1)))
     x = _centered(column, width) + _between(*(peaks[each, row, (column + d) % width] for d in (-1, 0, 1)))
-    return float(np.percentile(np.hypot(x, y)[found], MOVING_SHARE)) / max(before.shape)
+    return float(np.percentile(np.hypot(x, y)[found], MOVING_FRACTION)) / max(before.shape)
 
 
 def _centered(index: np.ndarray, size: int) -> np.ndarray:
