@@ -16,8 +16,8 @@ from torch import Tensor
 from difix_model.config import PROMPT
 from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.formats.metadata import WeightsMetadata
-from difix_model.gate.config import EvidenceConfig, GateConfig
 from difix_model.formats.sources import load_source
+from difix_model.gate.config import EvidenceConfig, GateConfig
 from difix_model.identity import scale_detail, small_config, start_at_identity
 from difix_model.network import DifixNetwork
 from embedded_weights.coarse_pairs import CoarsePairs
