@@ -71,6 +71,17 @@ def test_ssim_map_is_the_textbook_formula_at_one_window():
     torch.testing.assert_close(metrics.ssim_map(image, target)[0, 0], wanted, rtol=1e-5, atol=1e-6)
 
 
+def test_flip_tells_apart_what_psnr_does_not():
+    edge = torch.zeros(48, 48, 3)
+    edge[:, 24:] = 0.5
+    planes = edge.permute(2, 0, 1)
+    blurred = torch.nn.functional.avg_pool2d(planes, (1, 9), stride=1, padding=(0, 4), count_include_pad=False)
+    blurred = blurred.permute(1, 2, 0)
+    brighter = edge + (blurred - edge).square().mean().sqrt()
+    assert metrics.psnr(blurred, edge) == pytest.approx(metrics.psnr(brighter, edge), abs=1e-4)
+    assert metrics.flip(brighter, edge) > 2 * metrics.flip(blurred, edge) > 0.1
+
+
 def test_psnr_clamps_the_render():
     photo = torch.ones(12, 12, 3)
     assert metrics.psnr(photo + 3, photo) == metrics.MAX_PSNR
