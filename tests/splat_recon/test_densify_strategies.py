@@ -204,7 +204,7 @@ def _relocated_by_loops(opacity: float, num_copies: int) -> tuple[float, float]:
     return new_opacity, opacity / total
 
 
-@pytest.mark.parametrize("num_shares", [1, 2, 3, 7, 20, 51])
+@pytest.mark.parametrize("num_copies", [1, 2, 3, 7, 20, 51])
 def test_relocation_is_equation_9(num_copies):
     opacities = torch.tensor([0.006, 0.1, 0.5, 0.9, 0.999])
     scales = torch.rand(5, 3, generator=_generator())
