@@ -7,31 +7,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from commands import collected, ended, exit_code, goes_on
-from commands.logs import logging_to
-from commands.progress import console, progress_bar
-from splat_recon import run_folder
-from splat_recon.errors import DivergedError, InputError
+from commands import collected, console, ended, exit_code, goes_on, logging_to, progress_bar
+from splat_recon import InputError, run_folder
+from splat_recon.errors import DivergedError
 from splat_recon.io.layouts import check_scene_folder
 from splat_recon.run_folder import RunFolder
-from splat_recon_app import cli, presets
-from splat_recon_app.evaluation import score
+from splat_recon_app import cli
 from splat_recon_app.observers import Observer, watching
 from splat_recon_app.refined_cameras import write_refined_cameras
-from splat_recon_app.scenes import read_training_scene, shown_views
-from splat_recon_app.stereo import keep_stereo, stereo_start
 from splat_recon_app.train_shared import is_shared, train_shared
+from splat_recon_app.train_steps import CHUNK, Inputs, read_inputs, record, save, score_and_export
 
 if TYPE_CHECKING:
-    from splat_recon.config import TrainConfig
-    from splat_recon.scene.scene import Scene
-    from splat_recon.scene.splits import Split
-    from splat_recon.trainer import SplatTrainer
+    from splat_recon import SplatTrainer, Split
 
 logger = logging.getLogger(__name__)
-
-CHUNK = 10
-"""Steps between two looks at the clock and at signals."""
 
 
 def train(args: cli.Train) -> int:
@@ -68,27 +58,16 @@ def _remove_traces(run: RunFolder) -> None:
 
 
 def _train(args: cli.Train, run: RunFolder) -> int:
-    from splat_render.device import chosen_device
+    from splat_render import chosen_device
 
     where = chosen_device(args.device)
-    scene, split = _read(args, presets.max_size(args, where))
-    run_folder.check_outputs(run, scene)
-    stereo = stereo_start(args, scene, split, run, presets.max_size(args, where))
-    scene, config = presets.with_stereo(
-        scene, presets.train_config(args, where, scene.select(split.train), scene.points), stereo
-    )
-    settings = presets.run_settings(args, config, where, stereo)
-    if args.resume:
-        run_folder.check_same(run, settings)
-    trainer = _trainer(run, scene, split, config, where, resume=args.resume)
+    inputs = read_inputs(args, run, where)
+    split = inputs.split
+    trainer = _trainer(run, inputs, where, resume=args.resume)
     if not args.resume:
-        run.write_config(settings, distributions=run_folder.VERSIONED)
-        cameras = {view.name: view.camera for view in scene.select(split.train)}
-        run_folder.write_cameras(run, cameras, scene.T_scene_colmap)
-        if stereo is not None:
-            keep_stereo(run, stereo)
+        record(run, inputs)
     logger.info("%d training and %d test views (%s) on %s", len(split.train), len(split.test), split.policy, where)
-    stop_at = min(config.max_steps, args.stop_at or config.max_steps)
+    stop_at = min(trainer.config.max_steps, args.stop_at or trainer.config.max_steps)
     with watching(args, run, trainer, split) as observers:
         received = _train_until(trainer, run, stop_at, args, observers)
     checkpoint = run.checkpoint(trainer.step)
@@ -101,26 +80,18 @@ def _train(args: cli.Train, run: RunFolder) -> int:
     return 0
 
 
-def _read(args: cli.Train, max_size: int | None) -> tuple[Scene, Split]:
-    with console.status("reading the scene"):
-        return read_training_scene(args.scene, args.split, args.sparse, max_size, args)
-
-
-def _trainer(
-    run: RunFolder, scene: Scene, split: Split, config: TrainConfig, where: str, *, resume: bool
-) -> SplatTrainer:
+def _trainer(run: RunFolder, inputs: Inputs, where: str, *, resume: bool) -> SplatTrainer:
+    from splat_recon import SplatTrainer, ViewSet
     from splat_recon.checkpoint import recovered_checkpoint
-    from splat_recon.trainer import SplatTrainer
-    from splat_recon.views.view_set import ViewSet
 
-    views = ViewSet.from_views(scene.select(split.train))
+    views = ViewSet.from_views(inputs.scene.select(inputs.split.train))
     newest = recovered_checkpoint(run.checkpoints) if resume else None
     if newest is not None:
         console.print(f"going on from {newest}")
-        return SplatTrainer.load(newest, scene, views, device=where)
+        return SplatTrainer.load(newest, inputs.scene, views, device=where)
     if resume:
-        logger.warning("%s holds no whole checkpoint: the run starts anew", run.checkpoints)
-    return SplatTrainer(scene, views, config, device=where)
+        logger.warning("%s holds no valid checkpoint: the run starts anew", run.checkpoints)
+    return SplatTrainer(inputs.scene, views, inputs.config, device=where)
 
 
 def _train_until(
@@ -142,49 +113,20 @@ def _train_until(
             for observer in observers:
                 observer.observe(trainer)
             if trainer.step % args.checkpoint_every == 0 or trainer.step >= stop_at:
-                saved_step = _save(trainer, run, args.keep_checkpoints)
+                saved_step = save(trainer, run, args.keep_checkpoints)
         if saved_step != trainer.step or not run.checkpoint(trainer.step).exists():
-            _save(trainer, run, args.keep_checkpoints)
+            save(trainer, run, args.keep_checkpoints)
         return received[0] if received else None
 
 
-def _save(trainer: SplatTrainer, run: RunFolder, keep: int | None) -> int:
-    from splat_recon.checkpoint import remove_older_checkpoints
-
-    trainer.save(run.checkpoint(trainer.step))
-    run_folder.write_history(run, [record.to_dict() for record in trainer.history])
-    logger.info("step %d: %d Gaussians, checkpoint saved", trainer.step, len(trainer.gaussians))
-    if keep is not None:
-        remove_older_checkpoints(run.checkpoint(trainer.step), keep)
-    return trainer.step
-
-
 def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
-    """Scores, images and the PLY file."""
-    from splat_recon.export import export_splats
-    from splat_recon.pages.report import write_report
+    """Scores, pictures, the PLY file and the report."""
+    from splat_recon import write_report
 
-    views, side = shown_views(trainer.scene, split)
-    logger.info("step %d: scoring %d photos", trainer.step, len(views))
-    score(
-        lambda camera: trainer.render(camera).rgb,
-        views,
-        run,
-        names=trainer.scene.names,
-        device=trainer.device,
-        step=trainer.step,
-        num_gaussians=len(trainer.gaussians),
-        split=side,
-        color_corrected=trainer.config.appearance is not None,
+    corrected = trainer.config.appearance is not None
+    score_and_export(
+        trainer, lambda camera: trainer.render(camera).rgb, trainer.gaussians, run, split, color_corrected=corrected
     )
     write_refined_cameras(trainer, run, split.train)
-    export_splats(
-        run.point_cloud,
-        trainer.gaussians,
-        trainer.scene.T_scene_colmap,
-        antialiased=trainer.config.antialiased,
-        background=trainer.config.background,
-        near_plane=trainer.config.render_near,
-    )
     write_report(run)
     logger.info("done: %s", run.point_cloud)
