@@ -15,13 +15,10 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from difix_model.errors import InputError
+from difix_model import DifixNetwork, DifixPipeline, GateConfig, InputError, load_checkpoint, save_checkpoint
 from difix_model.formats import checkpoint as checkpoint_module
-from difix_model.formats.checkpoint import load_checkpoint, save_checkpoint
 from difix_model.formats.durable import flush
 from difix_model.formats.sources import load_source
-from difix_model.network import DifixNetwork
-from difix_model.pipeline import DifixPipeline
 
 
 def image() -> np.ndarray:
@@ -77,7 +74,7 @@ def test_the_card_carries_the_license(published_layout: Path, tmp_path: Path) ->
 
 def test_the_card_says_what_the_weights_are(checkpoint_folder: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(checkpoint_folder, tmp_path / "a"))
-    card = card_of(folder, origin="a | b", timestep=150, gate={"strength": 0.5}, uses_reference=False)
+    card = card_of(folder, origin="a | b", timestep=150, gate=GateConfig(strength=0.5), uses_reference=False)
     count = sum(p.numel() for p in load_checkpoint(folder.parent / "saved").network.parameters())
     for part in (
         'DifixPipeline.from_pretrained("saved")',
@@ -85,7 +82,7 @@ def test_the_card_says_what_the_weights_are(checkpoint_folder: Path, tmp_path: P
         '"remove degradation"',
         "| timestep | 150 |",
         "a \\| b",
-        '{"strength": 0.5}',
+        '"strength": 0.5, "detail_strength": 1.0',
         "not known; do not pass any",
         f"{count / 1e6:,.1f} million, {count * 4 / 2**20:,.1f} MiB",
     ):

@@ -115,12 +115,11 @@ def fixed_image(
     before = open_image(Path(render))
     views = [open_image(Path(path)) for path in references]
     start = time.perf_counter()
-    after = pipeline(before, views or None, strength=strength, gate=gate)
+    (found,) = pipeline.fix_images(before, views or None, strength=strength, gate=gate, with_weight=False)
     seconds = time.perf_counter() - start
     photos = {0: "without a photo", 1: "with 1 photo"}.get(len(views), f"with {len(views)} photos")
-    said = f"{after.width} x {after.height} pixels, {photos}, in {seconds:.1f} s. "
-    for verdict in pipeline.verdicts:
-        sentence = verdict.sentence()
-        said += f"{sentence[0].upper()}{sentence[1:]}."
-    advice = what_to_try(pipeline.verdicts)
-    return before, after, f"{said} {advice}" if advice else said
+    sentence = found.verdict.sentence()
+    said = f"{before.width} x {before.height} pixels, {photos}, in {seconds:.1f} s. "
+    said += f"{sentence[0].upper()}{sentence[1:]}."
+    advice = what_to_try([found.verdict])
+    return before, found.image, f"{said} {advice}" if advice else said

@@ -28,8 +28,9 @@ class FixedImage:
     image: AnyImage
     """Of the kind and size of the image that was given."""
 
-    weight: Float[np.ndarray, "h w"]
-    """The fraction of the fix that was let through, by pixel, in [0, 1]: 0 is the render, 1 the fix."""
+    weight: Float[np.ndarray, "h w"] | None
+    """The fraction of the fix that was let through, by pixel, in [0, 1]: 0 is the render, 1 the fix. None where it was
+    not asked for."""
 
     verdict: FixVerdict
     """What became of the fix as a whole, and why."""

@@ -18,7 +18,6 @@ from difix_model.formats.publishing import push_checkpoint, save_with_card
 from difix_model.formats.sources import DEFAULT_SOURCE, load_source
 from difix_model.gate.apply import Gated, apply_gate
 from difix_model.gate.config import GateChoice, chosen_gate
-from difix_model.gate.verdict import FixVerdict
 from difix_model.images import AnyImage, GivenImage, colors, given_image, on_device
 from difix_model.inference.reference_cache import DEFAULT_CACHE_BYTES, ReferenceImage
 from difix_model.inference.runner import NetworkRunner
@@ -73,8 +72,6 @@ class DifixPipeline:
         self.uses_reference = checkpoint.uses_reference
         self.gate: GateChoice = "checkpoint"
         """How much of a fix is believed where a call does not say."""
-        self.verdicts: tuple[FixVerdict, ...] = ()
-        """What became of each image of the newest call."""
         self.device = torch.device(device)
         self.dtype = dtype
         self.batch_size = batch_size
@@ -187,15 +184,15 @@ class DifixPipeline:
             alpha: Opacity of the renders, for the gate, in the same form; None takes an image's alpha channel.
 
         Returns:
-            Fixed images of the same types and sizes, in the same order; a list if a list was given. `verdicts` says
-            what became of each.
+            Fixed images of the same types and sizes, in the same order; a list if a list was given. `fix_images` also
+            says what became of each.
 
         Raises:
             InputError: If an image cannot be used, the numbers differ, or the weights know no references.
         """
         single = not isinstance(images, (list, tuple))
         options = {"strength": strength, "gate": gate, "mask": mask, "alpha": alpha}
-        found = [image for image, _ in self._fixed(images, references, weighted=False, **options)]
+        found = [each.image for each in self.fix_images(images, references, with_weight=False, **options)]
         return found[0] if single else found
 
     def fix_images(
@@ -207,31 +204,13 @@ class DifixPipeline:
         gate: GateChoice | None = None,
         mask: Any = None,
         alpha: Any = None,
+        with_weight: bool = True,
     ) -> list[FixedImage]:
         """Fix images, and say of each how much of its fix was let through where, and why not all.
 
-        The arguments are those of a call; one image counts as a list of one.
+        The arguments are those of a call; one image counts as a list of one. Without `with_weight` nothing is said of
+        pixels, which takes less time and memory.
         """
-        options = {"strength": strength, "gate": gate, "mask": mask, "alpha": alpha}
-        found = self._fixed(images, references, weighted=True, **options)
-        return [
-            FixedImage(image=image, weight=weight, verdict=verdict)
-            for (image, weight), verdict in zip(found, self.verdicts, strict=True)
-            if weight is not None
-        ]
-
-    def _fixed(
-        self,
-        images: AnyImage | Sequence[AnyImage],
-        references: Any,
-        *,
-        weighted: bool,
-        strength: float,
-        gate: GateChoice | None,
-        mask: Any,
-        alpha: Any,
-    ) -> list[tuple[AnyImage, Float[np.ndarray, "h w"] | None]]:
-        """Fixed images with, where asked for, what was let through of each; `verdicts` is set."""
         if not 0.0 <= strength <= 1.0:
             raise InputError(f"strength must be in [0, 1], got {strength}")
         single = not isinstance(images, (list, tuple))
@@ -250,7 +229,7 @@ class DifixPipeline:
         masks = planes(one_per_image(mask, len(given), "mask"), sizes, "mask")
         alphas = planes(one_per_image(alpha, len(given), "opacity"), sizes, "opacity")
         chosen = chosen_gate(gate or self.gate, self.metadata.gate)
-        results, verdicts = [], []
+        results = []
         judges = chosen is not None and chosen.evidence is not None
         for number, (image, rgb, fixed) in enumerate(zip(taken, rgbs, self._run(rgbs, views), strict=True)):
             opacity = image.opacity() if alphas[number] is None else alphas[number]
@@ -264,13 +243,12 @@ class DifixPipeline:
                 references=_batched(colors(on_device(views[number][0].pixels, rgb.device)), rgb)
                 if judges and views[number]
                 else None,
-                with_weight=weighted,
+                with_weight=with_weight,
                 in_place=True,
             )
-            verdicts.append(finished.verdicts[0])
             weight = None if finished.weight is None else finished.weight[0].float().cpu().numpy()
-            results.append((image.restore(finished.rgb[0]), weight))
-        self.verdicts = tuple(verdicts)
+            restored = image.restore(finished.rgb[0])
+            results.append(FixedImage(image=restored, weight=weight, verdict=finished.verdicts[0]))
         return results
 
     def fix(
@@ -334,7 +312,7 @@ class DifixPipeline:
             )
             for index, image in enumerate(fixed)
         ]
-        verdicts = self.verdicts = tuple(result.verdicts[0] for result in results)
+        verdicts = tuple(result.verdicts[0] for result in results)
         if len(results) == 1:
             return Gated(rgb=results[0].rgb, verdicts=verdicts)
         return Gated(rgb=torch.cat([result.rgb for result in results]) if results else rendered, verdicts=verdicts)

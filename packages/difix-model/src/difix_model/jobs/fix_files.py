@@ -39,19 +39,18 @@ def run_job(job: FixJob, pipeline: DifixPipeline, *, strength: float = 1.0) -> I
     num_finished = 0
     for batch in _batches(range(len(job.inputs)), pipeline.batch_size):
         try:
-            for number, result in zip(batch, _fixed(job, batch, pipeline, strength), strict=True):
+            results = _fixed(job, batch, pipeline, strength)
+            for number, result in zip(batch, results, strict=True):
                 _save(job, number, result)
                 num_finished += 1
         except (InputError, MemoryError) as error:
             said = str(error) if isinstance(error, InputError) else f"out of memory at {_names(job, batch)}"
             kept = f"; the {num_finished} images finished before are kept" if num_finished else ""
             raise InputError(f"{said}{kept}") from error
-        yield pipeline.verdicts
+        yield tuple(result.verdict for result in results)
 
 
-def _fixed(
-    job: FixJob, batch: Sequence[int], pipeline: DifixPipeline, strength: float
-) -> list[FixedImage] | list[Image.Image]:
+def _fixed(job: FixJob, batch: Sequence[int], pipeline: DifixPipeline, strength: float) -> list[FixedImage]:
     images = [open_image(job.inputs[number]) for number in batch]
     references = [[open_image(path) for path in job.references[number]] for number in batch]
     masks, alphas = (
@@ -59,17 +58,18 @@ def _fixed(
         for paths in (job.masks, job.alphas)
     )
     try:
-        if any(job.weight_outputs[number] is not None for number in batch):
-            return pipeline.fix_images(images, references, strength=strength, mask=masks, alpha=alphas)
-        return pipeline(images, references, strength=strength, mask=masks, alpha=alphas)
+        weighted = any(job.weight_outputs[number] is not None for number in batch)
+        return pipeline.fix_images(
+            images, references, strength=strength, mask=masks, alpha=alphas, with_weight=weighted
+        )
     except InputError as error:
         raise InputError(f"{_names(job, batch)}: {error}") from error
 
 
-def _save(job: FixJob, number: int, result: FixedImage | Image.Image) -> None:
-    save_image(job.outputs[number], result.image if isinstance(result, FixedImage) else result)
+def _save(job: FixJob, number: int, result: FixedImage) -> None:
+    save_image(job.outputs[number], result.image)
     weight_out = job.weight_outputs[number]
-    if weight_out is not None and isinstance(result, FixedImage):
+    if weight_out is not None and result.weight is not None:
         save_image(weight_out, Image.fromarray(np.round(result.weight * 255).astype(np.uint8)))
 
 
