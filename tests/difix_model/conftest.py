@@ -10,9 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from difix_model.config import NetworkConfig, tiny_config
-from difix_model.formats.checkpoint import save_checkpoint
-from difix_model.network import DifixNetwork
+from difix_model import DifixNetwork, NetworkConfig, save_checkpoint, tiny_config
 
 # The library's tests also run alone, without the suite's own conftest.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from difix_model import DifixPipeline
 from difix_model.inference.reference_cache import ReferenceCache
-from difix_model.pipeline import DifixPipeline
 
 
 @pytest.fixture

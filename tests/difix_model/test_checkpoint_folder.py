@@ -12,11 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from difix_model.errors import InputError
-from difix_model.formats.checkpoint import load_checkpoint, save_checkpoint
-from difix_model.formats.metadata import WeightsMetadata
-from difix_model.gate.config import EvidenceConfig, GateConfig
-from difix_model.network import DifixNetwork
+from difix_model import DifixNetwork, GateConfig, InputError, WeightsMetadata, load_checkpoint, save_checkpoint
+from difix_model.gate.config import EvidenceConfig
 
 
 @pytest.fixture

@@ -10,15 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from difix_model.config import PROMPT, tiny_config
+from difix_model import (
+    DifixNetwork,
+    GateConfig,
+    InputError,
+    ReleasedPipeline,
+    WeightsMetadata,
+    save_checkpoint,
+    tiny_config,
+)
+from difix_model.config import PROMPT
 from difix_model.diffusers import DifixPipeline
-from difix_model.errors import InputError
-from difix_model.formats.checkpoint import save_checkpoint
-from difix_model.formats.metadata import WeightsMetadata
-from difix_model.gate.config import GateConfig
-from difix_model.network import DifixNetwork
 from difix_model.pipeline import DifixPipeline as OwnPipeline
-from difix_model.released_pipeline import ReleasedPipeline
 
 ONE_STEP = {"num_inference_steps": 1, "timesteps": [199], "guidance_scale": 0.0}
 

@@ -4,9 +4,9 @@ import json
 
 import torch
 
+from difix_model import DifixPipeline
 from difix_model.formats.sources import WEIGHTS_FOLDER
 from difix_model.gate.config import gate_from
-from difix_model.pipeline import DifixPipeline
 
 MAX_BYTES = 20_000_000
 

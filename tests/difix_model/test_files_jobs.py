@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difix_model.errors import InputError
-from difix_model.jobs.files import open_image, plan_job, save_image
+from difix_model import InputError, plan_job
+from difix_model.jobs.files import open_image, save_image
 
 
 def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (24, 16)) -> Path:

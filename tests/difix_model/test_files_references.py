@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from difix_model.errors import InputError
+from difix_model import InputError, ReferenceConfig, choose_references
 from difix_model.references.camera_poses import find_poses, poses_extent, read_poses
-from difix_model.references.choice import ReferenceConfig, choose_references, read_choice, write_choice
+from difix_model.references.choice import read_choice, write_choice
 from difix_model.references.poses import pose_distances
 from difix_model.references.similarity import similarities
 

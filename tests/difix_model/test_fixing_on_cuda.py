@@ -11,13 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from difix_model.config import PROMPT, tiny_config
+from difix_model import Checkpoint, DifixNetwork, DifixPipeline, TilingConfig, tiny_config
+from difix_model.config import PROMPT
 from difix_model.denoise import alpha_cumprod, alphas_cumprod
 from difix_model.diffusers import DifixPipeline as DiffusersPipeline
-from difix_model.formats.checkpoint import Checkpoint
-from difix_model.inference.tiling import TilingConfig
-from difix_model.network import DifixNetwork
-from difix_model.pipeline import DifixPipeline
 from support.fake_cuda import FakeCuda
 
 

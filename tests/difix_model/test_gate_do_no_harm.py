@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from difix_model import GateConfig
 from difix_model.gate import apply as apply_module
 from difix_model.gate.apply import apply_gate
-from difix_model.gate.config import EvidenceConfig, GateConfig
+from difix_model.gate.config import EvidenceConfig
 
 
 def images(seed: int, count: int = 2) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,12 +11,11 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from difix_model.errors import InputError
+from difix_model import DifixPipeline, FixedImage, GateConfig, InputError
 from difix_model.gate.apply import apply_gate
-from difix_model.gate.config import DEFAULT_GATE, EvidenceConfig, GateConfig, chosen_gate, gate_from
+from difix_model.gate.config import DEFAULT_GATE, EvidenceConfig, chosen_gate, gate_from
 from difix_model.gate.evidence import change_evidence
-from difix_model.masks import FixedImage, plane
-from difix_model.pipeline import DifixPipeline
+from difix_model.masks import plane
 
 
 def scenery(seed: int, height: int = 96, width: int = 128) -> torch.Tensor:

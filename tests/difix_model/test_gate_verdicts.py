@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional
 
+from difix_model import FixerConfig, FixVerdict, GateConfig, open_pipeline
 from difix_model.gate.apply import apply_gate
-from difix_model.gate.config import EvidenceConfig, GateConfig
-from difix_model.gate.verdict import NOT_ASKED, FixVerdict, verdict_summary, what_to_try
-from difix_model.opening import FixerConfig, open_pipeline
+from difix_model.gate.config import EvidenceConfig
+from difix_model.gate.verdict import NOT_ASKED, verdict_summary, what_to_try
 
 
 def blobs(seed: int) -> torch.Tensor:

@@ -20,12 +20,10 @@ import numpy as np
 import pytest
 import torch
 
-from difix_model import diffusers
-from difix_model.errors import InputError
+from difix_model import DifixPipeline, InputError, diffusers
 from difix_model.formats.hub import WANTED_FILES, weights_folder
 from difix_model.formats.released_pickle import read_pickle
 from difix_model.formats.sources import load_source
-from difix_model.pipeline import DifixPipeline
 
 COMMITS = {"main": "1" * 40, "v1": "2" * 40}
 

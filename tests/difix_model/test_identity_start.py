@@ -6,9 +6,8 @@ import dataclasses
 import pytest
 import torch
 
-from difix_model.config import tiny_config
-from difix_model.identity import CORRECTIONS, DETAIL, NO_DETAIL, scale_detail, small_config, start_at_identity
-from difix_model.network import DifixNetwork
+from difix_model import DifixNetwork, small_config, tiny_config
+from difix_model.identity import CORRECTIONS, DETAIL, NO_DETAIL, scale_detail, start_at_identity
 
 
 @pytest.fixture(scope="module")

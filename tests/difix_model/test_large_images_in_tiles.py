@@ -15,12 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from difix_model.formats.checkpoint import save_checkpoint
-from difix_model.formats.metadata import WeightsMetadata
-from difix_model.identity import small_config, start_at_identity
-from difix_model.inference.tiling import MAX_UNTILED_PIXELS, TilingConfig, blend_weights, plan_tiles
-from difix_model.network import DifixNetwork
-from difix_model.pipeline import DifixPipeline
+from difix_model import DifixNetwork, DifixPipeline, TilingConfig, WeightsMetadata, save_checkpoint, small_config
+from difix_model.identity import start_at_identity
+from difix_model.inference.tiling import MAX_UNTILED_PIXELS, blend_weights, plan_tiles
 
 
 def drawn_pipeline(folder: Path, *, looks_around: bool = True) -> DifixPipeline:

@@ -10,18 +10,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from difix_model.config import NetworkConfig, VaeConfig
+from difix_model import DifixNetwork, NetworkConfig, VaeConfig, load_released
 from difix_model.denoise import alphas_cumprod, ddpm_step, predict_clean
 from difix_model.formats.checkpoint import empty_network
 from difix_model.formats.published import published_parameters
-from difix_model.formats.released import (
-    Released,
-    initialize_from_base,
-    layout_config,
-    load_released,
-)
+from difix_model.formats.released import Released, initialize_from_base, layout_config
 from difix_model.formats.released_pickle import load_pickle
-from difix_model.network import DifixNetwork
 from difix_model.reference_attention import ReferenceAttention
 
 pytestmark = pytest.mark.reference

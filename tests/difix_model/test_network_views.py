@@ -8,10 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from difix_model.config import NetworkConfig, UNetConfig, VaeConfig, tiny_config
+from difix_model import DifixNetwork, InputError, NetworkConfig, UNetConfig, VaeConfig, tiny_config
 from difix_model.denoise import predict_clean
-from difix_model.errors import InputError
-from difix_model.network import DifixNetwork
 
 
 def images(*shape: int, seed: int = 0) -> Tensor:

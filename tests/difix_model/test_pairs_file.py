@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from difix_model.errors import InputError
-from difix_model.pairs import PairRecord, read_pairs, write_pairs
+from difix_model import InputError, PairRecord, read_pairs, write_pairs
 
 
 @pytest.fixture

@@ -12,12 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from difix_model.config import tiny_config
-from difix_model.errors import InputError
-from difix_model.formats.checkpoint import Checkpoint
+from difix_model import Checkpoint, DifixNetwork, DifixPipeline, InputError, tiny_config
 from difix_model.images import cropped, from_network, padded, to_bytes, to_network, to_rgb
-from difix_model.network import DifixNetwork
-from difix_model.pipeline import DifixPipeline
 
 
 @pytest.fixture(scope="module")

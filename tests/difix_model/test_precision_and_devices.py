@@ -13,9 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from difix_model import DifixPipeline, InputError
 from difix_model.device import chosen_device, prefers_channels_last
-from difix_model.errors import InputError
-from difix_model.pipeline import DifixPipeline
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 needs_mps = pytest.mark.skipif(not torch.backends.mps.is_available(), reason="needs Apple's Metal")

@@ -10,13 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from difix_model.config import PROMPT, tiny_config
-from difix_model.errors import InputError
-from difix_model.formats.released import initialize_from_base, load_released
+from difix_model import DifixNetwork, DifixPipeline, InputError, load_released, tiny_config
+from difix_model.config import PROMPT
+from difix_model.formats.released import initialize_from_base
 from difix_model.formats.released_pickle import load_pickle
 from difix_model.formats.sources import load_source
-from difix_model.network import DifixNetwork
-from difix_model.pipeline import DifixPipeline
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from difix_model import ReleasedPipeline, load_released
 from difix_model.diffusers import DifixPipeline
-from difix_model.formats.released import load_released
-from difix_model.released_pipeline import ReleasedPipeline
 
 pytestmark = pytest.mark.reference
 

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from difix_model.errors import InputError
+from difix_model import DifixPipeline, InputError, TilingConfig
 from difix_model.inference.memory import NotEnoughMemoryError, is_out_of_memory
-from difix_model.inference.tiling import TilingConfig
-from difix_model.pipeline import DifixPipeline
 
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "cuda": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),

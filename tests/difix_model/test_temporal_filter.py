@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from difix_model import TemporalFilterConfig
 from difix_model.video.flicker import Flicker, FlickerMeter
 from difix_model.video.motion import inside, motion, warped
-from difix_model.video.temporal_filter import TemporalFilter, TemporalFilterConfig
+from difix_model.video.temporal_filter import TemporalFilter
 
 Frames = list[np.ndarray]
 

@@ -5,10 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from difix_model import DifixPipeline
-from difix_model.config import tiny_config
-from difix_model.formats.checkpoint import load_checkpoint, save_checkpoint
-from difix_model.network import DifixNetwork
+from difix_model import DifixNetwork, DifixPipeline, load_checkpoint, save_checkpoint, tiny_config
 from difix_model.unet import lora_targets
 
 RANK, ALPHA = 3, 5.0

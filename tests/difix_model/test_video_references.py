@@ -10,15 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difix_model.errors import InputError
-from difix_model.references.choice import ReferenceConfig
-from difix_model.video.fix import VideoRun
-from difix_model.video.job import VideoJob, plan_video
+from difix_model import InputError, ReferenceConfig, VideoRun, plan_video
+from difix_model.video.job import VideoJob
 
 pytest.importorskip("av")
 
-from media_files.video_writer import VideoWriter
-from media_files.videos import read_frames
+from media_files import VideoWriter, read_frames
 
 ORDER = (2, 0, 0, 1, 2, 1, 0)
 """Which photo each frame of the clip shows."""

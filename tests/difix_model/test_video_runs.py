@@ -14,13 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difix_model.errors import InputError
-from difix_model.pipeline import DifixPipeline
-from difix_model.references.choice import ReferenceConfig
-from difix_model.video.fix import VideoRun
-from difix_model.video.job import is_sequence, plan_video
+from difix_model import DifixPipeline, InputError, ReferenceConfig, TemporalFilterConfig, VideoRun, plan_video
+from difix_model.video.job import is_sequence
 from difix_model.video.segments import SEGMENT_FRAMES
-from difix_model.video.temporal_filter import TemporalFilterConfig
 
 av = pytest.importorskip("av")
 

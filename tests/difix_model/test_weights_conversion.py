@@ -14,19 +14,25 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from difix_model import convert_checkpoint, export_checkpoint
-from difix_model.config import PROMPT, NetworkConfig
-from difix_model.errors import InputError
-from difix_model.formats.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from difix_model import (
+    Checkpoint,
+    DifixNetwork,
+    DifixPipeline,
+    GateConfig,
+    InputError,
+    NetworkConfig,
+    WeightsMetadata,
+    convert_checkpoint,
+    embed_prompt,
+    export_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from difix_model.config import PROMPT
 from difix_model.formats.conversion import WeightsForm
-from difix_model.formats.metadata import WeightsMetadata
 from difix_model.formats.published import published_parameters
 from difix_model.formats.released_pickle import OWN_KEY, PICKLE_KEYS, load_pickle
 from difix_model.formats.sources import load_source
-from difix_model.gate.config import GateConfig
-from difix_model.network import DifixNetwork
-from difix_model.pipeline import DifixPipeline
-from difix_model.text import embed_prompt
 
 FORMS: tuple[WeightsForm, ...] = ("safetensors", "diffusers", "pkl")
 METADATA = WeightsMetadata(

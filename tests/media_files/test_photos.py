@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from media_files.errors import InputError
-from media_files.masks import mask_plane, read_mask
-from media_files.photos import image_files, image_orientation, image_size, open_image, read_photo, save_image
+from media_files import InputError, image_files, image_size, mask_plane, open_image, read_mask, read_photo, save_image
+from media_files.photos import image_orientation
 
 
 def noise(height=6, width=8, seed=0):

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from media_files.errors import InputError
-from media_files.photos import image_files, image_size, open_image, save_image
+from media_files import InputError, image_files, image_size, open_image, save_image
 
 FORMATS = {
     "png": {},

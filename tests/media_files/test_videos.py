@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from media_files.errors import InputError, TruncatedVideoError
+from media_files import InputError, TruncatedVideoError
 
 av = pytest.importorskip("av")
 

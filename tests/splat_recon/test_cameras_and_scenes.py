@@ -3,9 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from splat_recon.errors import InputError
-from splat_recon.scene.scene import Points, Scene, View
-from splat_render.cameras import Camera
+from splat_recon import InputError, Points, Scene, View
+from splat_render import Camera
 from support.posed_scenes import orbit_camera, orbit_scene
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from splat_recon import checkpoint
-from splat_recon.errors import InputError
+from splat_recon import InputError, checkpoint
 from train_runs.checkpoints import CHECKSUMS_FILE, STATE_FILE, TENSORS_FILE
 from train_runs.run_folder import checkpoint_name
 

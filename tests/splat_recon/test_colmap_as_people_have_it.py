@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splat_recon.errors import InputError
-from splat_recon.io.camera_files import read_camera_file
-from splat_recon.io.colmap import read_scene, write_scene
+from splat_recon import InputError, read_camera_file, read_scene, write_scene
 from splat_recon.io.colmap_models import find_model
 from splat_recon.io.pycolmap_import import pycolmap
 from support.posed_scenes import orbit_scene

@@ -10,11 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from splat_recon.errors import InputError
-from splat_recon.io.colmap import read_scene, write_scene
+from splat_recon import InputError, Scene, normalized, read_scene, write_scene
 from splat_recon.io.pycolmap_import import pycolmap
-from splat_recon.scene.normalize import normalized
-from splat_recon.scene.scene import Scene
 from splat_render.poses import rigid, similarity, transform_points
 from support.posed_scenes import orbit_scene, smooth_rgb
 

@@ -6,9 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from splat_recon.io.colmap import read_scene, write_scene
+from splat_recon import make_split, read_scene, write_scene
 from splat_recon.scene.normalize import gsplat_frame, principal_axes, similarity_from_cameras
-from splat_recon.scene.splits import make_split
 from splat_render.poses import transform_camera, transform_points
 
 pytestmark = pytest.mark.reference

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from splat_recon.config import TrainConfig, mcmc_config
-from splat_recon.per_photo.configs import PoseConfig
+from splat_recon import PoseConfig, TrainConfig, mcmc_config
 
 BAD: list[Any] = [math.nan, math.inf, -math.inf, 10**400, "x", [], [[]], -1e300]
 

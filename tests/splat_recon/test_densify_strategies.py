@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from splat_recon.config import AdcConfig, LearningRates, McmcConfig
+from splat_recon import AdcConfig, LearningRates, McmcConfig
 from splat_recon.gaussians import densify_adc, densify_mcmc
 from splat_recon.gaussians.densify import MIN_GAUSSIANS, make_density_control, rotated_by_quats
 from splat_recon.optim import GaussianOptimizer
-from splat_render.gaussians import Gaussians
-from splat_render.output import RenderStats
+from splat_render import Gaussians, RenderStats
 
 
 def _generator(seed: int = 0) -> torch.Generator:

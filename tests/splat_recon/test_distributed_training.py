@@ -17,14 +17,9 @@ import numpy as np
 import pytest
 import torch
 
-from splat_recon.config import AdcConfig, TrainConfig, absgrad_config
+from splat_recon import AdcConfig, InputError, PoseConfig, SplatTrainer, TrainConfig, ViewSet, absgrad_config
 from splat_recon.distributed import World, check_world, joined_tensors, shared_tensors
-from splat_recon.errors import InputError
-from splat_recon.per_photo.configs import PoseConfig
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.view_set import ViewSet
-from splat_render.config import RenderConfig
-from splat_render.gaussians import Gaussians
+from splat_render import Gaussians, RenderConfig
 from splat_render.gsplat_backend import SharedGsplatRasterizer
 from support.rendered_scenes import ball, photographed, ring_camera
 from support.splat_scenes import make_camera, make_gaussians, watched

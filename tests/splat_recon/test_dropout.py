@@ -6,13 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from splat_recon.config import FEW_PHOTOS, AdcConfig, TrainConfig, mcmc_config, regularized_for
+from splat_recon import AdcConfig, SplatTrainer, SyntheticConfig, TrainConfig, ViewSet, generate_scene, mcmc_config
+from splat_recon.config import FEW_PHOTOS, regularized_for
 from splat_recon.evaluate import evaluate
 from splat_recon.gaussians.dropout import dropped
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.view_set import ViewSet
-from splat_render.gaussians import Gaussians
+from splat_render import Gaussians
 
 
 def _gaussians(opacity: float, num: int = 4000) -> Gaussians:

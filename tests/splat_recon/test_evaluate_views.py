@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from image_metrics import MAX_PSNR
+from splat_recon import View
 from splat_recon.evaluate import evaluate
-from splat_recon.scene.scene import View
-from splat_render.cameras import Camera
+from splat_render import Camera
 
 
 def _view(name: str, value: int, mask: np.ndarray | None = None) -> View:

@@ -6,18 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from splat_recon import (
+    InputError,
+    Points,
+    SplatModel,
+    SplatTrainer,
+    SyntheticConfig,
+    TrainConfig,
+    View,
+    ViewSet,
+    export_ply,
+    export_splats,
+    generate_scene,
+    normalized,
+)
 from splat_recon.checkpoint import read_checkpoint, write_checkpoint
-from splat_recon.config import FEW_PHOTOS, TrainConfig, regularized_for
-from splat_recon.errors import InputError
-from splat_recon.export import export_ply, export_splats
+from splat_recon.config import FEW_PHOTOS, regularized_for
 from splat_recon.few_photos import NEAR_FRACTION, config_for_photos, near_plane, photo_background
-from splat_recon.scene.normalize import normalized
-from splat_recon.scene.scene import Points, View
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_recon.splat_model import SplatModel
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.view_set import ViewSet
-from splat_render.cameras import Camera
+from splat_render import Camera
 from splat_render.poses import inverse, transform_camera, transform_points
 
 

@@ -5,11 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from splat_recon.config import AdcConfig, TrainConfig
-from splat_recon.gaussians.initialize import NUM_RANDOM, at_random, from_points
+from splat_recon import AdcConfig, Points, TrainConfig, from_points, read_scene
+from splat_recon.gaussians.initialize import NUM_RANDOM, at_random
 from splat_recon.gaussians.nearest_neighbors import neighbor_distances
-from splat_recon.io.colmap import read_scene
-from splat_recon.scene.scene import Points
 
 REFERENCE_NAMES = {
     "means": "means",

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from splat_recon.errors import InputError
-from splat_recon.io.camera_files import read_camera_file
-from splat_recon.io.colmap import read_scene
-from splat_recon.io.transforms_json import write_transforms
+from splat_recon import InputError, read_camera_file, read_scene, write_transforms
 from splat_recon.run_folder import RunFolder, read_cameras, read_settings
 from support.posed_scenes import orbit_scene
 

@@ -8,12 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from splat_recon.errors import InputError
-from splat_recon.io.camera_files import read_camera_file
-from splat_recon.io.colmap import read_scene
+from splat_recon import InputError, read_camera_file, read_scene, write_transforms
 from splat_recon.io.field_of_view import field_of_view
 from splat_recon.io.pycolmap_import import pycolmap
-from splat_recon.io.transforms_json import write_transforms
 from support.posed_scenes import orbit_scene
 
 

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from splat_recon.config import TrainConfig
-from splat_recon.errors import InputError
-from splat_recon.io.colmap import read_scene, write_scene
-from splat_recon.scene.downscale import downscaled
-from splat_recon.scene.normalize import normalized
+from splat_recon import (
+    InputError,
+    Scene,
+    SplatTrainer,
+    TrainConfig,
+    ViewSet,
+    downscaled,
+    normalized,
+    read_scene,
+    write_scene,
+)
 from splat_recon.scene.photo_store import PhotoStore, Pixels, StoredView
-from splat_recon.scene.scene import Scene
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.view_set import ViewSet
 from support.posed_scenes import orbit_scene
 
 WIDTH, HEIGHT = 200, 150

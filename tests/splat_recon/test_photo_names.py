@@ -9,12 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from splat_recon.errors import InputError
-from splat_recon.io.colmap import read_scene, write_scene
+from splat_recon import InputError, make_split, read_scene, write_scene, write_transforms
 from splat_recon.io.image_folders import find_mask, listed
 from splat_recon.io.pycolmap_import import pycolmap
-from splat_recon.io.transforms_json import write_transforms
-from splat_recon.scene.splits import make_split
 from support.posed_scenes import orbit_scene
 
 

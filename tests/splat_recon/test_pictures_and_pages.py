@@ -3,12 +3,11 @@ import sys
 import numpy as np
 import pytest
 
-from splat_recon.errors import InputError
-from splat_recon.evaluate import Evaluation, ViewScore, evaluate
+from splat_recon import Evaluation, InputError, View, ViewScore
+from splat_recon.evaluate import evaluate
 from splat_recon.pages.contact_sheet import contact_sheet
 from splat_recon.pages.pictures import depth_colors, error_map
 from splat_recon.pages.tensorboard import TensorBoardLog
-from splat_recon.scene.scene import View
 from support.splat_scenes import make_camera
 
 

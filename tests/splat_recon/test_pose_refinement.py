@@ -5,18 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from splat_recon.config import AdcConfig, TrainConfig
+from splat_recon import AdcConfig, PoseConfig, Scene, SplatTrainer, TrainConfig, ViewSet
 from splat_recon.geometry.trajectories import looking_along
-from splat_recon.per_photo.configs import PoseConfig
 from splat_recon.per_photo.poses import PoseRefinement, right_jacobian, rotation_from_vector
-from splat_recon.scene.scene import Scene
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.view_set import ViewSet
-from splat_render.cameras import Camera
-from splat_render.gaussians import Gaussians
+from splat_render import Camera, Gaussians, make_rasterizer, transformed
 from splat_render.poses import rigid, rotation_angle
-from splat_render.rasterizer import make_rasterizer
-from splat_render.transform import transformed
 from support.rendered_scenes import ball, photographed
 from support.splat_scenes import make_camera, make_gaussians, watched
 

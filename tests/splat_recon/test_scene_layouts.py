@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from splat_recon.errors import InputError
-from splat_recon.io.camera_files import read_camera_file
-from splat_recon.io.colmap import read_scene, write_scene
+from splat_recon import InputError, make_split, read_camera_file, read_scene, write_scene, write_transforms
 from splat_recon.io.layouts import Layout, layout_of, scene_layout
 from splat_recon.io.pycolmap_import import pycolmap
-from splat_recon.io.transforms_json import write_transforms
-from splat_recon.scene.splits import make_split
 from splat_render.poses import quat_wxyz_from_matrix
 from support.posed_scenes import orbit_scene
 

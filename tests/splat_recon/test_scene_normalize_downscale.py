@@ -3,15 +3,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from splat_recon.config import TrainConfig
-from splat_recon.io.colmap import read_scene, write_scene
-from splat_recon.io.transforms_json import write_transforms
-from splat_recon.scene.downscale import downscaled, limited_size
-from splat_recon.scene.normalize import normalized
-from splat_recon.scene.scene import Points, Scene
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.view_set import ViewSet
+from splat_recon import (
+    Points,
+    Scene,
+    SplatTrainer,
+    SyntheticConfig,
+    TrainConfig,
+    ViewSet,
+    downscaled,
+    generate_scene,
+    normalized,
+    read_scene,
+    write_scene,
+    write_transforms,
+)
+from splat_recon.scene.downscale import limited_size
 from splat_render.poses import inverse, similarity, transform_camera, transform_points
 from support.posed_scenes import orbit_camera, orbit_scene
 

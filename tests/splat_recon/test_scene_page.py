@@ -13,11 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from splat_recon.errors import InputError
+from splat_recon import InputError
 from splat_recon.pages.scene_page import MAX_CAMERAS, scene_page, write_scene_page
-from splat_render.cameras import Camera
-from splat_render.gaussians import Gaussians
-from splat_render.rasterizer import RenderConfig, make_rasterizer
+from splat_render import Camera, Gaussians, make_rasterizer
+from splat_render.rasterizer import RenderConfig
 
 WIDTH, HEIGHT = 320, 240
 BACKGROUND = (0.1, 0.2, 0.4)

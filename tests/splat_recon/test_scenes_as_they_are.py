@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from splat_recon.errors import InputError
-from splat_recon.io.colmap import read_scene, write_scene
+from splat_recon import InputError, read_scene, write_scene
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.undistort import default_cache_folder
 from splat_recon.scene.photo_store import StoredView

@@ -12,14 +12,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from splat_recon.errors import InputError
-from splat_recon.io.colmap import read_scene
+from splat_recon import InputError, SfmConfig, read_scene, reconstruct
 from splat_recon.io.images import list_photos, read_photo
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.sfm.colmap_photos import photos_for_colmap
-from splat_recon.io.sfm.config import CAMERA_MODELS, SfmConfig
+from splat_recon.io.sfm.config import CAMERA_MODELS
 from splat_recon.io.sfm.plan import PhotoFacts, counts_up, make_plan, photo_facts
-from splat_recon.io.sfm.reconstruct import reconstruct
 from splat_recon.io.sfm.report import advice_without_model, size_advice, summary
 from support.drawn_photos import NUM_PHOTOS, write_corner
 

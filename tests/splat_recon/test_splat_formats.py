@@ -9,13 +9,10 @@ import torch
 from plyfile import PlyData, PlyElement
 
 from image_metrics import psnr
-from splat_recon.errors import InputError
-from splat_recon.splat_model import SplatModel
-from splat_render.files.formats import ENDINGS, SplatFile, ending_of, read_splats, write_splats
-from splat_render.files.ply import read_ply, write_ply
+from splat_recon import InputError, SplatModel
+from splat_render import SplatFile, make_rasterizer, read_ply, read_splats, transformed, write_ply, write_splats
+from splat_render.files.formats import ENDINGS, ending_of
 from splat_render.files.spz import read_spz, write_spz
-from splat_render.rasterizer import make_rasterizer
-from splat_render.transform import transformed
 from support.splat_scenes import make_camera, make_gaussians
 
 TOOL = ["npx", "--yes", "--prefer-offline", "@playcanvas/splat-transform@3.7.0"]

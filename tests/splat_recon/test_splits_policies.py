@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splat_recon.errors import InputError
-from splat_recon.scene.splits import make_split
+from splat_recon import InputError, make_split
 
 NAMES = [f"photo_{index:03d}.jpg" for index in range(20)]
 

@@ -8,22 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splat_recon.config import AdcConfig, TrainConfig
-from splat_recon.errors import InputError
-from splat_recon.scene.scene import Points, Scene
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene, true_depth, true_photo
-from splat_recon.stereo.config import StereoConfig
+from splat_recon import (
+    AdcConfig,
+    InputError,
+    Points,
+    Scene,
+    StereoConfig,
+    StereoMatching,
+    StereoStart,
+    SyntheticConfig,
+    TrainConfig,
+    generate_scene,
+)
+from splat_recon.scene.synthetic import true_depth, true_photo
 from splat_recon.stereo.filters import corner_strength, local_deviation
 from splat_recon.stereo.patch_match import nearest_sources
 from splat_recon.stereo.picture import confidence, stereo_picture
-from splat_recon.stereo.start import (
-    StereoMatching,
-    StereoStart,
-    load_depth_maps,
-    points_of,
-    save_depth_maps,
-    wants_stereo,
-)
+from splat_recon.stereo.start import load_depth_maps, points_of, save_depth_maps, wants_stereo
 
 SEED = 12
 SIZES = SyntheticConfig(layout="shelf", num_views=4, width=112, height=84)

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from splat_recon.errors import InputError
-from splat_recon.scene.synthetic import DEMO_SEED, SyntheticConfig, generate_scene, true_depth
+from splat_recon import InputError, SyntheticConfig, generate_scene
+from splat_recon.scene.synthetic import DEMO_SEED, true_depth
 from splat_recon.scene.synthetic.cameras import look_at
 from splat_recon.scene.synthetic.config import LAYOUTS
 from splat_recon.scene.synthetic.layouts import make_world
 from splat_recon.scene.synthetic.panoramas import photographic_texture, read_panoramas
 from splat_recon.scene.synthetic.raycast import cast_image
-from splat_render.cameras import Camera
+from splat_render import Camera
 
 SMALL = SyntheticConfig(num_views=5, width=48, height=36, num_points=150, sensor_noise=0.0, exposure_spread=0.0)
 

@@ -6,16 +6,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from splat_recon.config import AdcConfig, McmcConfig, TrainConfig, mcmc_config
-from splat_recon.errors import DivergedError, InputError
+from splat_recon import (
+    AdcConfig,
+    InputError,
+    McmcConfig,
+    Scene,
+    SplatTrainer,
+    SyntheticConfig,
+    TrainConfig,
+    TrainingView,
+    ViewMixture,
+    ViewSet,
+    downscaled,
+    generate_scene,
+    mcmc_config,
+)
+from splat_recon.errors import DivergedError
 from splat_recon.evaluate import evaluate
-from splat_recon.scene.downscale import downscaled
-from splat_recon.scene.scene import Scene
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.mixture import ViewMixture
-from splat_recon.views.view_set import TrainingView, ViewSet
-from splat_render.gaussians import Gaussians
+from splat_render import Gaussians
 
 ADC = TrainConfig(
     max_steps=60,

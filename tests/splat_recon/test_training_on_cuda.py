@@ -11,16 +11,24 @@ import numpy as np
 import pytest
 import torch
 
-from splat_recon.config import AdcConfig, McmcConfig, TrainConfig
+from splat_recon import (
+    AdcConfig,
+    BilateralGridConfig,
+    DepthConfig,
+    ExposureConfig,
+    McmcConfig,
+    PoseConfig,
+    Scene,
+    SplatTrainer,
+    TrainConfig,
+    TrainingView,
+    ViewSet,
+)
 from splat_recon.errors import DivergedError
 from splat_recon.evaluate import evaluate
 from splat_recon.generators import load_generator
-from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
-from splat_recon.scene.scene import Scene
-from splat_recon.trainer import SplatTrainer
 from splat_recon.views.on_device import ImagesOnDevice
-from splat_recon.views.view_set import TrainingView, ViewSet
-from splat_render.gaussians import Gaussians
+from splat_render import Gaussians
 from support.fake_cuda import FakeCuda
 from support.rendered_scenes import ball, photographed, ring_camera
 

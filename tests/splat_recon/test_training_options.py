@@ -12,18 +12,27 @@ import pytest
 import torch
 
 import image_metrics as metrics
+from splat_recon import (
+    AdcConfig,
+    BilateralGridConfig,
+    DepthConfig,
+    ExposureConfig,
+    InputError,
+    PoseConfig,
+    Scene,
+    SplatTrainer,
+    TrainConfig,
+    View,
+    ViewSet,
+    absgrad_config,
+    antialiased_config,
+    mcmc_config,
+)
 from splat_recon.checkpoint import read_checkpoint
-from splat_recon.config import AdcConfig, TrainConfig, absgrad_config, antialiased_config, mcmc_config
-from splat_recon.errors import InputError
 from splat_recon.per_photo.bilateral_grid import sliced, total_variation
 from splat_recon.per_photo.color_alignment import color_aligned
-from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
 from splat_recon.per_photo.depth import DepthSupervision, nearest_in_cells
-from splat_recon.scene.scene import Scene, View
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.view_set import ViewSet
-from splat_render.gaussians import Gaussians
-from splat_render.rasterizer import make_rasterizer
+from splat_render import Gaussians, make_rasterizer
 from support.rendered_scenes import ball, photographed, ring_camera
 
 PLAIN = AdcConfig(refine_stop=0, reset_every=0)

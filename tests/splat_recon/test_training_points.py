@@ -6,11 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splat_recon.io.colmap import read_scene, write_scene
-from splat_recon.scene.scene import Points, Scene, View
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_recon.scene.training_points import with_training_points
-from splat_render.cameras import Camera
+from splat_recon import (
+    Points,
+    Scene,
+    SyntheticConfig,
+    View,
+    generate_scene,
+    read_scene,
+    with_training_points,
+    write_scene,
+)
+from splat_render import Camera
 
 CONFIG = SyntheticConfig(layout="table", num_views=8, width=48, height=36, num_points=150, samples_per_axis=1)
 

@@ -4,16 +4,9 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from splat_recon.geometry.camera_paths import CameraPathConfig, Kind, camera_path
-from splat_recon.geometry.trajectories import (
-    average_pose,
-    ellipse,
-    focus_point,
-    interpolated,
-    looking_along,
-    orbit,
-    spiral,
-)
+from splat_recon import CameraPathConfig, camera_path, interpolated
+from splat_recon.geometry.camera_paths import Kind
+from splat_recon.geometry.trajectories import average_pose, ellipse, focus_point, looking_along, orbit, spiral
 from splat_render.poses import matrix_from_quat_wxyz, rigid, rotation_angle
 from support.posed_scenes import orbit_camera
 

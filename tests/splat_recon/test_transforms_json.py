@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from splat_recon.errors import InputError
-from splat_recon.io.camera_files import read_camera_file
-from splat_recon.io.colmap import read_scene, write_scene
+from splat_recon import (
+    InputError,
+    normalized,
+    read_camera_file,
+    read_scene,
+    read_transforms,
+    write_scene,
+    write_transforms,
+)
 from splat_recon.io.point_files import read_points_ply, write_points_ply
 from splat_recon.io.pycolmap_import import pycolmap
-from splat_recon.io.transforms_json import read_transforms, write_transforms
-from splat_recon.scene.normalize import normalized
 from splat_recon.scene.random_points import focus_distance
 from splat_render.poses import similarity, transform_camera, transform_points
 from support.posed_scenes import orbit_scene, smooth_rgb

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from media_files.video_writer import write_video
-from splat_recon.errors import InputError
+from media_files import write_video
+from splat_recon import InputError
 from splat_recon.io.images import read_photo
 from splat_recon.io.sfm.video_frames import VideoMotion, displacement, extract_frames, measure_motion, pick_frames
 
@@ -175,9 +175,7 @@ def test_a_copy_that_was_cut_off_is_used_up_to_there_with_a_warning(tmp_path, ca
 @pytest.mark.slow
 @pytest.mark.scenes
 def test_a_real_video_becomes_a_scene(scenes, tmp_path):
-    from splat_recon.io.colmap import read_scene
-    from splat_recon.io.sfm.config import SfmConfig
-    from splat_recon.io.sfm.reconstruct import reconstruct
+    from splat_recon import SfmConfig, read_scene, reconstruct
 
     (video,) = sorted((scenes / "videos").glob("*.mp4"))[:1]
     result = reconstruct(video, tmp_path / "scene", SfmConfig(max_frames=10, max_features=1500))

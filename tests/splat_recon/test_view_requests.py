@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from splat_recon.config import TrainConfig
+from splat_recon import SplatTrainer, SyntheticConfig, TrainConfig, ViewSet, generate_scene, normalized
 from splat_recon.pages.view_requests import (
     MOVING_PX,
     SETTLED_SECONDS,
@@ -12,12 +12,8 @@ from splat_recon.pages.view_requests import (
     camera_of,
     rendered_picture,
 )
-from splat_recon.scene.normalize import normalized
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.view_set import ViewSet
+from splat_render import make_rasterizer
 from splat_render.poses import matrix_from_quat_wxyz, quat_wxyz_from_matrix
-from splat_render.rasterizer import make_rasterizer
 from support.splat_scenes import make_camera, make_gaussians
 
 

@@ -4,8 +4,7 @@ import json
 import pytest
 import torch
 
-from splat_recon.views.mixture import ViewMixture
-from splat_recon.views.view_set import TrainingView, ViewSet
+from splat_recon import TrainingView, ViewMixture, ViewSet
 from support.posed_scenes import orbit_camera, orbit_scene
 
 

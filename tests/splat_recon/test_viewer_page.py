@@ -6,8 +6,8 @@ import urllib.request
 import numpy as np
 import pytest
 
-from splat_recon.errors import InputError
-from splat_recon.pages.viewer import SplatViewer, browser_splats, serve, thumbnail, thumbnails
+from splat_recon import InputError, SplatViewer
+from splat_recon.pages.viewer import browser_splats, serve, thumbnail, thumbnails
 from support.posed_scenes import orbit_camera
 from support.splat_scenes import make_gaussians
 

@@ -7,13 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from splat_recon.config import TrainConfig
-from splat_recon.export import export_ply, export_splats
-from splat_recon.scene.normalize import normalized
-from splat_recon.splat_model import SplatModel
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.view_set import ViewSet
-from splat_render.files.formats import read_splats
+from splat_recon import SplatModel, SplatTrainer, TrainConfig, ViewSet, export_ply, export_splats, normalized
+from splat_render import read_splats
 from splat_render.poses import rigid, transform_camera, transform_points
 from support.posed_scenes import orbit_scene
 

@@ -9,10 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splat_recon.errors import InputError
-from splat_recon.io.colmap import read_scene, write_scene
-from splat_recon.io.transforms_json import write_transforms
-from splat_recon.scene.scene import Scene
+from splat_recon import InputError, Scene, read_scene, write_scene, write_transforms
 from support.hostile_names import HOSTILE, files_outside
 from support.posed_scenes import orbit_scene
 

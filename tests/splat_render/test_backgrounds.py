@@ -6,11 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from splat_render.cameras import Camera
-from splat_render.errors import InputError
-from splat_render.files.formats import ENDINGS, SplatFile, read_background, read_splats, write_splats
-from splat_render.gaussians import Gaussians
-from splat_render.rasterizer import make_rasterizer
+from splat_render import Camera, Gaussians, InputError, SplatFile, make_rasterizer, read_splats, write_splats
+from splat_render.files.formats import ENDINGS, read_background
 from splat_render.shell import NUM_SHELL, with_shell
 
 SAND = (0.75, 0.5, 0.25)

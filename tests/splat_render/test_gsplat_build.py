@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from splat_render import gsplat_build
-from splat_render.device import chosen_device
-from splat_render.errors import InputError
+from splat_render import InputError, chosen_device, gsplat_build
 
 
 def toolkit(folder: Path, version: str) -> Path:

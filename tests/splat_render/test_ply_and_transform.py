@@ -3,11 +3,9 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
-from splat_render.errors import InputError
-from splat_render.files.ply import read_ply, write_ply
-from splat_render.gaussians import Gaussians
+from splat_render import Gaussians, InputError, read_ply, transformed, write_ply
 from splat_render.poses import inverse, matrix_from_quat_wxyz, similarity, transform_points
-from splat_render.transform import harmonic_rotation, harmonics, transformed
+from splat_render.transform import harmonic_rotation, harmonics
 
 ROTATION = matrix_from_quat_wxyz(np.array([0.3, -0.5, 0.7, 0.2]))
 T_A_B = similarity(2.5, ROTATION, np.array([1.0, -2.0, 3.0]))

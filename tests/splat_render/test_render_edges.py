@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from splat_render import Gaussians, make_rasterizer
 from splat_render.cpu.backend import CpuRasterizer
-from splat_render.gaussians import Gaussians
-from splat_render.rasterizer import RenderConfig, make_rasterizer
+from splat_render.rasterizer import RenderConfig
 from support.splat_scenes import make_camera, make_gaussians, watched
 
 RASTERIZER = CpuRasterizer(RenderConfig(num_threads=1))

@@ -8,9 +8,9 @@ import pytest
 import torch
 from gsplat.rendering import rasterization  # Here, before a fake stands in for the package.
 
-from splat_render import gsplat_backend
+from splat_render import gsplat_backend, make_rasterizer
 from splat_render.cpu.backend import CpuRasterizer
-from splat_render.rasterizer import RenderConfig, make_rasterizer
+from splat_render.rasterizer import RenderConfig
 from support.dense_splatting import assert_gradients_agree
 from support.splat_scenes import make_camera, make_gaussians, watched
 

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
+from splat_render import Gaussians, RenderOutput
 from splat_render.cpu.backend import CpuRasterizer
-from splat_render.gaussians import Gaussians
-from splat_render.output import RenderOutput
 from splat_render.rasterizer import RenderConfig
 from support.dense_splatting import DenseOutput, assert_gradients_agree, render_densely
 from support.splat_scenes import make_camera, make_gaussians, watched

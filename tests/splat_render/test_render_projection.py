@@ -5,11 +5,10 @@ import pytest
 import torch
 from gsplat.cuda._torch_impl import _fully_fused_projection, _quat_scale_to_covar_preci, _spherical_harmonics
 
-from splat_render.cameras import Camera
+from splat_render import Camera, Gaussians
 from splat_render.cpu import layout
 from splat_render.cpu.backend import camera_values
 from splat_render.cpu.projection import project, project_backward
-from splat_render.gaussians import Gaussians
 from splat_render.rasterizer import RenderConfig
 from support.dense_splatting import assert_gradients_agree
 from support.splat_scenes import make_camera, make_gaussians, watched

@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from splat_render import Gaussians
 from splat_render.cpu.backend import CpuRasterizer
-from splat_render.gaussians import Gaussians
 from splat_render.rasterizer import RenderConfig
 from support.splat_scenes import make_camera, make_gaussians, watched
 

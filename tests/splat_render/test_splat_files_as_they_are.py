@@ -10,13 +10,18 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
-from splat_render.cameras import Camera
-from splat_render.errors import InputError
-from splat_render.files.formats import SplatFile, read_splats, write_splats
-from splat_render.files.ply import read_ply, write_ply
+from splat_render import (
+    Camera,
+    Gaussians,
+    InputError,
+    SplatFile,
+    make_rasterizer,
+    read_ply,
+    read_splats,
+    write_ply,
+    write_splats,
+)
 from splat_render.files.ply_tables import read_ply_tables
-from splat_render.gaussians import Gaussians
-from splat_render.rasterizer import make_rasterizer
 from splat_render.spherical_harmonics import C0
 
 N = 40

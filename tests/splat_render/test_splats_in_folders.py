@@ -2,9 +2,8 @@
 
 import pytest
 
-from splat_render.errors import InputError
+from splat_render import InputError, SplatFile, read_splats, write_splats
 from splat_render.files.folders import newest_splat
-from splat_render.files.formats import SplatFile, read_splats, write_splats
 from support.splat_scenes import make_gaussians
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from plyfile import PlyData, PlyElement
 
-from splat_render.errors import InputError
-from splat_render.files.formats import SplatFile, near_zero, read_splats, write_splats
+from splat_render import InputError, SplatFile, read_splats, write_splats
+from splat_render.files.formats import near_zero
 from splat_render.files.world_offset import ZERO, offset_for, offset_of, sidecar
 from support.splat_scenes import make_gaussians
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 import subprocess
@@ -79,3 +80,32 @@ def test_package_roots_and_configs_import_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+THROUGH_ROOTS = [
+    *("apps/splat-recon", "apps/difix3d-enhance", "apps/difix3d-eval", "apps/difix3d-pairs"),
+    *("tests/splat_recon", "tests/splat_render", "tests/train_runs", "tests/media_files", "tests/difix_model"),
+]
+"""Folders whose files take from a package's root what it exports, as users do."""
+
+
+@pytest.mark.parametrize("folder", THROUGH_ROOTS)
+def test_what_a_root_exports_is_imported_from_it(folder: str):
+    found = []
+    for path in sorted((REPOSITORY / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            library, _, rest = (getattr(node, "module", None) or "").partition(".")
+            if isinstance(node, ast.ImportFrom) and rest and library in LIBRARIES:
+                exported = _exported(library)
+                found += [
+                    f"{path}:{node.lineno}: {each.name}" for each in node.names if exported.get(each.name) == rest
+                ]
+    assert not found, "\n".join(found)
+
+
+@functools.cache
+def _exported(library: str) -> dict[str, str]:
+    """Names that a root's stub exports, with the module inside the library that each comes from."""
+    stub = next(REPOSITORY.glob(f"packages/*/src/{library}/__init__.pyi"), None)
+    nodes = [] if stub is None else ast.parse(stub.read_text(encoding="utf-8")).body
+    return {each.name: str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) for each in node.names}

@@ -7,8 +7,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from commands import as_flag, ended, exit_code, run_command
+from difix3d import InputError
 from difix3d.enhance.config import EnhanceConfig
-from difix3d.errors import InputError
 from difix3d.viewer.config import LiveConfig
 from difix3d_enhance_app.cli import DISTRIBUTION, ENHANCE, ENHANCE_GROUPS, LOOK, VIEW
 
@@ -90,7 +90,7 @@ def _source(config: EnhanceConfig) -> list[str]:
 
 
 def _view(config: LiveConfig) -> int:
-    from commands.progress import console
+    from commands import console
 
     try:
         with console.status("Loading the splat and the network"):
@@ -107,7 +107,7 @@ def _view(config: LiveConfig) -> int:
 
 
 def _opened(config: EnhanceConfig) -> Enhancement:
-    from commands.progress import console
+    from commands import console
 
     with console.status("Loading the network"):
         # Here, after everything that can be said without it, torch is loaded.
@@ -124,7 +124,7 @@ def _say_references(enhancement: Enhancement) -> None:
 
 
 def _show(enhancement: Enhancement) -> None:
-    from commands.progress import progress_bar
+    from commands import progress_bar
 
     tasks: dict[str, TaskID] = {}
     with progress_bar() as bars, closing(enhancement.run()) as steps:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from commands import ended, run_command, verb_of
-from difix3d.errors import InputError
+from difix3d import InputError
 from difix3d_eval_app.cli import GROUPS, VERBS, Ablation, Compare, Score
 from output_files import write_text_whole
 
@@ -34,7 +34,7 @@ def _score(command: Score) -> int:
     for folder in (command.renders, command.scenes):
         if not folder.is_dir():
             raise InputError(f"there is no folder {folder}")
-    from commands.progress import console
+    from commands import console
     from difix3d.evaluation.protocol import load_protocol
     from difix3d.evaluation.scores import score_renders
 
@@ -102,7 +102,7 @@ def _ablation(command: Ablation) -> int:
 
     if command.run.scene is not None:
         check_scene(Path(command.run.scene))
-    from commands.progress import progress_bar
+    from commands import progress_bar
     from difix3d.evaluation.ablation import ablation
     from difix3d.evaluation.pages import write_pages
 

@@ -9,9 +9,7 @@ from typing import Annotated
 import tyro
 
 from commands import Groups
-from difix3d.fixers.config import ViewFixerConfig
-from difix3d.loop.config import RoundsConfig, ValidationConfig
-from difix3d.run.settings import RunSettings
+from difix3d import RoundsConfig, RunSettings, ValidationConfig, ViewFixerConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,10 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _make(command: PairsCommand) -> int:
-    from difix3d.pairs.card import publish_pairs
-    from difix3d.pairs.make import check_places, open_pairs_folder
+    from difix3d import generated_sources, open_pairs_folder, publish_pairs
+    from difix3d.pairs.make import check_places
     from difix3d.pairs.run import locked
-    from difix3d.pairs.sources import colmap_sources, generated_sources
+    from difix3d.pairs.sources import colmap_sources
     from difix3d.pairs.split import check_test_scenes
 
     sources = colmap_sources(command.scenes, command.config)
@@ -59,8 +59,8 @@ def _make(command: PairsCommand) -> int:
 
 def _make_scenes(command: PairsCommand, sources: "list[SceneSource]") -> dict[str, str]:
     """Make them; returns why scenes failed."""
-    from commands.progress import progress_bar
-    from difix3d.pairs.run import make_pairs
+    from commands import progress_bar
+    from difix3d import make_pairs
 
     failed: dict[str, str] = {}
     num_pairs = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from commands import Groups
-from difix3d.pairs.config import PairsConfig
+from difix3d import PairsConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

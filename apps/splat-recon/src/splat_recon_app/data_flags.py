@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from splat_recon.io.sfm.config import SfmConfig
+from splat_recon import SfmConfig
 
 MIN_PHOTO_MEMORY = 0.0
 """Least gigabytes for decoded photos: with none, every photo is decoded at each step."""

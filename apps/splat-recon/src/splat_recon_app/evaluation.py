@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands import ended
-from commands.logs import logging_to
-from commands.progress import console, progress_bar
-from splat_recon import run_folder
-from splat_recon.errors import InputError
+from commands import console, ended, logging_to, progress_bar
+from splat_recon import InputError, run_folder
 from splat_recon.io.layouts import check_scene_folder
 from splat_recon.io.own_runs import is_splat_run
 from splat_recon.run_folder import RunFolder
@@ -19,9 +16,8 @@ from splat_recon_app.data_flags import SceneFlags
 from splat_recon_app.scenes import read_scene_and_split, scene_of
 
 if TYPE_CHECKING:
-    from splat_recon.evaluate import Evaluation, Render
-    from splat_recon.scene.scene import Scene, View
-    from splat_recon.scene.splits import Split
+    from splat_recon import Evaluation, Scene, Split, View
+    from splat_recon.evaluate import Render
 
 
 def score(
@@ -115,8 +111,8 @@ def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
     scene_folder = args.scene or Path(settings["scene"])
     if not scene_folder.is_dir():
         raise InputError(f"the run's scene folder {scene_folder} is not there: name it with --scene")
-    from splat_recon.splat_model import SplatModel
-    from splat_render.device import chosen_device
+    from splat_recon import SplatModel
+    from splat_render import chosen_device
 
     with logging_to(run.log):
         splats = SplatModel.newest(run.checkpoints, device=chosen_device(args.device))
@@ -139,7 +135,7 @@ def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
             color_corrected=splats.training is not None and splats.training.appearance is not None,
         )
     if args.side == "test":
-        from splat_recon.pages.report import write_report
+        from splat_recon import write_report
 
         write_report(run)
     return run
@@ -154,9 +150,8 @@ def _score_file(args: cli.Eval) -> RunFolder:
         raise InputError(f"{folder} holds a run, whose scores would be lost: choose another --out")
     check_scene_folder(scene_folder)
     run_folder.check_apart(run, scene_folder)
-    from splat_recon.scene.splits import make_split
-    from splat_recon.splat_model import SplatModel
-    from splat_render.device import chosen_device
+    from splat_recon import SplatModel, make_split
+    from splat_render import chosen_device
 
     with logging_to(None):
         splats = SplatModel.of_file(args.splat, which=args.which, device=chosen_device(args.device))

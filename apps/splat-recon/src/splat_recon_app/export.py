@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from commands import ended
-from commands.logs import logging_to
-from commands.progress import console
+from commands import console, ended, logging_to
 from output_files import check_inputs_kept
-from splat_recon import run_folder
-from splat_recon.errors import InputError
+from splat_recon import InputError, run_folder
 from splat_recon.io.own_runs import is_splat_run
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
@@ -66,8 +63,7 @@ def _write_page(args: cli.Export) -> None:
 
 
 def _export(run: RunFolder, target: Path, *, background_shell: bool) -> None:
-    from splat_recon.export import export_splats
-    from splat_recon.splat_model import SplatModel
+    from splat_recon import SplatModel, export_splats
 
     _, T_scene_colmap = run_folder.read_cameras(run)
     splats = SplatModel.newest(run.checkpoints)
@@ -85,8 +81,8 @@ def _export(run: RunFolder, target: Path, *, background_shell: bool) -> None:
 def _convert(source: Path, target: Path, *, background_shell: bool) -> None:
     from dataclasses import replace
 
+    from splat_render import read_splats, write_splats
     from splat_render.files.background import BLACK
-    from splat_render.files.formats import read_splats, write_splats
     from splat_render.shell import with_shell
 
     with console.status("converting"):

@@ -10,17 +10,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from commands.progress import console
+from commands import console
 from splat_recon import run_folder
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
 from splat_recon_app.scenes import shown_views
 
 if TYPE_CHECKING:
+    from splat_recon import SplatTrainer, Split, View
     from splat_recon.pages.tensorboard import TensorBoardLog
-    from splat_recon.scene.scene import View
-    from splat_recon.scene.splits import Split
-    from splat_recon.trainer import SplatTrainer
 
 NUM_MEASUREMENTS = 10
 """Times that a run is measured on its way, where --eval-every does not say."""
@@ -56,7 +54,7 @@ def watching(args: cli.Train, run: RunFolder, trainer: SplatTrainer, split: Spli
         if board is not None:
             observers.append(Curves(board, trainer))
         if args.viewer:
-            from splat_recon.pages.viewer import TrainingViewer
+            from splat_recon import TrainingViewer
 
             viewer = stack.enter_context(TrainingViewer(trainer, host=args.viewer_host, port=args.viewer_port))
             console.print(f"watch the training at {viewer.url}")

@@ -7,14 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from splat_recon.config import TrainConfig, absgrad_config, antialiased_config, mcmc_config
+from splat_recon import (
+    BilateralGridConfig,
+    DepthConfig,
+    ExposureConfig,
+    PoseConfig,
+    TrainConfig,
+    absgrad_config,
+    antialiased_config,
+    mcmc_config,
+)
 from splat_recon.few_photos import config_for_photos
-from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
 from splat_recon_app import cli
 
 if TYPE_CHECKING:
-    from splat_recon.scene.scene import Points, Scene, View
-    from splat_recon.stereo.start import StereoStart
+    from splat_recon import Points, Scene, StereoStart, View
 
 SHORT_RUN = 7000
 """Shorter MCMC runs start from Gaussians that touch each other: ones of a tenth of that size, as in the released

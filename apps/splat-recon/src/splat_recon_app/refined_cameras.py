@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from commands.progress import console
+from commands import console
 from splat_recon import run_folder
 from splat_recon.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from splat_recon.trainer import SplatTrainer
+    from splat_recon import SplatTrainer
 
 logger = logging.getLogger(__name__)
 

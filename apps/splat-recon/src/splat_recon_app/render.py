@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from commands import ended
-from commands.logs import logging_to
-from commands.progress import console, progress_bar
-from splat_recon import run_folder
-from splat_recon.errors import InputError
+from commands import console, ended, logging_to, progress_bar
+from splat_recon import InputError, run_folder
 from splat_recon_app import cli
 from splat_recon_app.sources import opened
 
 if TYPE_CHECKING:
-    from splat_recon.splat_model import SplatModel
-    from splat_render.cameras import Camera
+    from splat_recon import SplatModel
+    from splat_render import Camera
 
 FPS = 24.0
 """Frames per second, where nothing says otherwise."""
@@ -24,7 +21,7 @@ def render(args: cli.Render) -> int:
     """Render a film."""
     is_video = args.out.suffix.lower() == ".mp4"
     _check_out(args, is_video)
-    from splat_recon.film import Film, write_frames, write_videos
+    from splat_recon import Film, write_frames, write_videos
 
     with logging_to(None):
         found = opened(args.splat, args.which, cameras=args.cameras, device=args.device)
@@ -69,8 +66,8 @@ def _check_out(args: cli.Render, is_video: bool) -> None:
 
 
 def _path(args: cli.Render, splats: SplatModel, cameras: list[Camera]) -> list[Camera]:
+    from splat_recon import CameraPathConfig, camera_path
     from splat_recon.film import depth_range
-    from splat_recon.geometry.camera_paths import CameraPathConfig, camera_path
 
     if args.path == "given":
         path = cameras

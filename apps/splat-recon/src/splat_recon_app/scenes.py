@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from commands import ended
-from commands.logs import logging_to
-from commands.progress import console
+from commands import console, ended, logging_to
 from output_files import check_inputs_kept
-from splat_recon import run_folder
-from splat_recon.errors import InputError
+from splat_recon import InputError, run_folder
 from splat_recon.io.layouts import check_scene_folder
 from splat_recon_app.data_flags import AS_FOUND, Convert, SceneFlags
 
 if TYPE_CHECKING:
-    from splat_recon.scene.scene import Scene, View
-    from splat_recon.scene.splits import Split
+    from splat_recon import Scene, Split, View
 
 
 MAX_SHOWN = 8
@@ -26,7 +22,7 @@ MAX_SHOWN = 8
 
 def scene_of(folder: Path, max_size: int | None, flags: SceneFlags) -> Scene:
     """A scene in COLMAP's frame."""
-    from splat_recon.io.colmap import read_scene
+    from splat_recon import read_scene
     from splat_recon.io.undistort import default_cache_folder
 
     cache = flags.photo_cache or (default_cache_folder() if flags.keep_undistorted else None)
@@ -44,8 +40,7 @@ def read_scene_and_split(
     scene_folder: Path, split: str, sparse: int | None, max_size: int | None, flags: SceneFlags = AS_FOUND
 ) -> tuple[Scene, Split]:
     """The normalized scene of a folder and its split, both checked."""
-    from splat_recon.scene.normalize import normalized
-    from splat_recon.scene.splits import make_split
+    from splat_recon import make_split, normalized
 
     scene = normalized(scene_of(scene_folder, max_size, flags))
     return scene, make_split(scene.names, split, sparse=sparse, scene_folder=scene_folder)
@@ -55,7 +50,7 @@ def read_training_scene(
     scene_folder: Path, split: str, sparse: int | None, max_size: int | None, flags: SceneFlags = AS_FOUND
 ) -> tuple[Scene, Split]:
     """The same, with the points that two of the training photos see, and a word on how many these are."""
-    from splat_recon.scene.training_points import with_training_points
+    from splat_recon import with_training_points
 
     scene, chosen = read_scene_and_split(scene_folder, split, sparse, max_size, flags)
     scene, points = with_training_points(scene, chosen.train)
@@ -81,8 +76,7 @@ def convert(args: Convert) -> int:
     if args.out.is_dir() and any(args.out.iterdir()):
         raise InputError(f"{args.out} is not empty: choose another --out")
     with run_folder.writable(args.out), logging_to(None), console.status("converting"):
-        from splat_recon.io.colmap import write_scene
-        from splat_recon.io.transforms_json import write_transforms
+        from splat_recon import write_scene, write_transforms
 
         scene = scene_of(args.scene, args.max_size or None, args)
         check_inputs_kept([args.out / "scene"], scene.sources)

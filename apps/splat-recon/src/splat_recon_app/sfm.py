@@ -11,11 +11,8 @@ from contextlib import contextmanager
 
 from rich.status import Status
 
-from commands import ended, exit_code
-from commands.logs import logging_to
-from commands.progress import console
-from splat_recon import run_folder
-from splat_recon.errors import InputError
+from commands import console, ended, exit_code, logging_to
+from splat_recon import InputError, run_folder
 from splat_recon_app.data_flags import Sfm
 
 
@@ -25,7 +22,8 @@ def sfm(args: Sfm) -> int:
         raise InputError(f"there is no folder of photos or video {args.images}")
     reading = console.status("reading photos")
     with run_folder.writable(args.out), logging_to(None), reading as status, _steps_shown(status):
-        from splat_recon.io.sfm.reconstruct import COLMAP_THREAD, reconstruct
+        from splat_recon import reconstruct
+        from splat_recon.io.sfm.reconstruct import COLMAP_THREAD
         from splat_recon.io.sfm.report import summary
 
         try:

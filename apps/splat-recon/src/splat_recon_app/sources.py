@@ -13,8 +13,8 @@ from splat_recon.run_folder import RunFolder
 from splat_render.files.folders import Which
 
 if TYPE_CHECKING:
-    from splat_recon.splat_model import SplatModel
-    from splat_render.cameras import Camera
+    from splat_recon import SplatModel
+    from splat_render import Camera
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,8 +46,8 @@ def opened(path: Path, which: Which, *, cameras: Path | None, device: Device) ->
     Raises:
         InputError: There is nothing that can be read.
     """
-    from splat_recon.splat_model import SplatModel
-    from splat_render.device import chosen_device
+    from splat_recon import SplatModel
+    from splat_render import chosen_device
     from splat_render.poses import decompose_similarity, transform_camera
 
     place = chosen_device(device)
@@ -57,7 +57,7 @@ def opened(path: Path, which: Which, *, cameras: Path | None, device: Device) ->
     given: dict[str, Camera] = {}
     fps = None
     if named is not None:
-        from splat_recon.io.camera_files import read_camera_file
+        from splat_recon import read_camera_file
 
         file = read_camera_file(named)
         given, fps = _by_name(file.names, file.cameras), file.fps

@@ -5,16 +5,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from commands.progress import progress_bar
-from splat_recon.errors import InputError
+from commands import progress_bar
+from splat_recon import InputError
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
 from splat_recon_app.scenes import read_scene_and_split
 
 if TYPE_CHECKING:
-    from splat_recon.scene.scene import Scene, View
-    from splat_recon.scene.splits import Split
-    from splat_recon.stereo.start import StereoStart
+    from splat_recon import Scene, Split, StereoStart, View
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +21,8 @@ def stereo_start(
     args: cli.Train, scene: Scene, split: Split, run: RunFolder, max_size: int | None
 ) -> StereoStart | None:
     """The run's stereo start: what it kept, or matched now; None where the flags or the photos want none."""
-    from splat_recon.stereo.config import StereoConfig
-    from splat_recon.stereo.start import StereoMatching, StereoStart, load_depth_maps, wants_stereo
+    from splat_recon import StereoConfig, StereoMatching, StereoStart
+    from splat_recon.stereo.start import load_depth_maps, wants_stereo
 
     if not wants_stereo(args.stereo, scene, len(split.train)):
         return None

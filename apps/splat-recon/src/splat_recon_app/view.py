@@ -6,20 +6,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from commands.logs import logging_to
-from commands.progress import console
-from splat_recon.errors import InputError
+from commands import console, logging_to
+from splat_recon import InputError
 from splat_recon.io.own_runs import is_splat_run, scene_of_run, splat_in_training
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
 from splat_recon_app.sources import opened
 
 if TYPE_CHECKING:
-    from splat_recon.pages.viewer import SplatViewer
-    from splat_recon.splat_model import SplatModel
-    from splat_render.cameras import Camera
+    from splat_recon import SplatModel, SplatViewer
+    from splat_render import Camera, RenderOutput
     from splat_render.files.folders import Which
-    from splat_render.output import RenderOutput
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """Between two looks for a newer checkpoint."""
@@ -28,7 +25,8 @@ SECONDS_BETWEEN_LOOKS = 1.0
 def view(args: cli.View) -> int:
     """Serve the page until Ctrl-C."""
     with logging_to(None):
-        from splat_recon.pages.viewer import SplatViewer, serve, thumbnails
+        from splat_recon import SplatViewer
+        from splat_recon.pages.viewer import serve, thumbnails
 
         found = opened(args.splat, args.which, cameras=args.cameras, device=args.device)
         scene = scene_of_run(args.splat) if args.splat.is_dir() else None
@@ -78,7 +76,7 @@ class FollowedRun:
         newest = self._newest()
         if newest is None or newest == self._shown:
             return
-        from splat_recon.splat_model import SplatModel
+        from splat_recon import SplatModel
 
         try:
             self.splats = SplatModel.load(newest, device=self.splats.device)
