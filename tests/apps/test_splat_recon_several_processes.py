@@ -1,12 +1,9 @@
 """`train` as torchrun starts it: two processes on CPUs, with a stand-in for gsplat's exchange between GPUs."""
 
 import json
-import os
 import re
-import socket
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ import torch
 from splat_recon.io.colmap import write_scene
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from splat_recon_app.__main__ import main
+from support.ranks import run_ranks
 
 PROCESS = """
     import sys
@@ -42,7 +40,10 @@ PROCESS = """
 
     engine.SharedGsplatRasterizer = StandIn
     torch.set_num_threads(1)
-    sys.exit(train_with(tyro.cli(Train, args=sys.argv[2:]), World.from_environment(), device="cpu", backend="gloo"))
+
+    def main():
+        args = tyro.cli(Train, args=sys.argv[2:])
+        return train_with(args, World.from_environment(), device="cpu", backend="gloo")
 """
 
 
@@ -59,34 +60,12 @@ def _train(scene: Path, out: Path, *more: str) -> list[str]:
     return ["train", *flags, "--stereo", "off", "--checkpoint-every", "8", *more]
 
 
-def _in_two_processes(script: Path, argv: list[str]) -> list[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(script), *argv],
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    found = []
-    for process in processes:
-        printed, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-        found.append(printed)
-    return found
-
-
 def test_two_processes_leave_one_run_that_goes_on(scene_folder: Path, tmp_path: Path):
-    script, out = tmp_path / "process.py", tmp_path / "run"
-    script.write_text(textwrap.dedent(PROCESS))
-    printed = _in_two_processes(script, _train(scene_folder, out, "--stop-at", "10"))
+    out = tmp_path / "run"
+    printed = run_ranks(PROCESS, *_train(scene_folder, out, "--stop-at", "10"), folder=tmp_path)
     assert printed[0].split() == [str(out / "point_cloud.ply")]
     assert printed[1] == ""
-    printed = _in_two_processes(script, _train(scene_folder, out, "--resume"))
+    run_ranks(PROCESS, *_train(scene_folder, out, "--resume"), folder=tmp_path)
     scores = json.loads((out / "metrics.json").read_text())
     assert scores["step"] == 20
     (num_points,) = re.findall(r"Training starts from (\d+) of 60 points", (out / "log.txt").read_text())[:1]

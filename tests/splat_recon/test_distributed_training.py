@@ -4,11 +4,8 @@ gsplat itself exchanges projected Gaussians between GPUs; here a stand-in gather
 renders them with the CPU rasterizer, which gives each process the same image and the same gradients.
 """
 
-import os
-import socket
-import subprocess
+import json
 import sys
-import textwrap
 import types
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +18,7 @@ from splat_recon import AdcConfig, InputError, PoseConfig, SplatTrainer, TrainCo
 from splat_recon.distributed import World, check_world, joined_tensors, shared_tensors
 from splat_render import Gaussians, RenderConfig
 from splat_render.gsplat_backend import SharedGsplatRasterizer
+from support.ranks import run_ranks
 from support.rendered_scenes import ball, photographed, ring_camera
 from support.splat_scenes import make_camera, make_gaussians, watched
 
@@ -38,7 +36,6 @@ PROCESS = """
     from splat_render.rasterizer import RenderConfig, make_rasterizer
     from splat_recon.views.view_set import ViewSet
     import json
-    sys.path.insert(0, sys.argv[1])
     from support.rendered_scenes import ball, photographed, ring_camera
 
     class StandIn:
@@ -54,61 +51,41 @@ PROCESS = """
 
     engine.SharedGsplatRasterizer = StandIn
     torch.set_num_threads(1)
-    out = Path(sys.argv[2])
-    config = TrainConfig.from_dict(json.loads(sys.argv[3]))
-    scene = photographed(ball(80), [ring_camera(index, 6, width=24, height=20) for index in range(6)])
-    world = World.from_environment()
-    with world.joined("gloo"):
-        trainer = engine.SplatTrainer(scene, ViewSet.from_views(scene.views), config, world=world)
-        trainer.train_until(6)
-        trainer.save(out / "six")
-        dist.barrier()
-        trainer = engine.SplatTrainer.load(out / "six", scene, ViewSet.from_views(scene.views), world=world)
-        trainer.train_until(12)
-        assert len(trainer.gaussians) == 40
-        every = trainer.all_gaussians()
-        trainer.save(out / "twelve")
-        if world.rank == 0:
-            torch.save({"gaussians": every.parameters(), "loss": trainer.history[-1].loss}, out / "result.pt")
+
+    def main():
+        out = Path(sys.argv[1])
+        config = TrainConfig.from_dict(json.loads(sys.argv[2]))
+        scene = photographed(ball(80), [ring_camera(index, 6, width=24, height=20) for index in range(6)])
+        world = World.from_environment()
+        with world.joined("gloo"):
+            trainer = engine.SplatTrainer(scene, ViewSet.from_views(scene.views), config, world=world)
+            trainer.train_until(6)
+            trainer.save(out / "six")
+            dist.barrier()
+            trainer = engine.SplatTrainer.load(out / "six", scene, ViewSet.from_views(scene.views), world=world)
+            trainer.train_until(12)
+            assert len(trainer.gaussians) == 40
+            every = trainer.all_gaussians()
+            trainer.save(out / "twelve")
+            if world.rank == 0:
+                torch.save({"gaussians": every.parameters(), "loss": trainer.history[-1].loss}, out / "result.pt")
 """
-
-
-def _port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.mark.long
 def test_two_processes_train_as_one_does_with_two_photos_per_step(tmp_path: Path):
-    import json
-
     config = TrainConfig(
         max_steps=20, sh_degree=1, sh_degree_every=5, log_every=4, opacity_reg=0.01, random_background=True,
         strategy=AdcConfig(refine_stop=0, reset_every=0), init_opacity=0.6,
     )  # fmt: skip
-    script = tmp_path / "process.py"
-    script.write_text(textwrap.dedent(PROCESS))
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_port()), "WORLD_SIZE": "2"}
-    tests = str(Path(__file__).resolve().parents[1])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", str(script), tests, str(tmp_path), json.dumps(config.to_dict())],
-            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    for process in processes:
-        printed, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, printed
+    run_ranks(PROCESS, tmp_path, json.dumps(config.to_dict()), folder=tmp_path)
     shared = torch.load(tmp_path / "result.pt")
 
     scene = photographed(ball(80), [ring_camera(index, 6, width=24, height=20) for index in range(6)])
     alone = SplatTrainer(scene, ViewSet.from_views(scene.views), replace(config, batch_size=2))
     alone.train_until(12)
     assert shared["loss"] == pytest.approx(alone.history[-1].loss, rel=1e-3)
-    # The shares lie one after the other; the colors never change places within them.
+    # The shards lie one after the other; the colors never change places within them.
     order = torch.cat([torch.arange(80)[rank::2] for rank in range(2)])
     order = torch.cat([order[rank::2] for rank in range(2)])
     for name, tensor in alone.gaussians.parameters().items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -31,24 +30,5 @@ def train(folder: Path) -> None:
     processes.close()
 
 
-def train_forked(folder: Path, num_processes: int) -> int:
-    """The same in several processes, which load torch once; returns the exit code."""
-    import accelerate  # noqa: F401
-
-    children = []
-    for rank in range(num_processes):
-        child = os.fork()
-        if child == 0:
-            os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(rank)
-            train(folder)
-            os._exit(0)
-        children.append(child)
-    return max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
-
-
 if __name__ == "__main__":
-    # A launcher has named this process already.
-    if "RANK" in os.environ:
-        train(Path(sys.argv[1]))
-    else:
-        sys.exit(train_forked(Path(sys.argv[1]), int(os.environ["WORLD_SIZE"])))
+    train(Path(sys.argv[1]))

@@ -1,12 +1,6 @@
 """Two processes with batch 2 do what one does with batch 4, with copies of the model and with shards of it."""
 
-import contextlib
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,40 +8,22 @@ import torch
 
 from support import train_line
 from support.line_task import LineModelTask
+from support.ranks import run_ranks
 from train_runs import InputError, Loop, Processes, read_checkpoint
 from train_runs.processes import SHARDED_VARIABLE
 
+PROGRAM = """
+    import sys
+    from pathlib import Path
+    import accelerate
+    from support.train_line import train
 
-def _launch(folder: Path, *, sharded: bool) -> None:
-    """Start two processes with the environment variables of a launcher, and wait for them."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    given = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
-    given |= {
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "ACCELERATE_USE_CPU": "true",
-        SHARDED_VARIABLE: str(sharded).lower(),
-    }
-    command = [sys.executable, "-W", "ignore", train_line.__file__, str(folder)]
-    # In a group of their own, so that what hangs does not go on after the test.
-    started = subprocess.Popen(
-        command, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    )
-    try:
-        output = started.communicate(timeout=300)[0].decode()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(started.pid, signal.SIGKILL)
-    assert started.returncode == 0, output
+    def main():
+        train(Path(sys.argv[1]))
+"""
 
 
 @pytest.mark.long
-@pytest.mark.skipif(os.name != "posix", reason="forks")
 @pytest.mark.parametrize(
     "sharded", [pytest.param(False, id="copies"), pytest.param(True, id="shards", marks=pytest.mark.slow)]
 )
@@ -55,7 +31,8 @@ def test_two_processes_equal_one_with_twice_the_batch_and_resume(tmp_path: Path,
     alone = LineModelTask(4)
     loop = Loop(alone, tmp_path / "alone", train_line.CONFIG)
     loop.train_until(6)
-    _launch(tmp_path / "two", sharded=sharded)
+    environment = {"ACCELERATE_USE_CPU": "true", SHARDED_VARIABLE: str(sharded).lower()}
+    run_ranks(PROGRAM, tmp_path / "two", folder=tmp_path, environment=environment)
     found = read_checkpoint(tmp_path / "two" / "checkpoints" / "step_000006")
     assert found.values["world_size"] == 2
     expected = read_checkpoint(tmp_path / "alone" / "checkpoints" / "step_000006")
