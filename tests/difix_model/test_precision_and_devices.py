@@ -46,7 +46,7 @@ def batch() -> tuple[Tensor, Tensor]:
 def pipeline(**settings: Any) -> DifixPipeline:
     """The embedded network, changing forty times as much as it does, so that errors of rounding are small to it."""
     pipe = DifixPipeline.from_pretrained("default", **settings)
-    pipe.metadata.pop("gate")
+    pipe.gate = "off"
     for parameter in pipe.network.unet.get_submodule("conv_out").parameters():
         parameter.data.mul_(40)
     return pipe

@@ -39,9 +39,9 @@ def test_psnr_and_ssim_are_those_of_torchmetrics():
     for height, width in ((24, 32), (6, 9)):
         truth = torch.rand(height, width, 3, generator=generator)
         image = (truth + 0.1 * torch.randn(truth.shape, generator=generator)).clamp(0, 1)
-        pair = [values.permute(2, 0, 1)[None].double() for values in (image, truth)]
-        assert metrics.psnr(image, truth) == pytest.approx(float(peak_signal_noise_ratio(*pair, data_range=1.0)))
-        both = structural_similarity_index_measure(*pair, data_range=1.0, return_full_image=True)
+        one, other = (values.permute(2, 0, 1)[None].double() for values in (image, truth))
+        assert metrics.psnr(image, truth) == pytest.approx(float(peak_signal_noise_ratio(one, other, data_range=1.0)))
+        both = structural_similarity_index_measure(one, other, data_range=1.0, return_full_image=True)
         mask = torch.rand(height, width, generator=generator) > 0.5
         assert metrics.ssim(image, truth) == pytest.approx(float(both[0]), abs=1e-7)
         assert metrics.ssim(image, truth, mask) == pytest.approx(float(both[1][0, :, mask].mean()), abs=1e-7)

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from image_metrics import ssim_map
+from image_metrics.similarity import WINDOW
 from splat_recon import losses
-from splat_recon.ssim_kernel import WINDOW, compare_rows
+from splat_recon.ssim_kernel import compare_rows
 
 
 def _image(height: int, width: int, seed: int) -> torch.Tensor:
