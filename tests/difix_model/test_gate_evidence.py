@@ -184,6 +184,8 @@ def test_the_pipeline_restricts_by_mask_and_says_how_much(checkpoint_folder: Pat
     mask[:, 20:] = 255
     free = pipe(pixels)
     found = pipe.fix_images([pixels, pixels], mask=[mask, None])
+    assert found[0].weight is not None
+    assert found[1].weight is not None
     assert all(isinstance(result, FixedImage) for result in found)
     np.testing.assert_array_equal(found[0].image[:, :20], pixels[:, :20])
     np.testing.assert_array_equal(found[0].image[:, 20:], free[:, 20:])
@@ -201,7 +203,9 @@ def test_an_alpha_channel_counts_as_opacity(checkpoint_folder: Path) -> None:
     pixels[..., 3] = 255
     pixels[:, :20, 3] = 1
     (result,) = pipe.fix_images(pixels)
+    assert result.weight is not None
     np.testing.assert_array_equal(result.image[:, 20:], pixels[:, 20:])
     assert result.weight[:, :20].min() > 0.9
     (opaque,) = pipe.fix_images(pixels, alpha=np.full((24, 40), 255, np.uint8))
+    assert opaque.weight is not None
     assert opaque.weight.max() < 1e-3

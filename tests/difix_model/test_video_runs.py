@@ -20,8 +20,12 @@ from difix_model.video.segments import SEGMENT_FRAMES
 
 av = pytest.importorskip("av")
 
-from media_files.video_writer import VideoWriter  # noqa: E402
-from media_files.videos import read_frames, read_info, read_timed_frames  # noqa: E402
+from media_files import (  # noqa: E402
+    VideoWriter,
+    read_frames,
+    read_info,
+    read_timed_frames,
+)
 
 
 class Unchanged:
