@@ -12,12 +12,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sparsefusion.cache import cache_views
 from sparsefusion.checkpoints import SparseFusionModel, build_model
 from sparsefusion.config import EftConfig, ModelConfig, UNetConfig, VaeConfig
 from sparsefusion.data.co3d import Co3dCategory
 from sparsefusion.errors import InputError
-from sparsefusion.training.autoencoder import VaeTask, scale_of_latents
-from sparsefusion.training.config import GeneratedObjectsConfig, JointTrainConfig, VaeTrainConfig
+from sparsefusion.training.autoencoder import DECODER, VaeTask, scale_of_latents
+from sparsefusion.training.config import (
+    DenoiserTrainConfig,
+    GeneratedObjectsConfig,
+    JointTrainConfig,
+    VaeTrainConfig,
+)
+from sparsefusion.training.denoiser import DenoiserTask
+from sparsefusion.training.features import QueryFeatures, weights_digest
 from sparsefusion.training.joint import JointTask, draw_query
 from sparsefusion.training.objects import Co3dObjects, PrecastObjects
 from support.sparsefusion_cases import ReferenceData
@@ -59,14 +67,26 @@ def autoencoder(objects) -> VaeTask:
     return VaeTask(VaeTrainConfig(optimizer=QUICK, batch_size=2), networks().vae, objects)
 
 
-@pytest.mark.parametrize("make", [joint, autoencoder])
+def decoder(objects) -> VaeTask:
+    return VaeTask(VaeTrainConfig(optimizer=QUICK, batch_size=2, decoder_only=True), networks().vae, objects)
+
+
+def features(objects) -> QueryFeatures:
+    return QueryFeatures(objects.folder / "features", networks().eft, NETWORKS, objects, num_queries=2)
+
+
+def denoiser(objects) -> DenoiserTask:
+    return DenoiserTask(DenoiserTrainConfig(optimizer=QUICK, batch_size=4), networks(), features(objects))
+
+
+@pytest.mark.parametrize("make", [joint, autoencoder, decoder, denoiser])
 def test_a_stopped_training_ends_in_the_same_bits(objects, tmp_path: Path, make):
-    config = LoopConfig(max_steps=4, checkpoint_every=2, ema_decay=0.9, ema_warmup="power")
-    Loop(make(objects), tmp_path / "whole", config).train_until(4)
-    Loop(make(objects), tmp_path / "halves", config).train_until(2)
+    config = LoopConfig(max_steps=2, checkpoint_every=1, ema_decay=0.9, ema_warmup="power")
+    Loop(make(objects), tmp_path / "whole", config).train_until(2)
+    Loop(make(objects), tmp_path / "halves", config).train_until(1)
     again = Loop(make(objects), tmp_path / "halves", config)
-    assert again.step == 2
-    again.train_until(4)
+    assert again.step == 1
+    again.train_until(2)
     (file,) = (tmp_path / "whole" / "model").glob("*.safetensors")
     whole, halves = load_file(file), load_file(tmp_path / "halves" / "model" / file.name)
     assert all(torch.equal(value, halves[name]) for name, value in whole.items())
@@ -75,12 +95,58 @@ def test_a_stopped_training_ends_in_the_same_bits(objects, tmp_path: Path, make)
 def test_both_networks_learn_and_the_autoencoder_is_left_alone(objects):
     task = joint(objects)
     frozen = {name: value.clone() for name, value in task.model.vae.state_dict().items()}
-    loop = Loop(task, None, LoopConfig(max_steps=40, log_every=10))
-    loop.train_until(40)
+    loop = Loop(task, None, LoopConfig(max_steps=20, log_every=5))
+    loop.train_until(20)
     first, last = loop.history[0].terms, loop.history[-1].terms
     assert last["color"] < 0.9 * first["color"]
     assert last["diffusion"] < 0.9 * first["diffusion"]
     assert all(torch.equal(value, frozen[name]) for name, value in task.model.vae.state_dict().items())
+
+
+def test_a_denoiser_alone_learns_and_the_others_are_left_alone(objects):
+    task = denoiser(objects)
+    frozen = {name: value.clone() for part in (task.model.eft, task.model.vae) for name, value in state(part).items()}
+    loop = Loop(task, None, LoopConfig(max_steps=30, log_every=5))
+    loop.train_until(30)
+    assert loop.history[-1].terms["diffusion"] < 0.9 * loop.history[0].terms["diffusion"]
+    after = {name: value for part in (task.model.eft, task.model.vae) for name, value in state(part).items()}
+    assert all(torch.equal(value, frozen[name]) for name, value in after.items())
+
+
+def state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return module.state_dict()
+
+
+def test_features_are_what_the_transformer_says_and_are_computed_once(objects):
+    found = features(objects)
+    (file,) = found.paths
+    made_at = file.stat().st_mtime_ns
+    sequence, photos, asked = found.query(5)
+    assert asked not in photos
+    assert sequence.name == objects.read(2).name
+    inputs = sequence.subset(photos)
+    told = cache_views(
+        networks().eft, inputs.rgb, inputs.cameras, sequence.cameras, sequence.cameras[[asked]], latent_size=8
+    )
+    torch.testing.assert_close(found.features(5), told.features[0], atol=5e-3, rtol=5e-3)
+    assert torch.equal(found.view(5), sequence.rgb[asked])
+    assert features(objects).paths == found.paths
+    assert file.stat().st_mtime_ns == made_at
+    other = build_model(NETWORKS).eft
+    assert weights_digest(other) != weights_digest(networks().eft)
+    file.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="delete it"):
+        features(objects).features(5)
+    file.unlink()
+
+
+def test_a_decoder_is_trained_without_its_encoder(objects):
+    task = decoder(objects)
+    before = {name: value.clone() for name, value in state(task.vae.model).items()}
+    Loop(task, None, LoopConfig(max_steps=1)).train_until(1)
+    changed = {name for name, value in state(task.vae.model).items() if not torch.equal(value, before[name])}
+    assert changed
+    assert all(name.startswith(DECODER) for name in changed)
 
 
 def test_the_diffusion_loss_reaches_the_transformer(objects):
@@ -92,8 +158,8 @@ def test_the_diffusion_loss_reaches_the_transformer(objects):
 
 
 def test_an_autoencoder_learns(objects):
-    loop = Loop(autoencoder(objects), None, LoopConfig(max_steps=40, log_every=10))
-    loop.train_until(40)
+    loop = Loop(autoencoder(objects), None, LoopConfig(max_steps=25, log_every=5))
+    loop.train_until(25)
     assert loop.history[-1].terms["absolute"] < 0.7 * loop.history[0].terms["absolute"]
     vae, rgb = loop.task.vae.eval(), objects.read(0).rgb  # type: ignore[attr-defined]
     with torch.no_grad():
@@ -105,7 +171,7 @@ def test_queries_take_what_they_are_told(objects):
     config = JointTrainConfig(diffusion_batch=0, num_rays=20, distinct_query=True, min_contexts=2, max_contexts=3)
     sequence = objects.read(1)
     seen = set()
-    for _ in range(20):
+    for _ in range(12):
         query = draw_query(sequence, model, config, generator)
         seen.add(len(query.photos))
         assert query.view.names[0] not in query.photos.names
@@ -117,7 +183,7 @@ def test_queries_take_what_they_are_told(objects):
 
 
 def test_generated_objects_are_cast_once_and_read_back(objects, tmp_path: Path):
-    (file,) = objects.folder.iterdir()
+    (file,) = objects.folder.glob("*.safetensors")
     made_at = file.stat().st_mtime_ns
     again = PrecastObjects(objects.folder, OBJECTS).read(2)
     assert file.stat().st_mtime_ns == made_at

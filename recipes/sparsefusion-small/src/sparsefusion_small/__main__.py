@@ -18,7 +18,9 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="sparsefusion_small", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the trainings and of the finished weights")
-    parser.add_argument("--steps", type=int, nargs=3, metavar=("EFT", "VAE", "JOINT"), help="other lengths")
+    parser.add_argument(
+        "--steps", type=int, nargs=4, metavar=("EFT", "VAE", "DENOISER", "DECODER"), help="other lengths"
+    )
     parser.add_argument("--num-objects", type=int, help="another number of objects")
     parser.add_argument("--num-judged", type=int, help="another number of unseen objects that the figures are of")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch")

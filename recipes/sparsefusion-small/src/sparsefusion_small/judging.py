@@ -8,14 +8,23 @@ import torch
 
 from sparsefusion import EpipolarTransformer, ModelConfig, choose_inputs
 from sparsefusion.cache import cache_views
-from sparsefusion.config import EftMode
+from sparsefusion.checkpoints import SparseFusionModel
+from sparsefusion.config import EftMode, small_distillation
 from sparsefusion.data.generated import HELD_OUT_SEED, generated_sequence
 from sparsefusion.data.sequence import ObjectSequence
+from sparsefusion.distill import Diffusion, sample_image
 from sparsefusion.results import nearest_input
 from sparsefusion.scores import score
 from sparsefusion.vae import ImageVae
+from sparsefusion.vldm.diffusion import noise_like
 
 NUM_INPUTS = 2
+
+SAMPLED_TIMES = (0.3, 0.6, 0.95)
+"""Samples of the diffusion model are judged that start from noise of these times."""
+
+VIEWS_SAMPLED = 2
+"""Views of every object that are sampled."""
 
 
 def held_out(count: int, image_size: int) -> Iterator[tuple[ObjectSequence, list[int]]]:
@@ -61,3 +70,35 @@ def vae_psnr(vae: ImageVae, count: int) -> float:
         again = ((vae.decode(vae.encode(2 * rgb - 1)) + 1) / 2).clamp(0, 1)
         values += [score(again[view, None], rgb[view, None]).psnr for view in range(len(rgb))]
     return sum(values) / len(values)
+
+
+def sample_figures(model: SparseFusionModel, count: int) -> dict[str, float]:
+    """Mean PSNR of held-out views, as samples of the diffusion model that start from the transformer's images."""
+    config = small_distillation(model.config.image_size)
+    diffusion = Diffusion(model.denoiser.eval(), model.vae.eval())
+    found: dict[str, list[float]] = {f"psnr_samples_from_{time}": [] for time in SAMPLED_TIMES}
+    for place, (sequence, chosen) in enumerate(held_out(count, model.config.image_size)):
+        asked = [at for at in range(len(sequence)) if at not in chosen][:VIEWS_SAMPLED]
+        inputs = sequence.subset(chosen)
+        views = cache_views(
+            model.eft,
+            inputs.rgb,
+            inputs.cameras,
+            sequence.cameras,
+            sequence.cameras[asked],
+            latent_size=model.config.latent_size,
+            mode=model.config.eft_mode,
+        )
+        for time in SAMPLED_TIMES:
+            noise = noise_like(torch.Generator().manual_seed(place))
+            for view, at in enumerate(asked):
+                _, _, image = sample_image(
+                    diffusion,
+                    views.rgb[view, None],
+                    views.features[view, None],
+                    time,
+                    max_steps=config.num_sampling_steps,
+                    noise=noise,
+                )
+                found[f"psnr_samples_from_{time}"].append(score(image, sequence.rgb[at, None]).psnr)
+    return {name: sum(values) / len(values) for name, values in found.items()}

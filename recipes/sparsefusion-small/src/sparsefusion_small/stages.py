@@ -1,4 +1,4 @@
-"""The three stages, each a run of its own that can be killed anywhere, and the file that they end in."""
+"""The four stages, each a run of its own that can be killed anywhere, and the file that they end in."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ from safetensors.torch import load_file
 
 from sparsefusion import EftConfig, ModelConfig, SparseFusionModel, UNetConfig, VaeConfig, build_model
 from sparsefusion.checkpoints import load_model, save_model
-from sparsefusion.training.autoencoder import VAE_FILE, VaeTask, scale_of_latents
-from sparsefusion.training.config import GeneratedObjectsConfig, JointTrainConfig, VaeTrainConfig
+from sparsefusion.training.autoencoder import VAE_FILE, VaeTask
+from sparsefusion.training.config import (
+    DenoiserTrainConfig,
+    GeneratedObjectsConfig,
+    JointTrainConfig,
+    VaeTrainConfig,
+)
+from sparsefusion.training.denoiser import DenoiserTask, with_scaled_latents
+from sparsefusion.training.features import QueryFeatures
 from sparsefusion.training.joint import MODEL_FILE, JointTask
 from sparsefusion.training.objects import PrecastObjects
-from sparsefusion_small.judging import eft_figures, vae_psnr
+from sparsefusion_small.judging import eft_figures, sample_figures, vae_psnr
 from train_runs import Loop, LoopConfig, OptimizerConfig
 
 NETWORKS = ModelConfig(
@@ -39,15 +46,20 @@ NETWORKS = ModelConfig(
 
 IMAGES_FOR_SCALE = 64
 
+QUERIES_PER_OBJECT = 8
+"""Views of every object that the diffusion model is trained on."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """How long, and on how much."""
 
-    steps: tuple[int, int, int] = (9000, 700, 1100)
-    """Steps of the transformer alone, of the autoencoder, and of transformer and diffusion model together."""
+    steps: tuple[int, int, int, int] = (9000, 700, 4000, 2000)
+    """Steps of the transformer, of the autoencoder, of the diffusion model, and of the autoencoder's decoder alone."""
     num_objects: int = 1000
-    """Objects that are trained on."""
+    """Objects that transformer and autoencoder are trained on."""
+    num_diffusion_objects: int = 300
+    """Of these, the objects that the diffusion model is trained on."""
     num_judged: int = 20
     """Unseen objects that the figures are measured on."""
 
@@ -111,29 +123,29 @@ def trained_vae(out: Path, recipe: Recipe, objects: PrecastObjects, report: Repo
     return out / "vae" / "model" / VAE_FILE
 
 
-def trained_jointly(
-    out: Path, eft: Path, vae: Path, recipe: Recipe, objects: PrecastObjects, report: Report
+def trained_decoder(
+    out: Path, model: SparseFusionModel, recipe: Recipe, objects: PrecastObjects, report: Report
+) -> Path:
+    """Stage 4: the autoencoder's decoder for longer, which leaves the latents as they are."""
+    steps = recipe.steps[3]
+    config = VaeTrainConfig(optimizer=_optimizer(1e-3, steps), batch_size=4, decoder_only=True)
+    _finish(Loop(VaeTask(config, model.vae, objects), out / "decoder", _loop_config(steps)), "decoder", report)
+    return out / "decoder" / "model" / VAE_FILE
+
+
+def trained_denoiser(
+    out: Path, start: SparseFusionModel, recipe: Recipe, objects: PrecastObjects, report: Report
 ) -> SparseFusionModel:
-    """Stage 3: transformer and diffusion model together."""
+    """Stage 3: the diffusion model, on answers of the transformer that are computed once."""
     steps = recipe.steps[2]
-    start = _fresh(NETWORKS)
-    start.eft.load_state_dict(load_model(eft).eft.state_dict())
-    start.vae.model.load_state_dict(load_file(vae))
     images = torch.cat([objects.read(at).rgb[:1] for at in range(min(IMAGES_FOR_SCALE, len(objects)))])
-    scale = scale_of_latents(start.vae.eval(), images)
-    start.vae.scale = scale
-    model = SparseFusionModel(start.eft, start.denoiser, start.vae, replace(NETWORKS, latent_scale=scale))
-    config = JointTrainConfig(
-        eft=_optimizer(3e-4, steps),
-        denoiser=_optimizer(1e-3, steps),
-        min_contexts=2,
-        max_contexts=3,
-        diffusion_batch=8,
-        distinct_query=True,
-        color_weight=4.0,
-    )
-    _finish(Loop(JointTask(config, model, objects), out / "joint", _loop_config(steps)), "joint", report)
-    return load_model(out / "joint" / "model" / MODEL_FILE)
+    model = with_scaled_latents(start, images)
+    report("features")
+    queries = QueryFeatures(out / "features", model.eft, model.config, objects, num_queries=QUERIES_PER_OBJECT)
+    config = DenoiserTrainConfig(optimizer=_optimizer(1e-3, steps), batch_size=8)
+    task = DenoiserTask(config, model, queries)
+    _finish(Loop(task, out / "denoiser", _loop_config(steps)), "denoiser", report)
+    return load_model(out / "denoiser" / "model" / MODEL_FILE)
 
 
 def train_all(out: Path, recipe: Recipe, report: Report = print) -> Path:
@@ -148,19 +160,24 @@ def train_all(out: Path, recipe: Recipe, report: Report = print) -> Path:
         The file of the weights, in half precision; figures.json beside its folder.
     """
     report("objects")
-    objects = PrecastObjects(
-        out / "objects", GeneratedObjectsConfig(image_size=NETWORKS.image_size, num_objects=recipe.num_objects)
-    )
-    eft = trained_eft(out, recipe, objects, report)
-    vae = trained_vae(out, recipe, objects, report)
-    model = trained_jointly(out, eft, vae, recipe, objects, report)
-    figures = eft_figures(model.eft, model.config, recipe.num_judged) | {
-        "psnr_vae": vae_psnr(model.vae, recipe.num_judged)
-    }
+
+    def precast(count: int) -> PrecastObjects:
+        return PrecastObjects(
+            out / "objects", GeneratedObjectsConfig(image_size=NETWORKS.image_size, num_objects=count)
+        )
+
+    objects = precast(recipe.num_objects)
+    start = _fresh(NETWORKS)
+    start.eft.load_state_dict(load_model(trained_eft(out, recipe, objects, report)).eft.state_dict())
+    start.vae.model.load_state_dict(load_file(trained_vae(out, recipe, objects, report)))
+    figures = eft_figures(start.eft, NETWORKS, recipe.num_judged)
     mode = "train" if figures["psnr_eft_train"] > figures["psnr_eft_eval"] else "eval"
+    some = precast(min(recipe.num_objects, recipe.num_diffusion_objects))
+    model = trained_denoiser(out, replace(start, config=replace(NETWORKS, eft_mode=mode)), recipe, some, report)
+    model.vae.model.load_state_dict(load_file(trained_decoder(out, model, recipe, objects, report)))
+    figures |= {"psnr_vae": vae_psnr(model.vae.eval(), recipe.num_judged)} | sample_figures(model, recipe.num_judged)
     weights = out / "weights" / MODEL_FILE
     weights.parent.mkdir(parents=True, exist_ok=True)
-    best = SparseFusionModel(model.eft, model.denoiser, model.vae, replace(model.config, eft_mode=mode))
-    save_model(best, weights, note="trained on generated objects by recipes/sparsefusion-small")
+    save_model(model, weights, note="trained on generated objects by recipes/sparsefusion-small")
     (out / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return weights

@@ -18,6 +18,9 @@ from train_runs import EpochSampler, ParameterGroup, Processes, TaskState
 
 VAE_FILE = "vae.safetensors"
 
+DECODER = ("decoder.", "post_quant_conv.")
+"""Names of the decoder's parameters begin like this."""
+
 
 class _ThroughLatents(nn.Module):
     """Images through noisy latents and back, as one module that processes can share."""
@@ -55,12 +58,15 @@ class VaeTask:
         self.config, self.vae, self.objects = config, vae, objects
         self.processes = processes or Processes()
         vae.to(self.processes.device).train()
+        for name, value in vae.model.named_parameters():
+            value.requires_grad_(name.startswith(DECODER) or not config.decoder_only)
         self.sampler = EpochSampler(len(objects), config.batch_size * self.processes.world_size, seed=config.seed)
         self.wrapped = self.processes.wrap_model(_ThroughLatents(vae, config.latent_noise))
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """All parameters alike."""
-        return [ParameterGroup(parameters=dict(self.vae.model.named_parameters()), config=self.config.optimizer)]
+        """All parameters alike, or those of the decoder."""
+        parameters = {name: value for name, value in self.vae.model.named_parameters() if value.requires_grad}
+        return [ParameterGroup(parameters=parameters, config=self.config.optimizer)]
 
     def next_batch(self) -> Float[Tensor, "b 3 h w"]:
         """One view of each of the next objects, in [-1, 1]."""
@@ -77,12 +83,14 @@ class VaeTask:
         """Errors of the images, and of what the latents are to be near."""
         decoded, latents = self.wrapped(batch, generator)
         error = decoded - batch
-        colors = functional.interpolate(batch, latents.shape[-2:], mode="area")
-        return {
+        losses = {
             "absolute": self.config.absolute_weight * error.abs().mean(),
             "squared": self.config.squared_weight * error.square().mean(),
-            "color": self.config.color_weight * (latents[:, :3] - colors).square().mean(),
         }
+        if not self.config.decoder_only:
+            colors = functional.interpolate(batch, latents.shape[-2:], mode="area")
+            losses["color"] = self.config.color_weight * (latents[:, :3] - colors).square().mean()
+        return losses
 
     def state(self) -> TaskState:
         """Where it is in the data."""

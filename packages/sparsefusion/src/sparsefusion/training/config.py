@@ -99,9 +99,34 @@ class VaeTrainConfig:
     """Weight of the difference between the first three channels of the latents and the mean colors of the pixels that
     they span, in [-1, 1]: a small autoencoder learns many times faster with it, and such latents are easy to predict
     from the transformer's colors."""
+    decoder_only: bool = False
+    """Train the decoder alone: latents stay what a diffusion model was trained on."""
     seed: int = 0
     """Of the order of the objects."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DenoiserTrainConfig:
+    """How the diffusion model is trained on a frozen transformer's answers.
+
+    The published system trains both together, on one view per step.
+    """
+
+    optimizer: OptimizerConfig = field(default_factory=published_optimizer)
+    """Optimizer and schedule."""
+    batch_size: int = 16
+    """Views per step, each with a time and a noise of its own."""
+    drop_condition_prob: float = 0.1
+    """Probability that a view goes without its condition, in [0, 1]."""
+    seed: int = 0
+    """Of the order of the views."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        if not 0 <= self.drop_condition_prob <= 1:
+            raise ValueError(f"drop_condition_prob must be in [0, 1], got {self.drop_condition_prob}")
