@@ -13,8 +13,6 @@ where there are any.
 from __future__ import annotations
 
 import argparse
-import gzip
-import hashlib
 import importlib
 import json
 import logging
@@ -24,11 +22,9 @@ import resource
 import select
 import shutil
 import signal
-import struct
 import sys
 import tempfile
 import traceback
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +35,37 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np  # noqa: E402
+from fuzz_formats import (  # noqa: E402
+    put_checksums_right,
+    read_evaluation,
+    read_references,
+    read_run,
+    read_splits,
+    write_binary_scene,
+    write_blender_scene,
+    write_camera_files,
+    write_evaluation,
+    write_images,
+    write_masks,
+    write_network,
+    write_output_scene,
+    write_packed,
+    write_pairs_file,
+    write_pickle,
+    write_plys,
+    write_points,
+    write_polycam_scene,
+    write_record3d_scene,
+    write_references,
+    write_run,
+    write_run_checkpoint,
+    write_splat_checkpoint,
+    write_splits,
+    write_text_scene,
+    write_transforms_scene,
+    write_videos,
+)
+from fuzz_mutations import mutated  # noqa: E402
 
 MEMORY = 2 << 30
 """Bytes that a case may take on top of what the process has when it starts."""
@@ -54,15 +81,6 @@ SECONDS = 10.0
 
 MOST_WAITED = 10
 """A case that sleeps may do so for this many times as long."""
-
-WORST = ["NaN", "Infinity", "-Infinity", "1e999", "-1", "0", "-0.0", "9" * 400, "9" * 5000, "4294967296", "1e-320",
-         "null", "true", "[]", "{}", '""', "[" * 100_000, '{"a":' * 3000, "\\", "\0", "\u00e9", "\ud800", "x" * 70_000,
-         "../../a", "/dev/zero", "nan", "inf", "0x10", "1_000", "\u0661", " ", "\n", "#"]  # fmt: skip
-"""What a token of a text is replaced by."""
-
-EXTREMES = [0, 1, -1, 127, 255, 256, 2**15, 2**16 - 1, 2**31 - 1, -(2**31), 2**32 - 1, 2**62, 2**63 - 1]
-
-TOKEN = re.compile(rb"[-+.\w]+|\S")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,419 +111,6 @@ class Outcomes:
     hangs: int = 0
     examples: dict[str, str] = field(default_factory=dict)
     """The first case of each kind of traceback."""
-
-
-# ---- mutations
-
-
-def mutated(content: bytes, rng: np.random.Generator) -> bytes:
-    """Damage a file's content once or a few times."""
-    if content[:2] == b"\x1f\x8b" and rng.random() < 0.7:
-        try:
-            return gzip.compress(mutated(gzip.decompress(content), rng), 1, mtime=0)
-        except (OSError, EOFError, zlib.error):
-            pass
-    textual = _is_text(content)
-    for _ in range(int(rng.integers(1, 4))):
-        kinds = [_bytes, _truncated, _spliced, _counts]
-        # Headers of binary files are texts, too.
-        kinds += [_token] * (6 if textual else 2) + [_lines] * (2 if textual else 0)
-        content = kinds[int(rng.integers(len(kinds)))](content, rng)
-    return content
-
-
-def _is_text(content: bytes) -> bool:
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return b"\0" not in content
-
-
-def _place(length: int, rng: np.random.Generator) -> int:
-    """Near the beginning more often than elsewhere."""
-    reach = length if rng.random() < 0.5 else min(length, 200)
-    return int(rng.integers(0, max(reach, 1)))
-
-
-def _bytes(content: bytes, rng: np.random.Generator) -> bytes:
-    data = bytearray(content)
-    for _ in range(int(rng.integers(1, 12))):
-        if data:
-            data[_place(len(data), rng)] = int(rng.integers(0, 256))
-    return bytes(data)
-
-
-def _truncated(content: bytes, rng: np.random.Generator) -> bytes:
-    return content[: int(rng.integers(0, len(content) + 1))]
-
-
-def _spliced(content: bytes, rng: np.random.Generator) -> bytes:
-    place, length = _place(len(content), rng), int(rng.integers(1, 40))
-    match int(rng.integers(3)):
-        case 0:
-            return content[:place] + content[place + length :]
-        case 1:
-            return content[:place] + rng.integers(0, 256, length, dtype=np.uint8).tobytes() + content[place:]
-        case _:
-            return content[: place + length] + content[place:]
-
-
-def _counts(content: bytes, rng: np.random.Generator) -> bytes:
-    value = int(rng.choice(np.array(EXTREMES, dtype=object)))
-    order, width = "<>"[int(rng.integers(2))], int(rng.choice([1, 2, 4, 8]))
-    if rng.random() < 0.3:
-        packed = struct.pack(f"{order}d", rng.choice([np.nan, np.inf, -np.inf, 1e308, 1e-320]))
-    else:
-        packed = (value % (1 << 8 * width)).to_bytes(width, "little" if order == "<" else "big")
-    place = _place(len(content), rng)
-    if rng.random() < 0.7:
-        place -= place % len(packed)
-    return content[:place] + packed + content[place + len(packed) :]
-
-
-def _token(content: bytes, rng: np.random.Generator) -> bytes:
-    reach = content if _is_text(content) else content[:4000]
-    found = list(TOKEN.finditer(reach))
-    if not found:
-        return content
-    if rng.random() < 0.5:
-        # Numbers decide more than words do.
-        found = [one for one in found if one[0][-1:].isdigit()] or found
-    token = found[int(rng.integers(len(found)))]
-    worst = WORST[int(rng.integers(len(WORST)))].encode("utf-8", "surrogatepass")
-    return content[: token.start()] + worst + content[token.end() :]
-
-
-def _lines(content: bytes, rng: np.random.Generator) -> bytes:
-    lines = content.splitlines(keepends=True)
-    if len(lines) < 2:
-        return content
-    one, other = (int(index) for index in rng.integers(0, len(lines), 2))
-    match int(rng.integers(3)):
-        case 0:
-            del lines[one]
-        case 1:
-            lines.insert(one, lines[other])
-        case _:
-            lines[one], lines[other] = lines[other], lines[one]
-    return b"".join(lines)
-
-
-# ---- formats
-
-
-def tones(width: int = 24, height: int = 16, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def write_images(folder: Path) -> None:
-    from PIL import Image, features
-
-    photo = Image.fromarray(tones())
-    exif = Image.Exif()
-    exif[0x0112], exif[0x010F] = 6, "Maker"
-    photo.save(folder / "a.png", exif=exif)
-    photo.save(folder / "b.jpg", quality=90, exif=exif)
-    photo.save(folder / "c.webp", quality=90, exif=exif)
-    photo.save(folder / "d.tif", compression="tiff_lzw")
-    photo.save(folder / "e.bmp")
-    photo.save(folder / "f.tga")
-    photo.save(folder / "g.jp2")
-    photo.save(folder / "h.ppm")
-    photo.convert("P").save(folder / "i.png", transparency=3)
-    photo.convert("CMYK").save(folder / "j.tif", compression="jpeg")
-    Image.fromarray(np.linspace(0, 65535, 384).reshape(16, 24).astype(np.uint16)).save(folder / "k.png")
-    Image.fromarray(np.linspace(0, 1, 384, dtype=np.float32).reshape(16, 24)).save(folder / "l.tif")
-    Image.fromarray((np.arange(384).reshape(16, 24) * 150).astype(np.int32)).save(folder / "m.tif")
-    if features.check("avif"):
-        photo.save(folder / "n.avif")
-
-
-def write_masks(folder: Path) -> None:
-    from PIL import Image
-
-    half = (np.arange(24)[None] < 12).repeat(16, axis=0)
-    Image.fromarray(half.astype(np.uint8) * 255).save(folder / "a.png")
-    Image.fromarray(half).save(folder / "b.png")
-    white = Image.new("L", (24, 16), 255)
-    Image.merge("LA", [white, Image.fromarray(half.astype(np.uint8) * 255)]).save(folder / "c.png")
-    Image.fromarray(half.astype(np.float32)).save(folder / "d.tif")
-
-
-def write_videos(folder: Path) -> None:
-    from fractions import Fraction
-
-    import av
-
-    for name, codec in (("a.mp4", "libx264"), ("b.mkv", "libx264"), ("c.webm", "libvpx-vp9"), ("d.avi", "mpeg4"),
-                        ("e.mov", "libx264"), ("f.mpg", "mpeg2video")):  # fmt: skip
-        with av.open(str(folder / name), "w") as container:
-            stream: Any = container.add_stream(codec, rate=25)
-            stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
-            for index in range(8):
-                frame = av.VideoFrame.from_ndarray(tones(48, 32, index), format="rgb24")
-                frame.pts, frame.time_base = index, Fraction(1, 25)
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-
-
-def gaussians(n: int = 300, degree: int = 1) -> Any:
-    import torch
-
-    from splat_render.gaussians import Gaussians
-
-    rng = torch.Generator().manual_seed(0)
-    return Gaussians(
-        means=torch.randn(n, 3, generator=rng),
-        log_scales=torch.randn(n, 3, generator=rng) - 3,
-        quats_wxyz=torch.randn(n, 4, generator=rng),
-        logit_opacities=torch.randn(n, generator=rng),
-        sh0=torch.randn(n, 1, 3, generator=rng),
-        sh_rest=torch.randn(n, (degree + 1) ** 2 - 1, 3, generator=rng),
-    )
-
-
-def write_plys(folder: Path) -> None:
-    from plyfile import PlyData, PlyElement
-
-    from splat_render.files.ply import write_ply
-
-    write_ply(folder / "a.ply", gaussians(40), comments=["made here"])
-    rows = PlyData.read(str(folder / "a.ply"))["vertex"].data[:6]
-    faces = np.empty(3, dtype=[("vertex_indices", "O"), ("flags", "u1")])
-    for index in range(3):
-        faces[index] = (np.arange(3 + index, dtype="i4"), index)
-    elements = [PlyElement.describe(faces, "face"), PlyElement.describe(rows, "vertex")]
-    PlyData(elements, text=True).write(str(folder / "b.ply"))
-    PlyData(elements, byte_order="<").write(str(folder / "c.ply"))
-    PlyData([PlyElement.describe(rows, "vertex")], byte_order=">").write(str(folder / "d.ply"))
-
-
-def write_packed(folder: Path) -> None:
-    from splat_render.files.formats import SplatFile, write_splats
-
-    for name in ("a.compressed.ply", "b.spz", "c.splat"):
-        write_splats(folder / name, SplatFile(gaussians=gaussians(), antialiased=True))
-
-
-def write_points(folder: Path) -> None:
-    from splat_recon.io.point_files import write_points_ply
-    from splat_recon.scene.scene import Points
-
-    points = Points(p_world=np.random.default_rng(0).normal(size=(20, 3)), rgb_u8=tones(20, 1)[0])
-    write_points_ply(folder / "a.ply", points)
-
-
-def small_scene(num_views: int = 4) -> Any:
-    from splat_recon import SyntheticConfig, generate_scene
-
-    return generate_scene(3, SyntheticConfig(layout="table", num_views=num_views, width=24, height=16, num_points=60))
-
-
-def write_binary_scene(folder: Path) -> None:
-    from splat_recon import write_scene
-
-    write_scene(folder, small_scene())
-
-
-def write_text_scene(folder: Path) -> None:
-    from splat_recon.io.pycolmap_import import pycolmap
-
-    write_binary_scene(folder)
-    model = folder / "sparse" / "0"
-    reconstruction = pycolmap.Reconstruction(model)
-    for file in list(model.iterdir()):
-        file.unlink()
-    reconstruction.write_text(model)
-
-
-def write_transforms_scene(folder: Path) -> None:
-    from splat_recon import write_transforms
-
-    write_transforms(folder, small_scene())
-
-
-def write_blender_scene(folder: Path) -> None:
-    write_transforms_scene(folder)
-    content = json.loads((folder / "transforms.json").read_text())
-    (folder / "transforms.json").unlink()
-    angle = 2 * np.arctan(content["frames"][0]["w"] / 2 / content["frames"][0]["fl_x"])
-    for split, part in (("train", slice(0, 3)), ("test", slice(3, None))):
-        frames = [{key: frame[key] for key in ("file_path", "transform_matrix")} for frame in content["frames"][part]]
-        (folder / f"transforms_{split}.json").write_text(json.dumps({"camera_angle_x": angle, "frames": frames}))
-
-
-def write_polycam_scene(folder: Path) -> None:
-    from PIL import Image
-
-    for kind in ("images", "cameras"):
-        (folder / "keyframes" / kind).mkdir(parents=True)
-    for index in range(3):
-        Image.fromarray(tones()).save(folder / "keyframes" / "images" / f"{index}.jpg")
-        pose = {f"t_{row}{column}": float(row == column) for row in range(3) for column in range(4)}
-        lens = {"fx": 20.0, "fy": 20.0, "cx": 12.0, "cy": 8.0, "width": 24, "height": 16, "blur_score": 100.0}
-        (folder / "keyframes" / "cameras" / f"{index}.json").write_text(json.dumps({**pose, **lens, "t_03": index}))
-
-
-def write_record3d_scene(folder: Path) -> None:
-    from PIL import Image
-
-    (folder / "rgb").mkdir()
-    for index in range(3):
-        Image.fromarray(tones()).save(folder / "rgb" / f"{index}.jpg")
-    content = {"w": 24, "h": 16, "K": [20.0, 0, 0, 0, 20, 0, 12, 8, 1], "fps": 30,
-               "poses": [[0.0, 0, 0, 1, index, 0, 0] for index in range(3)]}  # fmt: skip
-    (folder / "metadata.json").write_text(json.dumps(content))
-
-
-def write_output_scene(folder: Path) -> None:
-    from PIL import Image
-
-    (folder / "images").mkdir()
-    cameras = []
-    for index in range(3):
-        Image.fromarray(tones()).save(folder / "images" / f"{index}.png")
-        cameras.append({"id": index, "img_name": f"{index}", "width": 24, "height": 16, "fx": 20.0, "fy": 20.0,
-                        "position": [float(index), 0.0, 0.0], "rotation": np.eye(3).tolist()})  # fmt: skip
-    (folder / "cameras.json").write_text(json.dumps(cameras))
-    (folder / "cfg_args").write_text("Namespace(source_path='.', images='images', sh_degree=3)")
-
-
-def write_camera_files(folder: Path) -> None:
-    from splat_recon.io.cameras_json import to_content
-
-    pose = {"camera_to_world": np.eye(4).ravel().tolist(), "fov": 50, "aspect": 2}
-    path = {"render_height": 64, "render_width": 128, "camera_path": [pose] * 2, "fps": 24, "seconds": 1.0}
-    (folder / "camera_path.json").write_text(json.dumps(path))
-    cameras = {view.name: view.camera for view in small_scene(3).views}
-    (folder / "cameras.json").write_text(json.dumps(to_content(cameras, np.eye(4))))
-
-
-def write_splits(folder: Path) -> None:
-    names = [f"{index}.png" for index in range(8)]
-    content = {"train": names[2:], "test": names[:2], "sparse_train": {"3": names[2:5]}}
-    (folder / "splits.json").write_text(json.dumps(content))
-    (folder / "test.txt").write_text("0.png\n1.png\n# two\n")
-
-
-def read_splits(folder: Path) -> None:
-    from splat_recon import make_split
-
-    names = [f"{index}.png" for index in range(8)]
-    make_split(names, "auto", sparse=3, scene_folder=folder)
-    make_split(names, str(folder / "test.txt"))
-
-
-def write_pairs_file(folder: Path) -> None:
-    from PIL import Image
-
-    for name in ("a", "b", "c"):
-        Image.fromarray(tones()).save(folder / f"{name}.png")
-    entry = {"image": "a.png", "target_image": "b.png", "ref_image": "c.png", "prompt": "remove degradation"}
-    (folder / "pairs.json").write_text(json.dumps({"train": {"0": entry, "1": entry}, "test": {"2": entry}}))
-
-
-def write_references(folder: Path) -> None:
-    write_pairs_file(folder)
-    entry = {"image": "a.png", "references": ["b.png", "c.png"], "method": "pose", "scores": [0.5, 0.25]}
-    content = {"format": "difix-references", "format_version": 1, "method": "pose", "images": [entry]}
-    (folder / "choice.json").write_text(json.dumps(content))
-    (folder / "plain.json").write_text(json.dumps({"a.png": ["b.png", "c.png"]}))
-
-
-def read_references(folder: Path) -> None:
-    from difix_model.references.choice import read_choice
-
-    for name in ("choice.json", "plain.json"):
-        read_choice(folder / name, [folder / "a.png"])
-
-
-def write_network(folder: Path) -> None:
-    import torch
-
-    from difix_model.config import tiny_config
-    from difix_model.formats.checkpoint import save_checkpoint
-    from difix_model.network import DifixNetwork
-
-    embedding = torch.zeros(7, tiny_config().unet.cross_attention_dim)
-    save_checkpoint(folder / "model", DifixNetwork(tiny_config()), text_embedding=embedding, prompt="clean")
-
-
-def write_pickle(folder: Path) -> None:
-    import torch
-
-    weights = {"conv.weight": torch.zeros(3, 4), "conv.bias": torch.zeros(3)}
-    content: dict[str, Any] = {"vae_lora_target_modules": ["conv"], "rank_vae": 4}
-    torch.save(content | {"state_dict_unet": weights, "state_dict_vae": weights}, folder / "model_1.pkl")
-
-
-def write_splat_checkpoint(folder: Path) -> None:
-    from splat_recon.checkpoint import write_checkpoint
-
-    tensors = {f"gaussians.{name}": tensor for name, tensor in gaussians(5).parameters().items()}
-    write_checkpoint(folder / "step_000010", {"step": 10, "seed": 1, "config": {"max_steps": 30}}, tensors)
-
-
-def write_run_checkpoint(folder: Path) -> None:
-    import torch
-
-    from train_runs.checkpoints import write_checkpoint
-
-    write_checkpoint(folder / "step_000010", {"step": 10, "config": {"a": 1.5}}, {"weight": torch.zeros(3, 4)})
-
-
-def put_checksums_right(folder: Path) -> None:
-    place = folder / "step_000010"
-    checksums = {
-        path.relative_to(place).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(place.rglob("*"))
-        if path.is_file() and path.name != "checksums.json"
-    }
-    (place / "checksums.json").write_text(json.dumps(checksums))
-
-
-def write_run(folder: Path) -> None:
-    from splat_recon.io.cameras_json import to_content
-
-    settings = {"scene": "a", "images": "auto", "model": None, "split": "auto", "max_size": 64, "sparse": None,
-                "config": {"max_steps": 30}, "normalize": True, "seed": 0, "device": "cpu"}  # fmt: skip
-    (folder / "config.json").write_text(json.dumps({"settings": settings, "versions": {"python": "3.11"}}))
-    cameras = {view.name: view.camera for view in small_scene(3).views}
-    (folder / "cameras.json").write_text(json.dumps(to_content(cameras, np.eye(4))))
-    lines = "".join(json.dumps({"step": step, "loss": 0.5, "psnr": 20.0}) + "\n" for step in (10, 20))
-    (folder / "metrics.jsonl").write_text(lines)
-    (folder / "evaluations.jsonl").write_text(lines)
-
-
-def read_run(folder: Path) -> None:
-    from splat_recon import run_folder
-
-    run = run_folder.RunFolder(folder)
-    run_folder.read_evaluations(run, until_step=15)
-    run.read_metrics()
-    run_folder.read_settings(run)
-    run_folder.read_cameras(run)
-
-
-def write_evaluation(folder: Path) -> None:
-    from difix3d.evaluation.protocol import load_protocol, protocol_names, to_dict
-
-    protocol = to_dict(load_protocol(protocol_names()[0]))
-    (folder / "protocol.json").write_text(json.dumps(protocol))
-    mean = {"psnr": 20.0, "ssim": 0.8, "lpips": None}
-    scores = {"format": "difix3d-scores", "method": "a", "identity": {"protocol": protocol, "masked": True},
-              "scenes": {"a": {**mean, "views": {"0": mean}}}, "means": mean}  # fmt: skip
-    (folder / "scores.json").write_text(json.dumps(scores))
-
-
-def read_evaluation(folder: Path) -> None:
-    from difix3d.evaluation.protocol import load_protocol
-    from difix3d.evaluation.scores import check_comparable, read_scores
-
-    content = read_scores(folder / "scores.json")
-    load_protocol(str(folder / "protocol.json"))
-    check_comparable([folder / "scores.json"] * 2, [content] * 2)
 
 
 def each(read: Callable[[Path], Any]) -> Callable[[Path], None]:

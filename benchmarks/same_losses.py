@@ -94,55 +94,38 @@ def train_fixer(folder: Path) -> None:
 
 
 def train_recipe() -> None:
-    """Eight steps of the recipe of the embedded weights; on revisions that have it in `difix_train.coarse` there."""
+    """Eight steps of the recipe of the embedded weights."""
     from difix_model.identity import small_config, start_at_identity
     from difix_model.network import DifixNetwork
+    from embedded_weights.coarse_pairs import CoarsePairs
+    from embedded_weights.config import StageConfig, stage_optimizer
+    from embedded_weights.task import CoarseTask
+    from train_runs import Loop
 
     torch.manual_seed(0)
     network = DifixNetwork(small_config((16, 32)))
     start_at_identity(network)
     embedding = torch.randn(4, network.config.unet.cross_attention_dim)
-    try:
-        from embedded_weights.coarse_pairs import CoarsePairs
-    except ImportError:
-        losses = _losses_before(network, embedding)
-    else:
-        from embedded_weights.config import StageConfig, stage_optimizer
-        from embedded_weights.task import CoarseTask
-        from train_runs import Loop
-
-        config = StageConfig(
-            max_steps=8,
-            batch_size=4,
-            log_every=1,
-            optimizer=stage_optimizer(warmup_steps=3),
-            ema_decay=0.995,
-            ema_warmup="ratio_from_zero",
-        )
-        pairs = [CoarsePairs(**values) for values in _coarse_values("irreducible_mse")]
-        loop = Loop(CoarseTask(network, pairs, config, text_embedding=embedding), None, config)
-        loop.train_until(8)
-        losses = [record.loss for record in loop.history]
-        assert loop.ema is not None
-        loop.ema.swap(loop.parameters)
+    config = StageConfig(
+        max_steps=8,
+        batch_size=4,
+        log_every=1,
+        optimizer=stage_optimizer(warmup_steps=3),
+        ema_decay=0.995,
+        ema_warmup="ratio_from_zero",
+    )
+    pairs = [CoarsePairs(**values) for values in _coarse_values()]
+    loop = Loop(CoarseTask(network, pairs, config, text_embedding=embedding), None, config)
+    loop.train_until(8)
+    losses = [record.loss for record in loop.history]
+    assert loop.ema is not None
+    loop.ema.swap(loop.parameters)
     for step, loss in enumerate(losses, start=1):
         print("recipe", step, loss.hex())
     print("recipe weights", digest(network.unet.state_dict()))
 
 
-def _losses_before(network: Any, embedding: torch.Tensor) -> list[float]:
-    from difix_train.coarse.config import CoarseConfig  # pyright: ignore[reportMissingImports]
-    from difix_train.coarse.pairs import CoarsePairs  # pyright: ignore[reportMissingImports]
-    from difix_train.coarse.training import train_coarse  # pyright: ignore[reportMissingImports]
-
-    config = CoarseConfig(max_steps=8, batch_size=4, warmup_steps=3)
-    pairs = [CoarsePairs(**values) for values in _coarse_values("fine_mse")]
-    losses: list[float] = []
-    train_coarse(network, pairs, config, text_embedding=embedding, on_step=lambda step, loss: losses.append(loss))
-    return losses
-
-
-def _coarse_values(mse: str) -> list[dict[str, torch.Tensor]]:
+def _coarse_values() -> list[dict[str, torch.Tensor]]:
     """Two sets of coarse pairs of noise."""
     found = []
     for seed, height, width in ((1, 8, 10), (2, 12, 8)):
@@ -151,7 +134,7 @@ def _coarse_values(mse: str) -> list[dict[str, torch.Tensor]]:
             name: torch.from_numpy(rng.uniform(0, 1, (12, 4, height, width))).float()
             for name in ("rendered", "photo", "reference")
         }
-        found.append(values | {mse: torch.from_numpy(rng.uniform(0, 0.01, 12)).float()})
+        found.append(values | {"irreducible_mse": torch.from_numpy(rng.uniform(0, 0.01, 12)).float()})
     return found
 
 
