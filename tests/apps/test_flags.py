@@ -17,7 +17,7 @@ from diffsplat_app.download import DownloadSettings
 from diffsplat_app.eval import KINDS as DIFFSPLAT_EVAL
 from diffsplat_app.generate import GenerateSettings
 from diffsplat_app.serve import ServeSettings as DiffSplatServe
-from diffsplat_app.train import KINDS as DIFFSPLAT
+from diffsplat_app.training_runs import KINDS as DIFFSPLAT
 from difix3d.enhance.config import EnhanceConfig
 from difix3d.viewer.config import LiveConfig
 from difix3d_eval_app.cli import VERBS as EVAL
