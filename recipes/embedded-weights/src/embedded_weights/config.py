@@ -142,8 +142,8 @@ class RecipeConfig:
     def fine_tuning(cls) -> RecipeConfig:
         """Stages 2 and 3 of a network that has been through them before: shorter, and in smaller steps.
 
-        Its detail is as it learns it: the factor has been applied before. With 36 scenes this made the fourth release
-        worse (model card).
+        Its detail is as it learns it: the factor has been applied before. With 36 scenes it ended in a network that
+        harms more (model card).
         """
         recipe = cls()
         main = replace(
