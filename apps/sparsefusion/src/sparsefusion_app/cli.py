@@ -67,7 +67,7 @@ class ReconstructSettings:
     """Also fit a field to the input photos alone, to compare with; auto does so with the networks that come along."""
 
     max_steps: int | None = None
-    """Iterations. Left out: 3000, or on a CPU 600; 120 with small networks."""
+    """Iterations. Left out: 3000, or on a CPU 600; 240 with small networks."""
 
     image_size: int | None = None
     """Side of the images, in pixels. Left out: what the networks take; without networks 256 on CUDA, 128 on a CPU."""
