@@ -113,7 +113,7 @@ MAKERS = {
     "elevest": elevest_task,
     "maps": map_task,
     "gsrecon": gsrecon_task,
-    "gsvae": lambda objects: gsvae_task(objects, keep_grids=True),
+    "gsvae": lambda objects: gsvae_task(objects, keep_grids=True, anchor_weight=0.1),
     "image": image_task,
     "denoiser": lambda objects: denoiser_task(
         objects, train_encoder=True, kept_latents={}, render_weight=0.5, min_snr=1.0

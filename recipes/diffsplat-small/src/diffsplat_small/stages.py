@@ -60,7 +60,7 @@ VAE: dict[str, Any] = {
     "scaling_factor": 1.0,
 }
 TINY = {"num_decoder_blocks": (1, 1, 1, 1), "decoder_block_out_channels": (16, 16, 16, 16)}
-DEFAULTS = {"guidance": 3.0, "image_guidance": 1.5, "num_steps": 20}
+DEFAULTS = {"guidance": 1.5, "image_guidance": 1.5, "num_steps": 20}
 """What generation takes where nothing else is asked for."""
 DENOISER: dict[str, Any] = {
     "_class_name": "UNetMV2DConditionModel",
@@ -82,7 +82,7 @@ DENOISER: dict[str, Any] = {
 class Recipe:
     """How long, and on how much."""
 
-    steps: tuple[int, int, int, int, int] = (600, 400, 700, 1100, 600)
+    steps: tuple[int, int, int, int, int] = (600, 400, 700, 2400, 900)
     """Steps of GSRecon by maps, of GSRecon by renders, of GSVAE, of the denoiser and of GSVAE's decoder."""
     num_objects: tuple[int, int] = (RECON_OBJECTS.num_objects, TEXT_OBJECTS.num_objects)
     """Objects that GSRecon sees, and those that the rest sees."""
@@ -157,22 +157,29 @@ def new_gsvae(scaling_factor: float = 1.0) -> GSVAE:
 def trained_gsvae(
     out: Path, recon: GSRecon, objects: ViewsOfObjects, recipe: Recipe, report: Report
 ) -> tuple[GSVAE, dict[str, Tensor]]:
-    """Stage 2, and the scaled latents of all objects.
+    """Stage 2 in two rounds, and the scaled latents of all objects.
 
+    The second round's rate rises again, and the first latents are drawn to colors: after the first, colors varied in
+    two directions only and red was green.
     Latents are scaled to a standard deviation of 1, as those of image VAEs are.
     """
-    steps = recipe.steps[2]
-    config = GSVAETrainConfig(
-        optimizer=optimizer(2e-3, steps), batch_size=3, color_weight=3.0, depth_weight=10.0, empty_weight=0.1,
-        kl_weight=1e-4, render_every=50, precision="bfloat16",
-    )  # fmt: skip
-    task = GSVAETask(config, new_gsvae(), recon, objects, kept_grids={})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        task.begin_from_nothing()
-    finished(Loop(task, out / "gsvae", loop_config(steps)), "gsvae", report)
+    first = recipe.steps[2]
+    rounds = (("gsvae", first, 2e-3, 0.0), ("gsvae_again", max(3 * first // 7, 1), 1.5e-3, 0.05))
     model = new_gsvae()
-    model.load_state_dict(load_file(out / "gsvae" / "model" / WEIGHTS))
+    grids: dict[str, Tensor] = {}
+    for seed, (name, steps, learning_rate, anchor_weight) in enumerate(rounds):
+        config = GSVAETrainConfig(
+            optimizer=optimizer(learning_rate, steps), batch_size=3, color_weight=3.0, depth_weight=10.0,
+            empty_weight=0.1, kl_weight=1e-4, anchor_weight=anchor_weight, render_every=50, precision="bfloat16",
+            seed=seed,
+        )  # fmt: skip
+        task = GSVAETask(config, model.requires_grad_(True), recon, objects, kept_grids=grids)
+        if seed == 0:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(1)
+                task.begin_from_nothing()
+        finished(Loop(task, out / name, loop_config(steps)), name, report)
+        task.read_model(out / name / "model")
     model.eval().requires_grad_(False)
     latents = _coded(out / LATENTS_FILE, task, model)
     factor = round(1 / float(torch.stack(list(latents.values())).std()), 4)
@@ -199,8 +206,8 @@ def polished_gsvae(
     """Stage 4: the decoder goes on alone; the latents stay what the denoiser knows."""
     steps = recipe.steps[4]
     config = GSVAETrainConfig(
-        optimizer=optimizer(8e-4, steps), batch_size=2, color_weight=3.0, depth_weight=10.0, empty_weight=0.1,
-        render_weight=2.0, render_every=4, decoder_only=True, precision="bfloat16", seed=1,
+        optimizer=optimizer(2e-3, steps), batch_size=3, color_weight=8.0, depth_weight=10.0, empty_weight=0.1,
+        render_weight=2.0, render_every=6, decoder_only=True, precision="bfloat16", seed=1,
     )  # fmt: skip
     task = GSVAETask(config, gsvae.requires_grad_(True), recon, objects, kept_grids={})
     finished(Loop(task, out / "gsvae_decoder", loop_config(steps)), "gsvae's decoder", report)

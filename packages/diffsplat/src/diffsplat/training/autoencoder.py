@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from diffsplat.gsrecon import GSRecon
 from diffsplat.gsvae import GSVAE, kl_to_normal
@@ -21,6 +22,9 @@ from train_runs import ParameterGroup
 
 OPACITY = slice(sum(CHANNELS.values()) - 2, sum(CHANNELS.values()) - 1)
 """Where the opacity lies among the twelve channels."""
+
+ANCHOR_SCALE = 3.0
+"""Colors in [-1, 1] are stretched to about the spread of the other latents."""
 
 
 class GSVAETask(ObjectTask):
@@ -97,6 +101,8 @@ class GSVAETask(ObjectTask):
         terms = {"grid": self.config.grid_weight * (weights * errors).mean()}
         if self.config.kl_weight and not frozen:
             terms["kl"] = self.config.kl_weight * kl_to_normal(mean, logvar) / mean[0].numel()
+        if self.config.anchor_weight and not frozen:
+            terms["anchor"] = self.config.anchor_weight * anchor_errors(mean, flat)
         if step % self.config.render_every == 0:
             grids = SplatGrids.from_channels(found.unflatten(0, wanted.shape[:2]))
             size = batch.rgb.shape[-1]
@@ -105,6 +111,15 @@ class GSVAETask(ObjectTask):
                 weight = self.config.lpips_weight if name == "lpips" else self.config.render_weight
                 terms[name] = weight * values.mean()
         return terms
+
+
+def anchor_errors(mean: Float[Tensor, "n l y x"], grids: Float[Tensor, "n c=12 h w"]) -> Float[Tensor, ""]:
+    """Squared error of the first three latents against the mean color of what is opaque in their square, stretched."""
+    side = grids.shape[-1] // mean.shape[-1]
+    opaque = (grids[:, OPACITY] > 0).to(grids)
+    share = functional.avg_pool2d(opaque, side)
+    wanted = ANCHOR_SCALE * functional.avg_pool2d(grids[:, : CHANNELS["rgb"]] * opaque, side) / share.clamp(min=1e-3)
+    return ((mean[:, : CHANNELS["rgb"]] - wanted).square() * share).mean() / share.mean().clamp(min=1e-3)
 
 
 @torch.no_grad()

@@ -131,6 +131,9 @@ class GSVAETrainConfig:
     """Weight of LPIPS, where it is available."""
     kl_weight: float = 0.0
     """Weight of the divergence per latent number. Released: 0, it is only measured."""
+    anchor_weight: float = 0.0
+    """Weight of how far the first three latents are from the mean color of what is opaque in their square. Not in the
+    original; without it a small network from nothing may learn one color late or never."""
     render_every: int = 1
     """Renders are compared every this many steps. Released: 1."""
     precision: Precision = "float32"
