@@ -19,9 +19,9 @@ from difix_model import (
     save_checkpoint,
     tiny_config,
 )
+from difix_model import DifixPipeline as OwnPipeline
 from difix_model.config import PROMPT
 from difix_model.diffusers import DifixPipeline
-from difix_model.pipeline import DifixPipeline as OwnPipeline
 
 ONE_STEP = {"num_inference_steps": 1, "timesteps": [199], "guidance_scale": 0.0}
 

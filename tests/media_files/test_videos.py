@@ -17,7 +17,7 @@ from media_files import InputError, TruncatedVideoError
 av = pytest.importorskip("av")
 
 from media_files import read_frames, read_info, read_timed_frames  # noqa: E402
-from media_files.video_writer import write_video as write  # noqa: E402
+from media_files import write_video as write  # noqa: E402
 
 
 def moving_frames(count: int, width: int, height: int) -> list[np.ndarray]:
