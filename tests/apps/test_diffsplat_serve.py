@@ -21,8 +21,18 @@ from diffsplat_app.__main__ import main
 from diffsplat_app.serve import generated_files
 from support.tiny_diffsplat import write_base, write_repository
 
-BROWSER_ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+BROWSER_ARGUMENTS = ["--headless", "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader",
+                     "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run",
                      "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+SHOWN = """() => new Promise(resolve => requestAnimationFrame(() => {
+    const canvas = document.querySelector("#viewer canvas"), copy = document.createElement("canvas");
+    copy.width = copy.height = 32;
+    const context = copy.getContext("2d");
+    context.drawImage(canvas, 0, 0, 32, 32);
+    resolve(context.getImageData(0, 0, 32, 32).data.some((value, index) => index % 4 == 1 && value > 40));
+}))"""
+"""Whether the viewer's picture shows something green."""
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +121,7 @@ def test_the_page_in_a_browser(free_port, tmp_path):
                 page.wait_for_selector("text=Gaussians in")
                 page.wait_for_function("document.querySelector('#film video')?.readyState >= 2")
                 page.wait_for_selector("#viewer canvas")
+                page.wait_for_function(SHOWN)
                 with page.expect_download() as download:
                     page.click("#download")
                 download.value.save_as(tmp_path / "splat.ply")
@@ -119,6 +130,8 @@ def test_the_page_in_a_browser(free_port, tmp_path):
         finally:
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=60) == 0
+            if process.stdout is not None:
+                process.stdout.close()
     gaussians = splat_render.read_splats(tmp_path / "splat.ply").gaussians
     assert len(gaussians) > 500
     assert not elsewhere

@@ -112,14 +112,15 @@ def make_page(gradio: Any, pipe: DiffSplatPipeline, folder: Path, *, model: str)
             )  # fmt: skip
         except InputError as error:
             raise gradio.Error(f"{error}", title="This cannot be made", print_exception=False) from error
-        splat = str(made / "splat.ply")
-        return splat, str(made / "turntable.mp4"), gradio.update(value=splat, interactive=True), said
+        # The page's viewer refuses a PLY with colors as bytes.
+        download = gradio.update(value=str(made / "splat.ply"), interactive=True)
+        return str(made / "splat.splat"), str(made / "turntable.mp4"), download, said
 
     with gradio.Blocks(title=TITLE, analytics_enabled=False) as page:
         gradio.Markdown(f"## {TITLE}\nA prompt or an image becomes a 3D Gaussian splat. Weights: `{model}`.")
         with gradio.Row():
             with gradio.Column(scale=1):
-                prompt = gradio.Textbox(label="Prompt", value="a red ball on a blue box", elem_id="prompt")
+                prompt = gradio.Textbox(label="Prompt", value="a green ball", elem_id="prompt")
                 image = gradio.Image(
                     label="Image (optional)", type="filepath", image_mode=None, sources=["upload", "clipboard"],
                     height=220, elem_id="image", visible=pipe.parts.denoiser.takes_image,
@@ -186,5 +187,7 @@ def generated_files(
     start = time.perf_counter()
     (splat,) = pipe([prompt], config, images=images)
     seconds = time.perf_counter() - start
-    write_object(folder, splat, OutputConfig(num_frames=num_frames, size=size), {"model": "page"})
+    write_object(
+        folder, splat, OutputConfig(num_frames=num_frames, size=size, formats=("ply", "splat")), {"model": "page"}
+    )
     return folder, f"{len(splat.raw())} Gaussians in {seconds:.1f} s."
