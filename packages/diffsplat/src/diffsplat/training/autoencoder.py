@@ -117,9 +117,9 @@ def anchor_errors(mean: Float[Tensor, "n l y x"], grids: Float[Tensor, "n c=12 h
     """Squared error of the first three latents against the mean color of what is opaque in their square, stretched."""
     side = grids.shape[-1] // mean.shape[-1]
     opaque = (grids[:, OPACITY] > 0).to(grids)
-    share = functional.avg_pool2d(opaque, side)
-    wanted = ANCHOR_SCALE * functional.avg_pool2d(grids[:, : CHANNELS["rgb"]] * opaque, side) / share.clamp(min=1e-3)
-    return ((mean[:, : CHANNELS["rgb"]] - wanted).square() * share).mean() / share.mean().clamp(min=1e-3)
+    fraction = functional.avg_pool2d(opaque, side)
+    wanted = ANCHOR_SCALE * functional.avg_pool2d(grids[:, : CHANNELS["rgb"]] * opaque, side) / fraction.clamp(min=1e-3)
+    return ((mean[:, : CHANNELS["rgb"]] - wanted).square() * fraction).mean() / fraction.mean().clamp(min=1e-3)
 
 
 @torch.no_grad()
