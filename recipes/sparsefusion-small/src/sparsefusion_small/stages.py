@@ -21,7 +21,8 @@ from sparsefusion.training.config import (
 )
 from sparsefusion.training.denoiser import DenoiserTask, with_scaled_latents
 from sparsefusion.training.features import QueryFeatures
-from sparsefusion.training.joint import MODEL_FILE, JointTask
+from sparsefusion.training.joint import JointTask
+from sparsefusion.training.object_task import MODEL_FILE
 from sparsefusion.training.objects import PrecastObjects
 from sparsefusion_small.judging import eft_figures, sample_figures, vae_psnr
 from train_runs import Loop, LoopConfig, OptimizerConfig

@@ -7,9 +7,9 @@ import numpy as np
 
 from difix3d.ensemble import ensemble_view
 from difix3d.pairs.config import PairsConfig
-from difix3d.pairs.generated import GeneratedPair, ranked_references
+from difix3d.pairs.generated import GeneratedPair
 from difix3d.pairs.sparse import every_nth
-from difix3d.pairs.trained import as_bytes, coverage, train_config
+from difix3d.pairs.trained import pair_of_render, train_config
 from output_files import output_names
 from splat_recon.few_photos import config_for_photos
 from splat_recon.scene.scene import Scene
@@ -49,12 +49,4 @@ def few_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> It
         shown: tuple[tuple[str, RenderOutput], ...] = (("one", outputs[0]), ("median", median))
         for kind, output in shown:
             label = f"few_{len(kept):02d}_{kind}"
-            yield GeneratedPair(
-                name=f"{label}_{stems[target]}",
-                label=label,
-                degraded_u8=as_bytes(output),
-                target=target,
-                reference=ranked_references(scene, target, train_names)[0],
-                coverage=coverage(output),
-                trained_on=tuple(train_names),
-            )
+            yield pair_of_render(f"{label}_{stems[target]}", label, scene, target, output, train_names)

@@ -71,15 +71,23 @@ def render_at_checkpoints(
         for i in sorted(chosen):
             target = target_names[i]
             output = trainer.render(scene.view(target).camera)
-            yield GeneratedPair(
-                name=f"{label}_{round(100 * fraction):03d}_{stems[target]}",
-                label=label,
-                degraded_u8=as_bytes(output),
-                target=target,
-                reference=ranked_references(scene, target, train_names)[0],
-                coverage=coverage(output),
-                trained_on=tuple(train_names),
-            )
+            name = f"{label}_{round(100 * fraction):03d}_{stems[target]}"
+            yield pair_of_render(name, label, scene, target, output, train_names)
+
+
+def pair_of_render(
+    name: str, label: str, scene: Scene, target: str, output: RenderOutput, train_names: list[str]
+) -> GeneratedPair:
+    """A render of a test view, with the training photo that suits it best."""
+    return GeneratedPair(
+        name=name,
+        label=label,
+        degraded_u8=as_bytes(output),
+        target=target,
+        reference=ranked_references(scene, target, train_names)[0],
+        coverage=coverage(output),
+        trained_on=tuple(train_names),
+    )
 
 
 def as_bytes(output: RenderOutput) -> UInt8[np.ndarray, "h w 3"]:

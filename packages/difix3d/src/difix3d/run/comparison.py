@@ -142,7 +142,7 @@ def _parts(inputs: RunInputs, loop: Distillation, results: Sequence[VariantResul
     """PSNR on test photos of what distillation is made of, in its order."""
     by_name = {result.name: result.evaluation.psnr for result in results}
     parts = {FROM_POINTS: by_name["plain"]}
-    if inputs.stereo is not None and inputs.stereo.helps:
+    if inputs.stereo_helps:
         parts[WITH_STEREO] = evaluate(rgb_renderer(loop.trained[0]), inputs.held_out).psnr
     together = evaluate(lambda camera: loop.together(camera).rgb, inputs.held_out).psnr
     return parts | {f"{len(loop.members)} splats together": together, TAUGHT: by_name["loop"]}

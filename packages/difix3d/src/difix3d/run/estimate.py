@@ -117,7 +117,9 @@ def estimate(
     few = run.stereo == "on" or (run.stereo == "auto" and bool(run.regularized))
     num_novel = run.num_novel or 0
     if distills:
-        trained = steps + sum(run.distillation.num_steps(TrainConfig(max_steps=steps), stereo=few))
+        # In the demo's photos, which stand far apart, stereo finds nothing.
+        helps = few and (settings.scene is not None or from_photos)
+        trained = steps + sum(run.distillation.num_steps(TrainConfig(max_steps=steps), stereo=helps))
         rounds = num_novel * (3 * RENDER * step + fix)
     else:
         validates = run.validation.num_views(num_train) > 0

@@ -124,6 +124,11 @@ class RunInputs:
         return self.settings.loop == "distillation"
 
     @property
+    def stereo_helps(self) -> bool:
+        """Whether stereo found points."""
+        return self.stereo is not None and self.stereo.helps
+
+    @property
     def extent(self) -> float:
         """The scene's extent in world units; 1 where all cameras stand at one place."""
         return self.scene.extent or 1.0
@@ -134,8 +139,7 @@ class RunInputs:
         train = self.config.train
         if not self.distills:
             return train.max_steps
-        helps = self.stereo is not None and self.stereo.helps
-        return train.max_steps + sum(self.settings.distillation.num_steps(train, stereo=helps))
+        return train.max_steps + sum(self.settings.distillation.num_steps(train, stereo=self.stereo_helps))
 
     def start_gaussians(self) -> Gaussians | None:
         """The finished splat to begin with, if one was named."""

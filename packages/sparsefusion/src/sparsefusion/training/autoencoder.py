@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsefusion.training.config import VaeTrainConfig
+from sparsefusion.training.object_task import ObjectTask
 from sparsefusion.training.objects import TrainingObjects
 from sparsefusion.vae import ImageVae
-from train_runs import EpochSampler, ParameterGroup, Processes, TaskState
+from train_runs import EpochSampler, ParameterGroup, Processes
 
 VAE_FILE = "vae.safetensors"
 
@@ -37,7 +38,7 @@ class _ThroughLatents(nn.Module):
         return model.decode(latents + noise).sample, latents  # type: ignore[union-attr]
 
 
-class VaeTask:
+class VaeTask(ObjectTask):
     """What a training loop needs of the autoencoder.
 
     Args:
@@ -91,14 +92,6 @@ class VaeTask:
             colors = functional.interpolate(batch, latents.shape[-2:], mode="area")
             losses["color"] = self.config.color_weight * (latents[:, :3] - colors).square().mean()
         return losses
-
-    def state(self) -> TaskState:
-        """Where it is in the data."""
-        return TaskState(values=self.sampler.state())
-
-    def load_state(self, state: TaskState) -> None:
-        """Go on from there."""
-        self.sampler.load_state(state.values)
 
     def model_writer(self) -> Callable[[Path], None]:
         """Writes the weights under diffusers' names."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparsefusion.checkpoints import SparseFusionModel, load_model, save_model
+from sparsefusion.checkpoints import SparseFusionModel, load_model
 from sparsefusion.training.autoencoder import scale_of_latents
 from sparsefusion.training.config import DenoiserTrainConfig
 from sparsefusion.training.features import QueryFeatures
-from sparsefusion.training.joint import MODEL_FILE
+from sparsefusion.training.object_task import MODEL_FILE, NetworksTask
 from sparsefusion.vldm.diffusion import MAX_TRAINING_TIME, diffusion_loss
-from train_runs import EpochSampler, ParameterGroup, Processes, TaskState
+from train_runs import EpochSampler, ParameterGroup, Processes
 
 if TYPE_CHECKING:
     from sparsefusion.vldm.unet import Denoiser
@@ -34,7 +34,7 @@ def with_scaled_latents(model: SparseFusionModel, images: Float[Tensor, "b 3 h w
     return replace(model, config=replace(model.config, latent_scale=scale))
 
 
-class DenoiserTask:
+class DenoiserTask(NetworksTask):
     """What a training loop needs of the diffusion model.
 
     All latents are computed at the start, and kept in memory.
@@ -92,18 +92,6 @@ class DenoiserTask:
                 self.wrapped, latents, features, times.to(device), noise.to(device), keep=keep.to(device)
             )
         }
-
-    def state(self) -> TaskState:
-        """Where it is in the data."""
-        return TaskState(values=self.sampler.state())
-
-    def load_state(self, state: TaskState) -> None:
-        """Go on from there."""
-        self.sampler.load_state(state.values)
-
-    def model_writer(self) -> Callable[[Path], None]:
-        """Writes all three networks."""
-        return lambda folder: save_model(self.model, folder / MODEL_FILE, half=False)
 
     def read_model(self, folder: Path) -> None:
         """Take over the denoiser from what was written."""

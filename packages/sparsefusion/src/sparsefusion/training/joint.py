@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsefusion.cameras import depth_range
-from sparsefusion.checkpoints import SparseFusionModel, load_model, save_model
+from sparsefusion.checkpoints import SparseFusionModel, load_model
 from sparsefusion.data.sequence import ObjectSequence
 from sparsefusion.losses import huber
 from sparsefusion.training.config import JointTrainConfig
+from sparsefusion.training.object_task import MODEL_FILE, NetworksTask
 from sparsefusion.training.objects import TrainingObjects
 from sparsefusion.vldm.diffusion import MAX_TRAINING_TIME, diffusion_loss
-from train_runs import EpochSampler, ParameterGroup, Processes, TaskState
+from train_runs import EpochSampler, ParameterGroup, Processes
 
-MODEL_FILE = "model.safetensors"
 """All three networks, in single precision."""
 
 MIN_VALID = 0.6
@@ -146,7 +146,7 @@ def _placed(query: Query, device: torch.device) -> Query:
     return Query(query.photos.to(device), query.view.to(device), query.depths, *tensors)
 
 
-class JointTask:
+class JointTask(NetworksTask):
     """What a training loop needs of transformer and diffusion model.
 
     Args:
@@ -194,18 +194,6 @@ class JointTask:
         """Differences of colors and of noises."""
         query = draw_query(batch, self.model, self.config, generator)
         return self.wrapped(_placed(query, self.processes.device))
-
-    def state(self) -> TaskState:
-        """Where it is in the data."""
-        return TaskState(values=self.sampler.state())
-
-    def load_state(self, state: TaskState) -> None:
-        """Go on from there."""
-        self.sampler.load_state(state.values)
-
-    def model_writer(self) -> Callable[[Path], None]:
-        """Writes all three networks."""
-        return lambda folder: save_model(self.model, folder / MODEL_FILE, half=False)
 
     def read_model(self, folder: Path) -> None:
         """Take over the networks that are trained here from what was written."""
