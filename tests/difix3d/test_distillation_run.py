@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from difix3d.fixers.config import ViewFixerConfig
@@ -17,9 +18,12 @@ from difix3d.run.defaults import for_photos, resolved
 from difix3d.run.experiment import Experiment
 from difix3d.run.run_folder import RunFolder
 from difix3d.run.settings import RunSettings
+from difix3d.run.stereo_start import keep_stereo, kept_stereo
 from splat_recon.config import AdcConfig
 from splat_recon.io.colmap import write_scene
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon.stereo.config import StereoConfig
+from splat_recon.stereo.start import StereoStart
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +84,18 @@ def test_few_photos_are_distilled_unless_rounds_are_asked_for():
         RunSettings(loop="distillation", rounds=RoundsConfig(num_rounds=2))
     with pytest.raises(ValueError, match="preset paper has rounds of its own"):
         RunSettings(preset="paper", num_references=2)
+
+
+def test_depths_that_nobody_believes_make_no_picture(whole: Path, tmp_path: Path):
+    believed = kept_stereo(RunFolder(whole))
+    assert believed is not None
+    doubted = [dataclasses.replace(each, valid=np.zeros_like(each.valid)) for each in believed.depth_maps]
+    for name, depth_maps in (("believed", believed.depth_maps), ("doubted", doubted)):
+        folder = RunFolder(tmp_path / name)
+        folder.path.mkdir()
+        keep_stereo(folder, StereoStart.of(depth_maps, StereoConfig()))
+        assert folder.stereo.is_file()
+        assert folder.stereo_picture.is_file() == (name == "believed")
 
 
 def test_a_run_leaves_figures_of_every_part(whole: Path):

@@ -41,13 +41,14 @@ def stereo_start(
 
 
 def keep_stereo(run: RunFolder, start: StereoStart) -> None:
-    """Write the depth maps for a later `--resume`, and their picture for the report."""
+    """Write the depth maps for a later `--resume`, and their picture for the report where anything is believed."""
     from splat_recon.io.images import write_photo
     from splat_recon.stereo.picture import stereo_picture
     from splat_recon.stereo.start import save_depth_maps
 
     save_depth_maps(run.stereo, start.depth_maps)
-    write_photo(run.stereo_picture, stereo_picture(start.depth_maps))
+    if start.helps:
+        write_photo(run.stereo_picture, stereo_picture(start.depth_maps))
 
 
 def _photos(args: cli.Train, scene: Scene, split: Split, max_size: int | None, wanted: int) -> tuple[View, ...]:

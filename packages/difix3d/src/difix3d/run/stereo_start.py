@@ -41,14 +41,15 @@ def _photos(settings: RunSettings, captured: Sequence[View], size: int) -> Seque
 
 
 def keep_stereo(folder: RunFolder, start: StereoStart) -> None:
-    """Write the depth maps for a later resume, and their picture for the report.
+    """Write the depth maps for a later resume, and their picture for the report where anything is believed.
 
     Raises:
         InputError: The folder cannot be written.
     """
     with as_input_error():
         save_depth_maps(folder.stereo, start.depth_maps)
-        write_photo(folder.stereo_picture, stereo_picture(start.depth_maps))
+        if start.helps:
+            write_photo(folder.stereo_picture, stereo_picture(start.depth_maps))
 
 
 def kept_stereo(folder: RunFolder) -> StereoStart | None:
