@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import tyro
 
-from commands import Device, ended, run_command, verb_of
+from commands import Device, Groups, ended, run_command, verb_of
 from diffsplat.config import GenerationConfig
 from diffsplat.errors import InputError
 from diffsplat_app.prompts import read_prompts
@@ -86,6 +86,12 @@ class PromptsEval:
 KINDS: dict[str, Any] = {"images": ImagesEval, "prompts": PromptsEval}
 """What can be evaluated, and with which flags."""
 
+GROUPS: dict[str, Groups] = {
+    kind: {"what matters": (given, "out", more, "model", "base", "size", "num_steps", "guidance", "seed", "device")}
+    for kind, given, more in (("images", "data", "prompt"), ("prompts", "prompts", "clip"))
+}
+"""What `--help` shows; `--help all` shows the rest."""
+
 
 def main(arguments: list[str]) -> int:
     """Evaluate, show progress and print where the scores lie."""
@@ -94,7 +100,9 @@ def main(arguments: list[str]) -> int:
         description="Score generated objects against true views, or against their prompts.",
     )  # fmt: skip
     run: Any = {"images": eval_images, "prompts": eval_prompts}[verb]
-    return run_command(KINDS[verb], run, given, prog=f"diffsplat eval {verb}", distribution="diffsplat-app")
+    return run_command(
+        KINDS[verb], run, given, prog=f"diffsplat eval {verb}", distribution="diffsplat-app", groups=GROUPS[verb]
+    )
 
 
 def eval_images(settings: ImagesEval) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from commands import ended, goes_on, run_command, verb_of
 from diffsplat.errors import InputError
 from diffsplat_app.training_runs import (
+    GROUPS,
     KINDS,
     ControlNetRun,
     DenoiserRun,
@@ -42,6 +43,7 @@ def main(arguments: list[str]) -> int:
         given,
         prog=f"diffsplat train {verb}",
         distribution="diffsplat-app",
+        groups=GROUPS[verb],
         failed=NonFiniteLossError,
         stopped="stopped; --resume goes on from the last checkpoint",
     )

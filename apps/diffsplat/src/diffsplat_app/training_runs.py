@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from commands import Groups
 from diffsplat.training.config import (
     DenoiserTrainConfig,
     ElevEstTrainConfig,
@@ -131,3 +132,20 @@ KINDS: dict[str, Any] = {
     "elevest": ElevEstRun,
 }
 """What can be trained, and with which flags."""
+
+_ALWAYS = (
+    "out", "resume", "device", "loop.max_steps", "train.batch_size", "train.optimizer.learning_rate", "objects.size",
+    "objects.num_objects", "gobjaverse",
+)  # fmt: skip
+_DENOISER = ("gsrecon", "gsvae", "base", "network_config", "start", "captions")
+GROUPS: dict[str, Groups] = {
+    kind: {"what matters": (*_ALWAYS, *own)}
+    for kind, own in {
+        "gsrecon": (),
+        "gsvae": ("gsrecon", "vae_config", "image_vae", "start", "train.tiny_decoder"),
+        "denoiser": (*_DENOISER, "image"),
+        "controlnet": (*_DENOISER, "control"),
+        "elevest": ("backbone",),
+    }.items()
+}
+"""What `--help` of each training shows; `--help all` shows the rest."""
