@@ -116,7 +116,7 @@ def test_what_cannot_be_read_is_named(folder, tmp_path):
     exr.write_bytes(whole)  # Folders are about that hold PNG files of this name.
     assert torch.equal(read_view(tmp_path, 0).normal, read_view(folder, 0).normal)
     exr.write_bytes(b"v/1\x01")
-    with pytest.raises(InputError, match="convert it"):
+    with pytest.raises(InputError, match=r"convert it|cannot be read as OpenEXR"):
         read_view(tmp_path, 0)
     (tmp_path / "00000_nd.png").write_bytes(whole)
     (tmp_path / "00000.json").write_text(json.dumps({"x": [1, 0, 0]}))
@@ -124,6 +124,22 @@ def test_what_cannot_be_read_is_named(folder, tmp_path):
         read_view(tmp_path, 0)
     with pytest.raises(InputError, match="cannot be read"):
         read_view(tmp_path, 1)
+
+
+def test_openexr_says_the_same_as_png(folder, tmp_path):
+    OpenEXR = pytest.importorskip("OpenEXR", reason="the extra exr is not installed")
+    wanted = read_view(folder, 0)
+    stored = torch.cat([wanted.normal, wanted.depth]).numpy()
+    for name in ("00000.png", "00000.json"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    path = tmp_path / "00000_nd.exr"
+    OpenEXR.File({}, dict(zip("RGBA", stored, strict=True))).write(str(path))
+    found = read_view(tmp_path, 0)
+    assert torch.equal(found.normal, wanted.normal)
+    assert torch.equal(found.depth, wanted.depth)
+    OpenEXR.File({}, dict(zip("RGB", stored[:3], strict=True))).write(str(path))
+    with pytest.raises(InputError, match="no channel 'A'"):
+        read_view(tmp_path, 0)
 
 
 def test_deep_png_files_of_every_filter(tmp_path):

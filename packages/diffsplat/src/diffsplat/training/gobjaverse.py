@@ -1,9 +1,9 @@
 """Folders of G-Objaverse as trainings see them: cameras recreated around view 0, normals and depths in its frame.
 
-A folder holds, for views 0 to 39, the color (RGBA), normals and depth (`_nd.png`, or a PNG named `_nd.exr`, 16 bits:
-normal / 2 + 0.5, depth / 5) and the camera (JSON), side by side or each view in a folder of its own. Views 0 to 23 go
-around at 5 to 30 degrees, 27 to 38 near the horizon, 25 and 26 are from above and below; 24 and 39 repeat others and
-are left out.
+A folder holds, for views 0 to 39, the color (RGBA), normals and depth (`_nd.exr`; or a PNG of 16 bits, be it named
+`_nd.png` or `_nd.exr`: normal / 2 + 0.5, depth / 5) and the camera (JSON), side by side or each view in a folder of its
+own. Views 0 to 23 go around at 5 to 30 degrees, 27 to 38 near the horizon, 25 and 26 are from above and below; 24 and
+39 repeat others and are left out.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch.nn import functional
 from diffsplat.cameras import RADIUS, canonical_intrinsics, flipped_axes, orbit_camera, unprojected
 from diffsplat.errors import InputError
 from diffsplat.training.deep_png import is_png, read_deep_png
+from diffsplat.training.exr import read_exr
 from diffsplat.training.views import ObjectViews, joined
 
 NUM_INPUT = 4
@@ -61,23 +62,24 @@ def read_view(folder: Path, index: int) -> StoredView:
     path = place / f"{name}_nd.png"
     if not path.is_file() and path.with_suffix(".exr").is_file():
         path = path.with_suffix(".exr")
-        if not is_png(path):
-            raise InputError(f"{path}: normals and depths are read from 16-bit PNG files, convert it")
     try:
         with Image.open(place / f"{name}.png") as image:
             rgba = torch.from_numpy(np.array(image.convert("RGBA"))).permute(2, 0, 1).float() / 255
     except (OSError, UnidentifiedImageError) as error:
         raise InputError(f"{place / name}.png cannot be read: {error}") from error
+    deep = _normals_and_depth(path)
+    return StoredView(rgba=rgba, normal=deep[:3], depth=deep[3:], T_world_cam=_camera(place / f"{name}.json"))
+
+
+def _normals_and_depth(path: Path) -> Float[Tensor, "c=4 h w"]:
+    """As stored, normals first; where an EXR file holds no number, 0."""
+    if path.suffix == ".exr" and not is_png(path):
+        return torch.from_numpy(np.nan_to_num(read_exr(path), posinf=0, neginf=0)).permute(2, 0, 1)
     deep = torch.from_numpy(read_deep_png(path).astype(np.float64) / FULL_SCALE)
     if deep.shape[-1] != 4:
         raise InputError(f"{path} must hold normals and a depth: four channels")
     deep = deep.permute(2, 0, 1).float()
-    return StoredView(
-        rgba=rgba,
-        normal=deep[:3] * 2 - 1,
-        depth=deep[3:] * DEPTH_UNIT,
-        T_world_cam=_camera(place / f"{name}.json"),
-    )
+    return torch.cat([deep[:3] * 2 - 1, deep[3:] * DEPTH_UNIT])
 
 
 def _camera(path: Path) -> Float64[np.ndarray, "4 4"]:
