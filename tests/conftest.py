@@ -45,6 +45,7 @@ install_import_hook(_modules_to_check(), "beartype.beartype(conf=beartype.Bearty
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--one-of-each-file", action="store_true", help="run the first test of every file only")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -60,6 +61,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if "gpu" in item.keywords:
             # On a machine with a GPU, libraries may warn of things that no test has seen here: shown, but no error.
             item.add_marker(pytest.mark.filterwarnings("default"))
+    if config.getoption("--one-of-each-file"):
+        first = {item.path: item for item in reversed(items)}
+        config.hook.pytest_deselected(items=[item for item in items if first[item.path] is not item])
+        items[:] = [item for item in items if first[item.path] is item]
     if config.getoption("--run-slow"):
         return
     skip = pytest.mark.skip(reason="slow: run with --run-slow")

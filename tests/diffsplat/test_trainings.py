@@ -210,7 +210,6 @@ def test_elevations_are_those_of_the_cameras(objects):
     assert loop.history[-1].terms["bin"] < loop.history[0].terms["bin"]
 
 
-@pytest.mark.long
 def test_a_denoiser_and_its_words_learn(objects):
     task = denoiser_task(objects, train_encoder=True)
     frozen = {name: value.clone() for name, value in task.gsvae.state_dict().items()}

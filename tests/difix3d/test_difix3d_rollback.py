@@ -255,7 +255,6 @@ def test_few_views_hold_none_back_unless_asked():
     assert most_replaceable(poses, 2, extent=1.0)[0] == 1
 
 
-@pytest.mark.long
 def test_a_whole_run_says_what_was_undone_and_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr("difix3d.report.film.VIDEO_FRAMES", 2)
     config = SyntheticConfig(layout="table", num_views=8, width=40, height=32, num_points=100, samples_per_axis=1)

@@ -119,7 +119,6 @@ def test_a_run_leaves_figures_of_every_part(whole: Path):
     assert json.loads((whole / "config.json").read_text())["resolved"]["distillation"]["num_members"] == 1
 
 
-@pytest.mark.long
 def test_stops_in_every_stage_change_nothing(settings: RunSettings, whole: Path, tmp_path: Path):
     folder = tmp_path / "parts"
     for number, stop_at in enumerate((6, 12, 20, 25, None)):

@@ -269,7 +269,6 @@ def _image_bytes() -> int:
     return sum(storages.values())
 
 
-@pytest.mark.long
 def test_a_run_holds_no_more_of_novel_views_than_was_said(scene: Scene) -> None:
     captured, targets = scene.views[::2], scene.views[1::2]
     train = TrainConfig(max_steps=30, strategy=AdcConfig(reset_every=0))

@@ -100,7 +100,6 @@ def test_paths_are_relative_and_the_folder_can_move(alone: Path, tmp_path: Path)
         moved.rename(alone)
 
 
-@pytest.mark.long
 def test_processes_make_the_same_files_and_outlive_what_fails(alone: Path, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     broken = CapturedSource(name="broken", folder=tmp_path / "broken", max_size=48)
@@ -157,7 +156,6 @@ def test_what_another_node_made_must_be_seen_here(alone: Path, tmp_path: Path) -
     assert "all nodes share" in (check_visible(outcome, tmp_path).error or "")
 
 
-@pytest.mark.long
 def test_one_failing_scene_does_not_stop_the_rest_in_one_process(
     alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +177,6 @@ def test_one_failing_scene_does_not_stop_the_rest_in_one_process(
     assert files(tmp_path) == files(alone)
 
 
-@pytest.mark.long
 def test_interrupted_between_and_inside_scenes_it_goes_on_to_the_same_files(
     alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,7 +198,6 @@ def test_trainings_differ_in_size_and_only_those_of_few_photos_are_regularized(s
     assert all(config.dropout == 0 for config in wide)
 
 
-@pytest.mark.long
 def test_varied_scenes_differ_in_how_they_were_photographed() -> None:
     def source(seed: int, *, varied: bool) -> GeneratedSource:
         return GeneratedSource(name=f"generated_{seed:05d}", seed=seed, num_views=3, width=48, varied=varied)

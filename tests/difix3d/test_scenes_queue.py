@@ -68,7 +68,6 @@ def test_scenes_are_the_folders_that_hold_one(folder: Path, tmp_path: Path) -> N
         scene_folders(tmp_path / "away")
 
 
-@pytest.mark.long
 def test_a_queue_begins_without_what_only_its_runs_need(folder: Path, done: Path, tmp_path: Path) -> None:
     """Finding the scenes, skipping finished ones and writing the summary loads no torch."""
     code = (

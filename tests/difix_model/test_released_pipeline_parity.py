@@ -107,7 +107,6 @@ def test_every_case(
     assert not {name: difference for name, difference in differences.items() if not difference <= 1.0}
 
 
-@pytest.mark.long
 def test_every_single_step_case_through_the_pipeline_of_this_package(
     cases: dict[str, dict], data: dict[str, Tensor], reference_data: Path
 ) -> None:

@@ -49,7 +49,6 @@ def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).random((height, width, 3), dtype=np.float32)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("kind", sorted(ERRORS))
 def test_the_batch_is_halved_until_it_fits(pipe: DifixPipeline, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     images = [noise(32, 40, seed=i) for i in range(9)]
@@ -71,7 +70,6 @@ def test_the_batch_is_halved_until_it_fits(pipe: DifixPipeline, kind: str, caplo
     assert not caplog.messages
 
 
-@pytest.mark.long
 def test_then_come_tiles_that_shrink(
     pipe: DifixPipeline, checkpoint_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -90,7 +88,6 @@ def test_then_come_tiles_that_shrink(
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=0)
 
 
-@pytest.mark.long
 def test_several_steps_down_and_the_finished_images_are_kept(
     pipe: DifixPipeline, caplog: pytest.LogCaptureFixture
 ) -> None:

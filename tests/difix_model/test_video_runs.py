@@ -224,7 +224,6 @@ def test_a_turned_video_comes_out_upright(tmp_path: Path) -> None:
     assert np.abs(next(read_frames(job.out)).astype(int) - expected).mean() < 4
 
 
-@pytest.mark.long
 def test_ctrl_c_leaves_a_playable_file_and_a_resumed_run_ends_the_same(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", even(3 * SEGMENT_FRAMES))
     options: dict[str, Any] = {"steady": TemporalFilterConfig()}
@@ -282,7 +281,6 @@ def run_script(*arguments: Any, script: str = KILLED_SCRIPT) -> subprocess.Compl
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.long
 def test_a_killed_process_can_be_resumed_to_the_same_result(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", even(2 * SEGMENT_FRAMES + 7))
     fix(plan_video(source, tmp_path / "whole.mp4"), Darker(), steady=TemporalFilterConfig())
@@ -339,7 +337,6 @@ print(few, peak(210), frame_bytes := 240 * 384 * 3)
 """
 
 
-@pytest.mark.long
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path: Path) -> None:
     result = run_script(tmp_path, script=MEMORY_SCRIPT)
     assert result.returncode == 0, result.stderr
@@ -374,7 +371,6 @@ except InputError as error:
 """
 
 
-@pytest.mark.long
 def test_a_full_disk_is_one_sentence_and_the_finished_part_is_kept(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", even(4 * SEGMENT_FRAMES), sound=False)
     fix(plan_video(source, tmp_path / "whole.mp4"), Unchanged())

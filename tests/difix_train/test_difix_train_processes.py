@@ -139,7 +139,6 @@ def test_a_shipped_launch_file_trains_in_two_processes(
     _assert_same_run(tmp_path / "1", one_step_alone)
 
 
-@pytest.mark.long
 def test_the_launch_file_for_shards_trains_a_small_model_as_one_process_does(tmp_path: Path) -> None:
     """Quick, as nothing but torch and accelerate is loaded; the network itself is slow."""
     _launch_file("fsdp.yaml", train_line.__file__, str(tmp_path / "two"))

@@ -146,7 +146,6 @@ def test_the_samples_of_a_broken_step_are_written_down(pairs: Path, tmp_path: Pa
     assert set(values["ids"]) <= {f"pair_{index}" for index in range(4)}
 
 
-@pytest.mark.long
 def test_adapters_are_trained_alone_saved_resumed_and_merged_for_use(pairs: Path, tmp_path: Path) -> None:
     config = dataclasses.replace(QUICK, trainable="lora")
     settings = _settings(pairs, tmp_path / "whole", unet_lora_rank=2, config=config)
@@ -188,7 +187,6 @@ def test_no_global_generator_has_a_say(pairs: Path, tmp_path: Path) -> None:
     assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
 
 
-@pytest.mark.long
 def test_a_model_of_an_earlier_step_is_replaced_when_a_finished_run_is_opened(pairs: Path, tmp_path: Path) -> None:
     """A run that was prolonged, and killed between its last checkpoint and the network."""
     run = open_run(_settings(pairs, tmp_path, config=dataclasses.replace(QUICK, max_steps=2)))

@@ -153,7 +153,6 @@ def test_other_settings_and_other_pairs_are_refused(tmp_path: Path) -> None:
             resumed(checkpoint, PairDataset(others, BUSY.data), BUSY)
 
 
-@pytest.mark.long
 def test_two_pairs_are_overfitted() -> None:
     config = TrainConfig(
         batch_size=2,

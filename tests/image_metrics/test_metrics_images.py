@@ -31,7 +31,6 @@ def test_flip_is_what_one_notices():
     assert metrics.flip(half, photo, mask) < 0.2 * metrics.flip(half, photo)
 
 
-@pytest.mark.long
 def test_psnr_and_ssim_are_those_of_torchmetrics():
     from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 

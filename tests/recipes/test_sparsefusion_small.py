@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from sparsefusion import load_model
 from sparsefusion_small.__main__ import main
 from sparsefusion_small.judging import SAMPLED_TIMES
 
 
-@pytest.mark.long
 def test_a_few_steps_end_in_weights(tmp_path, capsys):
     command = ["--out", str(tmp_path), "--steps", "1", "1", "1", "1", "--num-objects", "8", "--num-judged", "1"]
     main(command)

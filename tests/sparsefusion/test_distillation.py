@@ -94,7 +94,6 @@ def _autoencoder(weights: dict[str, Tensor], rendered: Tensor, latents: Tensor) 
     raise AssertionError("no number of groups gives the recorded latents")
 
 
-@pytest.mark.long
 @pytest.mark.reference
 def test_the_whole_loop_agrees_with_the_recording(recordings: ReferenceData):
     data = recordings.open("distillation_loop")

@@ -29,7 +29,6 @@ def changed(values: dict, path: tuple, value: Any) -> dict:
     return copy
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("config", [TrainConfig(), TrainConfig(strategy=mcmc_config(9).strategy, pose=PoseConfig())])
 def test_every_setting_of_a_training_is_checked(config: TrainConfig):
     values = config.to_dict()

@@ -72,7 +72,6 @@ PROCESS = """
 """
 
 
-@pytest.mark.long
 def test_two_processes_train_as_one_does_with_two_photos_per_step(tmp_path: Path):
     config = TrainConfig(
         max_steps=20, sh_degree=1, sh_degree_every=5, log_every=4, opacity_reg=0.01, random_background=True,

@@ -76,7 +76,6 @@ def test_a_stopped_training_goes_on_bit_for_bit(tmp_path: Path):
     assert not torch.equal(without.gaussians.means, whole.gaussians.means)
 
 
-@pytest.mark.long
 def test_few_photos_overfit_less():
     scores = {}
     for dropout in (0.0, 0.1):

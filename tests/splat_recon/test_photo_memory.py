@@ -122,7 +122,6 @@ def test_what_is_made_of_a_scene_stays_lazy(folder):
     assert store_of(scene).peak_bytes_held <= 2 * PHOTO_BYTES
 
 
-@pytest.mark.long
 def test_memory_really_stays_below_the_budget(folder):
     def peak(photo_bytes: int) -> int:
         gc.collect()

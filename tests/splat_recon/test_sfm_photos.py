@@ -282,7 +282,6 @@ def ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.long
 def test_an_interrupted_run_goes_on_where_it_was(corner, tmp_path, monkeypatch, ctrl_c):
     photos, _ = corner
     extracted, extract, match = [], pycolmap.extract_features, pycolmap.match_exhaustive
@@ -347,7 +346,6 @@ def test_a_signal_ends_a_running_step_soon(tmp_path):
     assert (tmp_path / "out" / ".sfm" / "database.db").exists()
 
 
-@pytest.mark.long
 @pytest.mark.scenes
 def test_real_photos_become_a_scene(scenes, tmp_path):
     expected = json.loads((scenes / "kermit_raw" / "expected.json").read_text())

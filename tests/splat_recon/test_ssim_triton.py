@@ -38,7 +38,6 @@ assert losses.fused_comparison(torch.device("cpu")) is ssim_triton.FusedComparis
 """
 
 
-@pytest.mark.long
 def test_the_kernels_compute_what_the_cpu_does():
     pytest.importorskip("triton")
     environment = {**os.environ, "TRITON_INTERPRET": "1"}

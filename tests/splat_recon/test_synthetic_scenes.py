@@ -70,7 +70,6 @@ def test_photos_show_something() -> None:
     np.testing.assert_array_equal(scene.T_scene_colmap, np.eye(4))
 
 
-@pytest.mark.long
 def test_dark_surfaces_make_dark_photos_of_the_same_place() -> None:
     def mean_level(dark_fraction: float) -> float:
         config = dataclasses.replace(SMALL, layout="room", num_views=2, dark_fraction=dark_fraction)

@@ -209,7 +209,6 @@ WRITER = """
 """
 
 
-@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="kills processes")
 def test_sigkill_at_random_moments_leaves_a_valid_checkpoint(tmp_path: Path):
     script = tmp_path / "writer.py"

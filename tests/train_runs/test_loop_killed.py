@@ -35,7 +35,6 @@ def _content(folder: Path) -> dict[str, bytes]:
     return found | {"metrics": json.dumps(lines).encode()}
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("error", [Killed(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))], ids=["kill", "full"])
 def test_a_strike_at_any_file_operation_changes_nothing_in_the_end(tmp_path: Path, error: BaseException):
     alone = tmp_path / "alone"
@@ -93,7 +92,6 @@ print("the same")
 """
 
 
-@pytest.mark.long
 @pytest.mark.skipif(os.name != "posix", reason="kills processes")
 def test_sigkill_at_random_moments_loses_no_checkpoint_and_changes_nothing(tmp_path: Path):
     done = subprocess.run(

@@ -23,7 +23,6 @@ PROGRAM = """
 """
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "sharded", [pytest.param(False, id="copies"), pytest.param(True, id="shards", marks=pytest.mark.slow)]
 )

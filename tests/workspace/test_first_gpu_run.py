@@ -14,7 +14,6 @@ import first_gpu_run  # pyright: ignore[reportMissingImports]
 from first_gpu_parts import PARTS, Report, Sizes  # pyright: ignore[reportMissingImports]
 
 
-@pytest.mark.long
 def test_the_whole_day_is_rehearsed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     # Losing sight of a failure here would cost the first minutes on a real device.
     code = first_gpu_run.main(["--out", str(tmp_path), "--rehearse", "--minutes", "100"])

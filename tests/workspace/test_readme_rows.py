@@ -51,7 +51,6 @@ def test_the_table_is_read_whole() -> None:
     assert not [row.command for row in ROWS if "--help" in row.command]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("row", [row for row in [*ROWS, *GUIDES] if not row.serves], ids=name_of)
 def test_a_command_runs(
     row: Row, inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
