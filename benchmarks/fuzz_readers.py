@@ -217,10 +217,10 @@ READERS: dict[str, Reader] = {
 }
 
 
-IMPORTED = ("av", "PIL.Image", "torch", "plyfile", "splat_recon.io.colmap", "splat_recon.io.camera_files",
-            "splat_recon.checkpoint", "splat_recon.scene.synthetic", "splat_recon.io.sfm.video_frames",
-            "splat_render.files.formats", "difix_model.formats.checkpoint", "difix_model.references.camera_poses",
-            "difix3d.evaluation.scores", "train_runs.checkpoints")  # fmt: skip
+IMPORTED = ("av", "PIL.Image", "PIL.ImageFile", "numba", "torch", "plyfile", "splat_recon.io.colmap",
+            "splat_recon.io.camera_files", "splat_recon.checkpoint", "splat_recon.scene.synthetic.generate",
+            "splat_recon.io.sfm.video_frames", "splat_render.files.formats", "difix_model.formats.checkpoint",
+            "difix_model.references.camera_poses", "difix3d.evaluation.scores", "train_runs.checkpoints")  # fmt: skip
 
 
 # ---- cases

@@ -91,7 +91,7 @@ def test_then_come_tiles_that_shrink(
 def test_several_steps_down_and_the_finished_images_are_kept(
     pipe: DifixPipeline, caplog: pytest.LogCaptureFixture
 ) -> None:
-    small, large = noise(96, 96), noise(600, 640)
+    small, large = noise(96, 96), noise(420, 440)
     expected = pipe(small)
     seen = limited(pipe, 140 * 140)
     with caplog.at_level(logging.WARNING):

@@ -40,7 +40,9 @@ def run_ranks(
     given = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
     given |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": str(Path(__file__).parents[1])}
     given |= {"WORLD_SIZE": str(NUM_RANKS), "LOCAL_WORLD_SIZE": str(NUM_RANKS), **(environment or {})}
-    code = f"{textwrap.dedent(program)}\nfrom support.ranks import fork_ranks\nfork_ranks(main, {str(folder)!r})\n"
+    # Before the fork, also what torch's optimizers load when the first is made, in three seconds.
+    code = "import torch._dynamo\nfrom support.ranks import fork_ranks\n"
+    code += f"{textwrap.dedent(program)}\nfork_ranks(main, {str(folder)!r})\n"
     command = [sys.executable, "-W", "ignore", "-c", code, *map(str, arguments)]
     # In a group of their own, so that what hangs does not go on after the test.
     started = subprocess.Popen(
