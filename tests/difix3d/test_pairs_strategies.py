@@ -20,8 +20,10 @@ from difix3d.pairs.trained import as_bytes, new_trainer
 from difix3d.pairs.underfit import underfit_pairs
 from splat_recon.config import TrainConfig
 from splat_recon.few_photos import photo_background
-from splat_recon.scene.scene import Scene, View
+from splat_recon.scene.scene import Points, Scene, View
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon.stereo.config import StereoConfig
+from splat_recon.stereo.start import StereoStart
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.view_set import ViewSet
 
@@ -160,6 +162,9 @@ def test_photos_are_grouped_by_folder_then_lens_then_side(scene: Scene) -> None:
 
 
 def test_few_renders_one_splat_and_the_median_of_several(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = StereoStart(
+        depth_maps=(), points=Points(p_world=np.ones((5, 3)), rgb_u8=np.zeros((5, 3), np.uint8)), config=StereoConfig()
+    )
     trainers: list[SplatTrainer] = []
 
     class Watched(SplatTrainer):
@@ -168,16 +173,20 @@ def test_few_renders_one_splat_and_the_median_of_several(scene: Scene, monkeypat
             trainers.append(self)
 
     monkeypatch.setattr(few, "SplatTrainer", Watched)
+    monkeypatch.setattr(few, "STEREO_PROB", 1.0)
+    monkeypatch.setattr(few, "_stereo_start", lambda scene, photos: start)
     pairs = list(few_pairs(scene, CONFIG, np.random.default_rng(1)))
     assert len(trainers) == few.NUM_SPLATS
     assert len({trainer.config.seed for trainer in trainers}) == few.NUM_SPLATS
+    first, *others = (len(trainer.scene.points) for trainer in trainers)
+    assert others == [first + 5] * len(others)
     for trainer in trainers:
         assert trainer.config.dropout > 0
         assert trainer.config.background == photo_background(scene.select(pairs[0].trained_on))
     for one, median in zip(pairs[::2], pairs[1::2], strict=True):
         assert one.target == median.target not in one.trained_on
         renders = np.stack([as_bytes(trainer.render(scene.view(one.target).camera)) for trainer in trainers])
-        np.testing.assert_array_equal(one.degraded_u8, renders[0])
+        np.testing.assert_array_equal(one.degraded_u8, renders[-1])
         np.testing.assert_allclose(median.degraded_u8, np.median(renders, axis=0), atol=1)
 
 

@@ -50,9 +50,9 @@ class PairsConfig:
     strategies: tuple[Strategy, ...] = ("sparse", "cycle", "cross", "underfit")
     """`sparse`: Gaussians trained on few photos, rendered at the held-out ones. `cycle`: trained on renders of a
     shifted trajectory, rendered at the photos. `cross`: trained on one camera or side, rendered at another. `underfit`:
-    trained on most photos but stopped early. `few`: several splats of few photos with all that suits few; one's renders
-    and their median. `corrupted`: photos with blur, fog, holes and floaters added; needs
-    no training."""
+    trained on most photos but stopped early. `few`: several splats of few photos with all that suits few, half of
+    them started from stereo; one's renders and their median. `corrupted`: photos with blur, fog, holes and floaters
+    added; needs no training."""
 
     seed: int = 0
     """Seed of every choice; a scene's pairs depend on it and on the scene's name only."""
