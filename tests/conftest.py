@@ -14,7 +14,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 import pytest
-from jaxtyping import install_import_hook
+
+from support.shape_checks import check_shapes
 
 # Bytecode is kept, or each of the many processes of these tests would compile all of torch again.
 sys.dont_write_bytecode = False
@@ -27,20 +28,7 @@ os.fsync = lambda fd: None
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
-def _modules_to_check() -> list[str]:
-    """Every module of the libraries whose shapes can be checked: all but those that hold compiled kernels."""
-    modules = []
-    for source in sorted(REPOSITORY.glob("packages/*/src")):
-        for path in source.rglob("*.py"):
-            text = path.read_text(encoding="utf-8")
-            if path.name != "__init__.py" and "numba" not in text and "import triton" not in text:
-                modules.append(".".join(path.relative_to(source).with_suffix("").parts))
-    return modules
-
-
-# From here on, every annotated shape in the libraries is checked at each call; users pay nothing for it.
-# An int is good where a float is expected (PEP 484's numeric tower).
-install_import_hook(_modules_to_check(), "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+check_shapes(REPOSITORY / "packages")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,6 +1,6 @@
 """Every row of the README's table, and every command of the guides, runs as printed on small inputs.
 
-Two run as their own processes, the others in this one.
+One runs as its own process, the others in this one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from support.readme_rows import REPOSITORY, Row, documented, rows, write_inputs
 ROWS = list(rows())
 GUIDES = list(documented())
 
-PROCESSES = (("splat-recon", "export"), ("difix-fix",))
+PROCESSES = (("splat-recon", "export"),)
 """Of each of these the first row is run as its own process."""
 
 MODULES = {"viewer": "viser", "serve": "gradio"}
