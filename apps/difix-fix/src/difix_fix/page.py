@@ -29,10 +29,7 @@ def make_page(gradio: Any, pipeline: Pipeline, folder: Path, *, model: str) -> A
     """Build the page.
 
     Args:
-        gradio: The module, which is imported late.
         pipeline: A `DifixPipeline`.
-        folder: Where results are kept for download.
-        model: Name of the weights, to show.
     """
 
     def fix(render: str | None, references: Sequence[Any] | None, strength: float, gate: str) -> tuple[Any, Any, str]:
@@ -100,7 +97,6 @@ def fixed_image(
     Args:
         pipeline: A `DifixPipeline`.
         render: The file; None if nothing was chosen.
-        references: Photos.
         strength: Share of the fix, in [0, 1].
         gate: How much of a fix is let through: auto, checkpoint or off.
 

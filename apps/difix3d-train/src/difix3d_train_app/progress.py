@@ -29,7 +29,6 @@ class RunBars:
     """Bars of a run.
 
     Args:
-        bars: Where they are drawn.
         estimate: How long the phases are likely to take; None: there is no bar of the whole.
     """
 

@@ -36,12 +36,8 @@ def score(
 
     Args:
         render: From a camera to RGB.
-        views: The photos.
-        run: Where to write.
         names: Names of all views of the scene, of which those of the pictures are made.
-        device: Where LPIPS is computed.
         step: Steps of the training; None for splats from elsewhere.
-        num_gaussians: How many are rendered.
         split: Which side the photos are of, for the names of the files.
         color_corrected: Whether to add scores of renders whose colors were first aligned to each photo. They say how
             good the shapes are where exposures differ, and stand beside the plain scores.

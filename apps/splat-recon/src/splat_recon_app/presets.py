@@ -43,10 +43,7 @@ def train_config(args: cli.Train, device: str, photos: Sequence[View], points: P
     """The configuration of a run: the preset, scaled to the number of steps that suits the device, and the flags.
 
     Args:
-        args: The flags.
         device: Kind of the device, "cpu" or "cuda".
-        photos: What is trained on.
-        points: The scene's, which say how near things are.
     """
     on_cpu = device == "cpu"
     max_steps = args.max_steps or (cli.CPU_MAX_STEPS if on_cpu else cli.CUDA_MAX_STEPS)

@@ -40,8 +40,6 @@ def opened(path: Path, which: Which, *, cameras: Path | None, device: Device) ->
     Args:
         path: A run, a file, or the output folder of the 3D Gaussian Splatting code.
         which: Of a run of difix3d-train, which of its splats.
-        cameras: In place of the run's own.
-        device: Where they render.
 
     Raises:
         InputError: There is nothing that can be read.

@@ -89,11 +89,7 @@ def score_and_export(
     """Scores, pictures and the PLY file of a finished training.
 
     Args:
-        trainer: The training.
         render: From a camera to RGB.
-        gaussians: All of them.
-        run: Where to write.
-        split: What was trained on.
         color_corrected: As for `score`.
     """
     from splat_recon import export_splats

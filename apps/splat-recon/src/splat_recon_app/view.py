@@ -48,8 +48,6 @@ class FollowedRun:
 
     Args:
         path: What `--splat` names.
-        splats: What is shown to begin with.
-        viewer: The page.
         which: Of a run of difix3d-train, which of its splats.
     """
 

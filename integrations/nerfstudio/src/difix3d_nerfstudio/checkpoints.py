@@ -35,8 +35,6 @@ def check_model_state(state: Mapping[str, Any], model: torch.nn.Module, *, metho
 
     Args:
         state: A checkpoint's "pipeline" entry.
-        model: What it is to be loaded into.
-        method: Name of the method, for the message.
 
     Raises:
         InputError: A parameter is missing, left over or of another shape.
@@ -98,7 +96,6 @@ def relink_splat_optimizers(model: Any, optimizers: Any) -> None:
     nothing would ever learn, and the first refinement would bring the old ones back.
 
     Args:
-        model: A splatfacto model.
         optimizers: nerfstudio's `Optimizers`.
     """
     for name, (new,) in model.get_gaussian_param_groups().items():

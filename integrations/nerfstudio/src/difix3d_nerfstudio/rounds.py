@@ -36,12 +36,7 @@ class Rendered:
 
 
 class Fixer:
-    """Difix, opened when it is first needed.
-
-    Args:
-        config: Which weights, and how.
-        device: Where the model is trained.
-    """
+    """Difix, opened when it is first needed."""
 
     def __init__(self, config: FixerConfig, device: torch.device | str) -> None:
         self.config = config
@@ -114,7 +109,6 @@ def render_views(cameras: Cameras, render: Callable[[Cameras], dict[str, torch.T
     """What a model shows at each of the cameras.
 
     Args:
-        cameras: On the model's device.
         render: The model's own `get_outputs_for_camera`.
     """
     rendered = []

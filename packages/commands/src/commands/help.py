@@ -160,11 +160,8 @@ def help_text(
     """What a command prints for `--help`, or for `--help all`.
 
     Args:
-        kind: Its dataclass.
-        prog: Its name.
         groups: Titles and names; the first is shown for `--help`. Fields that no group names stand in the last. None:
             there is one group, which is shown in full.
-        everything: Show all groups.
         description: What the command does; None takes the docstring.
         flat: Nested fields go without the outer field's name.
     """

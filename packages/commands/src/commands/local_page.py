@@ -32,7 +32,6 @@ def check_port(host: str, port: int, *, problem: type[Exception]) -> None:
     Args:
         host: Address or name of this machine.
         port: In [1, 65535].
-        problem: Error to raise, with a sentence.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -63,7 +62,6 @@ def serve_page(page: Any, *, host: str, port: int, **style: Any) -> None:
     Args:
         page: A `gradio.Blocks`.
         host: Address to listen on.
-        port: Port to listen on.
         style: Further arguments of `launch`.
     """
     hosts = (LOCAL_HOST, "localhost") if host == LOCAL_HOST else None
@@ -129,7 +127,6 @@ class LocalOnly:
         """Wrap a server.
 
         Args:
-            app: An ASGI application.
             hosts: Names that are answered; None answers all.
         """
         self.app = app

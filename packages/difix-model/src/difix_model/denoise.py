@@ -41,7 +41,6 @@ def predict_clean(z: Float[Tensor, "*shape"], noise: Float[Tensor, "*shape"], ti
 
     Args:
         z: Latent at `timestep`.
-        noise: The UNet's prediction for it.
         timestep: Diffusion timestep in [0, 999].
     """
     alpha = alpha_cumprod(timestep)
@@ -59,7 +58,6 @@ def ddpm_step(
 
     Args:
         z: Latent at `timestep`.
-        noise: The UNet's prediction for it.
         timestep: Where `z` is.
         previous_timestep: Where the result is; negative means the clean latent.
         step_noise: Standard normal draw; None leaves the posterior's mean.

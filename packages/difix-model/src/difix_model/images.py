@@ -118,9 +118,6 @@ def given_image(image: AnyImage) -> GivenImage:
 def to_rgb(image: AnyImage) -> tuple[Float[Tensor, "h w c=3"], Restore]:
     """Turn an image of any accepted kind into RGB in [0, 1].
 
-    Args:
-        image: PIL image, numpy array or tensor.
-
     Returns:
         The RGB tensor on the CPU, and a function that turns such a tensor into the same kind of image again: type,
         value range, grayscale and alpha channel.

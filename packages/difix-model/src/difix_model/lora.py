@@ -74,9 +74,7 @@ def add_lora(root: nn.Module, targets: list[str], *, rank: int, alpha: float, ad
     Args:
         root: The module that the names are relative to.
         targets: Names of convolutions and linear layers.
-        rank: Rank of every update.
         alpha: Updates are scaled by alpha / rank.
-        adapter: Part of the names of the updates' parameters.
     """
     for name in targets:
         parent, child = _parent_of(root, name)
@@ -96,7 +94,6 @@ def add_base_layer_names(state: Mapping[str, Tensor], targets: Iterable[str]) ->
 
     Args:
         state: Parameters of a module without adapters.
-        targets: Names of the layers that get adapters.
     """
     wrapped = set(targets)
 

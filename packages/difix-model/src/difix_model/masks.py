@@ -43,9 +43,6 @@ def plane(given: Any, height: int, width: int, what: str) -> Float[Tensor, "h w"
         given: PIL image, array or tensor: bool, uint8, uint16 or float in [0, 1]. Images are read as
             `media_files.masks` says, colors of arrays count by their mean; a plane of another size, but of the same
             shape, is resized.
-        height: Rows of the image.
-        width: Columns of the image.
-        what: Its name in an error.
 
     Raises:
         InputError: If it is of another kind, range or shape.

@@ -32,7 +32,6 @@ class ReferenceAttention(AttnProcessor2_0):
             hidden_states: Tokens of each view.
             encoder_hidden_states: Text tokens in cross-attention; None in self-attention.
             attention_mask: Passed on; must be None where views are joined.
-            temb: Passed on.
             num_views: Views per sample; the batch must be a multiple of it.
         """
         joins_views = num_views > 1 and encoder_hidden_states is None

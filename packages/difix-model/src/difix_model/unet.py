@@ -18,12 +18,7 @@ LORA_SUFFIXES = (
 
 
 def build_unet(config: UNetConfig, *, latent_channels: int) -> UNet2DConditionModel:
-    """Build the denoiser with freshly initialized weights; parameter names are diffusers' own.
-
-    Args:
-        config: Its architecture.
-        latent_channels: Channels in and out.
-    """
+    """Build the denoiser with freshly initialized weights; parameter names are diffusers' own."""
     unet = UNet2DConditionModel(
         in_channels=latent_channels,
         out_channels=latent_channels,
@@ -62,8 +57,6 @@ def predict_noise(
 
     Args:
         unet: A network from `build_unet`.
-        z: Scaled latents.
-        timestep: Diffusion timestep of all of them.
         text_embedding: One per sample, shared by its views.
         joint: Whether self-attention runs across the views of a sample.
     """

@@ -85,7 +85,6 @@ class DifixVae(nn.Module):
         """Encode images in [-1, 1] whose sides are multiples of the downscale factor.
 
         Args:
-            x: The images.
             keep_skips: Whether to return the skip activations; without them less memory is used.
         """
         sample = self.encoder.conv_in(x)
@@ -103,7 +102,6 @@ class DifixVae(nn.Module):
         """Decode unscaled latents to images, about in [-1, 1] (not clamped).
 
         Args:
-            latents: The latents.
             skips: Activations from `encode` of the same images; unread where the configuration ignores skips.
         """
         decoder = self.decoder

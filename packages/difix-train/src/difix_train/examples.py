@@ -36,9 +36,6 @@ def fixed_example(fix: Fix, dataset: PairDataset, index: int, device: torch.devi
     """Fix one pair with its own references.
 
     Args:
-        fix: The network.
-        dataset: Test pairs.
-        index: Which one.
         device: Where ``fix`` computes.
     """
     pair = dataset.pairs[index]

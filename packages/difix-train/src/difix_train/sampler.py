@@ -20,8 +20,6 @@ class PairSampler:
     fills a batch, so that samples with and without reference may be mixed in one dataset; nothing is dropped.
 
     Args:
-        dataset: What to draw from.
-        batch_size: Draws in a batch.
         seed: Seed of order and augmentation.
     """
 
@@ -110,8 +108,6 @@ def wrong_reference_index(dataset: PairDataset, index: int, position: float) -> 
     """Another pair whose references differ from those of ``index``; ``index`` itself where there is none.
 
     Args:
-        dataset: The pairs.
-        index: The pair that is shown a wrong reference.
         position: In [0, 1): how far around the dataset the search begins.
     """
     pairs = dataset.pairs

@@ -98,10 +98,7 @@ def start_from_base(
 
     Args:
         base: Folder or hub id of SD-Turbo in diffusers' layout.
-        prompts: Prompts to embed.
-        lora_rank: Rank of the decoder's adapters.
         reference_attention: Whether self-attention runs across views.
-        seed: Seed of the adapters.
 
     Raises:
         InputError: The base is missing, incomplete or of another architecture.

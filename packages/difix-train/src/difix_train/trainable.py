@@ -18,10 +18,6 @@ def trainable_parameters(network: DifixNetwork, trainable: Trainable) -> dict[st
 
     `released` keeps the released code's order: UNet, decoder LoRA, then the skip convolutions' own weights; the
     LoRA of the skip convolutions stands there once, not twice.
-
-    Args:
-        network: Where the parameters live.
-        trainable: Name of the set.
     """
     named = dict(network.named_parameters())
     order: dict[str, tuple[Callable[[str], bool], ...]] = {

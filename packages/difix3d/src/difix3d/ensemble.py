@@ -67,9 +67,6 @@ def confidence_of_fix(
     contradicts all of them, as a tint does, and counts less the farther it goes.
 
     Args:
-        combined: What the splats show together.
-        fixed: What the fixer made of it.
-        deviation: How far the splats differ.
         contradiction: Change beyond that, mean over the colors in [0, 1], at which a pixel counts exp(-1).
     """
     change = (fixed - combined).abs().mean(dim=-1)

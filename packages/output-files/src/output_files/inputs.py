@@ -12,7 +12,6 @@ def check_inputs_kept(outputs: Iterable[Path], inputs: Iterable[Path], *, fix: s
     Files are compared, not names: links and other spellings lead to one file, too.
 
     Args:
-        outputs: Files that are going to be written.
         inputs: Files and folders that are read; those that are not there are left aside.
         fix: End of the sentence: what to do.
 

@@ -131,7 +131,6 @@ def grid_rays(cameras: Cameras, num: int, image_size: int = 256) -> Rays:
     """Rays through a grid of ``num`` x ``num`` points of every camera's image.
 
     Args:
-        cameras: The cameras.
         num: Rays per side.
         image_size: Side of the image whose pixel centers the grid spans (see `grid_ndc`).
     """

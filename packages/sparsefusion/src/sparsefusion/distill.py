@@ -347,12 +347,9 @@ def sample_image(
     """What the diffusion model makes of an image: encoded, noised to a time, denoised and decoded.
 
     Args:
-        diffusion: The networks.
         rgb: The image, in [0, 1].
-        features: The transformer's features of its view.
         time: How far it is noised, in [0, 1).
         max_steps: See `sample_plms`.
-        noise: Where noise comes from.
 
     Returns:
         The image's latents, the sample, and the sample as an image in [0, 1].

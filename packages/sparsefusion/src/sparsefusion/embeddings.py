@@ -10,10 +10,6 @@ from torch import Tensor
 def harmonic(x: Float[Tensor, "*batch d"], num_octaves: int = 6) -> Float[Tensor, "*batch e"]:
     """Sines, cosines and the values themselves: ``[sin(2^k x), cos(2^k x), x]``, k from 0.
 
-    Args:
-        x: Values.
-        num_octaves: Frequencies per value.
-
     Returns:
         ``d * (2 * num_octaves + 1)`` values; within sines and cosines all frequencies of a value stand together.
     """

@@ -41,10 +41,7 @@ def report_page(
     """The page as HTML; pictures are linked relative to it.
 
     Args:
-        name: The object's.
         found: What `Results.metrics` says.
-        kinds: Folders of pictures that there are.
-        photos: Every view's name, file and group.
     """
     scored = _scored(found["scores"])
     return filled(

@@ -55,9 +55,6 @@ class Results:
 
     Args:
         folder: Where to; parts appear when they are whole.
-        sequence: All photos of the object.
-        chosen: Indices of the input photos.
-        distillation: The fitted field.
         transform: From the photos' own world to the object's, where they come from a COLMAP scene.
         inputs_only: A field that was fitted to the input photos alone, to compare with.
         perceptual: LPIPS, where it is available.

@@ -32,7 +32,6 @@ def field_gaussians(
     """One round Gaussian for every cell of a grid in which the field is dense enough.
 
     Args:
-        field: The field.
         R_world_axes: Rotation of the camera whose axes the field has: ``p_field = p_world @ R``.
         extent: Half of the side of the grid, in the field's units; by default that of the field, 2.5 at most.
         resolution: Cells per side.
@@ -90,11 +89,9 @@ def fit_gaussians(
     """Move, resize and color Gaussians until their renders look like the given ones; their number stays.
 
     Args:
-        gaussians: To begin with.
         cameras: Of the renders, in the Gaussians' world.
         rgb: Renders before black, in [0, 1].
         alpha: Opacities of the renders, in [0, 1].
-        num_steps: Steps of Adam, one render each.
         seed: Of the order of the renders.
     """
     moved = {entry.name: getattr(gaussians, entry.name).detach().clone() for entry in fields(gaussians)}

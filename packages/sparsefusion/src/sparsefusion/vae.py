@@ -17,12 +17,7 @@ STABLE_DIFFUSION_SCALE = 0.18215
 
 
 class ImageVae(nn.Module):
-    """Images in [-1, 1] to scaled latents and back; the latents are the distribution's mode.
-
-    Args:
-        model: A diffusers autoencoder.
-        scale: Latents are multiplied by this.
-    """
+    """Images in [-1, 1] to scaled latents and back; the latents are the distribution's mode."""
 
     def __init__(self, model: AutoencoderKL, scale: float = STABLE_DIFFUSION_SCALE) -> None:
         super().__init__()

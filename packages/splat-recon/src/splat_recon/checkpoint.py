@@ -111,7 +111,6 @@ def remove_older_checkpoints(newest: Path, keep: int) -> None:
     """Remove the checkpoints of lower steps beside one, but for some; those of higher steps are left alone.
 
     Args:
-        newest: The checkpoint that was just written.
         keep: How many to keep, this one included; at least one.
 
     Raises:

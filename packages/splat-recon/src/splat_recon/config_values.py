@@ -17,9 +17,7 @@ def config_of(kind: type[T], values: Any, prefix: str = "") -> T:
     """The inverse of `dataclasses.asdict`, for configs whose nested configs are of one kind each.
 
     Args:
-        kind: Its dataclass.
         values: Plain values, as JSON has them; fields that are missing keep their defaults.
-        prefix: Put before the fields' names.
 
     Raises:
         ValueError: A field is unknown, or a value is of another kind or out of range.
@@ -56,7 +54,6 @@ def check_kinds(config: Any, prefix: str = "") -> None:
 
     Args:
         config: The config, already made, so that its own ranges hold.
-        prefix: Put before the fields' names.
 
     Raises:
         ValueError: A value is of another kind, or a number that is not finite or too large.

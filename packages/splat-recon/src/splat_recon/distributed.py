@@ -107,8 +107,6 @@ def check_world(config: TrainConfig, world: World, sizes: Sequence[tuple[int, in
     """Refuse what several processes cannot do together.
 
     Args:
-        config: The settings.
-        world: The processes.
         sizes: Width and height of every training image.
 
     Raises:

@@ -80,7 +80,6 @@ def config_for_photos(
     """A config with what suits the training photos: `regularized_for`, and for few photos background and near plane.
 
     Args:
-        photos: The training photos.
         config: What it regularizes already stays as it is.
         points: The scene's points, which say how near things are (`near_plane`); None: that of the config stays.
         background: sRGB in [0, 1], for any number of photos; None: `photo_background` of up to `FEW_PHOTOS`, else that

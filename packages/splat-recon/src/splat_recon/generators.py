@@ -21,7 +21,6 @@ def seeded_generators(seed: int, *, device: str, rank: int = 0) -> dict[str, tor
 
     Args:
         seed: Of the training. A GPU draws other numbers than a CPU from the same one.
-        device: Where the Gaussians are.
         rank: Of this process among those that train together, each of which has Gaussians of its own.
     """
     # The multiplier keeps neighboring seeds of different runs apart.

@@ -25,7 +25,6 @@ class LossRecord:
     finds it at the next line of the history, or when something is saved. Elsewhere each step is looked at.
 
     Args:
-        device: Where the training runs.
         world: Its processes, whose losses are added up.
     """
 

@@ -98,7 +98,6 @@ class GaussianOptimizer:
         """One step of Adam; `step` counts from 0 and sets the rate of the centers.
 
         Args:
-            step: How many were done before.
             visible: The Gaussians that some photo of the step shows; only the kinds other than "dense" look at it.
         """
         for group in self._adam.param_groups:

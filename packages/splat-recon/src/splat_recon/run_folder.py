@@ -103,9 +103,7 @@ def check_start(path: Path, *, resume: bool, scene: Path | None = None) -> RunFo
     """The run folder at `path`, before anything is read or computed; the folder is made if it is not there.
 
     Args:
-        path: The folder.
         resume: Whether to go on with a run that is there.
-        scene: Folder of the scene that is going to be read.
 
     Raises:
         InputError: There is a run already and `resume` is false, there is none and it is true, the folder is the
@@ -262,12 +260,6 @@ def read_cameras(run: RunFolder) -> tuple[dict[str, Camera], np.ndarray]:
 def check_same_scene(run: RunFolder, name: str, view_names: Sequence[str], T_scene_colmap: np.ndarray) -> None:
     """Refuse a scene that is not the run's: scores on its photos would mean nothing, and would replace the run's.
 
-    Args:
-        run: The run.
-        name: What to call the scene.
-        view_names: Names of its views.
-        T_scene_colmap: Its normalization.
-
     Raises:
         InputError: A training view is missing, or the scene was normalized in another way.
     """
@@ -284,7 +276,6 @@ def check_same_split(run: RunFolder, train: Sequence[str]) -> None:
     """Refuse a split that is not the run's: photos that it was trained on would count as held out.
 
     Args:
-        run: The run.
         train: Names of the training views as the scene is split now.
 
     Raises:

@@ -169,10 +169,8 @@ def compare_rows(start, stop, image, target, pixel_weight, l1_factor, ssim_facto
     Each row is computed in the same way whatever the range, so that results do not depend on how rows are shared out.
 
     Args:
-        start: First row.
         stop: Past-last row.
         image: Rows of an interleaved image, [h, 3 w], in [0, 1].
-        target: What it is compared with.
         pixel_weight: Weight of each pixel, [h, w]; None means 1.
         l1_factor: What the sum of the weighted absolute differences counts in the loss whose gradient is wanted.
         ssim_factor: The same for the sum of SSIM times the weight of the window's center.

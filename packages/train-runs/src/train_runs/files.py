@@ -65,7 +65,6 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Write a folder beside its place and move it there; one that stands there goes only when the new one is complete.
 
     Args:
-        folder: Where the content will be.
         write: Fills the empty folder that it is given.
 
     Raises:

@@ -18,10 +18,6 @@ ALGORITHMS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 class Optimizers:
     """One or several optimizers that make their steps together; one whose parameters have no gradient makes none.
 
-    Args:
-        groups: What is trained, and how.
-        max_steps: Length of the run, which schedules end with.
-
     Raises:
         ValueError: There is no parameter, a name is used twice, or groups of one optimizer do not agree.
     """

@@ -153,8 +153,6 @@ def train_all(out: Path, recipe: Recipe, report: Report = print) -> Path:
     """All stages; those that are finished already are not repeated.
 
     Args:
-        out: Everything goes here.
-        recipe: How long, and on how much.
         report: Told where it is.
 
     Returns:

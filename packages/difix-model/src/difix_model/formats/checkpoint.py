@@ -211,9 +211,6 @@ def load_strictly(
 
     Args:
         module: The module; may be on the meta device.
-        state: Its parameters by name.
-        source: Where they come from, for the message.
-        dtype: Floating-point type that the parameters get.
 
     Raises:
         InputError: If names are missing or unexpected or shapes differ.
@@ -237,7 +234,6 @@ def read_tensors(path: Path, *, save_id: str | None = None) -> dict[str, Tensor]
     """Read all tensors of a safetensors file.
 
     Args:
-        path: The file.
         save_id: If given, the file must carry the same.
 
     Raises:

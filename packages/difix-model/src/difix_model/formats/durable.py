@@ -26,7 +26,6 @@ def write_whole(out: Path, write: Callable[[Path], object]) -> None:
 
     Args:
         out: Must not exist, or be an empty folder.
-        write: Writes to the path that it is given.
 
     Raises:
         InputError: If there is something at `out`, or it cannot be written.

@@ -33,7 +33,6 @@ def weights_folder(source: Path | str, *, revision: str | None = None) -> Path:
 
     Args:
         source: Folder, or hub id such as `nvidia/difix`.
-        revision: Branch, tag or commit of a hub repository.
 
     Raises:
         InputError: If there is no such folder and it is no hub id, the repository cannot be had, or a revision is

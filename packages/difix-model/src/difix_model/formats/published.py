@@ -127,7 +127,6 @@ def save_layout(
 
     Args:
         folder: Must be absent or empty.
-        checkpoint: What to write.
         text_encoder: Folder with the tokenizer and the text encoder to copy; must embed the prompt as the checkpoint
             does.
         dtype: Floating-point type on disk; None keeps each parameter's own.

@@ -18,7 +18,6 @@ def save_with_card(folder: Path | str, checkpoint: Checkpoint, *, name: str, dty
 
     Args:
         folder: Created if needed; a checkpoint in it is replaced.
-        checkpoint: What to write.
         name: What the card's example loads: a folder or a hub id.
         dtype: Floating-point type on disk; None keeps each parameter's own.
 
@@ -54,11 +53,9 @@ def push_checkpoint(
 
     Args:
         repo_id: "owner/name".
-        checkpoint: What to upload.
         private: Whether a new repository is private; None leaves it to the owner's settings.
         token: Access token; None takes the one that is logged in.
         revision: Branch to upload to; None means the main one.
-        commit_message: First line of the commit's message.
         dtype: Floating-point type in the repository; None keeps each parameter's own.
 
     Returns:

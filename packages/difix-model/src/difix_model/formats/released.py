@@ -107,9 +107,7 @@ def initialize_from_base(
 
     Args:
         base: Folder or hub id in the published layout; of Difix weights only the base layers are taken.
-        lora_rank: Rank of the decoder's adapters.
         reference_attention: Whether self-attention runs across views.
-        generator: Draws the adapters' first weights.
 
     Raises:
         InputError: If the base cannot be read or does not fit.
@@ -140,7 +138,6 @@ def layout_config(folder: Path, *, reference_attention: bool, lora_rank: int | N
     """Translate the configuration files of a layout.
 
     Args:
-        folder: The layout.
         reference_attention: See `NetworkConfig`.
         lora_rank: Rank of the adapters where the autoencoder's configuration does not decide it.
 

@@ -47,12 +47,9 @@ def load_pickle(
     """Load `model_<step>.pkl` of the released trainer over what it was trained from.
 
     Args:
-        path: The file.
         base: Folder or hub id of what it was trained from: SD-Turbo (as the trainer does) or published Difix weights.
-        base_revision: Branch, tag or commit of a base on the hub.
         reference_attention: Whether self-attention runs across views. The file does not say; the released
             inference script does it whenever a reference is given, which is what True does.
-        dtype: Floating-point type of the network in memory.
 
     Raises:
         InputError: If the file cannot be read safely, or it and the base do not make a complete network.
@@ -69,10 +66,7 @@ def network_over_base(
 
     Args:
         content: From `read_pickle`.
-        path: The file, for messages.
-        folder: The base.
         reference_attention: Whether self-attention runs across views.
-        dtype: Floating-point type of the network in memory.
 
     Raises:
         InputError: If the two do not make a complete network.
@@ -93,7 +87,6 @@ def own_checkpoint(content: dict[str, Any], path: Path | str) -> Checkpoint | No
 
     Args:
         content: From `read_pickle`.
-        path: The file, for messages.
 
     Raises:
         InputError: If it is damaged.
@@ -118,7 +111,6 @@ def save_pickle(path: Path | str, checkpoint: Checkpoint, *, dtype: torch.dtype 
 
     Args:
         path: The file, which must not exist; its name must end in .pkl.
-        checkpoint: What to write.
         dtype: Floating-point type on disk; None keeps each parameter's own.
 
     Raises:

@@ -81,8 +81,6 @@ def layout_checkpoint(released: Released, *, source: Path | str, prompt: str | N
     """Make a checkpoint of weights in the published layout.
 
     Args:
-        released: The weights.
-        source: What they were asked for by.
         prompt: Prompt; None takes the one that is written beside the weights, or that of the released ones.
 
     Raises:

@@ -24,7 +24,6 @@ def license_of_layout(folder: Path, source: Path | str) -> str:
     their configuration files; otherwise the model card is asked.
 
     Args:
-        folder: Where they lie.
         source: What they were asked for by: a hub id, or a folder.
     """
     known = next((terms for name in _names(folder, source) for start, terms in KNOWN if name.startswith(start)), None)

@@ -126,10 +126,6 @@ def gate_from(settings: Mapping[str, Any] | None) -> GateConfig | None:
 def chosen_gate(choice: GateChoice, own: GateConfig | None) -> GateConfig | None:
     """Return the gate that is meant.
 
-    Args:
-        choice: What the user wants.
-        own: The gate that the weights bring, if any.
-
     Raises:
         InputError: If the choice is unknown.
     """

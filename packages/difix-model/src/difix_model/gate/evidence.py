@@ -66,7 +66,6 @@ def change_evidence(
     Args:
         rendered: RGB in [0, 1] before the network.
         fixed: RGB in [0, 1] after it.
-        config: Which changes count.
         references: One per image, if there are any; of any size.
     """
     if references is not None and references.shape[0] != rendered.shape[0]:

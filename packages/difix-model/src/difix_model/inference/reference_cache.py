@@ -36,8 +36,6 @@ class ReferenceImage:
 
     Args:
         pixels: uint8, uint16 or float in [0, 1]; gray, RGB, with alpha or without. On any device.
-        height: Rows of the image to fix.
-        width: Columns of the image to fix.
     """
 
     def __init__(self, pixels: Shaped[Tensor, "h w c"], height: int, width: int) -> None:

@@ -50,7 +50,6 @@ class NetworkRunner:
 
     Args:
         network: What to run, in evaluation mode, wherever and in whatever precision it is.
-        tiling: When and how images are cut into tiles.
         cache_bytes: Room for latents of references; 0 keeps none.
         channels_last: Whether images and weights lie with the channels as the fastest axis.
         compile_mode: None runs eagerly; otherwise the mode of `torch.compile`. Every new shape compiles again.
@@ -94,8 +93,6 @@ class NetworkRunner:
         Args:
             images: RGB in [0, 1].
             references: Those of each image, any number, in the image's size.
-            text_embedding: Embedding of the prompt.
-            timestep: Diffusion timestep of the single step.
             batch_size: How many images or tiles of one size are run at a time, if memory allows.
 
         Returns:

@@ -23,7 +23,6 @@ class TileStatistics:
     `collecting` nor through `using` are left as they are.
 
     Args:
-        network: What is run on the tiles.
         num_views: Views in the UNet; each has statistics of its own, as in an image that is run whole.
     """
 

@@ -98,11 +98,6 @@ def blend_weights(length: int, tile: int, starts: tuple[int, ...]) -> Float[Tens
 
     Within an overlap one tile fades into the other along a squared sine, and a tile counts for nothing near its own
     border, where the network saw padding instead of the image.
-
-    Args:
-        length: Pixels of the axis.
-        tile: Pixels of every tile.
-        starts: Where the tiles begin.
     """
     position = torch.arange(length, dtype=torch.float64) + 0.5
     rows = []

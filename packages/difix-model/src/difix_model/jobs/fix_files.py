@@ -22,7 +22,6 @@ def run_job(job: FixJob, pipeline: DifixPipeline, *, strength: float = 1.0) -> I
 
     Args:
         job: From `plan_job`.
-        pipeline: What fixes.
         strength: Share of the fix, in [0, 1].
 
     Yields:

@@ -179,7 +179,6 @@ def read_choice(path: Path, images: Sequence[Path]) -> ReferenceChoice:
     Args:
         path: A file of `write_choice`, or a plain object from image to reference or list of references. Paths are
             relative to the file's folder, or absolute. An image that is not found by its path is looked up by its name.
-        images: The images to fix.
 
     Raises:
         InputError: If the file cannot be used, an image is not listed, or a reference does not exist; it names the

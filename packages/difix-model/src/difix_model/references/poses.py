@@ -33,11 +33,8 @@ def pose_distances(
     """How far every pose is from every other: distance of the centers plus angle between the rotations.
 
     Args:
-        T_world_a: Poses, one per row of the answer.
-        T_world_b: Poses, one per column.
         extent: Length that counts as one radian, in world units: the scene's extent makes the distance independent of
             the scale of the world. The released code uses 1.
-        translation_weight: Factor of the distance of the centers.
         rotation_weight: Factor of the angle in radians.
     """
     offsets = T_world_a[:, None, :3, 3] - T_world_b[None, :, :3, 3]

@@ -36,7 +36,6 @@ def similarities(images: Iterable[Path | Image.Image], candidates: Sequence[Path
 
     Args:
         images: Renders, one per row of the answer; files, or pictures as they come, such as a video's frames.
-        candidates: Photos, one per column.
 
     Returns:
         The best correlation over all shifts, in [-1, 1]; 0 for images without any structure.

@@ -62,8 +62,6 @@ class FlickerMeter:
         """Take the next frame.
 
         Args:
-            rgb: The input.
-            result: What was made of it.
             vectors: Where each pixel was in the frame before, in pixels; found by block matching if None.
         """
         now = torch.from_numpy(rgb.astype(np.float32)), torch.from_numpy(result.astype(np.float32))

@@ -100,9 +100,6 @@ class VideoJob:
     def frames(self, skip: int = 0) -> Iterator[TimedFrame]:
         """Read the frames, one at a time.
 
-        Args:
-            skip: How many to leave out at the start.
-
         Raises:
             InputError: If the source turns out to be damaged.
         """
@@ -139,7 +136,6 @@ def is_sequence(source: Path, out: Path, *, steady: bool = False) -> bool:
 
     Args:
         source: The input: a video always is one; a folder of images is one if the result is a video or numbered.
-        out: The result.
         steady: Whether frames shall be steadied, which makes any folder a sequence.
     """
     if not source.is_dir():

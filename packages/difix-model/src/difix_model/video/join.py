@@ -32,9 +32,6 @@ def join_segments(
 
     Args:
         segments: The pieces, in order.
-        folder: Where they are.
-        kind: How they are coded.
-        out: The result.
         source: Video to take sound, chapters and titles from. Sound is copied; where the container does not take it,
             it is coded again.
         until: Leave out sound from this time on, in seconds, as pictures end there.

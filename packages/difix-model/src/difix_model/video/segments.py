@@ -51,8 +51,6 @@ class SegmentFolder:
         """Open the folder, or start afresh.
 
         Args:
-            folder: Where pieces are kept.
-            kind: How pictures are coded.
             job: What the result depends on, as JSON values.
             resume: Go on after the pieces that are there; without any, start at the beginning.
 

@@ -61,7 +61,6 @@ class TemporalFilter:
 
         Args:
             config: How much to carry over; TemporalFilterConfig() if None.
-            device: Where to compute.
         """
         self.config = TemporalFilterConfig() if config is None else config
         self.device = torch.device(device)
@@ -71,10 +70,6 @@ class TemporalFilter:
     @torch.no_grad()
     def __call__(self, rgb: Frame, fixed: Frame) -> Frame:
         """Steady the next frame.
-
-        Args:
-            rgb: The input.
-            fixed: What the fixer made of it.
 
         Returns:
             The steadied frame; the first one, and one of another size than the last, is returned as it is.

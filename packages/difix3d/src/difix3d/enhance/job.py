@@ -56,11 +56,7 @@ class SplatJob(VideoJob):
         return len(self.cameras)
 
     def frames(self, skip: int = 0) -> Iterator[TimedFrame]:
-        """Render the frames, one at a time.
-
-        Args:
-            skip: How many to leave out at the start.
-        """
+        """Render the frames, one at a time."""
         for index in range(skip, len(self.cameras)):
             rgb_u8 = to_u8(self.splats.render(self.cameras[index]).rgb)
             yield TimedFrame(rgb=rgb_u8, pts=index, duration=1)
@@ -80,7 +76,6 @@ def plan_enhancement(config: EnhanceConfig, *, uses_reference: bool) -> VideoJob
     """Find out what is to be done and check it, before anything is fixed.
 
     Args:
-        config: What was asked for.
         uses_reference: Whether the weights know references.
 
     Raises:

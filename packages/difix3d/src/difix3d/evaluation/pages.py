@@ -35,12 +35,9 @@ def write_pages(
     """Write ``name.md`` and ``name.html``.
 
     Args:
-        out: Where to.
         name: Of both files.
         rows: By method, its scores; `consistency` may be among them, and the scores' `spread`.
-        title: Of the page.
         notes: What a reader must know: split, masks, metrics, what is missing.
-        facts: Settings for the page's last section.
 
     Raises:
         InputError: A file cannot be written.

@@ -33,12 +33,8 @@ def score_renders(
     are resized to the photo's, bicubic.
 
     Args:
-        renders: Folder with a folder of renders for each scene.
-        scenes: Folder of the scenes.
         protocol: Which frames count.
-        method: What to call the renders in tables.
         masked: Use the protocol's masks; False ignores them, which is another protocol.
-        lpips_net: Backbone of LPIPS.
 
     Raises:
         InputError: Photos, renders or masks are missing or broken; the first ten are named.

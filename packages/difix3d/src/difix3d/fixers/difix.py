@@ -43,7 +43,6 @@ class OffloadedFixer:
 
     Args:
         fixer: What fixes; it is moved to the CPU at once.
-        device: Where it works.
     """
 
     def __init__(self, fixer: DifixFixer, device: str) -> None:

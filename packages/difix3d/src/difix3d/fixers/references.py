@@ -29,8 +29,6 @@ def reference_cameras(
     """For each pose a camera with the lens of the nearest captured view, and the nearest captured views.
 
     Args:
-        captured: The captured views.
-        T_world_cam: The poses.
         num_references: How many of the nearest views, at most.
         pose_weights: `extent` and `rotation_weight`, as `ranked_poses` takes them.
     """

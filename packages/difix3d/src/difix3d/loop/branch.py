@@ -42,8 +42,6 @@ class SplatBranch:
         scene: The scene; its extent is the unit of the steps. A new splat begins with the points that two of the
             captured views see (`with_training_points`).
         captured: The views to train on and to take references from.
-        config: The method's constants.
-        device: Where the splat lives.
         trainer: A training to share until the first round, which goes on with a copy; None begins a new one.
         gaussians: Where a new one begins instead of the scene's points.
     """

@@ -26,10 +26,6 @@ def under_observed(
     """The candidates that show most of what few views see, one after the other; a chosen one counts as a view then.
 
     Args:
-        candidates: To choose from.
-        captured: Cameras of the captured views.
-        render: What the splat shows.
-        num_chosen: How many are wanted.
         max_seen: A point is under-observed if no more views than this see it.
 
     Returns:

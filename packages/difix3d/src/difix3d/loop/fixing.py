@@ -29,8 +29,6 @@ def fix_round(
     asked about the others. (What is transparent is filled whatever the gate, and is not learned from.)
 
     Args:
-        fixer: What fixes.
-        rendered: What to fix.
         distances: How far each is from the captured view that is nearest to it.
         config: How many come first (`rounds.num_probe_views`; 0: all are fixed in order), how many the fixer gets at a
             time, and above which opacity pixels are learned from.

@@ -35,8 +35,6 @@ def load_loop(folder: Path, branches: Sequence[SplatBranch], *, num_events: int)
 
     Args:
         folder: Where `write_loop` wrote.
-        branches: New ones.
-        num_events: How many events the run has.
 
     Raises:
         InputError: Something is missing or damaged, or of a run with more events.

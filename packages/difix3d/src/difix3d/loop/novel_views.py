@@ -139,7 +139,6 @@ def training_mixture(
     """What a splat is trained on: captured views, and novel ones where there are any that teach something.
 
     Args:
-        captured: The captured views.
         novel: The newest novel views; None before there are any, when captured views count 1.
         config: How often a step takes a novel view, and how much each kind counts.
         captured_position: Where the captured views stand in their epoch (`ViewSet.state_dict`); None: at its start.

@@ -35,9 +35,7 @@ def released_train_config(max_steps: int, strategy: AdcConfig | None = None, *, 
     """The released code's training of the splat: gsplat's intervals in 60 000 steps and lower rates, scaled.
 
     Args:
-        max_steps: Length of the run.
         strategy: Density control, its intervals those of a run of 60 000 steps; None: gsplat's.
-        seed: Of everything random.
     """
     config = TrainConfig(max_steps=RELEASED_STEPS, strategy=strategy or AdcConfig(), seed=seed)
     return replace(config, learning_rates=RELEASED_LEARNING_RATES).scaled_to(max_steps)

@@ -80,8 +80,6 @@ def make_card(
     Args:
         scenes: Entries as `scene_entry` gives them.
         failed: Scenes that could not be made, with the reason.
-        settings: The settings of every folder that went into it.
-        merged_from: Those folders, if there are several.
     """
     used = {strategy for scene in scenes for strategy in scene["pairs"]}
     strategies = {}

@@ -36,7 +36,6 @@ def card_text(card: Mapping[str, Any], histogram: str) -> str:
 
     Args:
         card: As `card.make_card` gives it.
-        histogram: Name of the picture beside it.
     """
     parts = [_head(card), _strategies(card), _left_out(card), _degradation(card, histogram), _split(card)]
     parts += [_rules(), f"## Licenses\n\n{LICENSE}"]

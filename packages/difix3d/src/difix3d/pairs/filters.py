@@ -39,12 +39,7 @@ def psnr_u8(
 
 
 class PairFilter:
-    """Looks at the pairs of one scene, one after another.
-
-    Args:
-        scene: The scene.
-        config: The limits.
-    """
+    """Looks at the pairs of one scene, one after another."""
 
     def __init__(self, scene: Scene, config: FilterConfig) -> None:
         self.scene = scene
@@ -57,7 +52,6 @@ class PairFilter:
         """Why a pair is to be left out (a key of `REASONS`), or None; what is kept is remembered.
 
         Args:
-            pair: The pair.
             psnr: Of its image against its photo, in dB.
         """
         found = self._first_reason(pair, psnr)

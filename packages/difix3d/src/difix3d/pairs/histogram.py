@@ -37,7 +37,6 @@ def draw_histogram(path: Path, bins: Mapping[str, Sequence[int]]) -> None:
     """Draw the bins of several strategies on top of each other into a PNG file.
 
     Args:
-        path: Where to.
         bins: Counts by strategy, as `psnr_bins` gives them.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

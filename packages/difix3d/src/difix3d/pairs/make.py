@@ -121,11 +121,6 @@ def make_scene_pairs(source: SceneSource, out: Path, config: PairsConfig) -> lis
     They are made in a folder beside their place, which is renamed when all is written and on the disk: an interrupted
     scene is recreated. torch has one thread meanwhile, so that the bits do not depend on the machine's cores.
 
-    Args:
-        source: The scene.
-        out: Folder of the whole set.
-        config: What to make.
-
     Returns:
         The pairs that were kept, maybe none.
 
@@ -147,10 +142,6 @@ def make_scene_pairs(source: SceneSource, out: Path, config: PairsConfig) -> lis
 
 def check_places(sources: Sequence[SceneSource], out: Path) -> None:
     """Refuse a folder for pairs in which something of the user's would be replaced or mixed with pairs.
-
-    Args:
-        sources: The scenes.
-        out: Folder of the whole set.
 
     Raises:
         InputError: `out` is a scene's own folder or lies in its photos, one in it has the name of a scene and is no

@@ -34,10 +34,7 @@ def new_trainer(scene: Scene, views: Sequence[View], config: PairsConfig, rng: n
     """A trainer with drawn settings, starting from the scene's points.
 
     Args:
-        scene: Gives the points to start from.
-        views: What to train on.
         config: Length of the schedule, and where to train.
-        rng: Draws the settings.
     """
     device = chosen_device(config.device)
     return SplatTrainer(scene, ViewSet.from_views(views), train_config(views, config, rng), device=device)
@@ -55,13 +52,9 @@ def render_at_checkpoints(
     """Train and render photos at given fractions of the schedule.
 
     Args:
-        trainer: What to train.
         train_names: Photos that its views come from; references are chosen among them.
         target_names: Photos to render; `targets_per_render` of them each time.
-        fractions: Where in the schedule to render.
         label: Prefix of the pairs' names.
-        config: Length of the schedule and number of targets.
-        rng: Draws the targets.
     """
     scene = trainer.scene
     stems = output_names(scene.names, ending="", flat=True)

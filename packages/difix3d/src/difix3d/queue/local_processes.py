@@ -52,7 +52,6 @@ def in_processes(
         tasks: What to do; can be pickled.
         work: What is done with a task; can be pickled, and does not raise.
         died: The outcome of a task whose process died, from the task and a sentence that says how.
-        num_processes: How many at a time.
     """
     context = multiprocessing.get_context("spawn")
     waiting = deque(tasks)

@@ -40,7 +40,6 @@ def on_ray(
         died: The outcome of a task that Ray gave up on, from the task and a sentence that says why.
         address: "local", or the address of a cluster.
         num_processes: Tasks at a time on a local Ray; a cluster knows its own cores.
-        cores: Cores of a task.
         gpus: GPUs of a task.
 
     Raises:

@@ -153,7 +153,6 @@ def run_task(task: SceneTask, on_progress: Callable[[Any], None] | None = None) 
     """Do one scene from the start, or from its newest checkpoint; an error becomes part of the outcome.
 
     Args:
-        task: The scene.
         on_progress: Receives every `experiment.Progress`; a KeyboardInterrupt from it is passed on after a checkpoint.
     """
     from difix3d.run.experiment import Experiment

@@ -26,11 +26,6 @@ _TEMPLATE = Path(__file__).with_name("summary.html")
 def write_summary(out: Path, tasks: Sequence[SceneTask], outcomes: Mapping[str, RunOutcome]) -> dict[str, Any]:
     """Write both files, whole or not at all, from what the runs' folders hold now.
 
-    Args:
-        out: Folder of the queue.
-        tasks: All scenes.
-        outcomes: Results of those that are done in this call.
-
     Returns:
         The content of the JSON file.
 

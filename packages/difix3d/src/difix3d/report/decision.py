@@ -45,8 +45,6 @@ def decided(facts: RunFacts, results: Sequence[VariantResult], curves: Curves) -
     """Decide by the test photos: PSNR where it differs clearly, else FLIP, else the simpler one.
 
     Args:
-        facts: Of the run.
-        results: All variants.
         curves: How close both trainings were as they went on.
     """
     if not facts.holds_out:

@@ -43,11 +43,9 @@ def write_film(
     """Write a film along the captured views, and yield how many frames are done, and of how many.
 
     Args:
-        path: The file.
         plain: Renders the splat of plain training, on the left.
         loop: Renders the loop's, on the right.
         fixer: What fixes the loop's renders; None shows them as they are.
-        captured: The views that references are taken from.
         extent: The scene's extent in world units.
         batch_size: Most frames that the fixer gets at a time.
     """

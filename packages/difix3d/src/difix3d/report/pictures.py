@@ -21,9 +21,6 @@ def write_comparison(
     """Write test photos and every variant's renders as PNG, one folder each.
 
     Args:
-        folder: Folder of the folders.
-        held_out: The photos.
-        results: The renders.
         names: Names of all views of the scene, of which those of the files are made.
     """
     files = output_names(names, flat=True)

@@ -88,8 +88,6 @@ def for_photos(
     """Resolved settings with what depends on the training photos filled in.
 
     Args:
-        settings: Resolved.
-        num_photos: How many training photos there are.
         background: The color that they suggest, taken if they are few and regularized.
         start_background: The color that a finished splat stands before, taken otherwise.
     """

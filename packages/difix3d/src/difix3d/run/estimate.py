@@ -99,9 +99,6 @@ def estimate(
     """What a run takes, roughly: within a factor of two.
 
     Args:
-        settings: As asked.
-        device: Where it computes.
-        num_photos: Photos of the scene.
         from_photos: Whether their cameras are to be found first.
         step_seconds: From `seconds_per_reference_step`.
     """

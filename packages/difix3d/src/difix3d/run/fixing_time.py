@@ -88,12 +88,7 @@ class FixingTime:
 
 
 class TimedFixer:
-    """A fixer whose time is counted.
-
-    Args:
-        fixer: What fixes.
-        spent: Where its time is added.
-    """
+    """A fixer whose time is counted."""
 
     def __init__(self, fixer: ViewFixer, spent: FixingTime) -> None:
         self.fixer = fixer

@@ -43,10 +43,7 @@ def picture_bytes(config: ProgressiveConfig, captured: Sequence[View], *, num_ta
     """Most bytes of novel views, and of the renders of the comparison, that a run holds at once.
 
     Args:
-        config: The method's constants.
         captured: Training photos; novel views are as large as these, and the largest is taken for all.
-        num_targets: Places that novel views move toward.
-        num_held_out: Test photos.
     """
     pixels = max(view.camera.width * view.camera.height for view in captured)
     num_views = config.targets.num_views if isinstance(config.targets, CoverageTargets) else num_targets

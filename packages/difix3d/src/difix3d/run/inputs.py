@@ -47,9 +47,6 @@ class RunInputs:
     """What a run works on; `prepare` completes it, piece by piece.
 
     Args:
-        asked: The settings that were asked for.
-        folder: The run's.
-        time: Where the fixer's time is counted.
         resume: Whether the run goes on, and takes the depths that it matched before.
         fixer: What fixes; None opens what the settings name.
     """

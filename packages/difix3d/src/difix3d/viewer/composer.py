@@ -16,14 +16,7 @@ from splat_render.cameras import Camera
 
 
 class FixComposer:
-    """Shows renders while a page moves, and their fixes where it rests.
-
-    Args:
-        fixes: Where they are made.
-        mode: What is shown to begin with.
-        say: Told a line about the newest picture.
-        clock: Seconds from some point in time on.
-    """
+    """Shows renders while a page moves, and their fixes where it rests."""
 
     def __init__(
         self,

@@ -75,7 +75,6 @@ class LiveFixes:
     Args:
         fixer: What fixes, on the thread that calls `fix_one`.
         ready: Told the page whose fix is there.
-        clock: Seconds from some point in time on.
     """
 
     def __init__(

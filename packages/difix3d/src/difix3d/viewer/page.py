@@ -39,9 +39,7 @@ class PhotoFixer:
     """Fixes pictures with the photos from nearest by.
 
     Args:
-        pipeline: What fixes.
         photos: Those to choose from; None fixes without.
-        num_references: How many are taken.
         strength: Share of the fix, in [0, 1].
     """
 

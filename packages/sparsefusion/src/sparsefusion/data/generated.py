@@ -51,8 +51,6 @@ def generated_sequence(
     """A generated object from all sides; the same arguments give the same one.
 
     Args:
-        seed: Which object.
-        num_views: Cameras in a ring around it.
         image_size: Side of the images, in pixels.
         poses: `T_world_cam` of other cameras (OpenCV's axes, `synthetic_objects.RADIUS` away), instead of the ring.
     """

@@ -138,8 +138,6 @@ def crop_and_resize(image: Float[Tensor, "c h w"], crop: Crop, size: int, mode: 
     """Cut out a crop (clamped already) and fit it into the upper left of a square.
 
     Args:
-        image: A photo or mask.
-        crop: The crop.
         size: Side of the square, in pixels.
         mode: "bilinear" or "nearest".
     """
@@ -163,9 +161,6 @@ def cropped_intrinsics(
     Args:
         focal: Focal lengths in the photo's pixels.
         principal: Principal point in the photo's pixels, from its upper left corner.
-        crop: What was cut out.
-        scale: How it was resized.
-        size: Side of the square.
     """
     corner = torch.tensor([crop.left, crop.top], dtype=principal.dtype)
     return focal * scale / (size / 2), (size / 2 - (principal - corner) * scale) / (size / 2)

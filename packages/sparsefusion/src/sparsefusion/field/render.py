@@ -96,8 +96,6 @@ def render_rays(
     """Render rays.
 
     Args:
-        field: The field.
-        origins: Where rays start.
         directions: Where they go; their length is the unit of places along them.
         uniform: Moves samples about by random numbers, as training needs; None puts them in the middle.
     """

@@ -42,10 +42,8 @@ class VaeTask(ObjectTask):
     """What a training loop needs of the autoencoder.
 
     Args:
-        config: Settings.
         vae: The autoencoder, changed in place; its scale plays no part.
         objects: What is trained on; every step takes one view of several objects.
-        processes: The processes that train together.
     """
 
     def __init__(

@@ -40,10 +40,7 @@ class DenoiserTask(NetworksTask):
     All latents are computed at the start, and kept in memory.
 
     Args:
-        config: Settings.
         model: The networks, of which the denoiser is changed in place.
-        queries: What it is conditioned on.
-        processes: The processes that train together.
     """
 
     def __init__(

@@ -35,8 +35,6 @@ class QueryFeatures:
         folder: Of the files; missing ones, and those of other weights, are made when this object is.
         eft: The transformer; it is as before afterwards.
         config: Sizes of the networks, and how the transformer runs.
-        objects: The objects.
-        num_queries: Queries of every object.
         max_photos: Most photos of a query; the fewest are two.
 
     Raises:

@@ -58,7 +58,6 @@ class JointModel(nn.Module):
 
     Args:
         model: The networks; the autoencoder is frozen.
-        config: Weights of the losses.
     """
 
     def __init__(self, model: SparseFusionModel, config: JointTrainConfig) -> None:
@@ -150,10 +149,7 @@ class JointTask(NetworksTask):
     """What a training loop needs of transformer and diffusion model.
 
     Args:
-        config: Settings.
         model: The networks, changed in place.
-        objects: What is trained on.
-        processes: The processes that train together.
     """
 
     def __init__(

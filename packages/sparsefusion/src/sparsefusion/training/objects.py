@@ -44,7 +44,6 @@ class Co3dObjects:
 
     Args:
         category: Its sequences, read from the list `fewview_train`.
-        num_frames: Photos that are drawn of a sequence at a time.
     """
 
     def __init__(self, category: Co3dCategory, num_frames: int = CO3D_FRAMES) -> None:
@@ -70,7 +69,6 @@ class PrecastObjects:
 
     Args:
         folder: Of the files; missing ones are made when this object is.
-        config: Which objects.
 
     Raises:
         InputError: A file cannot be read or written.

@@ -39,8 +39,6 @@ class SelfAttention(nn.Module):
     """Attention of a sequence to itself, to a null token and, where there is one, to a context.
 
     Args:
-        dim: Channels of the sequence.
-        num_heads: Heads.
         head_dim: Width of a head; all heads share keys and values.
         context_dim: Channels of the context; None for attention without one.
     """

@@ -85,9 +85,6 @@ class ResnetBlock(nn.Module):
     """Two convolutions modulated by time, with optional cross-attention and channel gates.
 
     Args:
-        channels_in: Channels that come in.
-        channels: Channels that come out.
-        time_dim: Width of the embedded time.
         gated: Whether a global context gates the channels.
         cross_attention: Attention to the context between the convolutions.
     """

@@ -51,9 +51,6 @@ def diffusion_loss(
     """Mean squared error of the predicted noise, weighted down where the signal is strong.
 
     Args:
-        denoiser: The network.
-        clean: Clean latents.
-        cond: Feature maps of the views.
         times: Times in [0, 1].
         noise: Standard normal noise.
         mask: Where latents are believed; multiplies both prediction and target.

@@ -54,7 +54,6 @@ def make_density_control(
     """The strategy that a config asks for.
 
     Args:
-        config: Which strategy, and its settings.
         extent: Size of the scene in scene units.
         generator: On the device of the Gaussians; the strategy draws from it and never seeds it.
     """

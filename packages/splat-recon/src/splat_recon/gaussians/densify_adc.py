@@ -25,9 +25,7 @@ class AdaptiveDensityControl:
     """Small Gaussians with large image gradients are duplicated, large ones split; faint and huge ones are removed.
 
     Args:
-        config: Thresholds and schedule.
         extent: Size of the scene in scene units.
-        generator: On the device of the Gaussians.
     """
 
     def __init__(self, config: AdcConfig, *, extent: float, generator: torch.Generator) -> None:

@@ -28,12 +28,7 @@ NOISE_OPACITY = 0.005
 
 
 class Mcmc:
-    """Dead Gaussians move onto living ones, the number grows to a cap, and faint ones wander.
-
-    Args:
-        config: Cap, noise and schedule.
-        generator: On the device of the Gaussians.
-    """
+    """Dead Gaussians move onto living ones, the number grows to a cap, and faint ones wander."""
 
     def __init__(self, config: McmcConfig, *, generator: torch.Generator) -> None:
         self.config = config

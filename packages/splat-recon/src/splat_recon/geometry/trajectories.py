@@ -74,7 +74,6 @@ def ellipse(
     Args:
         poses: The captured cameras, in a normalized frame (its z or y axis stands upright).
         num_frames: Poses on the round, evenly spaced in the ellipse's parameter.
-        axis: The axis that the path goes around.
         height: Coordinate of the path along that axis. None: the mean height of the cameras.
         variation: How much of the cameras' own range of heights the path goes up and down, in addition.
         phase: Where on the round the path is highest, in rounds.
@@ -122,12 +121,9 @@ def spiral(
 
     Args:
         poses: The captured cameras, near the origin of a normalized frame.
-        num_frames: Poses on the path.
         near: Depth of the nearest things, in scene units.
         far: Depth of the farthest things.
-        num_rounds: Turns of the spiral.
         radius_scale: Size of the turns relative to the cameras' spread.
-        forward_rounds: Swings forward and back per turn.
         focus_fraction: Where between near (0) and far (1), evenly in 1 / depth, the path looks.
 
     Raises:

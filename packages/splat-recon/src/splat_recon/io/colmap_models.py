@@ -23,7 +23,6 @@ def find_model(folder: Path, model: str | None = None) -> Path:
     says so; among equals the first by name.
 
     Args:
-        folder: The scene folder.
         model: The model to take instead: its folder, relative to the scene folder, or its number.
 
     Raises:

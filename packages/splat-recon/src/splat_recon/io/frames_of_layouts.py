@@ -36,7 +36,6 @@ def frames_of(folder: Path, layout: Layout) -> FramesFile:
     """The frames of a scene folder.
 
     Args:
-        folder: The scene folder.
         layout: What `scene_layout` found; all but COLMAP.
 
     Raises:

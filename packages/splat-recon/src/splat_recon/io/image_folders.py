@@ -62,12 +62,10 @@ def choose_images(
     """The folder to read photos from.
 
     Args:
-        scene: The scene folder.
         sizes: Size of each photo's camera, by the photo's name.
         images: Folder inside the scene folder, or ``auto``: ``images``, or the smallest complete ``images_N`` whose
             photos still fill `max_size`; where there is no ``images``, the largest complete ``images_N``, else whatever
             folder has all photos.
-        max_size: Size that photos are shrunk to.
 
     Returns:
         The folder; None where there is none.
@@ -129,11 +127,6 @@ def find_mask(scene: Path, images: Path, name: str) -> Path | None:
 
     Where there is none of these names, other endings of images count as well, and upper and lower case, and the
     Unicode forms of a letter, are the same.
-
-    Args:
-        scene: The scene folder.
-        images: Folder of the photos.
-        name: The photo's name.
     """
     # A name that leads out of its folder would lead back to the photo itself.
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:

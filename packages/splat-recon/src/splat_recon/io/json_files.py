@@ -41,7 +41,6 @@ def finite_number(value: Any, what: str) -> float:
 
     Args:
         value: From a JSON file.
-        what: What it is, to begin a sentence with.
 
     Raises:
         InputError: It is no number, or none that is finite.

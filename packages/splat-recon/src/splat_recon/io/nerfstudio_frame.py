@@ -20,9 +20,6 @@ def colmap_from_nerfstudio(path: Path) -> Float64[np.ndarray, "4 4"]:
 
     nerfstudio moves the data by "transform" (3x4, which includes how its importer turned COLMAP's world), then scales.
 
-    Args:
-        path: A splat or a camera path of nerfstudio.
-
     Returns:
         The identity where nothing lies beside it: the file is taken to be in COLMAP's frame.
 

@@ -29,7 +29,6 @@ def splat_in_training(path: Path, which: Which = "best") -> Path | None:
     """Of a run of difix3d-train that is not over, the checkpoint of one of its splats; None where there is none.
 
     Args:
-        path: The run.
         which: Plain training's, or the newest of the loop's; best is the loop's, since nothing is compared yet.
     """
     if COMPARED not in _config(path) or newest_splat(path, which) is not None:

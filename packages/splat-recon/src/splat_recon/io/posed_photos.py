@@ -101,10 +101,6 @@ def read_views(
     store while there is room.
 
     Args:
-        photos: The photos.
-        scene: The scene folder.
-        images: Where the photos lie.
-        options: How to read them.
         problems: Sentences so far; where there are any, photos are only looked at for more.
     """
     found = _find(photos, scene, images, problems)
@@ -129,9 +125,7 @@ def sources_of(photos: Sequence[PosedPhoto], scene: Path, images: ImageFolder) -
     """The files and folders that photos and their masks are read from, for `Scene.sources`.
 
     Args:
-        photos: The photos.
         scene: The scene folder; it does not count as a whole, for results may well lie in a folder inside it.
-        images: Where the photos lie.
     """
     folders = [*scene.glob(f"{IMAGES}*"), *scene.glob("masks*"), images.path]
     files = [path for photo in photos for path in (images.file(photo.name), photo.mask_path) if path is not None]
@@ -144,7 +138,6 @@ def points_in_sight(photos: Sequence[PosedPhoto], why: str) -> Points:
 
     Args:
         photos: At least one.
-        why: Beginning of the warning.
     """
     _log.warning("%s: training starts from points drawn at random where the cameras look", why)
     tangents = [photo.colmap_camera.width / (2 * photo.colmap_camera.mean_focal_length()) for photo in photos]

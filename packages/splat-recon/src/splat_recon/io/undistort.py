@@ -95,9 +95,6 @@ class UndistortedCache:
         """The file of a photo.
 
         Args:
-            photo: The photo's file.
-            mask: Its mask's file.
-            camera: The camera, scaled to the photo.
             settings: Whatever else the pixels depend on.
 
         Raises:

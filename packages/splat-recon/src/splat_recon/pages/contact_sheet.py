@@ -28,7 +28,6 @@ def contact_sheet(
     """Photo | render | error map of each view with its name and scores, sorted by PSNR from the worst.
 
     Args:
-        views: The photos that were scored.
         render_of: Gives the render of a view; asked for one after another, so that not all need be in memory.
         scores: Of `evaluate`.
 

@@ -52,11 +52,8 @@ def write_scene_page(
     """Write the page.
 
     Args:
-        path: Of the page.
-        gaussians: What is shown.
         cameras: By the names of their photos, in the frame of the Gaussians; the page begins at the first, and goes
             from one to the next. None: it begins before the middle of the splat.
-        title: Of the page.
         background: sRGB in [0, 1].
         near_plane: The nearest depth at which the Gaussians are to be drawn, in their units; None: any.
 

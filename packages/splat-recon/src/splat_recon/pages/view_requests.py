@@ -101,7 +101,6 @@ class ViewRequests:
     Args:
         max_px: Longer side of a picture, at most.
         time_fraction: Part of the time that drawing may take, in (0, 1].
-        clock: Seconds from some point in time on.
         composer: What makes the pictures; None shows the renders as they are.
         jpeg_quality: Of the pictures of pages that stand still, in percent.
     """

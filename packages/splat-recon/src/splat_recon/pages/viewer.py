@@ -349,8 +349,6 @@ def serve(
     """Draw what the pages ask for until interrupted, or for so many seconds.
 
     Args:
-        viewer: The page.
-        render: What draws.
         seconds: How long; None: until interrupted.
         between: Called between pictures, at least twice a second.
     """

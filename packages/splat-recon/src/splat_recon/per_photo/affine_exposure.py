@@ -11,15 +11,7 @@ from splat_recon.per_photo.table import PerViewEmbedding
 
 
 class AffineExposure:
-    """rgb -> A rgb + b, learned per photo; see `Appearance`.
-
-    Args:
-        config: Rates.
-        names: Of the training photos.
-        max_steps: Length of the training.
-        rate_factor: What the learning rate is multiplied by.
-        device: Where the training runs.
-    """
+    """rgb -> A rgb + b, learned per photo; see `Appearance`."""
 
     def __init__(
         self, config: ExposureConfig, names: Sequence[str], *, max_steps: int, rate_factor: float, device: str

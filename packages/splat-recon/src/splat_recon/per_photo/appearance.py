@@ -39,15 +39,7 @@ def make_appearance(
     rate_factor: float,
     device: str,
 ) -> Appearance:
-    """The model that a config asks for.
-
-    Args:
-        config: Which model, and its settings.
-        names: Of the training photos.
-        max_steps: Length of the training.
-        rate_factor: What learning rates are multiplied by.
-        device: Where the training runs.
-    """
+    """The model that a config asks for."""
     from splat_recon.per_photo.affine_exposure import AffineExposure
     from splat_recon.per_photo.bilateral_grid import BilateralGrid
 

@@ -20,15 +20,7 @@ LUMINANCE = (0.299, 0.587, 0.114)
 
 
 class BilateralGrid:
-    """Affine maps of RGB by place and brightness, learned per photo; see `Appearance`.
-
-    Args:
-        config: Size of the grid, rates and smoothness.
-        names: Of the training photos.
-        max_steps: Length of the training.
-        rate_factor: What the learning rate is multiplied by.
-        device: Where the training runs.
-    """
+    """Affine maps of RGB by place and brightness, learned per photo; see `Appearance`."""
 
     def __init__(
         self, config: BilateralGridConfig, names: Sequence[str], *, max_steps: int, rate_factor: float, device: str

@@ -47,12 +47,9 @@ class DepthSupervision:
     image are taken, which may let some hidden ones through; the log says so.
 
     Args:
-        config: Weight of the loss.
         points: In scene coordinates.
-        names: Of the training photos.
         near: Points nearer than this z-depth are left out.
         extent: Size of the scene in scene units.
-        device: Where the training runs.
     """
 
     def __init__(
@@ -83,9 +80,6 @@ class DepthSupervision:
         """Weighted mean absolute difference of disparities, times the extent; 0.0 for images that are no photos.
 
         Args:
-            output: The render.
-            camera: Of the render.
-            name: Of the photo.
             pixel_weight: Points where it is zero do not count.
         """
         if name not in self._names:

@@ -22,11 +22,8 @@ class PerViewModel:
     """The parts that a configuration asks for; without any, each method hands back what it got.
 
     Args:
-        config: Which parts, and their settings.
-        scene: Gives the points.
         poses: T_world_cam of the training photos by name.
         extent: Size of the scene in scene units.
-        device: Where the training runs.
     """
 
     def __init__(

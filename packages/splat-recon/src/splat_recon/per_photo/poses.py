@@ -47,11 +47,8 @@ class PoseRefinement:
     of the frame that test photos and the export live in, so the mean is taken out after each step.
 
     Args:
-        config: Rates.
         poses: T_world_cam of the training photos as given, by name.
         extent: Size of the scene in scene units.
-        max_steps: Length of the training.
-        rate_factor: What the learning rates are multiplied by.
 
     The corrections live on the CPU, where cameras are: a step on CUDA brings six numbers back, and none over.
     """

@@ -22,11 +22,8 @@ class PerViewEmbedding:
 
     Args:
         names: The photos' names, unique.
-        row_shape: Shape of a row.
         rate: Adam's learning rate, at first: one number, or one per number of a row.
         final_ratio: The rate after `max_steps` relative to the start; the decay is exponential.
-        max_steps: Length of the training.
-        device: Where the table lives.
     """
 
     def __init__(
@@ -75,7 +72,6 @@ class PerViewEmbedding:
         """One step of Adam for each row in use; `step` counts from 0 and sets the rate.
 
         Args:
-            step: How many were done before.
             stopped: Where this is true, nothing changes; on the table's device.
         """
         for index, leaf in self._in_use.items():

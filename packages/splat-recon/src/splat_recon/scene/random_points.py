@@ -22,8 +22,6 @@ def random_points(
     Args:
         poses: Camera-to-world matrices, at least one.
         tangents: Tangent of half the angle of view of each camera.
-        count: How many.
-        seed: Of the drawing.
     """
     T_world_cam, tangent = np.stack(list(poses)), np.array(tangents, dtype=np.float64)
     rng = np.random.default_rng(seed)

@@ -42,10 +42,8 @@ def with_valid_depths(
     """The depth maps with those pixels marked that are believed.
 
     Args:
-        maps: What was matched.
         photos: The photos that it was matched in, in the same order; what their masks leave out is not believed.
         points: Points of the scene; those that a photo is known to see say how near its pixels may be.
-        config: The filters' thresholds.
     """
     first = [_textured_and_agreeing(depth_map, photo, config) for depth_map, photo in zip(maps, photos, strict=True)]
     sure = [mask & (depth_map.num_agreeing >= SURE_AGREEING) for depth_map, mask in zip(maps, first, strict=True)]

@@ -102,7 +102,6 @@ class PatchMatchStereo:
     Args:
         photos: Posed photos of any sizes, at least two; their masks are left to the filters.
         p_world: Points of the scene, which give the range of depths, at least one in front of every photo.
-        config: How to match.
         num_threads: 0 takes every core this process may use.
 
     Raises:

@@ -48,9 +48,7 @@ def check_same_views(views: ViewSet | ViewMixture, identity: list[list[str]], wh
     """Refuse views that are not those of a run.
 
     Args:
-        views: What is to be trained on.
         identity: What `views_identity` gave when the run was saved.
-        where: What to call the run.
 
     Raises:
         InputError: Number, names, cameras, pixels or weights differ; the message names the first ten.

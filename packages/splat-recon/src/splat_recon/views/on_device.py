@@ -25,7 +25,6 @@ class ImagesOnDevice:
     ones stay does not matter. A photo takes its bytes, a made image its floats. On a CPU nothing is kept.
 
     Args:
-        device: Where the training runs.
         max_bytes: The budget; None: `DEVICE_IMAGE_BYTES`.
     """
 

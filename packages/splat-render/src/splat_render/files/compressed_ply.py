@@ -45,11 +45,6 @@ def is_compressed(data: PlyTables) -> bool:
 def write_compressed_ply(path: Path | str, gaussians: Gaussians, *, comments: Sequence[str] = ()) -> None:
     """Write Gaussians, in the frame they are in; their order changes to that of a space-filling curve.
 
-    Args:
-        path: The file to write.
-        gaussians: On any device.
-        comments: Lines for the file's header.
-
     Raises:
         InputError: The file cannot be written, or a value is not finite.
     """

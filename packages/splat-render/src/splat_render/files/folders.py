@@ -23,10 +23,6 @@ def newest_splat(folder: Path, which: Which = "best") -> Path | None:
     It is `best.ply`, `plain.ply` or `loop.ply` of a run that compares two; `point_cloud/iteration_N/point_cloud.ply`
     with the largest N, as the 3D Gaussian Splatting code and what was made from it leave it; `point_cloud.ply` right
     there; or else the only splat file in the folder.
-
-    Args:
-        folder: Of the training.
-        which: Of a run that compares two, which one.
     """
     if any((folder / f"{name}.ply").is_file() for name in WHICH):
         chosen = folder / f"{which}.ply"
@@ -46,10 +42,6 @@ def newest_splat(folder: Path, which: Which = "best") -> Path | None:
 
 def splat_file(path: Path, which: Which = "best") -> Path:
     """The file to read for a path that names a splat or the folder of a training.
-
-    Args:
-        path: A file, or a folder.
-        which: Of a run that compares two, which one.
 
     Raises:
         InputError: It is a folder without one.

@@ -83,7 +83,6 @@ def read_ply_tables(path: Path, wanted: Sequence[str]) -> PlyTables:
     """Read elements of a PLY file.
 
     Args:
-        path: The file.
         wanted: Names of elements; those that the file lacks are lacking in the result.
 
     Raises:

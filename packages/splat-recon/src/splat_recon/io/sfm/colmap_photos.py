@@ -36,7 +36,6 @@ def photos_for_colmap(images: Path, names: Sequence[str], folder: Path) -> tuple
 
     Args:
         images: Folder of the photos; all can be read.
-        names: The photos.
         folder: Where copies and links go, if any are needed; what is there already is kept.
 
     Returns:

@@ -75,7 +75,6 @@ def make_plan(facts: Mapping[str, PhotoFacts], config: SfmConfig, *, is_video: b
     """Decide.
 
     Args:
-        facts: All photos, by name.
         config: What is left to decide is `auto` there.
         is_video: The photos are frames of a video.
 

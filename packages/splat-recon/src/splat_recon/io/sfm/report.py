@@ -178,7 +178,6 @@ def size_advice(longest_px: int, max_size: int) -> str:
     """What to do where photos were matched at so small a size that features were lost; else nothing.
 
     Args:
-        longest_px: Longer side of the largest photo.
         max_size: Longer side at which photos are matched at most, in pixels.
     """
     if max_size >= min(SMALL_SIZE, longest_px):
@@ -190,9 +189,7 @@ def advice_without_model(num_photos: int, configurations: Sequence[str], num_pai
     """Why no cameras were found, as far as the matches tell, and what to do.
 
     Args:
-        num_photos: Photos.
         configurations: COLMAP's name for the geometry of each verified pair.
-        num_pairs: Pairs that were compared.
         size: What `size_advice` says; it comes first, since it asks for no new photos.
     """
     wish = (

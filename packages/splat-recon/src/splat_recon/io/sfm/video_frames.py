@@ -67,7 +67,6 @@ def pick_frames(motion: VideoMotion, *, step: float, max_frames: int, fps: float
     """The frames to take, in their order: in each step of motion the sharpest one near the middle of the step.
 
     Args:
-        motion: The video.
         step: Motion between two frames, in parts of the longer side; widened where there would be too many frames,
             narrowed where there would be fewer than 24.
         max_frames: Most frames to take.

@@ -46,8 +46,6 @@ def true_photo(seed: int, config: SyntheticConfig, camera: Camera) -> Float32[np
     """What a camera sees of a generated scene, sRGB in [0, 1], without noise and exposure.
 
     Args:
-        seed: The scene's.
-        config: The scene's.
         camera: In the frame of the generated scene, before any normalization.
     """
     return cast_image(_world(seed, config)[2], camera, config.samples_per_axis)
@@ -57,8 +55,6 @@ def true_depth(seed: int, config: SyntheticConfig, camera: Camera) -> Float64[np
     """Depth along z of a generated scene at the pixels' centers; infinite where there is only sky.
 
     Args:
-        seed: The scene's.
-        config: The scene's.
         camera: In the frame of the generated scene, before any normalization.
     """
     y, x = np.mgrid[: camera.height, : camera.width]
