@@ -66,15 +66,6 @@ def test_without_reference_attention_views_are_independent(network: DifixNetwork
     torch.testing.assert_close(together, torch.cat(apart, dim=1), atol=1e-9, rtol=0)
 
 
-def test_cached_references_give_the_same_result(network: DifixNetwork, text_embedding: Tensor) -> None:
-    x = images(1, 3, 3, 24, 40)
-    with torch.no_grad():
-        encoded = network.encode(x[:, :1]).with_references(network.encode(x[:, 1:]))
-        cached = network.decode(network.denoise(encoded, text_embedding=text_embedding))
-        direct = network(x, text_embedding=text_embedding)
-    torch.testing.assert_close(cached, direct, atol=1e-9, rtol=0)
-
-
 def test_other_models_in_the_process_are_left_alone(run) -> None:
     from diffusers.models.attention import BasicTransformerBlock
 

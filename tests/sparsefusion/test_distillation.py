@@ -20,7 +20,6 @@ from sparsefusion.distill import (
 from sparsefusion.eft import EpipolarTransformer
 from sparsefusion.errors import InputError
 from sparsefusion.field.network import Field
-from sparsefusion.losses import mean_squared
 from sparsefusion.vae import ImageVae
 from sparsefusion.vldm.unet import Denoiser
 from support.sparsefusion_cases import Recording, ReferenceData, recipe_weights, ring, worst
@@ -136,7 +135,7 @@ def test_the_whole_loop_agrees_with_the_recording(recordings: ReferenceData):
         PosedImages(images, masks, cached.cameras[chosen]),
         cached,
         Diffusion(denoiser, vae),
-        perceptual=mean_squared,
+        perceptual=torch.nn.functional.mse_loss,
         config=DistillConfig(
             max_steps=metadata["max_itr"],
             diffusion_start=_replacement(data, "start_fusion_step"),
@@ -202,7 +201,7 @@ def _distillation(seed: int = 3) -> Distillation:
         PosedImages(images[:2], masks[:2], cached.cameras[[0, 1]]),
         CachedViews(images, cached.features, cached.cameras),
         Diffusion(Denoiser(unet).eval(), _Vae()),
-        perceptual=mean_squared,
+        perceptual=torch.nn.functional.mse_loss,
         config=DistillConfig(
             max_steps=60,
             diffusion_start=30,

@@ -25,14 +25,6 @@ class EncodedViews:
     z: Float[Tensor, "b v c h w"]
     skips: tuple[Float[Tensor, "b v _ _ _"], ...]
 
-    def with_references(self, references: "EncodedViews") -> "EncodedViews":
-        """Append the views of another encoding of the same batch and image size, for example cached ones."""
-        pairs = zip(self.skips, references.skips, strict=True)
-        return EncodedViews(
-            z=torch.cat([self.z, references.z], dim=1),
-            skips=tuple(torch.cat([ours, theirs], dim=1) for ours, theirs in pairs),
-        )
-
     def target(self) -> "EncodedViews":
         """Keep the view to fix only."""
         kept = slice(RENDERED_VIEW, RENDERED_VIEW + 1)

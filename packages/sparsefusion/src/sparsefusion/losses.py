@@ -26,8 +26,3 @@ def huber(prediction: Float[Tensor, "*b"], target: Float[Tensor, "*b"]) -> Float
 def opacity_penalty(alpha: Float[Tensor, "*b"]) -> Float[Tensor, ""]:
     """Mean opacity, smoothed at zero."""
     return (alpha.square() + OPACITY_FLOOR).sqrt().mean()
-
-
-def mean_squared(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference: the stand-in for a perceptual distance where none is available."""
-    return (prediction - target).square().mean()

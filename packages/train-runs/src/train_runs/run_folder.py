@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -181,8 +180,3 @@ def checkpoint_candidates(folder: Path) -> list[tuple[int, int, Path]]:
     preference = {None: 2, "tmp": 1, "old": 0}
     found = [(match, path) for path in folder.iterdir() if (match := CHECKPOINT_NAME.fullmatch(path.name))]
     return sorted(((int(match[1] or match[2]), preference[match[3]], path) for match, path in found), reverse=True)
-
-
-def is_main_process() -> bool:
-    """Whether this is the first of the processes that a launcher started, the one that writes."""
-    return os.environ.get("RANK", "0") == "0"

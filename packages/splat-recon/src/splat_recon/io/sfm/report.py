@@ -91,11 +91,6 @@ class SfmResult:
     seconds: float
     """How long it took."""
 
-    @property
-    def num_models(self) -> int:
-        """Models that COLMAP found."""
-        return len(self.model_sizes)
-
     def to_dict(self) -> dict[str, Any]:
         """As in the report file."""
         return {"num_registered": len(self.registered), **asdict(self)}
