@@ -45,12 +45,10 @@ def latency(sizes: Sizes, report: Report) -> None:
 
 def steps(sizes: Sizes, report: Report) -> None:
     """Training steps per second of `SplatTrainer` and of a bare loop around gsplat, in turns."""
-    from splat_step import BareLoop, load_prepared, prepare
+    from splat_step import new_trainer, prepared
 
-    with tempfile.TemporaryDirectory() as name:
-        prepared = Path(name) / "scene.npz"
-        prepare(None, sizes.image, sizes.gaussians, prepared)
-        scene, gaussians, trainer = load_prepared(prepared, device="cuda", num_photos=8)
+    scene, gaussians = prepared(None, sizes.image, sizes.gaussians, num_photos=8)
+    trainer = new_trainer(scene, gaussians, device="cuda")
     bare, plain = BareLoop(gaussians, scene, trainer), BareLoop(gaussians, scene, trainer)
 
     def without_kernels() -> None:
@@ -86,6 +84,53 @@ def steps(sizes: Sizes, report: Report) -> None:
                 "pixels": sizes.image**2,
             },
         )
+
+
+class BareLoop:
+    """The least that trains on gsplat: its rasterization, the same loss, and Adam with the trainer's rates."""
+
+    def __init__(self, gaussians: Any, scene: Any, trainer: Any) -> None:
+        from splat_recon.losses import photometric
+
+        self._loss = photometric
+        self._parameters = {
+            name: tensor.cuda().requires_grad_() for name, tensor in gaussians.clone().parameters().items()
+        }
+        rates = trainer.learning_rates()
+        groups = [{"params": [tensor], "lr": rates[name]} for name, tensor in self._parameters.items()]
+        self._adam = torch.optim.Adam(groups, eps=1e-15, fused=True)
+        self._photos = [torch.from_numpy(view.rgb_u8).cuda().float() / 255 for view in scene.views]
+        self._cameras = [view.camera for view in scene.views]
+        self._step = 0
+
+    def render(self, camera: Any) -> torch.Tensor:
+        """One image."""
+        import gsplat
+
+        values = self._parameters
+        colors, _, _ = gsplat.rasterization(
+            means=values["means"],
+            quats=values["quats_wxyz"],
+            scales=values["log_scales"].exp(),
+            opacities=values["logit_opacities"].sigmoid(),
+            colors=torch.cat([values["sh0"], values["sh_rest"]], dim=1),
+            viewmats=torch.as_tensor(camera.T_cam_world, dtype=torch.float32, device="cuda")[None],
+            Ks=torch.as_tensor(camera.K, dtype=torch.float32, device="cuda")[None],
+            width=camera.width,
+            height=camera.height,
+            sh_degree=3,
+            packed=False,
+        )
+        return colors[0]
+
+    def run(self, steps: int) -> None:
+        """Train."""
+        for _ in range(steps):
+            index = self._step % len(self._photos)
+            self._adam.zero_grad(set_to_none=True)
+            self._loss(self.render(self._cameras[index]), self._photos[index], ssim_weight=0.2).backward()
+            self._adam.step()
+            self._step += 1
 
 
 def objects(sizes: Sizes, report: Report) -> None:
