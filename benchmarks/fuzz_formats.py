@@ -255,13 +255,6 @@ def write_pickle(folder: Path) -> None:
     torch.save(content | {"state_dict_unet": weights, "state_dict_vae": weights}, folder / "model_1.pkl")
 
 
-def write_splat_checkpoint(folder: Path) -> None:
-    from splat_recon.checkpoint import write_checkpoint
-
-    tensors = {f"gaussians.{name}": tensor for name, tensor in gaussians(5).parameters().items()}
-    write_checkpoint(folder / "step_000010", {"step": 10, "seed": 1, "config": {"max_steps": 30}}, tensors)
-
-
 def write_run_checkpoint(folder: Path) -> None:
     import torch
 

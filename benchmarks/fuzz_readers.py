@@ -59,7 +59,6 @@ from fuzz_formats import (  # noqa: E402
     write_references,
     write_run,
     write_run_checkpoint,
-    write_splat_checkpoint,
     write_splits,
     write_text_scene,
     write_transforms_scene,
@@ -200,13 +199,7 @@ READERS: dict[str, Reader] = {
     "pickled weights": Reader(
         seeds=write_pickle, read=each(_lazily("difix_model.formats.released_pickle", "read_pickle"))
     ),
-    "splat checkpoint": Reader(
-        seeds=write_splat_checkpoint,
-        read=lambda folder: _lazily("splat_recon.checkpoint", "read_checkpoint")(folder / "step_000010"),
-        changed="step_000010/*",
-        repair=put_checksums_right,
-    ),
-    "run checkpoint": Reader(
+    "checkpoint": Reader(
         seeds=write_run_checkpoint,
         read=lambda folder: _lazily("train_runs.checkpoints", "read_checkpoint")(folder / "step_000010"),
         changed="step_000010/*",
@@ -218,7 +211,7 @@ READERS: dict[str, Reader] = {
 
 
 IMPORTED = ("av", "PIL.Image", "PIL.ImageFile", "numba", "torch", "plyfile", "splat_recon.io.colmap",
-            "splat_recon.io.camera_files", "splat_recon.checkpoint", "splat_recon.scene.synthetic.generate",
+            "splat_recon.io.camera_files", "splat_recon.scene.synthetic.generate",
             "splat_recon.io.sfm.video_frames", "splat_render.files.formats", "difix_model.formats.checkpoint",
             "difix_model.references.camera_poses", "difix3d.evaluation.scores", "train_runs.checkpoints")  # fmt: skip
 

@@ -27,12 +27,9 @@ from commands import (
     verb_of,
 )
 from commands.help import flags_of, help_text
+from output_files import InputError
 
 DISTRIBUTION = "commands"
-
-
-class InputError(ValueError):
-    """As every library has one."""
 
 
 class BrokeDownError(RuntimeError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from output_files import OutputError, check_inputs_kept, check_links, output_place, unshared, written_whole
+from output_files import InputError, check_inputs_kept, check_links, output_place, unshared, written_whole
 from output_files import write_text_whole as write_text
 
 
@@ -24,11 +24,11 @@ def test_a_link_that_leads_out_is_refused(tmp_path: Path, elsewhere: Path):
     (out / "deep").mkdir(parents=True)
     check_links(out)
     (out / "deep" / "images").symlink_to(elsewhere)
-    with pytest.raises(OutputError, match=r"deep/images leads to .*elsewhere, out of .*out: remove it"):
+    with pytest.raises(InputError, match=r"deep/images leads to .*elsewhere, out of .*out: remove it"):
         check_links(out)
-    with pytest.raises(OutputError, match="leads to"):
+    with pytest.raises(InputError, match="leads to"):
         output_place(out, "deep/images/photo.png")
-    with pytest.raises(OutputError, match="leads to"):
+    with pytest.raises(InputError, match="leads to"):
         output_place(out, "../elsewhere/photo.png")
 
 
@@ -44,7 +44,7 @@ def test_links_inside_and_the_folder_itself_are_the_users_business(tmp_path: Pat
 
 def test_a_link_to_itself_is_refused(tmp_path: Path):
     (tmp_path / "images").symlink_to(tmp_path / "images")
-    with pytest.raises(OutputError):
+    with pytest.raises(InputError):
         output_place(tmp_path, "images/a.png")
 
 
@@ -100,8 +100,8 @@ def test_outputs_that_are_inputs_are_refused(tmp_path: Path, elsewhere: Path):
     photo, link = elsewhere / "photo.png", tmp_path / "link"
     link.symlink_to(elsewhere)
     check_inputs_kept([tmp_path / "out.png", elsewhere / "new.png"], [photo, tmp_path / "absent"])
-    with pytest.raises(OutputError, match=r"photo.png is read, and would be replaced by .*: choose another --out"):
+    with pytest.raises(InputError, match=r"photo.png is read, and would be replaced by .*: choose another --out"):
         check_inputs_kept([tmp_path / "out.png", link / "photo.png"], [photo])
-    with pytest.raises(OutputError, match=r"would be written into .*elsewhere, which is read"):
+    with pytest.raises(InputError, match=r"would be written into .*elsewhere, which is read"):
         check_inputs_kept([link / "deep" / "new.png"], [elsewhere])
     check_inputs_kept([tmp_path / "elsewhere2" / "new.png"], [elsewhere])

@@ -20,11 +20,11 @@ from splat_recon import (
     generate_scene,
     normalized,
 )
-from splat_recon.checkpoint import read_checkpoint, write_checkpoint
 from splat_recon.config import FEW_PHOTOS, regularized_for
 from splat_recon.few_photos import NEAR_FRACTION, config_for_photos, near_plane, photo_background
 from splat_render import Camera
 from splat_render.poses import inverse, transform_camera, transform_points
+from train_runs.checkpoints import read_checkpoint, write_checkpoint
 
 
 def photo(rgb_u8: np.ndarray, mask: np.ndarray | None = None) -> View:
@@ -134,8 +134,9 @@ def test_settings_of_another_version_are_said_with_the_checkpoint(tmp_path: Path
     scene = generate_scene(3, SyntheticConfig(layout="table", num_views=6, width=48, height=36, num_points=60))
     views = ViewSet.from_views(scene.views)
     SplatTrainer(scene, views, TrainConfig(max_steps=1)).save(tmp_path / "made")
-    state, tensors = read_checkpoint(tmp_path / "made")
-    write_checkpoint(tmp_path / "older", state | {"config": state["config"] | {"average_last": 0.0}}, tensors)
+    made = read_checkpoint(tmp_path / "made")
+    config = made.values["config"] | {"average_last": 0.0}
+    write_checkpoint(tmp_path / "older", made.values | {"config": config}, made.tensors)
     words = r"older is of another version: unknown training settings: average_last"
     with pytest.raises(InputError, match=words):
         SplatModel.load(tmp_path / "older")

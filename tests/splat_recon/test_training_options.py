@@ -28,12 +28,12 @@ from splat_recon import (
     antialiased_config,
     mcmc_config,
 )
-from splat_recon.checkpoint import read_checkpoint
 from splat_recon.per_photo.bilateral_grid import sliced, total_variation
 from splat_recon.per_photo.color_alignment import color_aligned
 from splat_recon.per_photo.depth import DepthSupervision, nearest_in_cells
 from splat_render import Gaussians, make_rasterizer
 from support.rendered_scenes import ball, photographed, ring_camera
+from train_runs.checkpoints import read_checkpoint
 
 PLAIN = AdcConfig(refine_stop=0, reset_every=0)
 """No density control: the number of Gaussians stays."""
@@ -266,7 +266,7 @@ def test_density_control_sees_a_batch_as_its_single_photos(tmp_path: Path):
         trainer = SplatTrainer(_scene(), ViewSet.from_views([view]), config)
         trainer.train_until(1)
         trainer.save(tmp_path / f"{size}")
-        _, sums[size] = read_checkpoint(tmp_path / f"{size}")
+        sums[size] = read_checkpoint(tmp_path / f"{size}").tensors
     torch.testing.assert_close(sums[4]["density.grad2d_sum"], 4 * sums[1]["density.grad2d_sum"])
     assert torch.equal(sums[4]["density.num_seen"], 4 * sums[1]["density.num_seen"])
 
@@ -370,7 +370,7 @@ def test_every_option_resumes_bit_for_bit(name: str, tmp_path: Path):
     for field, tensor in whole.gaussians.parameters().items():
         assert torch.equal(tensor, parts.gaussians.parameters()[field]), field
     whole.save(tmp_path / "whole")
-    (_, expected), (_, found) = (read_checkpoint(tmp_path / name) for name in ("whole", "20"))
+    expected, found = (read_checkpoint(tmp_path / name).tensors for name in ("whole", "20"))
     assert set(found) == set(expected)
     for field, tensor in expected.items():
         assert torch.equal(tensor, found[field]), field

@@ -153,6 +153,25 @@ def test_every_kind_of_damage_to_the_newest_leads_to_the_one_before(tmp_path: Pa
             assert (folder / "damaged_step_000002").is_dir()
 
 
+@pytest.mark.parametrize(("keep", "left"), [(1, [30, 40]), (2, [20, 30, 40]), (9, [10, 20, 30, 40])])
+def test_older_checkpoints_are_removed_but_none_newer_or_unlike(tmp_path: Path, keep: int, left: list[int]):
+    """A damaged checkpoint of a higher step must not make the one that was just written the one too many."""
+    for number in (10, 20, 30, 40):
+        _write(tmp_path, number, 1)
+    (tmp_path / "step_000040" / checkpoints.STATE_FILE).unlink()
+    (tmp_path / "notes").mkdir()
+    checkpoints.remove_older(tmp_path / "step_000030", keep)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["notes", *map(checkpoint_name, left)]
+
+
+def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "FORMAT", "something else")
+        path = _write(tmp_path, 1, 1)
+    with pytest.raises(InputError, match="has the format"):
+        read_checkpoint(path)
+
+
 def test_tensors_come_back_as_they_were_also_from_shared_memory(tmp_path: Path):
     base = torch.arange(12.0).reshape(3, 4)
     tensors = {

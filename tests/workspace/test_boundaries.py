@@ -24,15 +24,15 @@ KINDS = ("packages", "apps", "recipes")
 ALLOWED_FIRST_PARTY = {
     "output_files": set(),
     "commands": {"output_files"},
-    "media_files": set(),
+    "media_files": {"output_files"},
     "image_metrics": set(),
     "report_pages": set(),
     "train_runs": {"output_files"},
     "splat_render": {"output_files"},
-    "difix_model": {"media_files"},
+    "difix_model": {"media_files", "output_files"},
     "splat_recon": {"media_files", "image_metrics", "report_pages", "splat_render", "output_files", "train_runs"},
-    "synthetic_objects": set(),
-    "difix_train": {"report_pages", "image_metrics", "difix_model", "train_runs"},
+    "synthetic_objects": {"output_files"},
+    "difix_train": {"report_pages", "image_metrics", "difix_model", "train_runs", "output_files"},
     "difix3d": {
         "media_files",
         "image_metrics",
@@ -43,7 +43,7 @@ ALLOWED_FIRST_PARTY = {
         "train_runs",
         "output_files",
     },
-    "diffsplat": {"media_files", "image_metrics", "splat_render", "synthetic_objects", "train_runs"},
+    "diffsplat": {"media_files", "image_metrics", "output_files", "splat_render", "synthetic_objects", "train_runs"},
     "sparsefusion": {
         "media_files",
         "image_metrics",

@@ -82,10 +82,10 @@ def _train(args: cli.Train, run: RunFolder) -> int:
 
 def _trainer(run: RunFolder, inputs: Inputs, where: str, *, resume: bool) -> SplatTrainer:
     from splat_recon import SplatTrainer, ViewSet
-    from splat_recon.checkpoint import recovered_checkpoint
+    from splat_recon.checkpoint import recover
 
     views = ViewSet.from_views(inputs.scene.select(inputs.split.train))
-    newest = recovered_checkpoint(run.checkpoints) if resume else None
+    newest = recover(run.checkpoints) if resume else None
     if newest is not None:
         console.print(f"going on from {newest}")
         return SplatTrainer.load(newest, inputs.scene, views, device=where)

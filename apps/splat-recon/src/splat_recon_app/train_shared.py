@@ -49,17 +49,17 @@ def train_with(args: cli.Train, world: World, *, device: str, backend: str) -> i
 
 def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
     from splat_recon import SplatTrainer, ViewSet
-    from splat_recon.checkpoint import newest_checkpoint, recovered_checkpoint
+    from splat_recon.checkpoint import latest_valid, recover
 
     first = world.rank == 0
     # Every process matches for itself, with the same result.
     inputs = read_inputs(args, run, device.split(":")[0])
     scene, split = inputs.scene, inputs.split
     if args.resume and first:
-        recovered_checkpoint(run.checkpoints)
+        recover(run.checkpoints)
     world.total(0)  # From here on all agree on what is in the folder.
     views = ViewSet.from_views(scene.select(split.train))
-    newest = newest_checkpoint(run.checkpoints) if args.resume else None
+    newest = latest_valid(run.checkpoints) if args.resume else None
     if newest is not None:
         trainer = SplatTrainer.load(newest, scene, views, device=device, world=world)
     else:

@@ -65,7 +65,7 @@ def record(run: RunFolder, inputs: Inputs) -> None:
 
 def save(trainer: SplatTrainer, run: RunFolder, keep: int | None) -> int:
     """Write a checkpoint and the history, and remove older checkpoints but `keep`; returns the step."""
-    from splat_recon.checkpoint import remove_older_checkpoints
+    from splat_recon.checkpoint import remove_older
 
     trainer.save(run.checkpoint(trainer.step))
     if trainer.world.rank > 0:
@@ -73,7 +73,7 @@ def save(trainer: SplatTrainer, run: RunFolder, keep: int | None) -> int:
     run_folder.write_history(run, [record.to_dict() for record in trainer.history])
     logger.info("step %d: %d Gaussians, checkpoint saved", trainer.step, len(trainer.gaussians))
     if keep is not None:
-        remove_older_checkpoints(run.checkpoint(trainer.step), keep)
+        remove_older(run.checkpoint(trainer.step), keep)
     return trainer.step
 
 

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from commands import signals
 from commands.flags import as_flags
+from output_files import InputError
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 """All is done; something failed that the user cannot put right at once; what was given must be put right."""
@@ -26,8 +27,8 @@ def outcome_of(
 ) -> int:
     """Run a command and return its exit code; signals that ask it to stop raise KeyboardInterrupt in it.
 
-    Every library's error for what the user gave is a ValueError named InputError whose text is a sentence; failed file
-    access is one, too. Any other error is a defect, and keeps its trace.
+    An `InputError`, whose text is a sentence, and failed file access are what the user can put right. Any other error
+    is a defect, and keeps its trace.
 
     Args:
         run: The command; returns an exit code.
@@ -45,9 +46,7 @@ def outcome_of(
             return code
     except BrokenPipeError:
         return _nobody_reads()
-    except ValueError as error:
-        if all(kind.__name__ != "InputError" for kind in type(error).__mro__):
-            raise
+    except InputError as error:
         return _said(as_flags(str(error), parameters or {}), BAD_INPUT)
     except OSError as error:
         return _said(_of_system(error), BAD_INPUT)
@@ -79,7 +78,7 @@ def _said(sentence: str, code: int) -> int:
 
 
 def _of_system(error: OSError) -> str:
-    """`OutputError` and its like are sentences already; the system's own errors are a number and a word."""
+    """Some are sentences already; the system's own errors are a number and a word."""
     if error.filename is None or error.strerror is None:
         return str(error)
     return f"{error.filename}: {error.strerror}"

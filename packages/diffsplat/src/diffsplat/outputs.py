@@ -80,13 +80,10 @@ def write_splat(path: Path, splat: GeneratedSplat, *, min_opacity: float = 0.0) 
     gaussians = opaque_gaussians(splat, min_opacity)
     if len(gaussians) == 0:
         raise InputError(f"no Gaussian of {splat.prompt!r} is more opaque than {min_opacity}: lower min_opacity")
-    try:
-        if path.suffix == ".ply":
-            splat_render.write_ply(path, gaussians, with_rgb=True)
-        else:
-            splat_render.write_splats(path, splat_render.SplatFile(gaussians=gaussians))
-    except splat_render.InputError as error:
-        raise InputError(str(error)) from error
+    if path.suffix == ".ply":
+        splat_render.write_ply(path, gaussians, with_rgb=True)
+    else:
+        splat_render.write_splats(path, splat_render.SplatFile(gaussians=gaussians))
     return len(gaussians)
 
 
@@ -162,10 +159,7 @@ def _write_turntable(path: Path, splat: GeneratedSplat, config: OutputConfig) ->
         duration = round(1000 / config.fps)
         pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=duration, loop=0)
         return
-    try:
-        media_files.write_video(path, frames, rate=config.fps, even=True)
-    except media_files.InputError as error:
-        raise InputError(str(error)) from error
+    media_files.write_video(path, frames, rate=config.fps, even=True)
 
 
 def is_whole(folder: Path, parameters: dict[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from difix_model.device import chosen_device
 from difix_train.config import SIZE_MULTIPLE, DataConfig, TrainConfig
 from difix_train.dataset import PairDataset
-from difix_train.errors import InputError, as_input_error
+from difix_train.errors import InputError
 from difix_train.evaluate import REFERENCE_MODES, PairEvaluation, evaluate_pairs, spread
 from difix_train.examples import Example, fixed_example, grid
 from difix_train.losses.lpips import Lpips
@@ -65,8 +65,7 @@ class TrainingRun:
         self.trackers = tuple(trackers)
         self.lpips = task.objective.lpips if lpips is None else lpips.to(task.device)
         self.latest_evaluation: PairEvaluation | None = None
-        with as_input_error():
-            self.loop = Loop(task, folder, task.config, processes=task.processes, trackers=trackers)
+        self.loop = Loop(task, folder, task.config, processes=task.processes, trackers=trackers)
         self.end = min(self.config.max_steps, stop_at or self.config.max_steps)
         validated = [line["step"] for line in folder.read_metrics() if line["kind"] == "test"]
         self._validated_step = max(task.processes.broadcast(validated), default=0)
@@ -101,16 +100,14 @@ class TrainingRun:
         every = self.config.validate_every
         if every:
             stops += [self.step - self.step % every + every] if self.step else [1]
-        with as_input_error():
-            self.loop.train_until(min(stops))
+        self.loop.train_until(min(stops))
         self._validate_if_due()
         if self.done:
             self.save()
 
     def save(self) -> None:
         """Write a checkpoint of the present step, unless it is there."""
-        with as_input_error():
-            self.loop.save()
+        self.loop.save()
 
     def validate(
         self, dataset: PairDataset, *, max_samples: int | None = None, modes: tuple[str, ...] = REFERENCE_MODES
@@ -218,13 +215,12 @@ def open_run(settings: RunSettings) -> TrainingRun:
     processes = Processes(chosen_device(settings.device))
     objective = Objective(config.loss)  # Before the weights: a missing backbone should show at once.
     lpips = validation_lpips(objective) if validation is not None and config.validate_every else None
-    with as_input_error():
-        trackers = []
-        if processes.is_main:
-            trackers = open_trackers(
-                settings.trackers, settings.out, project=settings.project, settings=config_values(settings)
-            )
-        checkpoint = newest_checkpoint(folder, processes) if settings.resume else None
+    trackers = []
+    if processes.is_main:
+        trackers = open_trackers(
+            settings.trackers, settings.out, project=settings.project, settings=config_values(settings)
+        )
+    checkpoint = newest_checkpoint(folder, processes) if settings.resume else None
     if checkpoint is not None:
         task = DifixTask.from_checkpoint(checkpoint, dataset, config, objective=objective, processes=processes)
     else:
@@ -240,8 +236,7 @@ def open_run(settings: RunSettings) -> TrainingRun:
         )
     run = TrainingRun(task, folder, validation=validation, stop_at=settings.stop_at, trackers=trackers, lpips=lpips)
     if processes.is_main:
-        with as_input_error():
-            folder.write_config(config_values(settings), distributions=VERSIONED)
+        folder.write_config(config_values(settings), distributions=VERSIONED)
     return run
 
 

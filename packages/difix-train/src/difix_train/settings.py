@@ -9,7 +9,7 @@ from typing import Literal
 from difix_model.errors import first_problems
 from difix_model.pairs import PairRecord, read_pairs
 from difix_train.config import SIZE_MULTIPLE, DataConfig, LossConfig, OptimizerConfig, TrainConfig
-from difix_train.errors import InputError, as_input_error
+from difix_train.errors import InputError
 from difix_train.presets import preset
 from train_runs.files import check_writable
 from train_runs.run_folder import RunFolder
@@ -91,8 +91,7 @@ class RunSettings:
         _check_whole(records)
         if self.stop_at is not None and self.stop_at < 1:
             raise InputError(f"stop_at must be at least 1, got {self.stop_at}")
-        with as_input_error():
-            RunFolder(self.out).open(resume=self.resume)
+        RunFolder(self.out).open(resume=self.resume)
         return records
 
     def _check_adapters(self) -> None:
@@ -201,8 +200,7 @@ class EvalSettings:
         if self.out is not None:
             if self.out.is_dir():
                 raise InputError(f"{self.out} is a folder: name a JSON file in it")
-            with as_input_error():
-                check_writable(self.out.parent)
+            check_writable(self.out.parent)
         return records
 
     @property

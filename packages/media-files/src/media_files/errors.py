@@ -1,8 +1,6 @@
-"""The error that says: what the user gave is wrong."""
+"""The errors that say: what the user gave is wrong."""
 
-
-class InputError(ValueError):
-    """What the user gave is wrong: one readable sentence that names the file and the fix."""
+from output_files import InputError as InputError
 
 
 class TruncatedVideoError(InputError):

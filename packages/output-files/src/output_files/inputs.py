@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from output_files.errors import OutputError
+from output_files.errors import InputError
 
 
 def check_inputs_kept(outputs: Iterable[Path], inputs: Iterable[Path], *, fix: str = "choose another --out") -> None:
@@ -16,7 +16,7 @@ def check_inputs_kept(outputs: Iterable[Path], inputs: Iterable[Path], *, fix: s
         fix: End of the sentence: what to do.
 
     Raises:
-        OutputError: One of them would.
+        InputError: One of them would.
     """
     files, folders = {}, {}
     for path in inputs:
@@ -26,9 +26,9 @@ def check_inputs_kept(outputs: Iterable[Path], inputs: Iterable[Path], *, fix: s
     known: dict[Path, Path | None] = {}
     for path in outputs:
         if (replaced := files.get(_id(path))) is not None:
-            raise OutputError(f"{replaced} is read, and would be replaced by {path}: {fix}")
+            raise InputError(f"{replaced} is read, and would be replaced by {path}: {fix}")
         if folders and (mixed := _holding(path.parent.absolute(), folders, known)) is not None:
-            raise OutputError(f"{path} would be written into {mixed}, which is read: {fix}")
+            raise InputError(f"{path} would be written into {mixed}, which is read: {fix}")
 
 
 def _holding(folder: Path, folders: dict[tuple[int, int], Path], known: dict[Path, Path | None]) -> Path | None:

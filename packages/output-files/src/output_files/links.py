@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from output_files.errors import OutputError
+from output_files.errors import InputError
 
 
 def check_links(folder: Path) -> None:
@@ -16,7 +16,7 @@ def check_links(folder: Path) -> None:
         folder: The output folder, which may not be there yet.
 
     Raises:
-        OutputError: There is such a link.
+        InputError: There is such a link.
     """
     root = _resolved(folder)
     for parent, names, _ in os.walk(folder):
@@ -34,7 +34,7 @@ def output_place(folder: Path, name: str) -> Path:
         name: A relative name, from `names.output_names` or of the program's own making.
 
     Raises:
-        OutputError: A link leads out, or the name does.
+        InputError: A link leads out, or the name does.
     """
     path = folder / name
     _check(path.parent, _resolved(folder), folder)
@@ -45,7 +45,7 @@ def _check(path: Path, root: Path | None, folder: Path) -> None:
     found = _resolved(path)
     if root is None or found is None or (found != root and root not in found.parents):
         leads = "in a circle" if found is None else f"to {found}"
-        raise OutputError(f"{path} leads {leads}, out of {folder}: remove it, or choose another --out")
+        raise InputError(f"{path} leads {leads}, out of {folder}: remove it, or choose another --out")
 
 
 def _is_link(path: Path) -> bool:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import UInt8
 
 from media_files.video_writer import VideoWriter
-from splat_recon.errors import InputError, as_input_error
+from splat_recon.errors import InputError
 from splat_recon.io.images import to_u8, write_photo
 from splat_recon.pages.pictures import depth_colors
 from splat_render.cameras import Camera
@@ -65,7 +65,6 @@ def write_videos(path: Path, film: Film, *, fps: float) -> list[Path]:
     paths = [path, *others]
     limits = _depth_limits(film) if "depth" in film.shown else (1.0, 2.0)
     with ExitStack() as stack:
-        stack.enter_context(as_input_error())
         videos = [stack.enter_context(VideoWriter(target, rate=fps, even=True)) for target in paths]
         for camera in film.cameras:
             out = film.render(camera)

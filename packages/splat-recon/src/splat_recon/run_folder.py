@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import train_runs.run_folder
-from output_files import OutputError, check_inputs_kept, check_links, output_names, write_text_whole
+from output_files import check_inputs_kept, check_links, output_names, write_text_whole
 from splat_recon.config_values import flattened
 from splat_recon.errors import InputError
 from splat_recon.io import cameras_json
@@ -143,10 +143,7 @@ def check_outputs(run: RunFolder, scene: Scene) -> None:
     pictures = [
         folder / name for name in picture_names(scene.names).values() for folder in (run.images, run.first_images)
     ]
-    try:
-        check_inputs_kept([*fixed, *pictures], scene.sources)
-    except OutputError as error:
-        raise InputError(str(error)) from None
+    check_inputs_kept([*fixed, *pictures], scene.sources)
 
 
 def check_own(folder: Path) -> None:
@@ -155,10 +152,7 @@ def check_own(folder: Path) -> None:
     Raises:
         InputError: One is, or the folder cannot be made or written.
     """
-    try:
-        check_links(folder)
-    except OutputError as error:
-        raise InputError(str(error)) from None
+    check_links(folder)
     check_writable(folder)
 
 

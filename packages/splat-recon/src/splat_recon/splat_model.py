@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from splat_recon.checkpoint import config_from_state, gaussians_from_tensors, newest_checkpoint, read_checkpoint
+from splat_recon.checkpoint import config_from_state, gaussians_from_tensors, latest_valid, read_checkpoint
 from splat_recon.config import TrainConfig
 from splat_recon.errors import InputError
 from splat_render.cameras import Camera
@@ -70,9 +70,9 @@ class SplatModel:
         Raises:
             InputError: The checkpoint is damaged, missing or of another version.
         """
-        state, tensors = read_checkpoint(checkpoint)
-        training = config_from_state(state, checkpoint)
-        return cls.trained(gaussians_from_tensors(tensors), training, state["step"], device=device)
+        found = read_checkpoint(checkpoint)
+        training = config_from_state(found.values, checkpoint)
+        return cls.trained(gaussians_from_tensors(found.tensors), training, found.values["step"], device=device)
 
     @classmethod
     def newest(cls, checkpoints: Path, *, device: str = "cpu") -> "SplatModel":
@@ -81,7 +81,7 @@ class SplatModel:
         Raises:
             InputError: There is none.
         """
-        newest = newest_checkpoint(checkpoints)
+        newest = latest_valid(checkpoints)
         if newest is None:
             raise InputError(f"{checkpoints} holds no valid checkpoint: train first")
         return cls.load(newest, device=device)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-MAX_SHOWN_PROBLEMS = 10
-
-
-class InputError(ValueError):
-    """What the user gave is wrong: one readable sentence that names the file and the fix."""
+from output_files import InputError as InputError
+from output_files import first_problems as first_problems
 
 
 class NonFiniteLossError(RuntimeError):
@@ -24,10 +19,3 @@ class NonFiniteLossError(RuntimeError):
         super().__init__(message)
         self.step = step
         self.ids = ids
-
-
-def first_problems(problems: Sequence[str]) -> str:
-    """Join the first ten problems, of at least one, into one sentence and count the others."""
-    shown = "; ".join(problems[:MAX_SHOWN_PROBLEMS])
-    num_left_out = len(problems) - MAX_SHOWN_PROBLEMS
-    return f"{shown}; and {num_left_out} more" if num_left_out > 0 else shown

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from output_files import OutputError, check_links, unshared
+from output_files import check_links, unshared
 from train_runs.errors import InputError
 from train_runs.files import check_writable, flush, write_json, written_file
 
@@ -84,10 +84,7 @@ class RunFolder:
             raise InputError(f"{self.path} holds no checkpoint to continue from: leave resume out")
         if not resume and not self._config_is_ours():
             raise InputError(f"{self.config} is of something else, and would be replaced: choose another folder")
-        try:
-            check_links(self.path)
-        except OutputError as error:
-            raise InputError(str(error)) from None
+        check_links(self.path)
         check_writable(self.path)
 
     def _config_is_ours(self) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from difix3d.errors import InputError, as_input_error
+from difix3d.errors import InputError
 from difix_model.references.camera_poses import find_poses
 from difix_model.references.poses import ranked_poses
 from media_files.photos import image_files
@@ -70,9 +70,8 @@ def _photos_of_other_layout(scene: Path) -> list[tuple[Path, Float64[np.ndarray,
     layout = layout_of(scene)
     if layout is None:
         raise InputError(f"{scene} holds no cameras: choose references by similarity")
-    with as_input_error():
-        file = frames_of(scene, layout)
-        cameras = frames_cameras(file)
+    file = frames_of(scene, layout)
+    cameras = frames_cameras(file)
     root = file.photos or file.folder
     posed = [(root / name, camera.T_world_cam) for name, camera in cameras.items() if (root / name).is_file()]
     if not posed:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from difix3d.enhance.renderer import EnhancedRenderer
-from difix3d.errors import InputError, as_input_error
+from difix3d.errors import InputError
 from difix3d.evaluation.consistency import consistency
 from difix3d.fixers.opening import open_fixer
 from difix3d.loop.targets import path_poses
@@ -74,8 +74,7 @@ def ablation(
     for seed, folder in folders.items():
         for name, progress in _runs(replace(settings, seed=seed), folder):
             yield f"{name}, seed {seed}" if seeds else name, progress
-    with as_input_error():
-        RunFolder(out).write_json("ablation.json", _content(settings, folders, frames))
+    RunFolder(out).write_json("ablation.json", _content(settings, folders, frames))
 
 
 def _runs(settings: RunSettings, out: Path) -> Iterator[tuple[str, Any]]:

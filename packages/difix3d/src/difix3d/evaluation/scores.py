@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import image_metrics as metrics
-from difix3d.errors import InputError, as_input_error
+from difix3d.errors import InputError
 from difix3d.evaluation.protocol import Protocol, to_dict
 from image_metrics import LpipsMetric, make_lpips
 from media_files.masks import mask_plane
@@ -48,8 +48,7 @@ def score_renders(
     if problems:
         more = f"; and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise InputError("; ".join(problems[:10]) + more)
-    with as_input_error():
-        lpips = make_lpips(lpips_net)
+    lpips = make_lpips(lpips_net)
     identity = {
         "protocol": to_dict(protocol),
         "masked": masked and protocol.masks is not None,
@@ -89,14 +88,13 @@ def _pairs(
 
 
 def _score(photo: Path, render: Path, mask: Path | None, lpips: LpipsMetric | None) -> dict[str, float | None]:
-    with as_input_error():
-        truth, shown = (Image.fromarray(read_photo(path)[0]) for path in (photo, render))
-        if shown.size != truth.size:
-            shown = shown.resize(truth.size, Image.Resampling.BICUBIC)
-        visible = None
-        if mask is not None:
-            marked = Image.fromarray(mask_plane(open_image(mask, upright=False)) > 0)
-            visible = np.array(marked.resize(truth.size, Image.Resampling.NEAREST))
+    truth, shown = (Image.fromarray(read_photo(path)[0]) for path in (photo, render))
+    if shown.size != truth.size:
+        shown = shown.resize(truth.size, Image.Resampling.BICUBIC)
+    visible = None
+    if mask is not None:
+        marked = Image.fromarray(mask_plane(open_image(mask, upright=False)) > 0)
+        visible = np.array(marked.resize(truth.size, Image.Resampling.NEAREST))
     pair = []
     for image in (shown, truth):
         rgb = torch.from_numpy(np.array(image)).float() / 255

@@ -15,7 +15,6 @@ from difix_model.gate.verdict import FixVerdict
 from splat_recon.checkpoint import TrainerState
 from splat_render.cameras import Camera
 from train_runs.checkpoints import read_checkpoint, under, write_checkpoint
-from train_runs.errors import InputError as RunError
 
 SPLAT = "splat"
 """Folder of a splat's own checkpoint."""
@@ -49,10 +48,7 @@ class BranchState:
         facts = None if novel is None else {"round_index": novel.round_index, "views": [_facts(one) for one in views]}
         tensors = {name: tensor for index, one in enumerate(views) for name, tensor in _tensors(one, index).items()}
         write_splat = None if splat is None else lambda part: splat.write(part / SPLAT)
-        try:
-            write_checkpoint(folder, {**self.values, "novel": facts}, tensors, write_more=write_splat)
-        except RunError as error:
-            raise InputError(str(error)) from error
+        write_checkpoint(folder, {**self.values, "novel": facts}, tensors, write_more=write_splat)
 
     @classmethod
     def read(cls, folder: Path) -> BranchState:
@@ -67,7 +63,7 @@ class BranchState:
             if facts is not None:
                 views = tuple(_novel_view(found.tensors, index, each) for index, each in enumerate(facts["views"]))
                 novel = NovelViews(round_index=facts["round_index"], views=views)
-        except (RunError, KeyError, TypeError) as error:
+        except (InputError, KeyError, TypeError) as error:
             raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
         splat = TrainerState.read(folder / SPLAT) if (folder / SPLAT).is_dir() else None
         return cls(values=found.values, novel=novel, splat=splat)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from jaxtyping import Float64
 
-from difix3d.errors import InputError, as_input_error
+from difix3d.errors import InputError
 from difix3d.loop.target_config import (
     AroundTargets,
     CoverageTargets,
@@ -82,8 +82,7 @@ def target_poses(
 
 
 def _from_file(config: FileTargets, scene: Scene | None) -> Float64[np.ndarray, "k 4 4"]:
-    with as_input_error():
-        cameras = read_camera_file(config.path).cameras
+    cameras = read_camera_file(config.path).cameras
     T_scene_colmap = np.eye(4) if scene is None else scene.T_scene_colmap
     return np.stack([transform_camera(T_scene_colmap, camera).T_world_cam for camera in cameras])
 

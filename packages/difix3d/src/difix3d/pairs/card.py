@@ -42,8 +42,7 @@ def publish_pairs(out: Path, config: PairsConfig, failed: Mapping[str, str]) -> 
     """
     names = finished_scenes(out)
     facts = [read_scene_facts(out, name) for name in names]
-    with as_input_error():
-        records = [record for item in facts if item["pairs"] for record in read_pairs(out / item["name"] / PAIRS_FILE)]
+    records = [record for item in facts if item["pairs"] for record in read_pairs(out / item["name"] / PAIRS_FILE)]
     if records:
         write_all_pairs(out, records)
     scenes = [scene_entry(item) for item in facts]

@@ -162,8 +162,7 @@ def check_places(sources: Sequence[SceneSource], out: Path) -> None:
 
 def write_all_pairs(out: Path, records: list[PairRecord]) -> Path:
     """Write the file that names the pairs of all scenes; returns its path."""
-    with as_input_error():
-        write_pairs(out / PAIRS_FILE, records)
+    write_pairs(out / PAIRS_FILE, records)
     return out / PAIRS_FILE
 
 

@@ -40,8 +40,7 @@ def merge_pairs(folders: Sequence[Path], out: Path) -> Card:
     if len(folders) < 2 or len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError(f"expected two or more different folders to merge, got {', '.join(map(str, folders))}")
     _check_free(out, folders)
-    with as_input_error():
-        records = {folder: read_pairs(folder / PAIRS_FILE) for folder in folders}
+    records = {folder: read_pairs(folder / PAIRS_FILE) for folder in folders}
     _check_names(records)
     _check_split(records)
     scenes: list[dict[str, Any]] = []
@@ -52,8 +51,7 @@ def merge_pairs(folders: Sequence[Path], out: Path) -> Card:
         scenes += [scene | {"folder": folder.name} for scene in card["scenes"]]
         settings += card["settings"]
         failed |= card["failed"]
-    with as_input_error():
-        write_pairs(out / PAIRS_FILE, [record for folder in folders for record in records[folder]])
+    write_pairs(out / PAIRS_FILE, [record for folder in folders for record in records[folder]])
     made = {scene["name"] for scene in scenes}
     failed = {name: reason for name, reason in failed.items() if name not in made}
     card = make_card(scenes, failed=failed, settings=settings, merged_from=[folder.name for folder in folders])

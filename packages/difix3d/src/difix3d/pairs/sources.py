@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
-from difix3d.errors import InputError, as_input_error
+from difix3d.errors import InputError
 from difix3d.pairs.config import PairsConfig
 from splat_recon.scene.scene import Scene
 
@@ -151,8 +151,7 @@ def generated_sources(num_scenes: int, first_seed: int, config: PairsConfig) -> 
         from splat_recon.scene.synthetic.panoramas import read_panoramas
 
         panoramas = Path(config.panoramas).resolve()
-        with as_input_error():
-            read_panoramas(panoramas)
+        read_panoramas(panoramas)
     return [
         GeneratedSource(
             name=f"generated_{seed:05d}",

@@ -47,8 +47,7 @@ def check_scene(folder: Path) -> None:
     Raises:
         InputError: There is none, or it is a file; the sentence says what to give in its place.
     """
-    with as_input_error():
-        check_scene_folder(folder)
+    check_scene_folder(folder)
 
 
 def _is_scene(folder: Path) -> bool:

@@ -15,9 +15,10 @@ from difix3d.report.notes import curves_note, run_notes
 from difix3d.report.results import CLEAR_DB, VariantResult, best_variant, final_fix_changes_nothing, verdict
 from difix3d.report.variants import VARIANTS
 from difix3d.report.what_helped import what_helped
+from media_files import read_photo
 from output_files import write_text_whole
 from report_pages import embedded_image, filled, spread
-from splat_recon.io.images import read_photo, to_u8
+from splat_recon.io.images import to_u8
 from splat_recon.scene.scene import View
 
 MAX_PICTURES = 5

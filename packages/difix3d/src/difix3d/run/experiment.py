@@ -132,8 +132,7 @@ class Experiment:
             self.loop = self._new_loop()
         self.prepared = True
         if self.resume:
-            with as_input_error():
-                self.folder.truncate_metrics(self.step)
+            self.folder.truncate_metrics(self.step)
         for values in self.folder.read_metrics() if self.resume else ():
             self._curves.add(values)
             self._last_measured = max(self._last_measured, values["step"])

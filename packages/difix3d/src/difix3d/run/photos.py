@@ -86,8 +86,7 @@ def find_cameras(folder: RunFolder, photos: Path, settings: RunSettings) -> SfmR
     from splat_recon.io.sfm.reconstruct import reconstruct
 
     try:
-        with as_input_error():
-            return reconstruct(photos, folder.path / SCENE, SfmConfig(seed=settings.seed))
+        return reconstruct(photos, folder.path / SCENE, SfmConfig(seed=settings.seed))
     except InputError:
         # A run that cannot begin leaves nothing behind.
         (folder.path / PHOTOS).unlink(missing_ok=True)

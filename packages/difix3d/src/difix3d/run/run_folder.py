@@ -99,8 +99,7 @@ class RunFolder(train_runs.run_folder.RunFolder):
         Raises:
             InputError: One is.
         """
-        with as_input_error():
-            check_links(self.path)
+        check_links(self.path)
 
     def create(self) -> None:
         """Make the folder.
@@ -120,10 +119,9 @@ class RunFolder(train_runs.run_folder.RunFolder):
     def write_configs(self, settings: dict[str, Any], resolved: dict[str, Any], config: dict[str, Any]) -> None:
         """Record what was asked for, what it came to for the device and the photos, and in full, and the versions."""
         versions = train_runs.run_folder.versions(VERSIONED)
-        with as_input_error():
-            self.write_json(
-                "config.json", {"settings": settings, "resolved": resolved, "config": config, "versions": versions}
-            )
+        self.write_json(
+            "config.json", {"settings": settings, "resolved": resolved, "config": config, "versions": versions}
+        )
 
     def read_settings(self) -> dict[str, Any]:
         """The settings that `write_config` recorded, or where it has not yet those that came with the photos.
@@ -169,8 +167,7 @@ class RunFolder(train_runs.run_folder.RunFolder):
         """
         from train_runs.checkpoints import put_in_order
 
-        with as_input_error():
-            return put_in_order(self)
+        return put_in_order(self)
 
     @contextmanager
     def logging_to_file(self) -> Iterator[None]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from difix3d.errors import InputError, as_input_error
-from splat_recon.checkpoint import config_from_state, gaussians_from_tensors, newest_checkpoint, read_checkpoint
+from difix3d.errors import InputError
+from splat_recon.checkpoint import config_from_state, gaussians_from_tensors, latest_valid, read_checkpoint
 from splat_recon.io.nerfstudio_frame import colmap_from_nerfstudio
 from splat_recon.scene.normalize import gsplat_frame
 from splat_recon.scene.scene import Scene
@@ -53,16 +53,15 @@ def start_gaussians(settings: RunSettings, scene: Scene) -> Gaussians:
         InputError: The file is missing, damaged, of another scene, or of no known kind.
     """
     path = Path(settings.start or "")
-    with as_input_error():
-        if _is_splat_file(path):
-            content = read_splats(path)
-            T_colmap_file = colmap_from_nerfstudio(path) @ rigid(np.eye(3), np.array(content.offset))
-            return transformed(content.gaussians, scene.T_scene_colmap @ T_colmap_file)
-        if path.suffix == ".pt":
-            gaussians = _of_gsplat(path)
-            T_scene_file = scene.T_scene_colmap if settings.start_frame == "colmap" else inverse(gsplat_frame(scene))
-            return transformed(gaussians, T_scene_file)
-        return _of_ours(path, scene)
+    if _is_splat_file(path):
+        content = read_splats(path)
+        T_colmap_file = colmap_from_nerfstudio(path) @ rigid(np.eye(3), np.array(content.offset))
+        return transformed(content.gaussians, scene.T_scene_colmap @ T_colmap_file)
+    if path.suffix == ".pt":
+        gaussians = _of_gsplat(path)
+        T_scene_file = scene.T_scene_colmap if settings.start_frame == "colmap" else inverse(gsplat_frame(scene))
+        return transformed(gaussians, T_scene_file)
+    return _of_ours(path, scene)
 
 
 def start_background(settings: RunSettings) -> Background:
@@ -74,11 +73,10 @@ def start_background(settings: RunSettings) -> Background:
     if settings.start is None:
         return BLACK
     path = Path(settings.start)
-    with as_input_error():
-        if _is_splat_file(path):
-            return read_background(path) or BLACK
-        folder = None if path.suffix == ".pt" else _checkpoint_folder(path)
-        return BLACK if folder is None else config_from_state(read_checkpoint(folder)[0], folder).background
+    if _is_splat_file(path):
+        return read_background(path) or BLACK
+    folder = None if path.suffix == ".pt" else _checkpoint_folder(path)
+    return BLACK if folder is None else config_from_state(read_checkpoint(folder).values, folder).background
 
 
 def _is_splat_file(path: Path) -> bool:
@@ -94,14 +92,14 @@ def _of_ours(path: Path, scene: Scene) -> Gaussians:
     folder = _checkpoint_folder(path)
     if folder is None:
         raise InputError(f"{path} holds no checkpoint: expected a run's folder, its checkpoint, or gsplat's .pt file")
-    state, tensors = read_checkpoint(folder)
-    extent = float(state["scene"]["extent"])
+    found = read_checkpoint(folder)
+    extent = float(found.values["scene"]["extent"])
     if not np.isclose(extent, scene.extent, rtol=1e-3):
         raise InputError(
             f"checkpoint {folder} is of another scene: its cameras extend over {extent:.4g}, those of {scene.name} "
             f"over {scene.extent:.4g}"
         )
-    return gaussians_from_tensors(tensors)
+    return gaussians_from_tensors(found.tensors)
 
 
 def _candidates(path: Path) -> list[Path | None]:
@@ -109,7 +107,7 @@ def _candidates(path: Path) -> list[Path | None]:
     newest = max(path.glob("checkpoints/step_*"), key=lambda found: int(found.name[5:]), default=None)
     found: list[Path | None] = [path, path / "splat", path / "loop" / "main" / "splat"]
     if newest is not None:
-        found += [newest / "loop" / "main" / "splat", newest / "plain", newest_checkpoint(path / "checkpoints")]
+        found += [newest / "loop" / "main" / "splat", newest / "plain", latest_valid(path / "checkpoints")]
     return found
 
 

@@ -57,8 +57,7 @@ def kept_stereo(folder: RunFolder) -> StereoStart | None:
     if not folder.stereo.is_file():
         return None
     try:
-        with as_input_error():
-            return StereoStart.of(load_depth_maps(folder.stereo), StereoConfig())
+        return StereoStart.of(load_depth_maps(folder.stereo), StereoConfig())
     except InputError as error:
         logger.warning("%s", error)
         return None

@@ -12,7 +12,7 @@ from jaxtyping import Float64, UInt8
 from PIL import Image
 
 from difix3d.enhance.references import PosedPhotos
-from difix3d.errors import InputError, as_input_error
+from difix3d.errors import InputError
 from difix3d.viewer.composer import FixComposer
 from difix3d.viewer.config import MODES, LiveConfig
 from difix3d.viewer.fixes import LiveFixes
@@ -74,31 +74,28 @@ class LivePage:
     """
 
     def __init__(self, config: LiveConfig, pipeline: Fixer | None = None) -> None:
-        with as_input_error():
-            viser_module()
-            photos_folder, cameras = _cameras(config)
-            self.splats = SplatModel.of_file(config.splat, which=config.which, device=chosen_device(config.device))
-            self._pipeline = pipeline or open_pipeline(config.fixer, device=config.device)
-            # On the page everything lies near the splat's own origin: browsers compute in float32.
-            cameras = {name: self.splats.near(camera) for name, camera in cameras.items()}
-            photos = _photos(config, self._pipeline)
-            photos = None if photos is None else photos.less(self.splats.offset)
-            self.splats = self.splats.without_offset()
-            fixer = PhotoFixer(
-                self._pipeline, photos, num_references=config.num_references, strength=config.fixer.strength
-            )
-            self._fixes = LiveFixes(fixer)
-            composer = FixComposer(self._fixes, mode=config.fix)
-            max_px = config.max_size or (GPU_PX if self.splats.device != "cpu" else CPU_PX)
-            requests = ViewRequests(max_px=max_px, composer=composer, jpeg_quality=JPEG_QUALITY)
-            self._viewer = SplatViewer(
-                f"difix3d: {config.splat.name}",
-                cameras,
-                {} if photos_folder is None else thumbnails(photos_folder, list(cameras)),
-                host=config.host,
-                port=config.port,
-                requests=requests,
-            )
+        viser_module()
+        photos_folder, cameras = _cameras(config)
+        self.splats = SplatModel.of_file(config.splat, which=config.which, device=chosen_device(config.device))
+        self._pipeline = pipeline or open_pipeline(config.fixer, device=config.device)
+        # On the page everything lies near the splat's own origin: browsers compute in float32.
+        cameras = {name: self.splats.near(camera) for name, camera in cameras.items()}
+        photos = _photos(config, self._pipeline)
+        photos = None if photos is None else photos.less(self.splats.offset)
+        self.splats = self.splats.without_offset()
+        fixer = PhotoFixer(self._pipeline, photos, num_references=config.num_references, strength=config.fixer.strength)
+        self._fixes = LiveFixes(fixer)
+        composer = FixComposer(self._fixes, mode=config.fix)
+        max_px = config.max_size or (GPU_PX if self.splats.device != "cpu" else CPU_PX)
+        requests = ViewRequests(max_px=max_px, composer=composer, jpeg_quality=JPEG_QUALITY)
+        self._viewer = SplatViewer(
+            f"difix3d: {config.splat.name}",
+            cameras,
+            {} if photos_folder is None else thumbnails(photos_folder, list(cameras)),
+            host=config.host,
+            port=config.port,
+            requests=requests,
+        )
         self._add_controls(composer, config)
         self._fixes.ready = requests.ask_again
         self._fixes.start()

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from media_files import InputError as MediaError
 from media_files import read_mask, read_photo
 from sparsefusion.cameras import Cameras
 from sparsefusion.data.sequence import ObjectSequence, crop_and_resize, crop_around, cropped_intrinsics
@@ -106,7 +105,7 @@ def read_colmap_object(scene: Path, *, image_size: int = 256, max_radius: float 
             continue
         try:
             views.append(_read_view(scene, image, reconstruction.cameras[image.camera_id]))
-        except (InputError, MediaError) as error:
+        except InputError as error:
             problems.append(str(error))
     if problems:
         raise InputError(first_problems(problems))

@@ -4,9 +4,10 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from media_files import image_size
 from media_files.photos import PHOTO_SUFFIXES
 from splat_recon.errors import InputError
-from splat_recon.io.images import list_photos, photo_size
+from splat_recon.io.images import list_photos
 from splat_recon.io.photo_names import PhotoNames, bare, folded, unclear
 
 IMAGES = "images"
@@ -115,7 +116,7 @@ def _fills(copy: ImageFolder, sizes: Mapping[str, tuple[int, int]], max_size: in
     for name, camera_size in sizes.items():
         path = copy.file(name)
         try:
-            if path is None or max(photo_size(path)) < min(max_size, max(camera_size)):
+            if path is None or max(image_size(path)) < min(max_size, max(camera_size)):
                 return False
         except InputError:
             return False

@@ -1,4 +1,4 @@
-"""Photos and masks as arrays, by the readers of `media_files` and with this library's error."""
+"""Photos and masks as arrays: written, listed, and laid over a background; `media_files` reads them."""
 
 from pathlib import Path
 
@@ -8,62 +8,11 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-import media_files.masks
 import media_files.photos
-from splat_recon.errors import InputError, as_input_error
+from media_files import read_photo as read_photo
+from splat_recon.errors import InputError
 
 
-@as_input_error()
-def read_photo(
-    path: Path, *, upright: bool = False
-) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"] | None]:
-    """Decode all of a photo to 8-bit RGB, by the rules of `media_files.tones`.
-
-    Args:
-        path: The file.
-        upright: Turn the photo as its EXIF orientation says. COLMAP does not, and its cameras belong to the pixels as
-            they are stored.
-
-    Returns:
-        The pixels, and where the photo has an alpha channel that is not opaque, which of them are valid
-        (alpha of a half or more).
-
-    Raises:
-        InputError: The file is missing, is no image, is truncated, is larger than PIL deems safe, or nothing says what
-            its numbers stand for.
-    """
-    _check_there(path)
-    return media_files.photos.read_photo(path, upright=upright)
-
-
-@as_input_error()
-def photo_size(path: Path) -> tuple[int, int]:
-    """Width and height as the file's header gives them, without decoding the photo and without its EXIF orientation.
-
-    Raises:
-        InputError: The file is missing or is no image.
-    """
-    _check_there(path)
-    return media_files.photos.image_size(path, upright=False)
-
-
-@as_input_error()
-def photo_orientation(path: Path) -> int:
-    """A photo's EXIF orientation, from 1 (upright) to 8; 5 to 8 turn it by a quarter. A PNG is decoded for it.
-
-    Raises:
-        InputError: The file is missing or is no image.
-    """
-    _check_there(path)
-    return media_files.photos.image_orientation(path)
-
-
-def _check_there(path: Path) -> None:
-    if not path.exists():
-        raise InputError(f"photo {path} is missing")
-
-
-@as_input_error()
 def write_photo(path: Path, rgb_u8: UInt8[np.ndarray, "h w 3"]) -> None:
     """Write an image in the format its name says: PNG loses nothing, JPEG has quality 95.
 
@@ -87,24 +36,6 @@ def write_beside(path: Path, rendered: Float[Tensor, "h w 3"], photo_u8: UInt8[n
     write_photo(path, np.concatenate([to_u8(rendered), photo_u8], axis=1))
 
 
-@as_input_error()
-def read_mask(path: Path, *, upright: bool = False) -> Bool[np.ndarray, "h w"]:
-    """Read a mask image: white is valid, black is not, a half and more counts as white.
-
-    Where it has an alpha channel that is neither opaque nor empty everywhere, that counts; where it holds 0 and 1
-    only, 1 is valid.
-
-    Args:
-        path: The file.
-        upright: Turn it as its own EXIF orientation says.
-
-    Raises:
-        InputError: The file is missing or corrupt, or has small values only that are neither black nor white.
-    """
-    return media_files.masks.read_mask(path, upright=upright)
-
-
-@as_input_error()
 def write_mask(path: Path, mask: Bool[np.ndarray, "h w"]) -> None:
     """Write a mask image: white is valid, black is not.
 
@@ -127,14 +58,13 @@ def list_photos(folder: Path) -> list[str]:
     )
 
 
-@as_input_error()
 def laid_over(path: Path, background: tuple[int, int, int], *, upright: bool = False) -> UInt8[np.ndarray, "h w 3"]:
     """A photo with an alpha channel as it looks before a background.
 
     Args:
-        path: The file, which `read_photo` reads.
+        path: The file, which `media_files.read_photo` reads.
         background: RGB as bytes.
-        upright: As for `read_photo`.
+        upright: As for `media_files.read_photo`.
     """
     rgba = media_files.photos.open_image(path, upright=upright).convert("RGBA")
     return np.array(Image.alpha_composite(Image.new("RGBA", rgba.size, (*background, 255)), rgba).convert("RGB"))

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from media_files import image_size, read_mask, read_photo
+from media_files.photos import image_orientation
 from splat_recon.errors import InputError
 from splat_recon.io.field_of_view import say_what_is_cut_away
 from splat_recon.io.image_folders import IMAGES, ImageFolder, find_mask, say_masks
-from splat_recon.io.images import laid_over, photo_orientation, photo_size, read_mask, read_photo
+from splat_recon.io.images import laid_over
 from splat_recon.io.photo_names import shown
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.undistort import UndistortedCache, is_pinhole, pinhole_of, undistorted
@@ -171,10 +173,10 @@ def _find(photos: Sequence[PosedPhoto], scene: Path, images: ImageFolder, proble
             problems.append(f"photos {shown(other)} and {shown(photo.name)} are both {path}: one of them is missing")
             continue
         try:
-            width, height = photo_size(path)
+            width, height = image_size(path, upright=False)
             # The orientation is looked at only where it can matter.
             across = _is_wide((width, height)) == -_is_wide(photo.camera_size) != 0
-            turned = across and photo_orientation(path) in (5, 6, 7, 8)
+            turned = across and image_orientation(path) in (5, 6, 7, 8)
         except InputError as error:
             problems.append(str(error))
             continue

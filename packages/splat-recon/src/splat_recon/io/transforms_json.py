@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from media_files import image_size
 from media_files.photos import WRITABLE_SUFFIXES
-from output_files import OutputError, check_links, output_names
+from output_files import check_links, output_names
 from splat_recon.errors import InputError
 from splat_recon.io.drawn_cameras import drawn_camera, say_fisheyes
 from splat_recon.io.image_folders import IMAGES, ImageFolder, choose_images, listed
-from splat_recon.io.images import photo_size, write_mask, write_photo
+from splat_recon.io.images import write_mask, write_photo
 from splat_recon.io.json_files import angle, finite_number, num_pixels, positive_number, read_json_file
 from splat_recon.io.layouts import TRANSFORMS_FILE
 from splat_recon.io.point_files import read_points_ply, write_points_ply
@@ -305,7 +306,7 @@ def _lens(values: Mapping[str, Any], path: Path) -> pycolmap.Camera:
     given = {key: values[key] for key in LENS_KEYS if values.get(key) is not None}
     numbers = {key: finite_number(value, f'photo {path}: "{key}"') for key, value in given.items()}
     if not {"w", "h"} <= numbers.keys():
-        size = photo_size(path)
+        size = image_size(path, upright=False)
         numbers = {"w": size[0], "h": size[1], **numbers}
     width, height = (num_pixels(numbers[key], f'photo {path}: "{key}"') for key in ("w", "h"))
     angles = {
@@ -384,10 +385,7 @@ def write_transforms(folder: Path | str, scene: Scene) -> None:
         frames.append(frame)
     if problems:
         raise InputError.from_problems(f"scene {scene.name} cannot be written as transforms.json", problems)
-    try:
-        check_links(folder)
-    except OutputError as error:
-        raise InputError(str(error)) from None
+    check_links(folder)
     content: dict[str, Any] = {"camera_model": "OPENCV", "frames": frames}
     if len(scene.points):
         content["ply_file_path"] = POINTS_FILE

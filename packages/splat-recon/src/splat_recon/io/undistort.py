@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float64
 from PIL import Image
 
+from media_files import read_photo
 from splat_recon.errors import InputError
-from splat_recon.io.images import read_photo
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.scene.photo_store import Pixels
 from splat_render.cameras import Camera

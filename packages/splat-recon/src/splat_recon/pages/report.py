@@ -9,12 +9,12 @@ import numpy as np
 from jaxtyping import UInt8
 from markupsafe import Markup
 
+from media_files import read_photo
 from report_pages import Line, Plot, embedded_image, filled, spread, svg
 from splat_recon import run_folder
 from splat_recon.config_values import flattened
 from splat_recon.errors import InputError
 from splat_recon.io.camera_files import read_camera_file
-from splat_recon.io.images import read_photo
 from splat_recon.pages.scene_page import MAX_EMBEDDED_GAUSSIANS, scene_page
 from splat_recon.run_folder import RunFolder
 from splat_recon.splat_model import SplatModel

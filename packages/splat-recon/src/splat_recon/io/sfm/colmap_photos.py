@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 
 from media_files.photos import open_image, save_image
 from media_files.tones import BITS_PER_SAMPLE, to_rgb_u8
-from splat_recon.errors import InputError, as_input_error
+from splat_recon.errors import InputError
 
 READ_BY_COLMAP = {
     "JPEG": (".jpg", ".jpeg"),
@@ -89,7 +89,6 @@ def _free_name(name: str, suffix: str, taken: set[str]) -> str:
     return name + suffix if plain.casefold() in taken else plain
 
 
-@as_input_error()
 def _copy(source: Path, target: Path) -> None:
     photo = open_image(source, upright=False)
     options = {}

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from PIL import ExifTags, Image
 
+from media_files import read_photo
 from splat_recon.errors import InputError
-from splat_recon.io.images import read_photo
 from splat_recon.io.sfm.config import SfmConfig
 
 LARGEST_GAP = 3

@@ -13,7 +13,7 @@ from PIL import Image
 from media_files.errors import TruncatedVideoError
 from media_files.photos import save_image
 from media_files.videos import Picture, VideoInfo, read_info, read_pictures
-from splat_recon.errors import InputError, as_input_error
+from splat_recon.errors import InputError
 
 SHARPNESS_SIZE = 640
 """Sharpness is judged on frames of this many pixels on their longer side."""
@@ -100,20 +100,19 @@ def measure_motion(video: Path) -> VideoMotion:
     """
     time_s, sharpness, path = [], [], []
     reference, before, at_reference = None, None, 0.0
-    with as_input_error():
-        _say_unusual(video, read_info(video))
-        for picture in _readable(video):
-            sharpness.append(_sharpness(picture.gray(SHARPNESS_SIZE).astype(np.float32)))
-            small = picture.gray(MOTION_SIZE).astype(np.float32)
-            reference = small if reference is None else reference
+    _say_unusual(video, read_info(video))
+    for picture in _readable(video):
+        sharpness.append(_sharpness(picture.gray(SHARPNESS_SIZE).astype(np.float32)))
+        small = picture.gray(MOTION_SIZE).astype(np.float32)
+        reference = small if reference is None else reference
+        moved = displacement(reference, small)
+        if moved > NEW_REFERENCE and before is not None:
+            # The frame before becomes the one to compare with, so that what is measured stays small.
+            at_reference, reference = path[-1], before
             moved = displacement(reference, small)
-            if moved > NEW_REFERENCE and before is not None:
-                # The frame before becomes the one to compare with, so that what is measured stays small.
-                at_reference, reference = path[-1], before
-                moved = displacement(reference, small)
-            path.append(max(path[-1] if path else 0.0, at_reference + moved))
-            before = small
-            time_s.append(picture.time_s)
+        path.append(max(path[-1] if path else 0.0, at_reference + moved))
+        before = small
+        time_s.append(picture.time_s)
     if not path:
         raise InputError(f"video {video} has no frames")
     if path[-1] < STANDSTILL:
@@ -199,17 +198,16 @@ def extract_frames(video: Path, folder: Path, picked: Sequence[int]) -> list[str
         InputError: The video cannot be decoded or a file not be written.
     """
     wanted, names = set(picked), []
-    with as_input_error():
-        aspect = read_info(video).aspect
-        with closing(_readable(video)) as pictures:
-            for index, picture in enumerate(pictures):
-                if index in wanted:
-                    names.append(f"frame_{index:06d}.jpg")
-                    frame = Image.fromarray(picture.rgb())
-                    if aspect is not None:
-                        # One focal length is to hold for both axes.
-                        frame = frame.resize((round(frame.width * aspect), frame.height), Image.Resampling.LANCZOS)
-                    save_image(folder / names[-1], frame)
-                if index >= max(wanted):
-                    break
+    aspect = read_info(video).aspect
+    with closing(_readable(video)) as pictures:
+        for index, picture in enumerate(pictures):
+            if index in wanted:
+                names.append(f"frame_{index:06d}.jpg")
+                frame = Image.fromarray(picture.rgb())
+                if aspect is not None:
+                    # One focal length is to hold for both axes.
+                    frame = frame.resize((round(frame.width * aspect), frame.height), Image.Resampling.LANCZOS)
+                save_image(folder / names[-1], frame)
+            if index >= max(wanted):
+                break
     return names

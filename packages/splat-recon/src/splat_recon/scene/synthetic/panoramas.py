@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32
 from scipy.ndimage import map_coordinates
 
 from media_files.photos import read_photo
-from splat_recon.errors import InputError, as_input_error
+from splat_recon.errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -43,7 +43,6 @@ def read_panoramas(folder: Path) -> tuple[Panorama, ...]:
 
 
 @lru_cache(maxsize=64)
-@as_input_error()
 def _read(path: Path) -> Panorama:
     rgb_u8, _ = read_photo(path)
     height, width, _ = rgb_u8.shape
