@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
+from torch import Tensor
 
-from difix3d.loop.surface_points import DepthView, Render, SurfacePoints, project
+from difix3d.loop.surface_points import DepthView, Render
 from splat_render.cameras import Camera
 
 MAX_SIZE = 64
@@ -33,8 +34,8 @@ def under_observed(
     """
     views = [DepthView.rendered(camera, render, max_size=MAX_SIZE) for camera in captured]
     shown = [DepthView.rendered(camera, render, max_size=MAX_SIZE) for camera in candidates]
-    points = [SurfacePoints.of(one) for one in shown]
-    counts = [sum((_sees(view, one) for view in views), np.zeros(len(one.p_world), dtype=np.int64)) for one in points]
+    points = [one.surface_points() for one in shown]
+    counts = [sum((_sees(view, one) for view in views), np.zeros(len(one), dtype=np.int64)) for one in points]
     chosen: list[int] = []
     for _ in range(min(num_chosen, len(shown))):
         scores = [
@@ -47,8 +48,8 @@ def under_observed(
     return np.array(chosen, dtype=np.int64)
 
 
-def _sees(view: DepthView, points: SurfacePoints) -> Int64[np.ndarray, " n"]:
-    return project(points.p_world, view).seen.cpu().numpy().astype(np.int64)
+def _sees(view: DepthView, p_world: Float64[Tensor, "n 3"]) -> Int64[np.ndarray, " n"]:
+    return view.sees(p_world).cpu().numpy().astype(np.int64)
 
 
 def _score(count: Int64[np.ndarray, " n"], num_pixels: int, max_seen: int) -> float:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from difix3d.loop.branch import SplatBranch
-from difix3d.loop.confidence import PixelConfidence
 from difix3d.loop.fixing import fix_round
 from difix3d.loop.loop_state import COUNTS, load_loop, write_loop
 from difix3d.loop.novel_views import NovelViews
@@ -107,8 +106,7 @@ class ProgressiveTrainer:
         branch.move_toward(self.T_world_target)
         rendered = branch.render_novel_views()
         fixed = fix_round(self.fixer, rendered, branch.novel_distances(), self.config)
-        confidence = PixelConfidence(branch.captured, branch.trainer.render, self.config, unit=branch.unit)
-        branch.learn_from(NovelViews.of(self.num_rounds_done, rendered, fixed, confidence))
+        branch.learn_from(NovelViews.of(self.num_rounds_done, rendered, fixed))
 
     def _validate(self, event: Event, validation: SplatBranch) -> Action | None:
         """Score the splat that did without the validation photos, undo what lowered the score, and say what is next."""
