@@ -112,15 +112,6 @@ def test_gradient_checkpointing_keeps_the_views(network: DifixNetwork, text_embe
     torch.testing.assert_close(network(x, text_embedding=text_embedding), expected, atol=1e-9, rtol=0)
 
 
-def test_merging_adapters(network: DifixNetwork, text_embedding: Tensor, run) -> None:
-    x = images(1, 2, 3, 24, 40)
-    before = run(x)
-    network.merge_lora()
-    assert network.config.vae.lora_rank == 0
-    torch.testing.assert_close(run(x), before, atol=1e-9, rtol=0)
-    assert set(network.state_dict()) == set(DifixNetwork(network.config).state_dict())
-
-
 def test_sizes_that_do_not_fit_are_refused(run) -> None:
     with pytest.raises(ValueError, match="multiples of 8"):
         run(images(1, 1, 3, 20, 40))

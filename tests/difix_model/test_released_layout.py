@@ -175,18 +175,3 @@ def test_sources_that_are_nowhere(tmp_path: Path) -> None:
         load_source("no-one-at-all/no-such-weights")
     with pytest.raises(InputError, match="base goes with"):
         load_source(tmp_path, base="x")
-
-
-def test_hub_repositories_are_found_in_the_cache(
-    published_layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: DifixNetwork
-) -> None:
-    from huggingface_hub import constants
-
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    cached = tmp_path / "models--someone--tiny-difix"
-    shutil.copytree(published_layout, cached / "snapshots" / commit)
-    (cached / "refs").mkdir()
-    (cached / "refs" / "main").write_text(commit)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert_same_parameters(load_released("someone/tiny-difix").network, network)

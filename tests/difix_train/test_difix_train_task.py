@@ -111,21 +111,6 @@ def test_save_and_load_continue_bitwise(tmp_path: Path, num_workers: int) -> Non
     assert first.history + loop.history == whole.history
 
 
-def test_checkpoint_holds_the_average_and_leaves_training_alone(tmp_path: Path) -> None:
-    from difix_model.formats.checkpoint import load_checkpoint
-
-    task, loop = make_loop(BUSY, make_pairs(3))
-    loop.train_until(3)
-    before = weights_of(task)
-    loop.write_checkpoint(tmp_path / "checkpoint")
-    after = weights_of(task)
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    saved = dict(load_checkpoint(tmp_path / "checkpoint" / "model").network.named_parameters())
-    for name, average in averages_of(loop).items():
-        assert torch.equal(saved[name].detach(), average), name
-    assert any(not torch.equal(saved[name].detach(), before[name]) for name in task.trained)
-
-
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     _, loop = make_loop(BUSY, make_pairs(3))
     loop.write_checkpoint(tmp_path / "checkpoint")

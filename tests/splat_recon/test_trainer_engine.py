@@ -15,9 +15,7 @@ from splat_recon import (
     SyntheticConfig,
     TrainConfig,
     TrainingView,
-    ViewMixture,
     ViewSet,
-    downscaled,
     generate_scene,
     mcmc_config,
 )
@@ -78,16 +76,6 @@ def test_how_the_steps_are_divided_changes_nothing():
     for step in (1, 2, 3, 11, 11, 5, 25):
         parts.train_until(step)
     _assert_same(whole, parts)
-
-
-def test_a_mixture_that_can_only_draw_one_set_is_that_set():
-    alone = _trainer(ADC)
-    mixed = _trainer(ADC)
-    views = ViewSet.from_views(_scene().views)
-    mixed.views = ViewMixture((views, ViewSet.from_views(_scene().views[:1])), (1.0, 0.0))
-    alone.train_until(12)
-    mixed.train_until(12)
-    _assert_same(alone, mixed)
 
 
 @pytest.mark.parametrize(("config", "gain"), [(TrainConfig(), 7.0), (mcmc_config(), 3.0)], ids=["adc", "mcmc"])
@@ -186,12 +174,6 @@ def test_gaussians_that_nobody_sees_do_not_stop_training():
     assert len(trainer.gaussians) > 0
 
 
-def test_images_smaller_than_the_ssim_window_are_refused():
-    small = downscaled(_scene(), 12)
-    with pytest.raises(InputError, match="at least 11x11"):
-        SplatTrainer(small, ViewSet.from_views(small.views), ADC)
-
-
 def test_an_empty_start_is_refused():
     nothing = _trainer(ADC).gaussians.mapped(lambda tensor: tensor[:0])
     with pytest.raises(InputError, match="no Gaussian to start from"):
@@ -268,25 +250,3 @@ def test_settings_out_of_range_name_their_field(field, value):
 def test_unknown_settings_are_refused():
     with pytest.raises(ValueError, match="color"):
         TrainConfig.from_dict({"color": 1})
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("config", [ADC, MCMC], ids=["adc", "mcmc"])
-def test_cuda_trains_as_the_cpu_does(config: TrainConfig, tmp_path: Path):
-    on_cpu, on_cuda = (_trainer(replace(config, log_every=1), device=device) for device in ("cpu", "cuda"))
-    for trainer in (on_cpu, on_cuda):
-        trainer.train_until(60)
-    # Adam's first steps are signs times rates: only losses tell whether gradients are right. MCMC draws other noise.
-    first = 4 if config is ADC else 1
-    losses = [[record.loss for record in trainer.history[:first]] for trainer in (on_cpu, on_cuda)]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
-    scores = [
-        evaluate(lambda camera, trainer=trainer: trainer.render(camera).rgb, _scene().views).psnr
-        for trainer in (on_cpu, on_cuda)
-    ]
-    assert scores[1] == pytest.approx(scores[0], abs=1.0)
-    on_cuda.save(tmp_path / "step_000060")
-    loaded = SplatTrainer.load(tmp_path / "step_000060", _scene(), ViewSet.from_views(_scene().views), device="cuda")
-    loaded.train_until(62)
-    assert loaded.gaussians.means.is_cuda
