@@ -255,12 +255,14 @@ def write_pickle(folder: Path) -> None:
     torch.save(content | {"state_dict_unet": weights, "state_dict_vae": weights}, folder / "model_1.pkl")
 
 
-def write_run_checkpoint(folder: Path) -> None:
+def write_checkpoint(folder: Path) -> None:
     import torch
 
-    from train_runs.checkpoints import write_checkpoint
+    import train_runs
 
-    write_checkpoint(folder / "step_000010", {"step": 10, "config": {"a": 1.5}}, {"weight": torch.zeros(3, 4)})
+    train_runs.write_checkpoint(
+        folder / "step_000010", {"step": 10, "config": {"a": 1.5}}, {"weight": torch.zeros(3, 4)}
+    )
 
 
 def put_checksums_right(folder: Path) -> None:

@@ -13,19 +13,20 @@ where there are any.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
-import json
 import logging
+import multiprocessing
 import os
 import re
 import resource
-import select
 import shutil
 import signal
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from fuzz_formats import (  # noqa: E402
     write_binary_scene,
     write_blender_scene,
     write_camera_files,
+    write_checkpoint,
     write_evaluation,
     write_images,
     write_masks,
@@ -58,7 +60,6 @@ from fuzz_formats import (  # noqa: E402
     write_record3d_scene,
     write_references,
     write_run,
-    write_run_checkpoint,
     write_splits,
     write_text_scene,
     write_transforms_scene,
@@ -66,20 +67,25 @@ from fuzz_formats import (  # noqa: E402
 )
 from fuzz_mutations import mutated  # noqa: E402
 
+from output_files import InputError  # noqa: E402
+
 MEMORY = 2 << 30
 """Bytes that a case may take on top of what the process has when it starts."""
-
-FIRST_SECONDS = 90.0
-"""The same for the first case of a process, which reads the whole files before, and compiles what is compiled."""
 
 WHOLE_NOT_READ = 3
 """Exit code of a process whose reader does not read what is whole."""
 
-SECONDS = 10.0
+SECONDS = 10
 """Processor time that a case may take."""
 
-MOST_WAITED = 10
-"""A case that sleeps may do so for this many times as long."""
+MOST_WAITED = 60
+"""A case that sleeps, and all that a process does before its first, may take this many times as long by the clock."""
+
+HUNG = (-signal.SIGXCPU, -signal.SIGKILL)
+"""Exit codes of processes that took too much of the processor's time, or of the clock's."""
+
+FORKED = multiprocessing.get_context("fork")
+"""Children have what is imported here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,56 +158,49 @@ def read_motion(path: Path) -> None:
     extract_frames(path, path.parent / "frames", [0, len(motion.path) - 1])
 
 
+READ_SCENE = _lazily("splat_recon", "read_scene")
+READ_CAMERAS = _lazily("splat_recon", "read_camera_file")
+READ_SPLATS = _lazily("splat_render", "read_splats")
+READ_POSES = _lazily("difix_model.references.camera_poses", "read_poses")
+READ_PICKLE = _lazily("difix_model.formats.released_pickle", "read_pickle")
+
+
+def _in(name: str, read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    return lambda folder: read(folder / name)
+
+
 READERS: dict[str, Reader] = {
-    "photo": Reader(seeds=write_images, read=each(_lazily("splat_recon.io.images", "read_photo"))),
-    "image to fix": Reader(seeds=write_images, read=each(_lazily("media_files.photos", "open_image"))),
-    "mask": Reader(seeds=write_masks, read=each(_lazily("splat_recon.io.images", "read_mask"))),
+    "photo": Reader(seeds=write_images, read=each(_lazily("media_files", "read_photo"))),
+    "image to fix": Reader(seeds=write_images, read=each(_lazily("media_files", "open_image"))),
+    "mask": Reader(seeds=write_masks, read=each(_lazily("media_files", "read_mask"))),
     "video": Reader(seeds=write_videos, read=each(read_film)),
     "video of a scene": Reader(seeds=write_videos, read=each(read_motion)),
-    "splat as PLY": Reader(seeds=write_plys, read=each(_lazily("splat_render.files.formats", "read_splats"))),
-    "packed splat": Reader(seeds=write_packed, read=each(_lazily("splat_render.files.formats", "read_splats"))),
+    "splat as PLY": Reader(seeds=write_plys, read=each(READ_SPLATS)),
+    "packed splat": Reader(seeds=write_packed, read=each(READ_SPLATS)),
     "points": Reader(seeds=write_points, read=each(_lazily("splat_recon.io.point_files", "read_points_ply"))),
-    "scene as binary": Reader(
-        seeds=write_binary_scene, read=_lazily("splat_recon", "read_scene"), changed="sparse/0/*"
-    ),
-    "scene as text": Reader(seeds=write_text_scene, read=_lazily("splat_recon", "read_scene"), changed="sparse/0/*"),
-    "transforms.json": Reader(
-        seeds=write_transforms_scene, read=_lazily("splat_recon", "read_scene"), changed="transforms.json"
-    ),
-    "Blender": Reader(seeds=write_blender_scene, read=_lazily("splat_recon", "read_scene"), changed="*.json"),
-    "Polycam": Reader(seeds=write_polycam_scene, read=_lazily("splat_recon", "read_scene"), changed="*.json"),
-    "Record3D": Reader(seeds=write_record3d_scene, read=_lazily("splat_recon", "read_scene"), changed="*.json"),
-    "splatting output": Reader(seeds=write_output_scene, read=_lazily("splat_recon", "read_scene"), changed="c*"),
-    "cameras of a model": Reader(
-        seeds=write_text_scene, read=_lazily("splat_recon", "read_camera_file"), changed="sparse/0/*"
-    ),
-    "camera file": Reader(seeds=write_camera_files, read=each(_lazily("splat_recon", "read_camera_file"))),
+    "scene as binary": Reader(seeds=write_binary_scene, read=READ_SCENE, changed="sparse/0/*"),
+    "scene as text": Reader(seeds=write_text_scene, read=READ_SCENE, changed="sparse/0/*"),
+    "transforms.json": Reader(seeds=write_transforms_scene, read=READ_SCENE, changed="transforms.json"),
+    "Blender": Reader(seeds=write_blender_scene, read=READ_SCENE, changed="*.json"),
+    "Polycam": Reader(seeds=write_polycam_scene, read=READ_SCENE, changed="*.json"),
+    "Record3D": Reader(seeds=write_record3d_scene, read=READ_SCENE, changed="*.json"),
+    "splatting output": Reader(seeds=write_output_scene, read=READ_SCENE, changed="c*"),
+    "cameras of a model": Reader(seeds=write_text_scene, read=READ_CAMERAS, changed="sparse/0/*"),
+    "camera file": Reader(seeds=write_camera_files, read=each(READ_CAMERAS)),
     "split": Reader(seeds=write_splits, read=read_splits),
-    "poses of references": Reader(
-        seeds=write_text_scene, read=_lazily("difix_model.references.camera_poses", "read_poses"), changed="sparse/0/*"
-    ),
-    "poses as JSON": Reader(
-        seeds=write_transforms_scene,
-        read=_lazily("difix_model.references.camera_poses", "read_poses"),
-        changed="transforms.json",
-    ),
+    "poses of references": Reader(seeds=write_text_scene, read=READ_POSES, changed="sparse/0/*"),
+    "poses as JSON": Reader(seeds=write_transforms_scene, read=READ_POSES, changed="transforms.json"),
     "references": Reader(seeds=write_references, read=read_references, changed="*.json"),
     "pairs": Reader(
-        seeds=write_pairs_file,
-        read=lambda folder: _lazily("difix_model", "read_pairs")(folder / "pairs.json"),
-        changed="*.json",
+        seeds=write_pairs_file, read=_in("pairs.json", _lazily("difix_model", "read_pairs")), changed="*.json"
     ),
     "network": Reader(
-        seeds=write_network,
-        read=lambda folder: _lazily("difix_model", "load_checkpoint")(folder / "model"),
-        changed="model/*",
+        seeds=write_network, read=_in("model", _lazily("difix_model", "load_checkpoint")), changed="model/*"
     ),
-    "pickled weights": Reader(
-        seeds=write_pickle, read=each(_lazily("difix_model.formats.released_pickle", "read_pickle"))
-    ),
+    "pickled weights": Reader(seeds=write_pickle, read=each(READ_PICKLE)),
     "checkpoint": Reader(
-        seeds=write_run_checkpoint,
-        read=lambda folder: _lazily("train_runs.checkpoints", "read_checkpoint")(folder / "step_000010"),
+        seeds=write_checkpoint,
+        read=_in("step_000010", _lazily("train_runs", "read_checkpoint")),
         changed="step_000010/*",
         repair=put_checksums_right,
     ),
@@ -216,12 +215,9 @@ IMPORTED = ("av", "PIL.Image", "PIL.ImageFile", "numba", "torch", "plyfile", "sp
             "difix_model.references.camera_poses", "difix3d.evaluation.scores", "train_runs.checkpoints")  # fmt: skip
 
 
-# ---- cases
-
-
 def is_refusal(error: BaseException) -> bool:
-    """Whether an error is one of the libraries' InputErrors, with a sentence in it."""
-    return bool(str(error)) and any(kind.__name__ == "InputError" for kind in type(error).__mro__)
+    """Whether an error is an InputError with a sentence in it."""
+    return isinstance(error, InputError) and bool(str(error))
 
 
 def run_case(reader: Reader, seeds: Path, folder: Path, seed: tuple[int, int, int]) -> tuple[str, str]:
@@ -258,8 +254,8 @@ def _needs_all(reader: Reader) -> bool:
     return reader.read in (read_splits, read_run, read_evaluation)
 
 
-def work(name: str, seeds: Path, place: Path, first: int, last: int, seed: int, keep: Path | None, pipe: int) -> None:
-    """Run cases in this process, and write a line for each into the pipe."""
+def work(name: str, seeds: Path, place: Path, first: int, last: int, seed: int, keep: Path | None, pipe: Any) -> None:
+    """Run cases in this process, and send the outcome of each."""
     logging.disable(logging.CRITICAL)
     # What is whole must be read; and the libraries' own memory does not count.
     shutil.copytree(seeds, place / "whole", dirs_exist_ok=True)
@@ -278,33 +274,45 @@ def work(name: str, seeds: Path, place: Path, first: int, last: int, seed: int, 
     for case in range(first, last):
         folder = place / f"{case}"
         shutil.rmtree(folder, ignore_errors=True)
+        spent = int(time.process_time())
+        resource.setrlimit(resource.RLIMIT_CPU, (spent + 1 + SECONDS, resource.RLIM_INFINITY))
         outcome, said = run_case(READERS[name], seeds, folder, (seed, number, case))
         if keep is not None and outcome == "tracebacks":
             shutil.copytree(folder, keep / f"{name} {case}".replace(" ", "_"), dirs_exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
-        os.write(pipe, (json.dumps([case, outcome, said]) + "\n").encode())
+        pipe.send((case, outcome, said))
 
 
 def fuzzed(name: str, count: int, seed: int, place: Path, keep: Path | None) -> Outcomes:
     """Run a reader's cases; a process that hangs or dies is replaced by another one, after the case."""
     outcomes, seeds, case = Outcomes(), place / "seeds", 0
     seeds.mkdir(parents=True)
-    _in_child(lambda: READERS[name].seeds(seeds))
+    # Children do everything, so that the threads of libraries do not live in this process.
+    writer = FORKED.Process(target=READERS[name].seeds, args=(seeds,))
+    writer.start()
+    writer.join()
+    if writer.exitcode:
+        sys.exit("the seeds cannot be written")
     while case < count:
-        for said in _lines_of_child(name, seeds, place, case, count, seed, keep):
-            if said is None:
-                _count(outcomes, "hangs", f"case {case} takes more than {SECONDS:.0f} s")
-                case += 1
-            elif isinstance(said, int):
-                if os.waitstatus_to_exitcode(said) == WHOLE_NOT_READ:
-                    sys.exit(f"the reader {name} does not read its whole files")
-                if said != 0 and case < count:
-                    _count(outcomes, "tracebacks", f"the process dies at case {case} ({signal_name(said)})")
-                    case += 1
-            else:
-                case, outcome, words = said
+        ours, theirs = FORKED.Pipe(duplex=False)
+        worker = FORKED.Process(target=work, args=(name, seeds, place, case, count, seed, keep, theirs))
+        worker.start()
+        theirs.close()
+        with contextlib.suppress(EOFError):
+            while ours.poll(MOST_WAITED * SECONDS):
+                case, outcome, words = ours.recv()
                 _count(outcomes, outcome, f"case {case}: {words}")
                 case += 1
+            worker.kill()
+        worker.join()
+        if worker.exitcode == WHOLE_NOT_READ:
+            sys.exit(f"the reader {name} does not read its whole files")
+        if worker.exitcode and case < count:
+            if worker.exitcode in HUNG:
+                _count(outcomes, "hangs", f"case {case} takes more than {SECONDS} s")
+            else:
+                _count(outcomes, "tracebacks", f"the process dies at case {case} ({ending(worker.exitcode)})")
+            case += 1
     return outcomes
 
 
@@ -316,70 +324,9 @@ def _count(outcomes: Outcomes, outcome: str, said: str) -> None:
         outcomes.examples.setdefault(kind, said)
 
 
-def signal_name(status: int) -> str:
+def ending(code: int) -> str:
     """How a process ended."""
-    code = os.waitstatus_to_exitcode(status)
     return signal.Signals(-code).name if code < 0 else f"exit {code}"
-
-
-def cpu_seconds(process: int) -> float:
-    """Processor time that a process has taken so far."""
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _in_child(act: Callable[[], None]) -> None:
-    """Do something in a child, so that the threads of its libraries do not live in this process."""
-    child = os.fork()
-    if child == 0:
-        try:
-            act()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    if os.waitpid(child, 0)[1]:
-        sys.exit("the seeds cannot be written")
-
-
-def _lines_of_child(
-    name: str, seeds: Path, place: Path, first: int, last: int, seed: int, keep: Path | None
-) -> Iterator[list | int | None]:
-    """What a child says of each case; at last how it ended, or None if it hung and was killed."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        code = 1
-        try:
-            work(name, seeds, place, first, last, seed, keep, writing)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    os.close(writing)
-    rest, patience, before, waited = b"", FIRST_SECONDS, 0.0, 0.0
-    while True:
-        ready, _, _ = select.select([reading], [], [], 1.0)
-        waited += 0 if ready else 1
-        if not ready and cpu_seconds(child) - before < patience and waited < MOST_WAITED * patience:
-            # On a busy machine a case waits for others: what counts is the processor's time.
-            continue
-        chunk = os.read(reading, 65536) if ready else b""
-        if not chunk:
-            break
-        patience, before, waited = SECONDS, cpu_seconds(child), 0.0
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from map(json.loads, lines)
-    if not ready:
-        os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    os.close(reading)
-    yield status if ready else None
 
 
 def main() -> int:

@@ -45,8 +45,7 @@ def reads(path):
 def whole(folder):
     (folder / "a").write_bytes(WHOLE)
 
-fuzz_readers.SECONDS, fuzz_readers.IMPORTED = 1.0, ()
-fuzz_readers.FIRST_SECONDS = 2.0
+fuzz_readers.SECONDS, fuzz_readers.IMPORTED = 1, ()
 fuzz_readers.READERS = {{
     read.__name__: Reader(seeds=whole, read=fuzz_readers.each(read)) for read in (reads, breaks, hangs, swells, dies)
 }}
