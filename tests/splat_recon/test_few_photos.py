@@ -24,7 +24,7 @@ from splat_recon.config import FEW_PHOTOS, regularized_for
 from splat_recon.few_photos import NEAR_FRACTION, config_for_photos, near_plane, photo_background
 from splat_render import Camera
 from splat_render.poses import inverse, transform_camera, transform_points
-from train_runs.checkpoints import read_checkpoint, write_checkpoint
+from train_runs import read_checkpoint, write_checkpoint
 
 
 def photo(rgb_u8: np.ndarray, mask: np.ndarray | None = None) -> View:

@@ -1,13 +1,10 @@
-import sys
-
 import numpy as np
 import pytest
 
-from splat_recon import Evaluation, InputError, View, ViewScore
+from splat_recon import View
 from splat_recon.evaluate import evaluate
 from splat_recon.pages.contact_sheet import contact_sheet
 from splat_recon.pages.pictures import depth_colors, error_map
-from splat_recon.pages.tensorboard import TensorBoardLog
 from support.splat_scenes import make_camera
 
 
@@ -69,48 +66,3 @@ def test_many_views_stand_in_columns_and_masks_are_gray():
     sheet = contact_sheet(views, lambda v: renders[v.name], evaluate_pictures(views, renders))
     assert sheet.shape[1] == 2 * (3 * 40 + 2 * 4) + 6
     assert (sheet == 128).all(axis=2).sum() >= 30 * 20
-
-
-def test_event_files_read_back(tmp_path):
-    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore[reportMissingImports]
-
-    score = ViewScore(psnr=20.0, ssim=0.5, lpips=None)
-    with TensorBoardLog(tmp_path) as log:
-        for step in (10, 20, 30):
-            log.add_training(step, loss=1 / step, num_gaussians=step, rates={"means": 0.1})
-        scores = Evaluation(psnr=20.0, ssim=0.5, lpips=None, per_view={"a.png": score})
-        log.add_scores(30, scores, {"a.png": gray(90)})
-    with TensorBoardLog(tmp_path, step=20) as log:
-        log.add_training(25, loss=0.5, num_gaussians=7, rates={})
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    # The run was resumed at step 20: what came after it before is left out.
-    assert [(event.step, round(event.value, 4)) for event in events.Scalars("train/loss")] == [(10, 0.1), (25, 0.5)]
-    assert [event.value for event in events.Scalars("train/num_gaussians")] == [10, 7]
-    assert events.Scalars("learning_rate/means")[0].value == pytest.approx(0.1)
-
-
-def test_scores_and_pictures_are_events_too(tmp_path):
-    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # pyright: ignore[reportMissingImports]
-
-    score = ViewScore(psnr=20.0, ssim=0.5, lpips=0.25)
-    with TensorBoardLog(tmp_path) as log:
-        scores = Evaluation(psnr=20.0, ssim=0.5, lpips=0.25, per_view={"a.png": score})
-        log.add_scores(30, scores, {"a.png": gray(90)})
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    assert {name: events.Scalars(f"test/{name}")[0].value for name in ("psnr", "ssim", "lpips")} == {
-        "psnr": 20.0,
-        "ssim": 0.5,
-        "lpips": 0.25,
-    }
-    (image,) = events.Images("test/a.png")
-    assert (image.step, image.width, image.height) == (30, 40, 30)
-
-
-def test_absent_tensorboard_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(InputError, match="uv run --extra tensorboard"):
-        TensorBoardLog(tmp_path)

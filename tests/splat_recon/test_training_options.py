@@ -33,7 +33,7 @@ from splat_recon.per_photo.color_alignment import color_aligned
 from splat_recon.per_photo.depth import DepthSupervision, nearest_in_cells
 from splat_render import Gaussians, make_rasterizer
 from support.rendered_scenes import ball, photographed, ring_camera
-from train_runs.checkpoints import read_checkpoint
+from train_runs import read_checkpoint
 
 PLAIN = AdcConfig(refine_stop=0, reset_every=0)
 """No density control: the number of Gaussians stays."""

@@ -23,6 +23,7 @@ from train_runs import (
     OptimizerConfig,
     ParameterGroup,
     RunFolder,
+    TensorBoard,
     open_trackers,
 )
 from train_runs.errors import first_problems
@@ -224,10 +225,15 @@ def test_tensorboard_holds_curves_and_pictures(tmp_path: Path):
     (tracker,) = open_trackers(["tensorboard", "tensorboard"], tmp_path, project="p", settings={})
     tracker.numbers({"train/loss": 0.5}, 3)
     tracker.picture("picture", np.zeros((4, 4, 3), dtype=np.uint8), 3)
+    tracker.numbers({"train/loss": 0.25}, 30)
+    tracker.close()
+    # A run that is resumed leaves out what came after the step that it goes on from.
+    tracker = TensorBoard(tmp_path, step=20)
+    tracker.numbers({"train/loss": 1.5}, 25)
     tracker.close()
     events = reading.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(3, 0.5)]
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(3, 0.5), (25, 1.5)]
     assert [event.step for event in events.Images("picture")] == [3]
 
 

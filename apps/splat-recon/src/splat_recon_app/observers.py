@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from commands import console
@@ -18,7 +18,7 @@ from splat_recon_app.scenes import shown_views
 
 if TYPE_CHECKING:
     from splat_recon import SplatTrainer, Split, View
-    from splat_recon.pages.tensorboard import TensorBoardLog
+    from train_runs import TensorBoard
 
 NUM_MEASUREMENTS = 10
 """Times that a run is measured on its way, where --eval-every does not say."""
@@ -46,9 +46,9 @@ def watching(args: cli.Train, run: RunFolder, trainer: SplatTrainer, split: Spli
     with ExitStack() as stack:
         board = None
         if args.tensorboard:
-            from splat_recon.pages.tensorboard import TensorBoardLog
+            from train_runs import TensorBoard
 
-            board = stack.enter_context(TensorBoardLog(run.path / "tensorboard", step=trainer.step))
+            board = stack.enter_context(closing(TensorBoard(run.path, step=trainer.step)))
         views, _ = shown_views(trainer.scene, split)
         observers: list[Observer] = [Measurements(run, trainer, views, args.eval_every, board)]
         if board is not None:
@@ -73,7 +73,7 @@ class Measurements:
         trainer: SplatTrainer,
         views: Sequence[View],
         every: int | None,
-        board: TensorBoardLog | None,
+        board: TensorBoard | None,
     ) -> None:
         from report_pages import spread
 
@@ -128,7 +128,11 @@ class Measurements:
             for name, picture_u8 in pictures.items():
                 write_photo(self._run.first_images / files[name], picture_u8)
         if self._board is not None:
-            self._board.add_scores(trainer.step, scores, pictures)
+            numbers = {"psnr": scores.psnr, "ssim": scores.ssim, "flip": scores.flip, "lpips": scores.lpips}
+            known = {f"test/{name}": value for name, value in numbers.items() if value is not None}
+            self._board.numbers(known, trainer.step)
+            for name, picture_u8 in pictures.items():
+                self._board.picture(f"test/{name}", picture_u8, trainer.step)
 
 
 class Curves:
@@ -136,17 +140,14 @@ class Curves:
 
     every_step = False
 
-    def __init__(self, board: TensorBoardLog, trainer: SplatTrainer) -> None:
+    def __init__(self, board: TensorBoard, trainer: SplatTrainer) -> None:
         self._board = board
         self._num_written = len(trainer.history)
 
     def observe(self, trainer: SplatTrainer) -> None:
         """Add what the training has recorded since."""
         for record in trainer.history[self._num_written :]:
-            self._board.add_training(
-                record.step,
-                loss=record.loss,
-                num_gaussians=record.num_gaussians,
-                rates=trainer.learning_rates(),
-            )
+            rates = {f"learning_rate/{name}": rate for name, rate in trainer.learning_rates().items()}
+            values = {"train/loss": record.loss, "train/num_gaussians": record.num_gaussians}
+            self._board.numbers(values | rates, record.step)
         self._num_written = len(trainer.history)

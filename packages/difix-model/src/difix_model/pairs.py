@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from difix_model.errors import InputError, first_problems
+from output_files import write_text_whole
 
 SPLITS = ("train", "test")
 REQUIRED = ("image", "target_image", "prompt")
@@ -114,16 +114,7 @@ def write_pairs(path: Path | str, records: Iterable[PairRecord]) -> None:
         if record.ref_image is not None:
             sample["ref_image"] = _relative(record.ref_image, path.parent)
         data[record.split][record.id] = sample | {"prompt": record.prompt}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            json.dump(data, file, indent=2)
-            file.write("\n")
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write the pairs file {path}: {error.strerror or error}") from error
+    write_text_whole(path, json.dumps(data, indent=2) + "\n")
 
 
 def _record(sample_id: str, split: str, sample: Any, folder: Path, problems: list[str]) -> PairRecord | None:

@@ -18,6 +18,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from media_files.errors import InputError
 from media_files.tones import as_unsigned, deep_gray, is_deep, to_rgb, to_rgb_u8
+from output_files import written_whole
 
 WRITABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 """File endings, in lower case, under which images are written."""
@@ -149,21 +150,16 @@ def save_image(path: Path, image: Image.Image, **options: Any) -> None:
     Raises:
         InputError: If it cannot be written.
     """
-    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif"):
-            options = {"quality": JPEG_QUALITY, "subsampling": 0, **options}
-            image = Image.fromarray(to_rgb_u8(image)[0]) if is_deep(image) else to_rgb(image)
-        elif image.mode == "F" and path.suffix.lower() not in (".tif", ".tiff"):
-            image = Image.fromarray((deep_gray(image) * 65535).round().astype(np.uint16))
-        image.save(partial, **options)
-        partial.replace(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+    if path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif"):
+        options = {"quality": JPEG_QUALITY, "subsampling": 0, **options}
+        image = Image.fromarray(to_rgb_u8(image)[0]) if is_deep(image) else to_rgb(image)
+    elif image.mode == "F" and path.suffix.lower() not in (".tif", ".tiff"):
+        image = Image.fromarray((deep_gray(image) * 65535).round().astype(np.uint16))
+    with written_whole(path) as partial:
+        try:
+            image.save(partial, **options)
+        except ValueError as error:
+            raise InputError(f"cannot write {path}: {error}") from error
 
 
 @contextmanager

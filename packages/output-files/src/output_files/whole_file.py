@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from output_files.errors import InputError
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -16,15 +18,17 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary file is hidden, stands beside it and has the same ending.
 
     Raises:
-        OSError: The file cannot be written.
+        InputError: The file cannot be written.
     """
     partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A link may lie in wait under this name, too.
-    partial.unlink(missing_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A link may lie in wait under this name, too.
+        partial.unlink(missing_ok=True)
         yield partial
         partial.replace(path)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -34,7 +38,7 @@ def write_text_whole(path: Path, text: str) -> None:
     """Write a text as UTF-8, whole or not at all.
 
     Raises:
-        OSError: The file cannot be written.
+        InputError: The file cannot be written.
     """
     with written_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -47,7 +51,7 @@ def unshared(path: Path) -> Path:
         The same path, which may not be there yet.
 
     Raises:
-        OSError: It cannot be copied.
+        InputError: It cannot be copied.
     """
     try:
         status = path.lstat()

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import UInt8
 
 from media_files.video_writer import VideoWriter
+from output_files import written_whole
 from splat_recon.errors import InputError
 from splat_recon.io.images import to_u8, write_photo
 from splat_recon.pages.pictures import depth_colors
 from splat_render.cameras import Camera
-from splat_render.files.whole_file import written_whole
 from splat_render.gaussians import Gaussians
 from splat_render.output import RenderOutput
 

@@ -304,7 +304,7 @@ def read_evaluations(run: RunFolder, *, until_step: int | None = None) -> list[d
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all."""
-    _write_text(path, json.dumps(content, indent=2) + "\n")
+    write_text_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -320,11 +320,4 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    _write_text(path, "".join(json.dumps(record) + "\n" for record in records))
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        write_text_whole(path, text)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    write_text_whole(path, "".join(json.dumps(record) + "\n" for record in records))

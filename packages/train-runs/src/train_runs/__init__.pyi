@@ -26,5 +26,6 @@ from .task import ModelTask as ModelTask
 from .task import ParameterGroup as ParameterGroup
 from .task import Task as Task
 from .task import TaskState as TaskState
+from .trackers import TensorBoard as TensorBoard
 from .trackers import Tracker as Tracker
 from .trackers import open_trackers as open_trackers

@@ -50,27 +50,45 @@ def open_trackers(
     Raises:
         InputError: A tracker's package is not installed.
     """
-    makers = {"tensorboard": _TensorBoard, "wandb": _WandB}
-    return [makers[name](folder, project, settings) for name in dict.fromkeys(names)]
+    makers = {"tensorboard": lambda: TensorBoard(folder), "wandb": lambda: _WandB(folder, project, settings)}
+    return [makers[name]() for name in dict.fromkeys(names)]
 
 
-class _TensorBoard:
-    def __init__(self, folder: Path, project: str, settings: Mapping[str, Any]) -> None:
-        del project, settings
+class TensorBoard:
+    """Event files in the folder `tensorboard` of a run; `tensorboard --logdir RUN` shows them.
+
+    Args:
+        folder: The run folder.
+        step: Where the run goes on: TensorBoard leaves out what an earlier part of it wrote beyond this step.
+
+    Raises:
+        InputError: TensorBoard is not installed, or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, step: int = 0) -> None:
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
-            raise InputError("TensorBoard is not installed: install the extra train-runs[tensorboard]") from error
-        self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER))
+            raise InputError(
+                "TensorBoard is not installed: run the command with `uv run --extra tensorboard`, or install the extra "
+                "train-runs[tensorboard]"
+            ) from error
+        try:
+            self._writer = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=step or None, flush_secs=10)
+        except OSError as error:
+            raise InputError(f"cannot write to {folder / TENSORBOARD_FOLDER}: {error}") from error
 
     def numbers(self, values: Mapping[str, float], step: int) -> None:
+        """Take numbers by name."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
 
     def picture(self, name: str, rgb: UInt8[np.ndarray, "h w 3"], step: int) -> None:
+        """Take a picture."""
         self._writer.add_image(name, rgb, step, dataformats="HWC")
 
     def close(self) -> None:
+        """Write what is still in memory."""
         self._writer.close()
 
 

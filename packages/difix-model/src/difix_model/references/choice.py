@@ -23,6 +23,7 @@ from difix_model.references.camera_poses import CameraPoses, find_poses, poses_e
 from difix_model.references.poses import pose_distances
 from difix_model.references.similarity import similarities
 from media_files.photos import image_files
+from output_files import write_text_whole
 
 FORMAT = "difix-references"
 FORMAT_VERSION = 1
@@ -154,15 +155,7 @@ def write_choice(path: Path, choice: ReferenceChoice) -> None:
             entry["scores"] = [round(score, 6) for score in choice.scores[number]]
         entries.append(entry)
     content = {"format": FORMAT, "format_version": FORMAT_VERSION, "method": choice.method, "images": entries}
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_text_whole(path, json.dumps(content, indent=1) + "\n")
 
 
 def _is_file(path: Path) -> bool:

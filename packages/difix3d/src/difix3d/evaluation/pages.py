@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from difix3d.errors import as_input_error
 from output_files import write_text_whole
 from report_pages import filled
 from splat_recon.config_values import flattened
@@ -51,9 +50,8 @@ def write_pages(
     markdown = f"# {title}\n\n" + "\n".join(lines) + "\n\n" + "".join(f"- {note}\n" for note in notes)
     page = filled(_TEMPLATE, title=title, remarks=notes, heads=heads, rows=cells, settings=flattened(facts))
     written = [out / f"{name}.md", out / f"{name}.html"]
-    with as_input_error():
-        for path, text in zip(written, (markdown, page), strict=True):
-            write_text_whole(path, text)
+    for path, text in zip(written, (markdown, page), strict=True):
+        write_text_whole(path, text)
     return written
 
 

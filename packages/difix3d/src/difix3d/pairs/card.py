@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from difix3d.errors import as_input_error
 from difix3d.pairs.card_text import card_text
 from difix3d.pairs.config import STRATEGIES, PairsConfig
 from difix3d.pairs.histogram import draw_histogram, psnr_bins
@@ -121,11 +120,10 @@ def write_card(out: Path, card: Card) -> None:
     Raises:
         InputError: A file cannot be written.
     """
-    with as_input_error():
-        write_text_whole(out / TEXT_FILE, card_text(card, HISTOGRAM_FILE))
-        with written_whole(out / HISTOGRAM_FILE) as partial:
-            draw_histogram(partial, {name: entry["psnr_bins"] for name, entry in card["strategies"].items()})
-        write_text_whole(out / CARD_FILE, json.dumps(card, indent=1) + "\n")
+    write_text_whole(out / TEXT_FILE, card_text(card, HISTOGRAM_FILE))
+    with written_whole(out / HISTOGRAM_FILE) as partial:
+        draw_histogram(partial, {name: entry["psnr_bins"] for name, entry in card["strategies"].items()})
+    write_text_whole(out / CARD_FILE, json.dumps(card, indent=1) + "\n")
 
 
 def scene_of(record: PairRecord) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from difix3d.errors import as_input_error
 from difix3d.queue.scene_task import RunOutcome, SceneTask
 from difix3d.report.variants import VARIANTS
 from difix3d.run.fixing_time import TIME_FILE
@@ -40,9 +39,8 @@ def write_summary(out: Path, tasks: Sequence[SceneTask], outcomes: Mapping[str, 
         "means": _means(rows),
         "scenes": rows,
     }
-    with as_input_error():
-        write_text_whole(out / SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
-        write_text_whole(out / PAGE, _page(content, tasks))
+    write_text_whole(out / SUMMARY, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_text_whole(out / PAGE, _page(content, tasks))
     return content
 
 

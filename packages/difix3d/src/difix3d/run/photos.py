@@ -53,8 +53,7 @@ def record(folder: RunFolder, photos: Path, settings: RunSettings) -> None:
     """
     folder.create()
     content = {"photos": str(photos.resolve()), "settings": settings.to_dict()}
-    with as_input_error():
-        write_text_whole(folder.path / PHOTOS, json.dumps(content, indent=2) + "\n")
+    write_text_whole(folder.path / PHOTOS, json.dumps(content, indent=2) + "\n")
 
 
 def recorded(folder: RunFolder) -> Path | None:

@@ -147,8 +147,8 @@ def _gaussians_of_rank(path: Path) -> dict[str, torch.Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
         splats = content["splats"]
         return {ours: splats[name].detach().float() for name, ours in GSPLAT_FIELDS.items()}
-    except OSError:
-        raise
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
     except Exception as error:
         # What a damaged or a harmful file makes torch raise is not one kind of error.
         raise InputError(

@@ -6,10 +6,10 @@ import numpy as np
 from jaxtyping import Float64
 from plyfile import PlyData, PlyElement
 
+from output_files import written_whole
 from splat_recon.errors import InputError
 from splat_recon.scene.scene import Points
 from splat_render.files.ply_tables import colors_of, read_ply_tables
-from splat_render.files.whole_file import written_whole
 
 MAX_ROUNDING = 1e-6
 """Rounding of coordinates that does not show, as a fraction of the points' extent."""

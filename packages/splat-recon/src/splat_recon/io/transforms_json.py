@@ -17,7 +17,7 @@ from jaxtyping import Float64
 
 from media_files import image_size
 from media_files.photos import WRITABLE_SUFFIXES
-from output_files import check_links, output_names
+from output_files import check_links, output_names, write_text_whole
 from splat_recon.errors import InputError
 from splat_recon.io.drawn_cameras import drawn_camera, say_fisheyes
 from splat_recon.io.image_folders import IMAGES, ImageFolder, choose_images, listed
@@ -29,7 +29,6 @@ from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem,
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.scene.scene import Points, Scene
 from splat_render.cameras import MAX_ROTATION_ERROR, Camera
-from splat_render.files.whole_file import write_text_whole
 from splat_render.poses import inverse, transform_camera, transform_points
 
 POINTS_FILE = "sparse_pc.ply"

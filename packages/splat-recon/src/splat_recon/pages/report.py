@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from markupsafe import Markup
 
 from media_files import read_photo
+from output_files import write_text_whole
 from report_pages import Line, Plot, embedded_image, filled, spread, svg
 from splat_recon import run_folder
 from splat_recon.config_values import flattened
@@ -18,7 +19,6 @@ from splat_recon.io.camera_files import read_camera_file
 from splat_recon.pages.scene_page import MAX_EMBEDDED_GAUSSIANS, scene_page
 from splat_recon.run_folder import RunFolder
 from splat_recon.splat_model import SplatModel
-from splat_render.files.whole_file import write_text_whole
 
 MAX_PICTURES = 4
 """Test photos that the page shows."""

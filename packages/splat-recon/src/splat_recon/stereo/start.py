@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from output_files import written_whole
 from splat_recon.config import FEW_PHOTOS, AdcConfig, TrainConfig
 from splat_recon.errors import InputError
 from splat_recon.scene.scene import Points, Scene, View
@@ -19,7 +20,6 @@ from splat_recon.stereo.config import StereoConfig
 from splat_recon.stereo.filters import with_valid_depths
 from splat_recon.stereo.patch_match import MIN_POINTS, DepthMap, PatchMatchStereo
 from splat_render.cameras import Camera
-from splat_render.files.whole_file import written_whole
 
 StereoMode = Literal["auto", "on", "off"]
 """auto: for as many photos as it was seen to help. on: for any number. off: never."""

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from plyfile import PlyData, PlyElement
 
+from output_files import written_whole
 from splat_render.errors import InputError
 from splat_render.files.ply_tables import PlyTables
 from splat_render.files.quantized import MAX_SMALLER, SplatArrays, from_unorm, unorm, with_largest, without_largest
-from splat_render.files.whole_file import written_whole
 from splat_render.gaussians import Gaussians
 from splat_render.spherical_harmonics import C0
 

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from plyfile import PlyData, PlyElement
 
+from output_files import written_whole
 from splat_render.errors import InputError
 from splat_render.files import compressed_ply
 from splat_render.files.finite import drawable
 from splat_render.files.ply_tables import PlyTables, colors_of, read_ply_tables
-from splat_render.files.whole_file import written_whole
 from splat_render.files.world_offset import ZERO, Offset, offset_of
 from splat_render.gaussians import Gaussians
 from splat_render.spherical_harmonics import C0

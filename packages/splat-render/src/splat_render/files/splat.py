@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from output_files import written_whole
 from splat_render.errors import InputError
 from splat_render.files.finite import drawable
 from splat_render.files.quantized import SplatArrays, to_u8
-from splat_render.files.whole_file import read_bytes, written_whole
+from splat_render.files.whole_file import read_bytes
 from splat_render.gaussians import Gaussians
 from splat_render.spherical_harmonics import C0
 

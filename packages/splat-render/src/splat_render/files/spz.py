@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from output_files import written_whole
 from splat_render.errors import InputError
 from splat_render.files.quantized import MAX_SMALLER, SplatArrays, to_u8, with_largest, without_largest
-from splat_render.files.whole_file import read_bytes, written_whole
+from splat_render.files.whole_file import read_bytes
 from splat_render.gaussians import Gaussians
 from splat_render.transform import harmonic_rotation
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from output_files import write_text_whole
 from splat_render.errors import InputError
-from splat_render.files.whole_file import write_text_whole
 
 Offset = tuple[float, float, float]
 """What to add to positions, x y z in the world's unit."""

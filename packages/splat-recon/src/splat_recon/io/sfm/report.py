@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from output_files import write_text_whole
 from splat_recon.io.pycolmap_import import pycolmap
-from splat_render.files.whole_file import write_text_whole
 
 REPORT_FILE = "sfm_report.json"
 """Name of the report in the scene folder."""
