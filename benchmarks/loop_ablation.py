@@ -43,7 +43,6 @@ CHOICES = (
     "unfixed",
     "loop",
     "2 references",
-    "coverage targets",
     "twice the weight",
     "unseen pixels",
     "photos' say",
@@ -75,7 +74,6 @@ def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
     """The config of a variant."""
     from difix3d.loop.config import RoundsConfig, ValidationConfig
     from difix3d.loop.presets import released_config, released_train_config
-    from difix3d.loop.target_config import CoverageTargets
     from splat_recon.config import AdcConfig
 
     if variant == "released":
@@ -88,7 +86,6 @@ def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
         "plain": {"rounds": RoundsConfig(num_rounds=0)},
         "unfixed": {"rounds": RoundsConfig(learn_unchanged=True)},
         "2 references": {"num_references": 2},
-        "coverage targets": {"targets": CoverageTargets()},
         "twice the weight": {"mixture": dataclasses.replace(mixture, novel_weight=2 * mixture.novel_weight)},
         "held back": {"validation": ValidationConfig(min_views=2)},
         "photos": {

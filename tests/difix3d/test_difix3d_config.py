@@ -16,7 +16,6 @@ from difix3d.loop.presets import released_config, released_train_config
 from difix3d.loop.schedule import round_steps
 from difix3d.loop.target_config import (
     AroundTargets,
-    CoverageTargets,
     FileTargets,
     HeldOutTargets,
     OrbitTargets,
@@ -46,7 +45,6 @@ from splat_recon.config import AdcConfig, McmcConfig, TrainConfig
         (lambda: OrbitTargets(num_views=0), "num_views must be at least 1"),
         (lambda: SpiralTargets(num_views=0), "num_views must be at least 1"),
         (lambda: PerturbedTargets(turn_degrees=200.0), "turn_degrees in"),
-        (lambda: CoverageTargets(num_views=9, num_candidates=8), "num_candidates must be at least"),
         (lambda: SteppingConfig(max_turn_degrees=0.0), "max_turn_degrees must be positive"),
         (lambda: ValidationConfig(fraction=1.0), "fraction must be in"),
         (lambda: ValidationConfig(max_drop_db=-1.0), "max_drop_db must be at least 0"),

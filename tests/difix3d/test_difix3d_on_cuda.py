@@ -58,7 +58,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "validation": ValidationConfig(fraction=0.3, min_views=3, max_drop_db=0.0),
     },
     "distillation": {"loop": "distillation"},
-    "from a splat": {"targets": "coverage", "rounds": RoundsConfig(num_rounds=1), "start": "ball.ply"},
+    "from a splat": {"targets": "perturbed", "rounds": RoundsConfig(num_rounds=1), "start": "ball.ply"},
 }
 FIXERS: dict[str, dict[str, Any]] = {
     "rounds": {"offload": True, "precision": "bfloat16", "gate": "off"},

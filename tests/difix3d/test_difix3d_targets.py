@@ -1,18 +1,15 @@
-"""Where novel views go: around, beside, to a file's cameras, to what is under-observed; and how far they come."""
+"""Where novel views go: around, beside, to a file's cameras; and how far they come."""
 
 import json
 
 import numpy as np
 import pytest
-import torch
 
 from difix3d.errors import InputError
-from difix3d.fixers.contract import FixResult
 from difix3d.fixers.identity import IdentityFixer
 from difix3d.loop.config import ProgressiveConfig, RoundsConfig, SteppingConfig, ValidationConfig
-from difix3d.loop.coverage import under_observed
 from difix3d.loop.progressive import ProgressiveTrainer
-from difix3d.loop.target_config import CoverageTargets, FileTargets, OrbitTargets, PerturbedTargets, SpiralTargets
+from difix3d.loop.target_config import FileTargets, OrbitTargets, PerturbedTargets, SpiralTargets
 from difix3d.loop.targets import target_poses
 from difix_model.references.poses import pose_distances, ranked_poses, rotation_angles
 from difix_model.references.stepping import progress_to_targets, stepped_poses
@@ -21,9 +18,6 @@ from splat_recon.geometry.trajectories import looking_along
 from splat_recon.io.colmap import write_scene
 from splat_recon.scene.normalize import normalized
 from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_render.cameras import Camera
-from splat_render.gaussians import Gaussians
-from splat_render.rasterizer import make_rasterizer
 
 DOWN = np.array([0.0, 1.0, 0.0])
 
@@ -78,71 +72,6 @@ def test_cameras_of_a_file_come_into_the_frame_of_the_scene(raw_scene, tmp_path)
     (tmp_path / "nothing.json").write_text("{}")
     with pytest.raises(InputError, match="holds no cameras"):
         _targets(FileTargets(path=str(tmp_path / "nothing.json")), scene)
-
-
-def _wall_and_cameras():
-    """A wall of Gaussians at z = 2 from x = -3 to 3; cameras at z = 0 look at it."""
-    x, y = np.meshgrid(np.linspace(-3, 3, 61), np.linspace(-0.8, 0.8, 17))
-    means = torch.tensor(np.stack([x.ravel(), y.ravel(), np.full(x.size, 2.0)], axis=1), dtype=torch.float32)
-    n = len(means)
-    wall = Gaussians(
-        means=means,
-        log_scales=torch.full((n, 3), float(np.log(0.08))),
-        quats_wxyz=torch.tensor([[1.0, 0, 0, 0]]).repeat(n, 1),
-        logit_opacities=torch.full((n,), 4.0),
-        sh0=torch.zeros(n, 1, 3),
-        sh_rest=torch.zeros(n, 0, 3),
-    )
-    K = np.array([[60.0, 0, 20], [0, 60, 15], [0, 0, 1]])
-
-    def camera(x):
-        pose = looking_along(np.array([0.0, 0.0, 1.0]), DOWN, np.array([x, 0.0, 0.0]))
-        return Camera(T_world_cam=pose, K=K, width=40, height=30)
-
-    rasterize = make_rasterizer("cpu")
-    return camera, lambda at: rasterize(wall, at, sh_degree=0)
-
-
-def test_coverage_chooses_what_few_views_saw_and_not_the_same_twice():
-    camera, render = _wall_and_cameras()
-    captured = [camera(x) for x in (-1.0, -0.95, -0.9)]
-    candidates = [camera(x) for x in (-0.97, 1.0, 1.02, 2.0, 8.0)]
-    chosen = under_observed(candidates, captured, render, 2, max_seen=0).tolist()
-    # Neither what was seen already, nor the same thing twice, nor the void beside the wall.
-    assert set(chosen) in ({1, 3}, {2, 3})
-
-
-def test_a_loop_goes_where_little_was_seen_and_says_how_far_it_came(raw_scene):
-    scene = normalized(raw_scene)
-    config = ProgressiveConfig(
-        train=TrainConfig(max_steps=6),
-        rounds=RoundsConfig(num_rounds=1, first_round=0.5, last_round=0.5),
-        targets=CoverageTargets(num_views=2, num_candidates=9),
-        validation=ValidationConfig(fraction=0),
-        num_references=2,
-    )
-    candidates = _targets(config.targets, scene)
-    assert candidates.shape == (9, 4, 4)
-    seen = []
-
-    class Recording(IdentityFixer):
-        def __call__(self, request):
-            seen.append(request)
-            return FixResult.of(request, request.rgb + 0.1)
-
-    loop = ProgressiveTrainer(scene, scene.views[:4], candidates, Recording(), config)
-    loop.train_until(4)
-    assert loop.main.novel is not None
-    assert len(loop.main.novel.views) == 2
-    assert 0 < loop.main.progress <= 1
-    # Both novel views go in one call, each with both of its references, its camera and its opacity.
-    (asked,) = seen
-    for first, second in asked.references:
-        assert not torch.equal(first, second)
-    for view, camera, alpha in zip(loop.main.novel.views, asked.cameras, asked.alpha, strict=True):
-        assert camera is view.camera
-        assert torch.equal(alpha, view.alpha[..., 0])
-    torch.testing.assert_close(loop.main.novel.views[0].fixed, loop.main.novel.views[0].rendered + 0.1)
 
 
 def test_steps_turn_no_farther_than_they_may_and_arrive():

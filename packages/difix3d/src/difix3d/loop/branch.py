@@ -11,11 +11,9 @@ import numpy as np
 
 from difix3d.errors import InputError
 from difix3d.fixers.batches import RenderedView
-from difix3d.fixers.references import nearest_views, reference_cameras
+from difix3d.fixers.references import reference_cameras
 from difix3d.loop.checkpoint import BranchState
-from difix3d.loop.coverage import under_observed
 from difix3d.loop.novel_views import training_mixture
-from difix3d.loop.target_config import CoverageTargets
 from difix_model.references.poses import nearest_distances
 from difix_model.references.stepping import progress_to_targets, stepped_poses
 from splat_recon.scene.training_points import with_training_points
@@ -88,9 +86,8 @@ class SplatBranch:
         self.trainer.train_until(self.trainer.step + num_steps)
 
     def move_toward(self, T_world_target: Float64[np.ndarray, "n 4 4"]) -> None:
-        """Move the novel poses one step toward their targets, those of the config's choice."""
+        """Move the novel poses one step toward their targets."""
         stepping = self.config.stepping
-        T_world_target = self._chosen(T_world_target)
         self.T_world_novel = stepped_poses(
             self.T_world_novel,
             T_world_target,
@@ -102,21 +99,6 @@ class SplatBranch:
             self.T_world_captured, self.T_world_novel, T_world_target, **self._pose_weights
         )
         logger.info("novel views have come %.0f %% of their way", 100 * self.progress)
-
-    def _chosen(self, T_world_target: Float64[np.ndarray, "n 4 4"]) -> Float64[np.ndarray, "m 4 4"]:
-        """All targets, or those of the candidates that show what few captured views saw."""
-        targets = self.config.targets
-        if not isinstance(targets, CoverageTargets):
-            return T_world_target
-        lenses = nearest_views(self.captured, T_world_target, **self._pose_weights)
-        chosen = under_observed(
-            [view.camera.with_pose(T) for view, T in zip(lenses, T_world_target, strict=True)],
-            [view.camera for view in self.captured],
-            self.trainer.render,
-            targets.num_views,
-            max_seen=targets.max_seen,
-        )
-        return T_world_target[chosen]
 
     def render_novel_views(self) -> list[RenderedView]:
         """What the splat shows at the novel poses, with the nearest captured views, whose lenses the cameras have."""

@@ -112,31 +112,6 @@ class PerturbedTargets:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CoverageTargets:
-    """Novel views go where the splat shows what few captured views saw, chosen anew in every round.
-
-    Candidates are places between and beside captured views, and on a circle about what they look at.
-    """
-
-    num_views: int = 16
-    """How many targets are chosen."""
-
-    num_candidates: int = 48
-    """Among how many."""
-
-    max_seen: int = 1
-    """A pixel is weakly seen if no more captured views than this see the same place."""
-
-    def __post_init__(self) -> None:
-        _check_num_views(self.num_views)
-        if self.num_candidates < self.num_views or self.max_seen < 0:
-            raise ValueError(
-                f"num_candidates must be at least num_views and max_seen at least 0, got {self.num_candidates} and "
-                f"{self.max_seen}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class FileTargets:
     """Novel views go to the cameras of a file, in the frame of the scene's COLMAP folder."""
 
@@ -160,7 +135,6 @@ Targets = (
     | OrbitTargets
     | SpiralTargets
     | PerturbedTargets
-    | CoverageTargets
     | FileTargets
     | HeldOutTargets
 )

@@ -8,7 +8,6 @@ from jaxtyping import Float64
 from difix3d.errors import InputError
 from difix3d.loop.target_config import (
     AroundTargets,
-    CoverageTargets,
     FileTargets,
     HeldOutTargets,
     OrbitTargets,
@@ -42,7 +41,7 @@ def target_poses(
     generator: np.random.Generator,
     scene: Scene | None = None,
 ) -> Float64[np.ndarray, "k 4 4"]:
-    """The poses that novel views move toward; for `CoverageTargets` the candidates that rounds choose from.
+    """The poses that novel views move toward.
 
     Args:
         config: Which; only `HeldOutTargets` looks at the test poses.
@@ -76,9 +75,7 @@ def target_poses(
         return np.stack(orbit(list(T_world_captured), config.num_views))
     if isinstance(config, SpiralTargets):
         return _spiral(config, T_world_captured, scene)
-    if isinstance(config, PerturbedTargets):
-        return _perturbed(config, T_world_captured, extent, generator)
-    return _candidates(config, T_world_captured, extent, generator)
+    return _perturbed(config, T_world_captured, extent, generator)
 
 
 def _from_file(config: FileTargets, scene: Scene | None) -> Float64[np.ndarray, "k 4 4"]:
@@ -124,25 +121,6 @@ def _rotation_about(axis: Float64[np.ndarray, " 3"], angle: float) -> Float64[np
     x, y, z = axis
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-
-
-def _candidates(
-    config: CoverageTargets,
-    T_world_captured: Float64[np.ndarray, "n 4 4"],
-    extent: float,
-    generator: np.random.Generator,
-) -> Float64[np.ndarray, "k 4 4"]:
-    """A third each between the captured views, beside them, and around the scene."""
-    third = max(1, config.num_candidates // 3)
-    last = max(1, config.num_candidates - 2 * third)
-    beside = PerturbedTargets(num_views=third, shift=0.3, turn_degrees=10.0)
-    return np.concatenate(
-        [
-            _around(AroundTargets(num_views=third), T_world_captured, extent, generator),
-            _perturbed(beside, T_world_captured, extent, generator),
-            np.stack(orbit(list(T_world_captured), last)),
-        ]
-    )
 
 
 def _around(

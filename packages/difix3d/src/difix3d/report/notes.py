@@ -13,7 +13,6 @@ WHERE = {
     "orbit": "on a circle around the scene",
     "spiral": "on a spiral in front of the scene",
     "perturbed": "beside the captured views",
-    "coverage": "to where the splat shows what few captured views saw",
     "spread": "between neighboring captured views and around them",
     "test": "toward the poses of the test photos",
 }

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from difix3d.loop.config import ProgressiveConfig
 from difix3d.loop.presets import RELEASED_LEARNING_RATES, paper_config, released_config, released_train_config
-from difix3d.loop.target_config import CoverageTargets, FileTargets, HeldOutTargets, Targets
+from difix3d.loop.target_config import FileTargets, HeldOutTargets, Targets
 from difix3d.run.settings import NUM_NOVEL, TARGETS, USUAL_TARGETS, RunSettings
 from splat_recon.config import FEW_PHOTOS, AdcConfig, TrainConfig, mcmc_config, regularized_for
 from splat_render.files.background import BLACK
@@ -62,8 +62,6 @@ def _targets(settings: RunSettings) -> Targets:
     if kind is HeldOutTargets:
         return HeldOutTargets()
     num_views = settings.num_novel or NUM_NOVEL["rounds"]
-    if kind is CoverageTargets:
-        return CoverageTargets(num_views=num_views, num_candidates=max(48, 3 * num_views))
     return kind(num_views=num_views)
 
 

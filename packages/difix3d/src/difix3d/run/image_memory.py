@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from difix3d.errors import InputError
-from difix3d.loop.target_config import CoverageTargets
 
 if TYPE_CHECKING:
     from difix3d.loop.config import ProgressiveConfig
@@ -46,11 +45,10 @@ def picture_bytes(config: ProgressiveConfig, captured: Sequence[View], *, num_ta
         captured: Training photos; novel views are as large as these, and the largest is taken for all.
     """
     pixels = max(view.camera.width * view.camera.height for view in captured)
-    num_views = config.targets.num_views if isinstance(config.targets, CoverageTargets) else num_targets
     num_splats = 2 if config.validation.num_views(len(captured)) else 1
-    novel = NOVEL_BYTES * num_splats * num_views
-    batch = (BATCH_BYTES + REFERENCE_BYTES * config.num_references) * min(num_views, config.fix_batch_size)
-    round_ = MAKING_BYTES * num_views + batch
+    novel = NOVEL_BYTES * num_splats * num_targets
+    batch = (BATCH_BYTES + REFERENCE_BYTES * config.num_references) * min(num_targets, config.fix_batch_size)
+    round_ = MAKING_BYTES * num_targets + batch
     return pixels * (novel + max(round_, COMPARED_BYTES * num_held_out))
 
 

@@ -13,7 +13,6 @@ from difix3d.fixers.config import ViewFixerConfig
 from difix3d.loop.config import FixingConfig, MixtureConfig, RoundsConfig, SteppingConfig, ValidationConfig
 from difix3d.loop.target_config import (
     AroundTargets,
-    CoverageTargets,
     HeldOutTargets,
     OrbitTargets,
     PathTargets,
@@ -29,7 +28,6 @@ TARGETS: dict[str, type] = {
     "orbit": OrbitTargets,
     "spiral": SpiralTargets,
     "perturbed": PerturbedTargets,
-    "coverage": CoverageTargets,
     "spread": SpreadTargets,
     "test": HeldOutTargets,
 }
@@ -81,11 +79,10 @@ class RunSettings(FixingConfig):
 
     targets: str | None = None
     """Where novel views go: photos-between (between neighboring training photos), path (along a path through them),
-    orbit (a circle around the scene), spiral (in front of it), perturbed (beside the training photos), coverage (where
-    the splat shows what few photos saw), test (to the poses of the test photos, as in the released code; the
-    report says so), spread (between the training photos and around them), or a file or folder with cameras (camera
-    path, transforms.json, COLMAP model). None: photos-between, spread with distillation, and test for the presets
-    released and paper."""
+    orbit (a circle around the scene), spiral (in front of it), perturbed (beside the training photos), test (to the
+    poses of the test photos, as in the released code; the report says so), spread (between the training photos and
+    around them), or a file or folder with cameras (camera path, transforms.json, COLMAP model). None: photos-between,
+    spread with distillation, and test for the presets released and paper."""
 
     num_novel: int | None = None
     """How many novel views per round; with targets test, one per test photo. None: 16, and with distillation 60, or
