@@ -1,13 +1,18 @@
-"""Small whole files of every format, as the project or other programs write them, and how folders of some are read."""
+"""Small whole files of every format, as the project or other programs write them, and what reads them."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from output_files import InputError
 
 
 def tones(width: int = 24, height: int = 16, seed: int = 0) -> np.ndarray:
@@ -316,3 +321,119 @@ def read_evaluation(folder: Path) -> None:
     content = read_scores(folder / "scores.json")
     load_protocol(str(folder / "protocol.json"))
     check_comparable([folder / "scores.json"] * 2, [content] * 2)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an error is an InputError with a sentence in it."""
+    return isinstance(error, InputError) and bool(str(error))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """Something that reads files."""
+
+    seeds: Callable[[Path], None]
+    """Writes whole files into a folder."""
+
+    read: Callable[[Path], Any]
+    """Reads the folder; an InputError is a refusal."""
+
+    changed: str = "*"
+    """Which of the files are damaged, as a pattern of `Path.rglob`."""
+
+    needs_all: bool = False
+    """Whether it reads all of the files together, and not one by itself."""
+
+    repair: Callable[[Path], None] = lambda folder: None
+    """Puts right, in every other case, what would catch all damage at the door: checksums."""
+
+
+def each(read: Callable[[Path], Any]) -> Callable[[Path], None]:
+    """Reads every file of a folder by itself; the first refusal ends it, after the others have been tried."""
+
+    def read_all(folder: Path) -> None:
+        refusal = None
+        for path in sorted(folder.iterdir()):
+            try:
+                read(path)
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
+                refusal = error
+        if refusal is not None:
+            raise refusal
+
+    return read_all
+
+
+def _lazily(module: str, name: str) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(*args, **kwargs)
+
+    return call
+
+
+def read_film(path: Path) -> None:
+    from media_files.videos import read_frames, read_info
+
+    read_info(path)
+    for _ in read_frames(path):
+        pass
+
+
+def read_motion(path: Path) -> None:
+    from splat_recon.io.sfm.video_frames import extract_frames, measure_motion
+
+    motion = measure_motion(path)
+    extract_frames(path, path.parent / "frames", [0, len(motion.path) - 1])
+
+
+READ_SCENE = _lazily("splat_recon", "read_scene")
+READ_CAMERAS = _lazily("splat_recon", "read_camera_file")
+READ_SPLATS = _lazily("splat_render", "read_splats")
+READ_POSES = _lazily("difix_model.references.camera_poses", "read_poses")
+READ_PICKLE = _lazily("difix_model.formats.released_pickle", "read_pickle")
+
+
+def _in(name: str, read: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    return lambda folder: read(folder / name)
+
+
+READERS: dict[str, Reader] = {
+    "photo": Reader(seeds=write_images, read=each(_lazily("media_files", "read_photo"))),
+    "image to fix": Reader(seeds=write_images, read=each(_lazily("media_files", "open_image"))),
+    "mask": Reader(seeds=write_masks, read=each(_lazily("media_files", "read_mask"))),
+    "video": Reader(seeds=write_videos, read=each(read_film)),
+    "video of a scene": Reader(seeds=write_videos, read=each(read_motion)),
+    "splat as PLY": Reader(seeds=write_plys, read=each(READ_SPLATS)),
+    "packed splat": Reader(seeds=write_packed, read=each(READ_SPLATS)),
+    "points": Reader(seeds=write_points, read=each(_lazily("splat_recon.io.point_files", "read_points_ply"))),
+    "scene as binary": Reader(seeds=write_binary_scene, read=READ_SCENE, changed="sparse/0/*"),
+    "scene as text": Reader(seeds=write_text_scene, read=READ_SCENE, changed="sparse/0/*"),
+    "transforms.json": Reader(seeds=write_transforms_scene, read=READ_SCENE, changed="transforms.json"),
+    "Blender": Reader(seeds=write_blender_scene, read=READ_SCENE, changed="*.json"),
+    "Polycam": Reader(seeds=write_polycam_scene, read=READ_SCENE, changed="*.json"),
+    "Record3D": Reader(seeds=write_record3d_scene, read=READ_SCENE, changed="*.json"),
+    "splatting output": Reader(seeds=write_output_scene, read=READ_SCENE, changed="c*"),
+    "cameras of a model": Reader(seeds=write_text_scene, read=READ_CAMERAS, changed="sparse/0/*"),
+    "camera file": Reader(seeds=write_camera_files, read=each(READ_CAMERAS)),
+    "split": Reader(seeds=write_splits, read=read_splits, needs_all=True),
+    "poses of references": Reader(seeds=write_text_scene, read=READ_POSES, changed="sparse/0/*"),
+    "poses as JSON": Reader(seeds=write_transforms_scene, read=READ_POSES, changed="transforms.json"),
+    "references": Reader(seeds=write_references, read=read_references, changed="*.json"),
+    "pairs": Reader(
+        seeds=write_pairs_file, read=_in("pairs.json", _lazily("difix_model", "read_pairs")), changed="*.json"
+    ),
+    "network": Reader(
+        seeds=write_network, read=_in("model", _lazily("difix_model", "load_checkpoint")), changed="model/*"
+    ),
+    "pickled weights": Reader(seeds=write_pickle, read=each(READ_PICKLE)),
+    "checkpoint": Reader(
+        seeds=write_checkpoint,
+        read=_in("step_000010", _lazily("train_runs", "read_checkpoint")),
+        changed="step_000010/*",
+        repair=put_checksums_right,
+    ),
+    "run folder": Reader(seeds=write_run, read=read_run, needs_all=True),
+    "scores": Reader(seeds=write_evaluation, read=read_evaluation, needs_all=True),
+}

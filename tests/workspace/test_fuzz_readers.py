@@ -17,7 +17,7 @@ BROKEN = """
 import sys
 sys.path.insert(0, {folder!r})
 import fuzz_readers
-from fuzz_readers import Reader
+from fuzz_formats import Reader, each
 
 WHOLE = b"whole " * 50
 
@@ -47,7 +47,7 @@ def whole(folder):
 
 fuzz_readers.SECONDS, fuzz_readers.IMPORTED = 1, ()
 fuzz_readers.READERS = {{
-    read.__name__: Reader(seeds=whole, read=fuzz_readers.each(read)) for read in (reads, breaks, hangs, swells, dies)
+    read.__name__: Reader(seeds=whole, read=each(read)) for read in (reads, breaks, hangs, swells, dies)
 }}
 sys.argv = ["fuzz_readers.py", "--cases", "10"]
 sys.exit(fuzz_readers.main())
