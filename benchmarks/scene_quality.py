@@ -69,10 +69,7 @@ def measure(folder: Path, sparse: int | None, preset: str, arguments: argparse.N
 
 def table(rows: list[dict]) -> str:
     """Markdown: a line for each scene and number of views."""
-    lines = [
-        "| scene | views | default half-way | default | mcmc half-way | mcmc |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = ["| scene | views | default half-way | default | mcmc half-way | mcmc |", "|---|---|---|---|---|---|"]
     for scene in dict.fromkeys(row["scene"] for row in rows):
         for sparse in SPARSE:
             found = {row["preset"]: row for row in rows if (row["scene"], row["sparse"]) == (scene, sparse)}

@@ -97,10 +97,7 @@ def test_bad_input_is_told_in_a_sentence(pairs: Path, tmp_path: Path, capsys: py
         (["run", "--pairs", str(tmp_path / "absent.json"), "--out", "o", *RUN], "absent.json"),
         (["eval", "--pairs", str(good), "--split", "train", "--max-samples", "0"], "--max-samples"),
         (["eval", "--pairs", str(good), "--model", str(tmp_path / "absent")], "absent"),
-        (
-            [*fine, "--out", str(tmp_path / "none"), *RUN[2:], "--model", "no/such/weights"],
-            "no/such/weights",
-        ),
+        ([*fine, "--out", str(tmp_path / "none"), *RUN[2:], "--model", "no/such/weights"], "no/such/weights"),
     ]
     for arguments, expected in cases:
         assert main(arguments) == 2, arguments

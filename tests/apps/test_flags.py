@@ -59,9 +59,7 @@ COMMANDS: dict[str, Any] = {
 SAME_VALUES = ("--device", "--gate", "--which")
 """Flags whose choices are the same wherever they are."""
 
-OTHER_MEANINGS = {
-    ("--split", "difix-train eval"),
-}
+OTHER_MEANINGS = {("--split", "difix-train eval")}
 """Names that mean another thing in one command, as the table says below itself."""
 
 DOCUMENTS = sorted([REPOSITORY / "README.md", *REPOSITORY.glob("apps/*/README.md"), *REPOSITORY.glob("docs/*.md")])

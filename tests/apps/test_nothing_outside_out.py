@@ -148,21 +148,7 @@ def test_the_loop_its_films_and_fixes_stay_inside(world: Path, monkeypatch: pyte
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics
 
-    done(
-        enhance,
-        world,
-        film,
-        "--splat",
-        out,
-        "--scene",
-        scene,
-        "--out",
-        film,
-        "--frames",
-        2,
-        "--device",
-        "cpu",
-    )
+    done(enhance, world, film, "--splat", out, "--scene", scene, "--out", film, "--frames", 2, "--device", "cpu")
     frames = sorted(path for path in film.iterdir() if path.suffix == ".png")
     assert len(frames) == 2
 

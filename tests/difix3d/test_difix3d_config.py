@@ -5,13 +5,7 @@ import json
 import pytest
 
 from difix3d.errors import InputError
-from difix3d.loop.config import (
-    MixtureConfig,
-    ProgressiveConfig,
-    RoundsConfig,
-    SteppingConfig,
-    ValidationConfig,
-)
+from difix3d.loop.config import MixtureConfig, ProgressiveConfig, RoundsConfig, SteppingConfig, ValidationConfig
 from difix3d.loop.presets import released_config, released_train_config
 from difix3d.loop.schedule import round_steps
 from difix3d.loop.target_config import (

@@ -14,13 +14,7 @@ from difix3d.fixers.contract import FixResult
 from difix3d.fixers.identity import IdentityFixer
 from difix3d.fixers.references import nearest_views
 from difix3d.loop.branch import clone_trainer
-from difix3d.loop.config import (
-    MixtureConfig,
-    ProgressiveConfig,
-    RoundsConfig,
-    SteppingConfig,
-    ValidationConfig,
-)
+from difix3d.loop.config import MixtureConfig, ProgressiveConfig, RoundsConfig, SteppingConfig, ValidationConfig
 from difix3d.loop.novel_views import NovelView, NovelViews
 from difix3d.loop.progressive import ProgressiveTrainer
 from difix3d.loop.target_config import HeldOutTargets
@@ -278,12 +272,7 @@ def test_the_nearest_captured_view_of_a_captured_pose_is_itself(scene, captured)
 
 
 def test_enhanced_renderer_fixes_with_the_nearest_photo(scene, captured):
-    renderer = EnhancedRenderer(
-        flat_render(2.0),
-        WhiteningFixer(),
-        captured,
-        extent=scene.extent,
-    )
+    renderer = EnhancedRenderer(flat_render(2.0), WhiteningFixer(), captured, extent=scene.extent)
     trace = torch.tensor(captured[1].rgb_u8).float().div(255).mean(dim=(0, 1))
     expected = (0.95 + 0.05 * trace).expand(36, 48, 3)
     torch.testing.assert_close(renderer(captured[1].camera), expected)

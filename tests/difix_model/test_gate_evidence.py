@@ -154,8 +154,7 @@ def test_where_a_gate_comes_from() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [{"low_change": 0.1}, {"high_coverage": 2.0}, {"hysteresis": -1.0}, {"palette_drift": 0.0}, {"cells": 0}],
+    "fields", [{"low_change": 0.1}, {"high_coverage": 2.0}, {"hysteresis": -1.0}, {"palette_drift": 0.0}, {"cells": 0}]
 )
 def test_evidence_out_of_range_is_named(fields: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(fields)).split("_")[-1]):

@@ -57,11 +57,7 @@ def smooth_image(height: int, width: int, seed: int = 0) -> Tensor:
 
 
 @settings(max_examples=100, deadline=None)
-@given(
-    length=st.integers(1, 300).map(lambda n: 8 * n),
-    tile_size=st.integers(128, 1100),
-    fraction=st.floats(0, 0.5),
-)
+@given(length=st.integers(1, 300).map(lambda n: 8 * n), tile_size=st.integers(128, 1100), fraction=st.floats(0, 0.5))
 def test_tiles_cover_an_axis_with_weights_that_sum_to_one(length: int, tile_size: int, fraction: float) -> None:
     overlap = int(fraction * tile_size)
     plan = plan_tiles(length, 8, tile_size=tile_size, overlap=overlap, multiple=8)

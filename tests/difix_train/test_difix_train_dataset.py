@@ -108,11 +108,7 @@ def test_images_that_cannot_be_cropped_are_all_listed() -> None:
 
 def test_validation_sees_whole_frames_of_odd_size() -> None:
     pair = Pair(
-        id="a",
-        image=image_with(1, 21, 30),
-        clean=image_with(2, 21, 30),
-        references=(image_with(3, 50, 60),),
-        prompt="",
+        id="a", image=image_with(1, 21, 30), clean=image_with(2, 21, 30), references=(image_with(3, 50, 60),), prompt=""
     )
     dataset = PairDataset([pair], DataConfig(height=8, width=8, framing="crop"))
     x, x_clean = dataset.whole_sample(Draw(index=0, reference_index=0))

@@ -54,12 +54,7 @@ def make_task(device: str, **options: Any) -> DifixTask:
     if rank:
         start.network.add_unet_lora(rank, alpha=float(rank))
     return DifixTask(
-        start.network,
-        start.text_embeddings,
-        make_dataset(),
-        config,
-        objective=objective,
-        processes=Processes(device),
+        start.network, start.text_embeddings, make_dataset(), config, objective=objective, processes=Processes(device)
     )
 
 

@@ -18,12 +18,7 @@ from sparsefusion.config import EftConfig, ModelConfig, UNetConfig, VaeConfig
 from sparsefusion.data.co3d import Co3dCategory
 from sparsefusion.errors import InputError
 from sparsefusion.training.autoencoder import DECODER, VaeTask, scale_of_latents
-from sparsefusion.training.config import (
-    DenoiserTrainConfig,
-    GeneratedObjectsConfig,
-    JointTrainConfig,
-    VaeTrainConfig,
-)
+from sparsefusion.training.config import DenoiserTrainConfig, GeneratedObjectsConfig, JointTrainConfig, VaeTrainConfig
 from sparsefusion.training.denoiser import DenoiserTask
 from sparsefusion.training.features import QueryFeatures, weights_digest
 from sparsefusion.training.joint import JointTask, draw_query

@@ -120,11 +120,7 @@ def test_run_checkpoint_and_files_show_the_same(tmp_path: Path) -> None:
     assert float((black.rgb - wanted.rgb).abs().mean()) > 0.05
     # A viewer that reads no more than Gaussians sees the same in a file with a shell.
     export_splats(
-        tmp_path / "c.ply",
-        trainer.gaussians,
-        scene.T_scene_colmap,
-        background=config.background,
-        background_shell=True,
+        tmp_path / "c.ply", trainer.gaussians, scene.T_scene_colmap, background=config.background, background_shell=True
     )
     shelled = SplatModel.of_file(tmp_path / "c.ply", background=(0.0, 0.0, 0.0)).render(in_colmap)
     assert float((shelled.rgb - wanted.rgb).abs().max()) < 0.02

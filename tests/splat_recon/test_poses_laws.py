@@ -78,8 +78,7 @@ def test_a_moved_camera_sees_the_moved_point_at_the_same_pixel(T_a_b, p_b):
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [np.diag([1.0, 2, 1, 1]), np.diag([-1.0, 1, 1, 1]), np.diag([1.0, 1, 1, 2]), np.full((4, 4), np.nan)],
+    "wrong", [np.diag([1.0, 2, 1, 1]), np.diag([-1.0, 1, 1, 1]), np.diag([1.0, 1, 1, 2]), np.full((4, 4), np.nan)]
 )
 def test_what_is_no_similarity_is_refused(wrong):
     with pytest.raises(ValueError, match="similarity"):

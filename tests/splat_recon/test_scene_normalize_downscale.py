@@ -50,8 +50,7 @@ def test_normalization_forgets_the_frame_it_started_from():
         scene,
         views=tuple(replace(view, camera=transform_camera(T_moved_scene, view.camera)) for view in scene.views),
         points=Points(
-            p_world=transform_points(T_moved_scene, scene.points.p_world).astype(np.float32),
-            rgb_u8=scene.points.rgb_u8,
+            p_world=transform_points(T_moved_scene, scene.points.p_world).astype(np.float32), rgb_u8=scene.points.rgb_u8
         ),
     )
     assert normalized(moved).extent == pytest.approx(normalized(scene).extent, rel=1e-5)

@@ -109,8 +109,7 @@ def test_cuda_without_cuda_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"max_size": 0}, {"max_features": -1}, {"camera_model": "PINHOLEY"}, {"fps": 0.0}, {"max_frames": 2}],
+    "wrong", [{"max_size": 0}, {"max_features": -1}, {"camera_model": "PINHOLEY"}, {"fps": 0.0}, {"max_frames": 2}]
 )
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -5,13 +5,7 @@ import pytest
 import torch
 
 from splat_recon import SplatTrainer, SyntheticConfig, TrainConfig, ViewSet, generate_scene, normalized
-from splat_recon.pages.view_requests import (
-    MOVING_PX,
-    SETTLED_SECONDS,
-    ViewRequests,
-    camera_of,
-    rendered_picture,
-)
+from splat_recon.pages.view_requests import MOVING_PX, SETTLED_SECONDS, ViewRequests, camera_of, rendered_picture
 from splat_render import make_rasterizer
 from splat_render.poses import matrix_from_quat_wxyz, quat_wxyz_from_matrix
 from support.splat_scenes import make_camera, make_gaussians

@@ -112,11 +112,7 @@ def test_packed_answers_are_spread_over_all_gaussians(monkeypatch: pytest.Monkey
         calls.append(arguments)
         visible = torch.tensor([0, 2])
         means2d = arguments["means"][visible, :2] * 10
-        meta = {
-            "means2d": means2d,
-            "radii": torch.tensor([[3, 4], [9, 2]], dtype=torch.int32),
-            "gaussian_ids": visible,
-        }
+        meta = {"means2d": means2d, "radii": torch.tensor([[3, 4], [9, 2]], dtype=torch.int32), "gaussian_ids": visible}
         return torch.zeros(1, 12, 20, 4) + means2d.sum(), torch.ones(1, 12, 20, 1), meta
 
     module = types.ModuleType("gsplat")

@@ -23,17 +23,7 @@ KINDS: dict[str, Any] = {"run": RunSettings, "lora": LoraSettings, "eval": EvalS
 """The flags of each verb."""
 
 TRAINING_GROUPS: Groups = {
-    "what matters": (
-        "pairs",
-        "out",
-        "model",
-        "max_steps",
-        "batch_size",
-        "height",
-        "width",
-        "learning_rate",
-        "resume",
-    ),
+    "what matters": ("pairs", "out", "model", "max_steps", "batch_size", "height", "width", "learning_rate", "resume"),
     "what is trained": (
         "base",
         "preset",

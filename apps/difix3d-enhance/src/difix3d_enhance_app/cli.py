@@ -13,17 +13,7 @@ Frames are rendered, fixed and written one after the other. To look at a splat l
 on, or side by side: `difix3d-enhance view --help`."""
 
 ENHANCE_GROUPS: Groups = {
-    "what matters": (
-        "splat",
-        "input",
-        "scene",
-        "out",
-        "model",
-        "gate",
-        "side_by_side",
-        "max_size",
-        "resume",
-    ),
+    "what matters": ("splat", "input", "scene", "out", "model", "gate", "side_by_side", "max_size", "resume"),
     "where the film of a splat goes": ("which", "cameras", "path", "frames", "fps"),
     "references": ("references", "num_references"),
     "fixing and hardware": ("base", "strength", "steady", "batch_size", "device"),

@@ -18,16 +18,7 @@ from difix3d.run.settings import RunSettings
 DISTRIBUTION = "difix3d-train-app"
 
 GROUPS: Groups = {
-    "what matters": (
-        "photos",
-        "scene",
-        "out",
-        "quality",
-        "max_steps",
-        "model",
-        "gate",
-        "resume",
-    ),
+    "what matters": ("photos", "scene", "out", "quality", "max_steps", "model", "gate", "resume"),
     "photos and scenes": ("max_size", "sparse", "split", "scenes", "num_processes", "ray", "image_memory"),
     "watching": ("viewer", "viewer_host", "viewer_port"),
 }

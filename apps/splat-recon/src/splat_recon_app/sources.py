@@ -73,10 +73,7 @@ def opened(path: Path, which: Which, *, cameras: Path | None, device: Device) ->
         else SplatModel.load(in_training, device=place)
     )
     return OpenedSplats(
-        splats=newest,
-        cameras=moved or captured,
-        colmap_unit=float(decompose_similarity(T_scene_colmap)[0]),
-        fps=fps,
+        splats=newest, cameras=moved or captured, colmap_unit=float(decompose_similarity(T_scene_colmap)[0]), fps=fps
     )
 
 

@@ -38,9 +38,7 @@ difix3d = MethodSpecification(
         mixed_precision=True,
         pipeline=ProgressivePipelineConfig(
             datamanager=VanillaDataManagerConfig(
-                dataparser=NerfstudioDataParserConfig(),
-                train_num_rays_per_batch=4096,
-                eval_num_rays_per_batch=4096,
+                dataparser=NerfstudioDataParserConfig(), train_num_rays_per_batch=4096, eval_num_rays_per_batch=4096
             ),
             model=DifixNerfactoModelConfig(eval_num_rays_per_chunk=1 << 15),
         ),

@@ -375,21 +375,12 @@ class DifixPipeline:
             InputError: If the hub cannot be reached or refuses.
         """
         return push_checkpoint(
-            repo_id,
-            self.checkpoint(),
-            private=private,
-            token=token,
-            revision=revision,
-            commit_message=commit_message,
+            repo_id, self.checkpoint(), private=private, token=token, revision=revision, commit_message=commit_message
         )
 
     def _run(self, rgbs: Sequence[Tensor], references: Sequence[Sequence[ReferenceImage]]) -> list[Tensor]:
         return self.runner.run(
-            rgbs,
-            references,
-            text_embedding=self.text_embedding,
-            timestep=self.timestep,
-            batch_size=self.batch_size,
+            rgbs, references, text_embedding=self.text_embedding, timestep=self.timestep, batch_size=self.batch_size
         )
 
     def _references_of_batch(

@@ -37,10 +37,7 @@ UNUSED_UNET_KEYS = frozenset({"null_conditional_embed", "null_conditional_hidden
 VAE_PREFIX = "first_stage_model."
 """Where a checkpoint of Stable Diffusion has its autoencoder."""
 
-STABLE_DIFFUSION_VAE = {
-    "block_out_channels": (128, 256, 512, 512),
-    "layers_per_block": 2,
-}
+STABLE_DIFFUSION_VAE = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2}
 """Sizes of Stable Diffusion's autoencoder."""
 
 FORMAT = "sparsefusion"

@@ -13,13 +13,7 @@ from torch import Tensor
 
 from splat_recon.checkpoint import TrainerState, config_from_state, gaussians_from_tensors
 from splat_recon.config import AdcConfig, TrainConfig
-from splat_recon.distributed import (
-    ALONE,
-    World,
-    check_world,
-    joined_tensors,
-    shared_tensors,
-)
+from splat_recon.distributed import ALONE, World, check_world, joined_tensors, shared_tensors
 from splat_recon.errors import DivergedError, InputError
 from splat_recon.gaussians.densify import make_density_control
 from splat_recon.gaussians.dropout import dropped

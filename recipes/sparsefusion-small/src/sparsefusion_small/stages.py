@@ -13,12 +13,7 @@ from safetensors.torch import load_file
 from sparsefusion import EftConfig, ModelConfig, SparseFusionModel, UNetConfig, VaeConfig, build_model
 from sparsefusion.checkpoints import load_model, save_model
 from sparsefusion.training.autoencoder import VAE_FILE, VaeTask
-from sparsefusion.training.config import (
-    DenoiserTrainConfig,
-    GeneratedObjectsConfig,
-    JointTrainConfig,
-    VaeTrainConfig,
-)
+from sparsefusion.training.config import DenoiserTrainConfig, GeneratedObjectsConfig, JointTrainConfig, VaeTrainConfig
 from sparsefusion.training.denoiser import DenoiserTask, with_scaled_latents
 from sparsefusion.training.features import QueryFeatures
 from sparsefusion.training.joint import JointTask

@@ -175,12 +175,7 @@ def load_checkpoint(folder: Path | str, *, dtype: torch.dtype = torch.float32) -
     load_strictly(network, state, source=folder / WEIGHTS_FILE, dtype=dtype)
     if TENSORS_SHA256 in config and _digest(tensors) != config[TENSORS_SHA256]:
         raise InputError(f"{folder / WEIGHTS_FILE} is damaged, its checksum does not fit: copy or download it again")
-    return Checkpoint(
-        network=network.eval(),
-        text_embedding=embedding,
-        prompt=config["prompt"],
-        metadata=metadata,
-    )
+    return Checkpoint(network=network.eval(), text_embedding=embedding, prompt=config["prompt"], metadata=metadata)
 
 
 def _metadata_of(config: Mapping[str, Any], path: Path) -> WeightsMetadata:

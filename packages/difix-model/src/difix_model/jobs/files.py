@@ -22,15 +22,7 @@ from difix_model.references.choice import (
 from media_files.photos import PHOTO_SUFFIXES, WRITABLE_SUFFIXES, image_files, image_size, open_image, save_image
 from media_files.videos import VIDEO_SUFFIXES
 
-__all__ = [
-    "FixJob",
-    "ReferenceConfig",
-    "image_files",
-    "is_video",
-    "open_image",
-    "plan_job",
-    "save_image",
-]
+__all__ = ["FixJob", "ReferenceConfig", "image_files", "is_video", "open_image", "plan_job", "save_image"]
 
 BY_DEFAULT = ReferenceConfig()
 

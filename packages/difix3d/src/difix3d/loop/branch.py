@@ -140,11 +140,7 @@ class SplatBranch:
     def state(self, *, whole: bool = False) -> BranchState:
         """Splat and novel views; of a training that is shared only where it stands, unless all is asked for."""
         splat = None if self.shares_trainer and not whole else self.trainer.state()
-        values = {
-            "step": self.trainer.step,
-            "progress": self.progress,
-            "num_rounds_learned": self.num_rounds_learned,
-        }
+        values = {"step": self.trainer.step, "progress": self.progress, "num_rounds_learned": self.num_rounds_learned}
         return BranchState(values=values, novel=self.novel, splat=splat)
 
     def restore(self, state: BranchState) -> None:

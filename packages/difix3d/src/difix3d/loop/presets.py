@@ -21,12 +21,7 @@ PAPER_STEPS, PAPER_FIX_EVERY = 30_000, 1500
 """The paper fixes novel views every 1500 steps; it does not say of how many: 30 000 is gsplat's run."""
 
 RELEASED_LEARNING_RATES = LearningRates(
-    means=1.6e-4 / 10,
-    scales=5e-3 / 5,
-    quats=1e-3 / 5,
-    opacities=5e-2 / 5,
-    sh0=2.5e-3 / 50,
-    sh_rest=2.5e-3 / 20 / 50,
+    means=1.6e-4 / 10, scales=5e-3 / 5, quats=1e-3 / 5, opacities=5e-2 / 5, sh0=2.5e-3 / 50, sh_rest=2.5e-3 / 20 / 50
 )
 """The released code's rates, for going on from a finished splat; it takes them from scratch too."""
 

@@ -15,13 +15,7 @@ from torch.nn import functional
 
 from sparsefusion.config import UNetConfig
 from sparsefusion.vldm.attention import CrossAttention, OnPixels, Residual, SelfAttention, TransformerBlock
-from sparsefusion.vldm.blocks import (
-    MultiKernelConv,
-    ParallelConv,
-    PixelShuffleUpsample,
-    ResnetBlock,
-    SinusoidalTime,
-)
+from sparsefusion.vldm.blocks import MultiKernelConv, ParallelConv, PixelShuffleUpsample, ResnetBlock, SinusoidalTime
 
 NUM_TIME_FREQUENCIES = 8
 NUM_TIME_TOKENS = 2

@@ -131,11 +131,7 @@ def _image(line: str) -> ModelImage | None:
     except (ValueError, OverflowError):
         return None
     return ModelImage(
-        image_id=image_id,
-        name=words[9].strip(),
-        camera_id=camera_id,
-        quat_wxyz=(w, x, y, z),
-        translation=(tx, ty, tz),
+        image_id=image_id, name=words[9].strip(), camera_id=camera_id, quat_wxyz=(w, x, y, z), translation=(tx, ty, tz)
     )
 
 

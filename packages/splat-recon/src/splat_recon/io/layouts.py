@@ -250,9 +250,7 @@ FOREIGN: tuple[_Foreign, ...] = (
         advice="give the scene it was trained on, and the splat as `ns-export gaussian-splat` writes it",
     ),
     _Foreign(
-        name="the output of a gsplat training",
-        found=_has("ckpts/*.pt"),
-        advice="give the scene it was trained on",
+        name="the output of a gsplat training", found=_has("ckpts/*.pt"), advice="give the scene it was trained on"
     ),
     _Foreign(
         name="the run folder of a training",

@@ -265,12 +265,7 @@ class PatchMatchStereo:
                 planes[..., 0] = rng.uniform(farthest, nearest, planes.shape[:2])
             photos.append(
                 _Photo(
-                    camera=camera,
-                    rgb_u8=rgb_u8,
-                    gray=_gray(rgb_u8),
-                    planes=planes,
-                    nearest=nearest,
-                    farthest=farthest,
+                    camera=camera, rgb_u8=rgb_u8, gray=_gray(rgb_u8), planes=planes, nearest=nearest, farthest=farthest
                 )
             )
         return photos

@@ -29,20 +29,7 @@ from splat_render.cpu.lanes import (
     store,
     with_sign,
 )
-from splat_render.cpu.layout import (
-    BLUE,
-    CONIC_XX,
-    CONIC_XY,
-    CONIC_YY,
-    DEPTH,
-    GREEN,
-    LIMIT,
-    OPACITY,
-    RED,
-    TILE,
-    X,
-    Y,
-)
+from splat_render.cpu.layout import BLUE, CONIC_XX, CONIC_XY, CONIC_YY, DEPTH, GREEN, LIMIT, OPACITY, RED, TILE, X, Y
 
 F = np.float32
 U = np.uint64
