@@ -36,8 +36,6 @@ class NovelViews:
 
     Args:
         cameras: Where they are, in the order of `views`; on the CPU.
-        views: What they show.
-        device: Where batches go.
     """
 
     def __init__(self, cameras: Cameras, views: Sequence[NovelView], *, device: torch.device | str) -> None:

@@ -22,7 +22,6 @@ def ended(made: str | Path, *following: str | Path, extra: str | None = None) ->
     """Print what was made, the last line of standard output, and below it what to do next.
 
     Args:
-        made: What was made, a path or an address.
         following: The command that goes on from there, as for `next_line`; none where nothing suggests itself.
         extra: As for `next_line`.
     """

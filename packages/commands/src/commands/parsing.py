@@ -38,9 +38,7 @@ def parse(
     """The command that the arguments ask for; exits with 0 after help or version, and with 2 on bad arguments.
 
     Args:
-        kind: A dataclass of flags.
         arguments: The command line after the command's name; None takes the process's.
-        prog: Name of the command.
         distribution: The package whose version `--version` tells.
         groups: For commands with many flags: titles, and the names of the fields under each. The first group is what
             `--help` shows; `--help all` shows all of them.
@@ -84,9 +82,7 @@ def verb_of(
     Args:
         verbs: By name a dataclass of flags, or a sentence on what it does.
         arguments: The command line after the command's name; None takes the process's.
-        prog: Name of the command.
         distribution: The package whose version `--version` tells.
-        description: What the command does.
         default: The verb where the first argument is none; None refuses that.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)

@@ -10,7 +10,6 @@ def goes_on(folder: Path, *, resume: bool, traces: tuple[str, ...] = ("config.js
     """Whether a run goes on in a folder; says so where it was asked to and begins instead.
 
     Args:
-        folder: Of the run.
         resume: Whether going on was asked for.
         traces: What is in the folder of a run that has begun: any of these names.
     """

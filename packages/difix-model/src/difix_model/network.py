@@ -168,7 +168,6 @@ class DifixNetwork(nn.Module):
         """Give the UNet fresh adapters, which change nothing until they are trained.
 
         Args:
-            rank: Rank of every update.
             alpha: Updates are scaled by alpha / rank.
 
         Raises:

@@ -97,7 +97,6 @@ def write_pairs(path: Path | str, records: Iterable[PairRecord]) -> None:
 
     Args:
         path: Where to; the folder is created.
-        records: What to write.
 
     Raises:
         InputError: If two records of a split share a name, or the file cannot be written.

@@ -73,10 +73,6 @@ class Batch:
 class PairDataset:
     """Pairs of one split, checked completely before the first is used.
 
-    Args:
-        pairs: What to draw from.
-        config: Size, framing and cache.
-
     Raises:
         InputError: There is no pair, or images do not fit the framing; all problems are listed.
     """
@@ -147,7 +143,6 @@ class PairDataset:
         """The samples of ``draws``, which must have equal numbers of views.
 
         Args:
-            draws: What to show, and how.
             as_bytes: Leave images that no resizing has made floats as bytes, where all of the batch are: to send them
                 to a GPU, and turn them into floats there.
         """

@@ -79,10 +79,8 @@ def evaluate_pairs(
     """Fix up to ``max_samples`` pairs, evenly spread over the dataset, and compare rendered views with clean ones.
 
     Args:
-        fix: What is evaluated.
         dataset: Test pairs; augmentation is not applied.
         max_samples: Limit; None for all.
-        modes: Reference modes to try, out of REFERENCE_MODES.
         lpips: Perceptual distance of images in [-1, 1], if it is available.
         device: Where ``fix`` computes.
     """

@@ -14,9 +14,6 @@ ExportForm = Literal["safetensors", "diffusers", "pkl"]
 def trained_model(run: Path) -> Path:
     """The newest network of a run: the finished one, or that of the latest valid checkpoint.
 
-    Args:
-        run: A run folder, or a folder with a network itself.
-
     Raises:
         InputError: There is none.
     """
@@ -39,7 +36,6 @@ def export_run(run: Path, out: Path, *, to: ExportForm, base: str | None = None)
     Args:
         run: As for :func:`trained_model`.
         out: Folder, or for "pkl" a file; must not exist yet.
-        to: The form.
         base: For the published layout: where tokenizer and text encoder come from (SD-Turbo, or published weights).
 
     Returns:

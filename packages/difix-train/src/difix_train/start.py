@@ -122,9 +122,7 @@ def start_from_preset(preset: Preset, *, prompts: Sequence[str] = (PROMPT,), see
     """Begin with a fresh network; the same for the same seed. The global generator is untouched.
 
     Args:
-        preset: Architecture and initialization.
         prompts: Prompts of the pairs; each gets a fixed random embedding.
-        seed: Seed of the weights.
     """
     config = preset.network()
     with torch.random.fork_rng(devices=[]):

@@ -42,7 +42,6 @@ class DifixTask:
         network: What is trained, in place, in float32.
         text_embedding: Embedding of the one prompt of the pairs, or embeddings by prompt; the first is the one that
             the saved model carries.
-        dataset: Training pairs.
         config: Everything else.
         objective: Loss; built from ``config.loss`` by default.
         metadata: What the saved model says of itself, such as license and origin.

@@ -54,7 +54,6 @@ def ssim(
     The window is Gaussian, 11 pixels wide with standard deviation 1.5. The image is clamped to [0, 1].
 
     Args:
-        image: What is measured.
         truth: What it should be, in [0, 1].
         mask: Pixels that count; None for all.
         border: `reflect` continues both images by reflection, as torchmetrics does, and takes sides from 6 pixels on;

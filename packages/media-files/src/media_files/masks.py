@@ -27,10 +27,6 @@ def mask_plane(image: Image.Image) -> Float[np.ndarray, "h w"]:
 def read_mask(path: Path, *, upright: bool = False) -> Bool[np.ndarray, "h w"]:
     """Read a mask image: a half and more counts as valid.
 
-    Args:
-        path: The file.
-        upright: Turn it as its own EXIF orientation says.
-
     Raises:
         InputError: The file is missing or corrupt, or it holds a few small numbers that are neither black nor white.
     """

@@ -54,7 +54,6 @@ def image_files(folder: Path, *, recursive: bool = False) -> list[Path]:
     """Return the images of a folder, sorted by name; hidden files and hidden folders are left out.
 
     Args:
-        folder: Where to look.
         recursive: Whether to look into its folders, too.
     """
     found = folder.rglob("*") if recursive else folder.iterdir()
@@ -69,10 +68,6 @@ def image_files(folder: Path, *, recursive: bool = False) -> list[Path]:
 
 def open_image(path: Path, *, upright: bool = True) -> Image.Image:
     """Read an image file completely. Of several pages, the first is read.
-
-    Args:
-        path: The file.
-        upright: Turn it as its EXIF entry says.
 
     Raises:
         InputError: If it is absent or no readable image, or claims more than `MAX_PIXELS`.
@@ -91,7 +86,6 @@ def read_photo(
     """Decode all of a photo to 8-bit RGB, by the rules of `tones`.
 
     Args:
-        path: The file.
         upright: Turn the photo as its EXIF orientation says. COLMAP does not, and its cameras belong to the pixels as
             they are stored.
 
@@ -141,11 +135,6 @@ def save_image(path: Path, image: Image.Image, **options: Any) -> None:
 
     JPEG files get quality 95 without chroma subsampling. What a format cannot hold is converted: float tones become
     16-bit grayscale, and for JPEG everything becomes RGB.
-
-    Args:
-        path: The file.
-        image: The image.
-        options: Pillow's, for the format.
 
     Raises:
         InputError: If it cannot be written.

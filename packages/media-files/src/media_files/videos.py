@@ -163,7 +163,6 @@ def read_timed_frames(path: Path, *, skip: int = 0) -> Iterator[TimedFrame]:
     """Yield the frames with their time stamps, one at a time, turned upright as the file says.
 
     Args:
-        path: The video.
         skip: How many frames to leave out at the start.
 
     Raises:
@@ -179,7 +178,6 @@ def read_pictures(path: Path, *, skip: int = 0) -> Iterator[Picture]:
     The moving pictures are those of the file's main video track: covers and thumbnails are no frames.
 
     Args:
-        path: The video.
         skip: How many frames to leave out at the start.
 
     Raises:

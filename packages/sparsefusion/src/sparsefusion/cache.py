@@ -34,7 +34,6 @@ def cache_views(
         latent_size: Side of the latents and number of rays per side; an eighth of the images' by default, as Stable
             Diffusion's autoencoder has it.
         mode: How the transformer runs; "train" drops features at random.
-        seed: Seed of what is dropped.
 
     Returns:
         The transformer's images and features, with the cameras in the field's axes.

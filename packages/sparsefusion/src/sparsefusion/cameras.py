@@ -83,7 +83,6 @@ class Cameras:
         """The same cameras, in the axes of a reference camera.
 
         Args:
-            reference: One camera.
             frame: "camera" puts the origin at the reference, which becomes the identity (what the transformer sees);
                 "axes" turns the axes only (what the field sees).
         """
@@ -209,7 +208,6 @@ def circle_cameras(
 
     Args:
         cameras: Cameras around an object, at least three.
-        count: Cameras on the circle.
         tilts: Angles by which each camera is moved up and down, in radians; None leaves all on the circle.
         as_published: The published system normalizes the tilts' axes over all cameras together instead of one by one,
             so that cameras tilt about ``sqrt(count)`` times less and come a little nearer; False tilts by the angle.

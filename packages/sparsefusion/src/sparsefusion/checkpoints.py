@@ -161,7 +161,6 @@ def load_vae(source: Path, scale: float = STABLE_DIFFUSION_SCALE) -> ImageVae:
 
     Args:
         source: A folder with config.json, or one with a folder ``vae``; or a `.ckpt` with ``first_stage_model.*``.
-        scale: The latents' scale.
 
     Raises:
         InputError: It is missing, unsafe, or holds other weights.
@@ -200,14 +199,7 @@ def stable_diffusion_autoencoder() -> AutoencoderKL:
 
 
 def save_model(model: SparseFusionModel, path: Path, *, note: str = "", half: bool = True) -> None:
-    """Write all three networks into one safetensors file, with their sizes.
-
-    Args:
-        model: The networks.
-        path: The file.
-        note: Where the weights come from.
-        half: Store floats in half precision.
-    """
+    """Write all three networks into one safetensors file, with their sizes."""
     tensors = {}
     for part, module in (("eft", model.eft), ("denoiser", model.denoiser), ("vae", model.vae.model)):
         for name, value in module.state_dict().items():

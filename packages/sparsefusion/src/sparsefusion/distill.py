@@ -369,9 +369,6 @@ def choose_inputs(count: int, num_views: int, index: int, seed: int = 0) -> Sequ
     """Which photos of a sequence are the inputs: the published choice for its index in its category.
 
     Args:
-        count: Photos of the sequence.
-        num_views: Photos to choose.
-        index: Index of the sequence.
         seed: Base seed.
     """
     generator = torch.Generator().manual_seed(seed + index)

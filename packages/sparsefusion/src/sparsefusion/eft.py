@@ -138,7 +138,6 @@ class EpipolarTransformer(nn.Module):
         """Colors and features of a grid of rays of one query camera.
 
         Args:
-            views: The photos.
             query: One camera, in the photos' world.
             depths: Depths of the nearest and the farthest point on a ray, as `depth_range` gives for all cameras of
                 the scene.

@@ -37,15 +37,10 @@ def start_distillation(
 
     Args:
         sequence: All photos of the object with their cameras; photos that are not chosen lend their cameras only.
-        chosen: Indices of the input photos.
         model: The networks; None fits a field to the photos alone.
         config: Settings of the distillation; its image size must be that of the photos.
-        field: Sizes of the field.
         mode: How the transformer runs; by default as its checkpoint says.
-        perceptual: Distance between renders and samples.
-        seed: Seed of everything random.
         with_diffusion: False keeps to the transformer's images throughout.
-        device: Where to run.
 
     Raises:
         InputError: There are too few photos, or they do not see the object.

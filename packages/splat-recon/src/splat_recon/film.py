@@ -81,8 +81,6 @@ def write_frames(folder: Path, film: Film, record: dict[str, object], *, overwri
     are there already, from a render that was cut short, are not rendered again.
 
     Args:
-        folder: Where to write.
-        film: What to write.
         record: What the frames depend on; kept in the folder, and compared.
         overwrite: Whether frames of something else may be replaced.
 

@@ -93,9 +93,7 @@ class SplatModel:
         """The Gaussians of a file, in COLMAP's frame, before the background that it names, or black.
 
         Args:
-            path: The file, or the folder of a training.
             which: Of a training that compares two splats, which one.
-            device: Where they render.
             background: In place of the file's; sRGB in [0, 1].
 
         Raises:

@@ -68,7 +68,6 @@ def make_rasterizer(device: str, config: RenderConfig = DEFAULT_CONFIG) -> Raste
 
     Args:
         device: "cpu", or "cuda" with or without an index.
-        config: Numerical conventions.
 
     Raises:
         ValueError: If the device is of another kind.

@@ -86,10 +86,6 @@ def write_checkpoint(
 def read_checkpoint(folder: Path, *, checked: bool = False) -> Checkpoint:
     """State and tensors of a checkpoint.
 
-    Args:
-        folder: The checkpoint.
-        checked: Its checksums have just been compared.
-
     Raises:
         InputError: There is no valid checkpoint of this format.
     """
@@ -185,7 +181,6 @@ def remove_older(newest: Path, keep: int) -> None:
     """Remove the checkpoints of lower steps beside one, but for some.
 
     Args:
-        newest: The checkpoint that was just written.
         keep: How many to keep, this one included; at least one.
 
     Raises:

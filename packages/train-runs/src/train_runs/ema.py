@@ -29,7 +29,6 @@ class Ema:
     """Exponential moving average of named parameters.
 
     Args:
-        parameters: What is averaged, by name.
         decay: Final decay, in [0, 1).
         warmup: The largest decay at update n, counted from 1.
     """

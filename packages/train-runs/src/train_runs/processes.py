@@ -92,7 +92,6 @@ class Processes:
         shards (`DTensor`) in place; otherwise they stay as they are. Ask for parameters after this call.
 
         Args:
-            model: What is trained.
             shard_units: Modules whose parameters are gathered, used and freed one after the other.
         """
         if self.world_size == 1:

@@ -42,10 +42,8 @@ def open_trackers(
     """The trackers of a run.
 
     Args:
-        names: Which.
         folder: The run folder; TensorBoard's files go into `tensorboard` there, W&B's into `wandb`.
         project: W&B's project; the folder's name is the run's.
-        settings: What W&B shows as the run's configuration.
 
     Raises:
         InputError: A tracker's package is not installed.
@@ -58,7 +56,6 @@ class TensorBoard:
     """Event files in the folder `tensorboard` of a run; `tensorboard --logdir RUN` shows them.
 
     Args:
-        folder: The run folder.
         step: Where the run goes on: TensorBoard leaves out what an earlier part of it wrote beyond this step.
 
     Raises:

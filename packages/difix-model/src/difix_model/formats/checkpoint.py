@@ -78,10 +78,6 @@ def save_checkpoint(
 
     Args:
         folder: Created if needed; other files in it are left alone.
-        network: What to save, adapters as separate parameters.
-        text_embedding: Embedding of the prompt.
-        prompt: What the embedding stands for.
-        metadata: What the weights say of themselves.
         dtype: Floating-point type on disk; None keeps each parameter's own.
 
     Raises:
@@ -152,7 +148,6 @@ def load_checkpoint(folder: Path | str, *, dtype: torch.dtype = torch.float32) -
 
     Args:
         folder: What `save_checkpoint` wrote.
-        dtype: Floating-point type of the network in memory.
 
     Raises:
         InputError: If the folder is absent, of another format or a newer version, incomplete, or damaged.

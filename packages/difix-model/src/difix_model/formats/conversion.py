@@ -37,8 +37,6 @@ def convert_checkpoint(
     Args:
         source: As for `DifixPipeline.from_pretrained`.
         out: Folder, or for "pkl" a file; must not exist yet.
-        to: Form to write.
-        revision: Branch, tag or commit of a source on the hub.
         base: For a .pkl of the released trainer: folder or hub id of what it was trained from. For the published
             layout: where the tokenizer and text encoder come from, if the source has none.
         prompt: Prompt to store; None keeps the source's.
@@ -79,9 +77,7 @@ def export_checkpoint(
     """Write weights that are in memory, in one of three forms.
 
     Args:
-        checkpoint: The weights.
         out: Folder, or for "pkl" a file; must not exist yet.
-        to: Form to write.
         text_encoder: For the published layout: folder or hub id with the tokenizer and the text encoder.
         dtype: Floating-point type on disk; None keeps each parameter's own.
 

@@ -78,10 +78,8 @@ def load_released(
 
     Args:
         source: Folder or hub id.
-        revision: Branch, tag or commit of a hub repository.
         reference_attention: Whether self-attention runs across views; None takes it from the layout, in which a
             UNet of its own class stands for the variant with references.
-        dtype: Floating-point type of the network in memory.
 
     Raises:
         InputError: If anything is absent, damaged, missing or unexpected, or not Difix at all.

@@ -80,14 +80,11 @@ def plan_job(
     """Find out what is to be fixed and check all of it before any heavy work.
 
     Args:
-        source: An image, or a folder of images.
         out: For a folder, a folder. For an image, a file with a suffix, or a folder that gets a file of the input's
             name.
         reference: A photo for all, a folder of photos, or a file of chosen references, see
             `references.choice.choose_references`. None fixes without references.
-        references: How references are chosen from a folder.
         mask: An image, or a folder of images named like the inputs; white where they may be changed.
-        alpha: In the same way, the opacity of the renders.
         write_mask: A folder for the share of the fix that was let through, as gray images.
         resume: Keep results that are there already: readable, of the input's size, and not older than it.
         skip_broken: Leave out images that cannot be read, instead of refusing all.

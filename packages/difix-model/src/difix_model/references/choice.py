@@ -91,7 +91,6 @@ def choose_references(
     """Find the references of all images.
 
     Args:
-        images: The images to fix.
         reference: A photo for all; a folder of photos, or a COLMAP folder with photos in `images/`; or a JSON file of
             `write_choice`, whatever the config.
         config: How to choose from a folder; None takes the defaults.

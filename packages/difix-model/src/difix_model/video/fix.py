@@ -65,7 +65,6 @@ class VideoRun:
 
         Args:
             job: From `plan_video`.
-            pipeline: What fixes.
             strength: Share of the fix, in [0, 1].
             steady: Steady the change in time; None fixes each frame for itself.
             resume: Go on after the frames that an earlier run has finished, if there are any.

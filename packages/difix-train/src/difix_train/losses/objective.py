@@ -22,7 +22,6 @@ class Objective(nn.Module):
     """All active loss terms of a :class:`LossConfig`; frozen.
 
     Args:
-        config: Weights and options.
         vgg: Backbone of LPIPS and Gram; loaded from the configured file when it is needed and not given.
         lpips: Perceptual distance; built on ``vgg`` when it is needed and not given.
 
@@ -68,7 +67,6 @@ class Objective(nn.Module):
 
         Args:
             x_pred: The views that count, in [-1, 1] or a little outside.
-            x_clean: What they should be.
             step: Optimizer steps already made; decides whether Gram has begun.
             generator: CPU generator of the Gram window.
         """

@@ -20,8 +20,6 @@ class EnhancedRenderer:
 
     Args:
         render: From a camera to what the splat shows there, for example of a splat's trainer.
-        fixer: What fixes.
-        captured: The views that references are taken from.
         extent: The scene's extent in world units.
     """
 

@@ -69,13 +69,7 @@ def photo(view: View, *, device: str | torch.device = "cpu") -> Float[Tensor, "h
 
 
 def fixed_views(fixer: ViewFixer, rendered: Sequence[RenderedView], *, batch_size: int) -> Iterator[FixedView]:
-    """Fix rendered views one batch at a time, in order; views of different sizes never share a batch.
-
-    Args:
-        fixer: What fixes.
-        rendered: What to fix.
-        batch_size: Most views that the fixer gets at a time.
-    """
+    """Fix rendered views one batch at a time, in order; views of different sizes never share a batch."""
     for batch in _batches(rendered, batch_size):
         rgb = torch.stack([view.rgb for view in batch])
         alphas = [view.alpha for view in batch if view.alpha is not None]

@@ -65,7 +65,6 @@ class FixResult:
         """The result of a fixer that holds nothing back: verdicts are measured on the change.
 
         Args:
-            request: What was asked.
             rgb: The fixed views, sRGB in [0, 1].
             confidence: How much the fixer relies on each pixel, in [0, 1]; None: on all alike.
         """

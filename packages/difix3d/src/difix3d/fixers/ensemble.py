@@ -22,7 +22,6 @@ class EnsembleFixer:
 
     Args:
         members: From a camera to a render, one per splat; for example trainers' `render`.
-        combine: How their renders become one.
         fixer: Another fixer that works on what they show together; it is relied on less where it contradicts them all
             (`ensemble.confidence_of_fix`).
         contradiction: How far from what they all show a pixel's confidence is exp(-1), in [0, 1].

@@ -45,10 +45,6 @@ def target_poses(
 
     Args:
         config: Which; only `HeldOutTargets` looks at the test poses.
-        T_world_captured: Poses of the views that are trained on.
-        T_world_held_out: Poses of the views that the result is judged by.
-        extent: The scene's extent, for comparing poses.
-        generator: For what is random.
         scene: For `SpiralTargets` (depths of its points) and `FileTargets` (its frame).
 
     Raises:

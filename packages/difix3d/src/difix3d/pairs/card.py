@@ -28,11 +28,6 @@ Card = dict[str, Any]
 def publish_pairs(out: Path, config: PairsConfig, failed: Mapping[str, str]) -> Card:
     """Write the file of pairs and the data card of all finished scenes in a folder, in the order of their names.
 
-    Args:
-        out: The folder.
-        config: What the pairs were made with.
-        failed: Scenes that are not in it, with the reason.
-
     Returns:
         The card. Without any pair only the card is written.
 

@@ -55,7 +55,6 @@ def make_pairs(
     Args:
         sources: The scenes; finished ones are not made again.
         out: Folder of the whole set, opened with `make.open_pairs_folder`. On a Ray cluster all nodes must see it.
-        config: What to make.
         num_processes: Scenes at a time. With 1, they are made in this process. An address of Ray decides by itself.
         ray_address: None: no Ray. "local": start Ray on this machine, with `num_processes` cores. Otherwise the
             address of a cluster, such as "auto" or "ray://HOST:10001".

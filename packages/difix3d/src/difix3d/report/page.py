@@ -52,12 +52,7 @@ def write_report(
     """Write report.html into a run's folder, whose path.mp4 it takes in.
 
     Args:
-        folder: Of the run.
-        facts: Of the run.
-        results: All variants.
         curves: How close both trainings were as they went on.
-        held_out: Photos that no training saw.
-        captured: Photos that were trained on.
         scene_page: A page that shows the best splat in 3D, to be shown in this one; empty for none.
 
     Returns:

@@ -55,7 +55,6 @@ class Co3dCategory:
 
     Args:
         root: CO3Dv2 folder.
-        category: Category, a folder of it.
         subset: Which list of frames is read.
         image_size: Side of the squares that photos become, in pixels.
 

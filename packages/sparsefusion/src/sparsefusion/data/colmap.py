@@ -89,7 +89,6 @@ def read_colmap_object(scene: Path, *, image_size: int = 256, max_radius: float 
     networks were trained on; `ColmapObject.transform` says how.
 
     Args:
-        scene: The folder.
         image_size: Side of the squares that photos become, in pixels.
         max_radius: Objects that would be larger than this are scaled down to it, in scene units.
 

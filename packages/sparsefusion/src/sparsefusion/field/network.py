@@ -54,7 +54,6 @@ class Field(nn.Module):
     """Density and color everywhere in a cube; color does not depend on the direction.
 
     Args:
-        config: Sizes.
         generator: What the start is drawn from; by default torch's own random state.
     """
 

@@ -163,7 +163,6 @@ def render_image(
     """Render what one camera sees.
 
     Args:
-        field: The field.
         camera: One camera, in the field's axes.
         size: Rays per side.
         image_size: Side of the image whose pixel centers the rays span.

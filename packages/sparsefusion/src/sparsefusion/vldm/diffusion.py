@@ -107,9 +107,6 @@ def sample_plms(
     moving deterministically, as the published system does.
 
     Args:
-        denoiser: The network.
-        latents: Latents to start from.
-        cond: Feature maps of the view.
         start: Time to start from, in [0, 1).
         max_steps: Largest number of steps (see `num_plms_steps`); at a time too early for one step, the noisy latents
             come back.

@@ -100,7 +100,6 @@ class Denoiser(nn.Module):
 
         Args:
             x: Noisy latents; their sides must be multiples of ``2 ** (levels - 1)``.
-            log_snr: Logarithms of their signal-to-noise ratios.
             cond: Feature maps of the view; resized to the latents' size by nearest neighbor where they differ.
             keep: Samples whose condition is kept; the others are predicted without one.
         """

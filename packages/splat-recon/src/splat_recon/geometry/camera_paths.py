@@ -42,7 +42,6 @@ def camera_path(cameras: Sequence[Camera], config: CameraPathConfig, *, near: fl
 
     Args:
         cameras: The captured ones, in a normalized frame.
-        config: Where to go.
         near: Depth of the nearest things, for the spiral.
         far: Depth of the farthest things, for the spiral.
 

@@ -61,7 +61,6 @@ def read_scene(
     and a warning.
 
     Args:
-        folder: The scene folder.
         max_size: Downscale photos in memory to at most this many pixels on their longer side. None: as they are.
         images: Folder of the photos inside the scene folder. ``auto``: ``images``, or the smallest complete
             ``images_N`` whose photos still fill `max_size`.

@@ -90,9 +90,7 @@ def read_transforms(path: Path | str, *, images: str = "auto", options: ReadOpti
     they are drawn at random in what the cameras see, and a warning says so. Frames without a photo are problems.
 
     Args:
-        path: The file.
         images: As for `read_scene`; counts where the frames' photos lie in ``images/``.
-        options: How to read photos.
 
     Returns:
         The scene in the file's frame; ``applied_transform`` and ``applied_scale`` lead back to COLMAP's.

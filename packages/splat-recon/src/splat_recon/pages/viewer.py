@@ -61,12 +61,8 @@ class SplatViewer:
     """A page, its controls and its scene; whoever owns it calls `draw`.
 
     Args:
-        title: Of the page.
         cameras: By the photos' names, in the splats' frame; they give the view to begin with, and are shown.
-        photos: Small pictures of some of the photos, by name.
         host: Address to listen on; 127.0.0.1 is this machine alone.
-        port: Port to listen on, or the next free one.
-        requests: What the pages ask for.
 
     Raises:
         InputError: viser is not installed, or the address cannot be listened on.

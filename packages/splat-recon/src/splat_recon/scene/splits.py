@@ -55,7 +55,6 @@ def make_split(
     """Divide the views of a scene.
 
     Args:
-        names: All views of the scene.
         policy: ``auto``: the scene folder's splits.json where there is one, else the split of its own layout
             (Blender's transforms_train.json and transforms_test.json, or the lists ``train_filenames`` and
             ``test_filenames`` in transforms.json; without a test side, the validation side), else ``every:8``.

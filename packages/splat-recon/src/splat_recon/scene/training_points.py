@@ -76,7 +76,6 @@ def with_training_points(scene: Scene, train_names: Collection[str]) -> tuple[Sc
 
     Args:
         scene: In any frame.
-        train_names: The photos that are trained on.
 
     Raises:
         KeyError: The scene has no view of a name.

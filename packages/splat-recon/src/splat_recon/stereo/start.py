@@ -96,7 +96,6 @@ class StereoMatching:
         scene: Gives the range of depths by its points: only those that the photos' own structure from motion found
             should be among them.
         photos: Photos to match, in the scene's frame, of any size.
-        config: How to match and what to believe.
         num_threads: 0 takes every core this process may use; the result does not depend on it.
     """
 

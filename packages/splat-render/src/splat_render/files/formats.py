@@ -82,7 +82,6 @@ def write_splats(path: Path | str, content: SplatFile, *, comments: Sequence[str
     Args:
         path: With one of `ENDINGS`.
         content: What to write; `.splat` cannot say how it is to be rendered.
-        comments: Lines for the header, in formats that have such.
 
     Raises:
         InputError: The name has another ending, or the file cannot be written.

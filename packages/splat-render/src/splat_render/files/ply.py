@@ -56,9 +56,6 @@ def write_ply(
     The file appears under its name only when it is complete.
 
     Args:
-        path: The file to write.
-        gaussians: On any device.
-        comments: Lines for the file's header.
         with_rgb: Also write the color of degree 0 as bytes `red green blue`, so that programs which know point clouds
             only show colors too.
         min_opacity: Gaussians of less opacity than this, in [0, 1], are left out.
