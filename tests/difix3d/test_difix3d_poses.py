@@ -156,13 +156,6 @@ def test_steps_reach_their_targets_and_stay(seed):
     np.testing.assert_array_equal(poses[:, :3, 3], target[:, :3, 3])
 
 
-def test_distance_of_equal_poses_is_zero_and_symmetric():
-    poses = _random_poses(3, 40)
-    distances = pose_distances(poses, poses)
-    assert np.abs(np.diag(distances)).max() < 1e-12
-    np.testing.assert_allclose(distances, distances.T, atol=1e-12)
-
-
 def test_targets_around_lie_between_neighbors_and_repeat_with_the_seed():
     poses = _ring(8)
     config = AroundTargets(num_views=20, jitter=0.0)

@@ -75,10 +75,6 @@ def test_references_influence_the_result_and_are_resized(pipe: DifixPipeline) ->
     assert np.abs(with_two - with_one).max() > 1e-3
 
 
-def test_results_are_deterministic(pipe: DifixPipeline) -> None:
-    assert np.array_equal(pipe(noise_u8(16, 24)), pipe(noise_u8(16, 24)))
-
-
 def test_strength_blends_with_the_input(pipe: DifixPipeline) -> None:
     image = noise_u8(16, 24).astype(np.float32) / 255
     half = pipe(image, strength=0.5)
@@ -218,14 +214,6 @@ def test_another_prompt_needs_an_encoder(checkpoint_folder: Path) -> None:
     assert DifixPipeline.from_pretrained(checkpoint_folder, prompt="remove degradation").prompt == "remove degradation"
     with pytest.raises(InputError, match="no text encoder"):
         DifixPipeline.from_pretrained(checkpoint_folder, prompt="add degradation")
-
-
-def test_half_precision(checkpoint_folder: Path, pipe: DifixPipeline) -> None:
-    half = DifixPipeline.from_pretrained(checkpoint_folder, dtype=torch.bfloat16)
-    image = torch.rand(1, 16, 24, 3, generator=torch.Generator().manual_seed(0))
-    fixed = half.fix(image, image.flip(2))
-    assert fixed.dtype == torch.float32
-    assert float((fixed - pipe.fix(image, image.flip(2))).abs().mean()) < 0.05
 
 
 @settings(max_examples=20, deadline=None)

@@ -29,14 +29,6 @@ def test_scores_per_view_and_their_means():
     assert seen == [("a", pytest.approx(0.2)), ("b", pytest.approx(0.2))]
 
 
-def test_metrics_json_has_the_agreed_form():
-    found = evaluate(lambda camera: torch.full((16, 20, 3), 0.2), [_view("a", 51)])
-    content = found.to_dict(step=5, split="test", num_gaussians=9)
-    assert set(content) == {"step", "split", "num_gaussians", "psnr", "ssim", "lpips", "flip", "per_view"}
-    assert content["lpips"] is None
-    assert set(content["per_view"]["a"]) == {"psnr", "ssim", "lpips", "flip"}
-
-
 def test_masked_pixels_do_not_count():
     mask = np.ones((16, 20), dtype=bool)
     mask[:, 10:] = False

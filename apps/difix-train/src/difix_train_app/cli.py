@@ -46,7 +46,6 @@ TRAINING_GROUPS: Groups = {
     "loss": (
         "l2_weight",
         "l1_weight",
-        "log_mse_weight",
         "lpips_weight",
         "gram_weight",
         "gram_warmup_steps",

@@ -89,9 +89,6 @@ class LossConfig:
     l1_weight: float = 0.0
     """Weight of the mean absolute error in [-1, 1]. Released code: none."""
 
-    log_mse_weight: float = 0.0
-    """Weight of the mean over images of log(MSE), the loss whose optimum is the best mean PSNR. Released code: none."""
-
     lpips_weight: float = 1.0
     """Weight of LPIPS with the VGG16 backbone. Released code: 1."""
 
@@ -124,7 +121,7 @@ class LossConfig:
     """Without VGG16's weights: `stop` before training, or `skip` LPIPS and Gram with a warning."""
 
     def __post_init__(self) -> None:
-        names = ("l2_weight", "l1_weight", "log_mse_weight", "lpips_weight", "gram_weight")
+        names = ("l2_weight", "l1_weight", "lpips_weight", "gram_weight")
         for name in (*names, "gram_warmup_steps"):
             _check_not_negative(name, getattr(self, name))
         _check_positive("gram_crop", self.gram_crop)

@@ -7,12 +7,12 @@ import logging
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from difix_train.config import LossConfig
 from difix_train.errors import InputError
 from difix_train.losses.gram import image_gram_loss, random_window
 from difix_train.losses.lpips import Lpips
-from difix_train.losses.reconstruction import l1_loss, l2_loss, log_mse_loss
 from difix_train.losses.vgg import VggFeatures, load_vgg16
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class Objective(nn.Module):
         except InputError as error:
             if self.config.missing_backbone == "stop":
                 raise
-            if not (self.config.l2_weight or self.config.l1_weight or self.config.log_mse_weight):
+            if not (self.config.l2_weight or self.config.l1_weight):
                 raise InputError(f"without LPIPS and Gram no loss term is left: {error}") from error
             logger.warning("Training without LPIPS and Gram: %s", error)
             self.lpips_weight = self.gram_weight = 0.0
@@ -75,13 +75,10 @@ class Objective(nn.Module):
         if config.clamp_before_loss:
             pred = pred.clamp(-1, 1)
         terms: dict[str, Tensor] = {}
-        for name, weight, loss in (
-            ("l2", config.l2_weight, l2_loss),
-            ("l1", config.l1_weight, l1_loss),
-            ("log_mse", config.log_mse_weight, log_mse_loss),
-        ):
-            if weight > 0:
-                terms[name] = weight * loss(pred, clean)
+        if config.l2_weight > 0:
+            terms["l2"] = config.l2_weight * functional.mse_loss(pred, clean)
+        if config.l1_weight > 0:
+            terms["l1"] = config.l1_weight * functional.l1_loss(pred, clean)
         if self.lpips_weight > 0 and self.lpips is not None:
             terms["lpips"] = self.lpips_weight * self.lpips(pred, clean).mean()
         if self.gram_weight > 0 and self.vgg is not None and step > config.gram_warmup_steps:
