@@ -1,6 +1,6 @@
 """Fixing rendered views with the nearest captured photos, once more on what is shown (Difix3D+)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -9,10 +9,13 @@ from torch import Tensor
 from difix3d.fixers.batches import RenderedView, fixed_views
 from difix3d.fixers.contract import FixedView, ViewFixer
 from difix3d.fixers.references import nearest_views
-from difix3d.loop.surface_points import Render
 from difix_model.gate.verdict import FixVerdict
 from splat_recon.scene.scene import View
 from splat_render.cameras import Camera
+from splat_render.output import RenderOutput
+
+Render = Callable[[Camera], RenderOutput]
+"""What a splat shows to a camera."""
 
 
 class EnhancedRenderer:

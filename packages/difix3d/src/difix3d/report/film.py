@@ -18,8 +18,8 @@ from splat_recon.scene.downscale import limited_size
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
+    from difix3d.enhance.renderer import Render
     from difix3d.fixers.contract import ViewFixer
-    from difix3d.loop.surface_points import Render
     from splat_recon.scene.scene import View
     from splat_render.cameras import Camera
 
