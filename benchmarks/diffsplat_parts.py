@@ -22,10 +22,9 @@ from typing import Any
 
 import torch
 
-from diffsplat import GSVAE, DiffSplatPipeline, GenerationConfig, MultiViewDenoiser
+from diffsplat import GSVAE, DiffSplatPipeline, GenerationConfig, MultiViewDenoiser, PipelineParts, TextCondition
 from diffsplat.checkpoints import PUBLISHED
-from diffsplat.denoiser import TextCondition
-from diffsplat.pipeline import PipelineParts, orbit_frames
+from diffsplat.pipeline import orbit_frames
 from diffsplat.schedulers import PIXART_NOISE_SCHEDULE, SD15_NOISE_SCHEDULE
 
 KINDS: dict[str, Any] = {"sd15": "unet", "pas": "pixart", "sd35m": "sd3"}

@@ -54,12 +54,7 @@ def make_renders(scenes: Path, out: Path, names: list[str], max_size: int, max_s
 
 
 def _render_one(scene_folder: Path, folder: Path, num_views: int | None, max_size: int, max_steps: int) -> int:
-    from splat_recon.config import AdcConfig, TrainConfig
-    from splat_recon.io.colmap import read_scene
-    from splat_recon.scene.splits import make_split
-    from splat_recon.scene.training_points import with_training_points
-    from splat_recon.trainer import SplatTrainer
-    from splat_recon.views.view_set import ViewSet
+    from splat_recon import AdcConfig, SplatTrainer, TrainConfig, ViewSet, make_split, read_scene, with_training_points
 
     scene = read_scene(scene_folder, max_size=max_size)
     names = [view.name for view in scene.views]
@@ -271,9 +266,9 @@ HELPFUL: dict[str, Callable[[Sample], torch.Tensor]] = {
 
 def make_tables(scenes: Path, renders: Path, out: Path, model: str) -> None:
     """Fix everything with and without a gate; write JSON and Markdown."""
+    from difix_model import DifixPipeline
     from difix_model.gate.apply import apply_gate
     from difix_model.gate.config import DEFAULT_GATE
-    from difix_model.pipeline import DifixPipeline
 
     pipe = DifixPipeline.from_pretrained(model)
     own = pipe.metadata.gate

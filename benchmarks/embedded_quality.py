@@ -39,14 +39,9 @@ def make_renders(
     scenes: Path, out: Path, num_views: int, max_size: int, max_steps: int, *, for_choices: bool, suited: bool
 ) -> None:
     from difix3d.pairs.generated import ranked_references
-    from difix_model.pairs import PairRecord, write_pairs
-    from splat_recon.config import AdcConfig, TrainConfig
+    from difix_model import PairRecord, write_pairs
+    from splat_recon import AdcConfig, SplatTrainer, TrainConfig, ViewSet, make_split, read_scene, with_training_points
     from splat_recon.few_photos import config_for_photos
-    from splat_recon.io.colmap import read_scene
-    from splat_recon.scene.splits import make_split
-    from splat_recon.scene.training_points import with_training_points
-    from splat_recon.trainer import SplatTrainer
-    from splat_recon.views.view_set import ViewSet
 
     records = []
     for name in SCENES:
@@ -102,8 +97,7 @@ def print_table(
     import piq
     import torch
 
-    from difix_model.pairs import read_pairs
-    from difix_model.pipeline import DifixPipeline
+    from difix_model import DifixPipeline, read_pairs
     from image_metrics import psnr, ssim
 
     def rgb(path: Path | None) -> torch.Tensor:

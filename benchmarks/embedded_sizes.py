@@ -20,8 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from difix_model.network import DifixNetwork
-from difix_model.pairs import PairRecord, read_pairs
+from difix_model import DifixNetwork, PairRecord, read_pairs
 from embedded_weights.coarse_pairs import coarse_pairs
 from embedded_weights.config import RecipeConfig
 from embedded_weights.scenes import HELD_OUT, SMALL

@@ -15,14 +15,10 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
-    from difix3d.distillation import Distillation
-    from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
+    from difix3d import Distillation, FixRequest, FixResult, ViewFixer
     from difix3d.loop.target_config import SpreadTargets
-    from splat_recon.config import TrainConfig
-    from splat_recon.scene.scene import Scene, View
-    from splat_recon.stereo.start import StereoStart
-    from splat_recon.trainer import SplatTrainer
-    from splat_render.cameras import Camera
+    from splat_recon import Scene, SplatTrainer, StereoStart, TrainConfig, View
+    from splat_render import Camera
 
 RESULTS = (
     "gsplat",
@@ -92,12 +88,7 @@ class FewPhotos:
     @classmethod
     def of(cls, scenes: Path | None, name: str, sparse: int, size: int) -> FewPhotos:
         """Read or generate a scene."""
-        from splat_recon.io.colmap import read_scene
-        from splat_recon.scene.normalize import normalized
-        from splat_recon.scene.splits import make_split
-        from splat_recon.scene.synthetic import generate_scene
-        from splat_recon.scene.training_points import with_training_points
-        from splat_recon.stereo.start import StereoMatching
+        from splat_recon import StereoMatching, generate_scene, make_split, normalized, read_scene, with_training_points
 
         if name.startswith(GENERATED):
             seed, folder, policy = int(name.removeprefix(GENERATED)), None, "every:3"
@@ -131,7 +122,7 @@ class FewPhotos:
 
 def generated_config(size: int) -> Any:
     """Of the generated scenes."""
-    from splat_recon.scene.synthetic import SyntheticConfig
+    from splat_recon import SyntheticConfig
 
     return SyntheticConfig(width=size, height=size * 3 // 4)
 
@@ -152,7 +143,7 @@ class TruePhotos:
 
     def __call__(self, request: FixRequest) -> FixResult:
         """The true photos at the cameras, changed as the kind says."""
-        from difix3d.fixers.contract import FixResult
+        from difix3d import FixResult
 
         return FixResult.of(request, torch.stack([self._changed(self.photo(camera)) for camera in request.cameras]))
 
@@ -194,7 +185,7 @@ def train_rows(
 
 def plain_training(case: FewPhotos, seed: int, *, max_steps: int, max_gaussians: int) -> TrainConfig:
     """The training of the plain splat, after which the others go."""
-    from splat_recon.config import AdcConfig, TrainConfig
+    from splat_recon import AdcConfig, TrainConfig
     from splat_recon.few_photos import config_for_photos
 
     strategy = AdcConfig(cap_max=max_gaussians, reset_every=0)
@@ -206,7 +197,7 @@ class _Rows:
     """Trains each row, and what rows have in common once."""
 
     def __init__(self, case: FewPhotos, train: TrainConfig) -> None:
-        from difix3d.distillation_config import DistillationConfig
+        from difix3d import DistillationConfig
 
         self.case = case
         self.train = train
@@ -219,7 +210,7 @@ class _Rows:
     def run(self, row: str) -> dict[str, Any]:
         """Scores, and processor seconds of the row with all that it needs."""
         from difix3d.loop.target_config import SpreadTargets
-        from splat_recon.config import AdcConfig, TrainConfig
+        from splat_recon import AdcConfig, TrainConfig
 
         begun, shared = time.process_time(), 0.0
         train = self.train
@@ -302,9 +293,8 @@ class _Rows:
         targets: SpreadTargets | None = None,
         **changes: Any,
     ) -> Distillation:
-        from difix3d.distillation import Distillation
+        from difix3d import Distillation, target_poses
         from difix3d.loop.target_config import SpreadTargets
-        from difix3d.loop.targets import target_poses
 
         poses = np.stack([view.camera.T_world_cam for view in self.case.captured])
         extent = self.case.scene.extent or 1.0
@@ -314,8 +304,7 @@ class _Rows:
         return Distillation(case.scene, case.captured, novel, first, config, stereo=case.stereo, fixer=fixer)
 
     def _trained(self, config: TrainConfig, *, dense: bool = False) -> SplatTrainer:
-        from splat_recon.trainer import SplatTrainer
-        from splat_recon.views.view_set import ViewSet
+        from splat_recon import SplatTrainer, ViewSet
 
         scene = self.case.stereo.scene(self.case.scene) if dense else self.case.scene
         trainer = SplatTrainer(scene, ViewSet.from_views(self.case.captured), config)
@@ -325,8 +314,7 @@ class _Rows:
     def _student_of(
         self, pictures: Sequence[tuple[Camera, torch.Tensor]], teacher: SplatTrainer | None = None
     ) -> SplatTrainer:
-        from splat_recon.trainer import SplatTrainer
-        from splat_recon.views.view_set import TrainingView, ViewSet
+        from splat_recon import SplatTrainer, TrainingView, ViewSet
 
         views = ViewSet([TrainingView(camera=camera, rgb=rgb) for camera, rgb in pictures])
         mixed = ViewSet.from_views(self.case.captured).mixed_with(views, self.config.mixture.novel_prob)

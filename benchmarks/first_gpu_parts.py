@@ -18,7 +18,8 @@ def parity(sizes: Sizes, report: Report) -> None:
     """gsplat is compiled if need be; its pictures and gradients against the CPU rasterizer's."""
     from rasterizer import make_scene
 
-    from splat_render.rasterizer import RenderConfig, make_rasterizer
+    from splat_render import make_rasterizer
+    from splat_render.rasterizer import RenderConfig
 
     begun = time.perf_counter()
     make_rasterizer("cuda")
@@ -49,7 +50,7 @@ def parity(sizes: Sizes, report: Report) -> None:
 
 
 def _scene(sizes: Sizes) -> Any:
-    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+    from splat_recon import SyntheticConfig, generate_scene
 
     width = sizes.scene_width
     config = SyntheticConfig(
@@ -65,11 +66,8 @@ def _scene(sizes: Sizes) -> Any:
 
 def training(sizes: Sizes, report: Report) -> None:
     """Splats on a generated scene, with both kinds of density control, and the first losses against the CPU's."""
-    from splat_recon.config import TrainConfig, mcmc_config
+    from splat_recon import SplatTrainer, TrainConfig, ViewSet, mcmc_config, normalized
     from splat_recon.evaluate import evaluate
-    from splat_recon.scene.normalize import normalized
-    from splat_recon.trainer import SplatTrainer
-    from splat_recon.views.view_set import ViewSet
 
     scene = normalized(_scene(sizes))
     held_out, captured = scene.views[::8], [view for index, view in enumerate(scene.views) if index % 8]
@@ -104,9 +102,8 @@ def training(sizes: Sizes, report: Report) -> None:
 
 def loop(sizes: Sizes, report: Report) -> None:
     """The whole method on a generated scene: rounds of rendering, fixing with the embedded weights, and training."""
-    from difix3d import Experiment, RunFolder, RunSettings
-    from difix3d.loop.config import RoundsConfig
-    from splat_recon.io.colmap import write_scene
+    from difix3d import Experiment, RoundsConfig, RunFolder, RunSettings
+    from splat_recon import write_scene
 
     folder = report.folder / f"run_{int(time.time())}"
     write_scene(report.folder / "scene", _scene(sizes))
@@ -137,7 +134,7 @@ def tests(sizes: Sizes, report: Report) -> None:
 
 def precision(sizes: Sizes, report: Report) -> None:
     """How far fixed images are from those of the CPU: what tests may tolerate, by measurement."""
-    from difix_model.pipeline import DifixPipeline
+    from difix_model import DifixPipeline
 
     width, height = map(int, sizes.frame.split("x"))
     generator = torch.Generator().manual_seed(0)

@@ -135,9 +135,9 @@ class BareLoop:
 
 def objects(sizes: Sizes, report: Report) -> None:
     """Milliseconds of a denoising step of DiffSplat (four views, with guidance) and of SparseFusion; random weights."""
-    from diffsplat.denoiser import PLUCKER_CHANNELS, MultiViewDenoiser, TextCondition
-    from sparsefusion.config import UNetConfig
-    from sparsefusion.vldm.unet import Denoiser
+    from diffsplat import MultiViewDenoiser, TextCondition
+    from diffsplat.denoiser import PLUCKER_CHANNELS
+    from sparsefusion import Denoiser, UNetConfig
 
     dtype, num_objects, num_views, side = torch.bfloat16, 2, 4, 32
     if sizes is REHEARSAL:

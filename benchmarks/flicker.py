@@ -75,9 +75,9 @@ def psnr(result: Frames, truth: Frames | None) -> str:
 
 
 def print_rows(name: str, inputs: Frames, truth: Frames | None, vectors: Vectors | None, references: Any) -> None:
-    from difix_model.pipeline import DifixPipeline
+    from difix_model import DifixPipeline, TemporalFilterConfig
     from difix_model.video.flicker import FlickerMeter
-    from difix_model.video.temporal_filter import TemporalFilter, TemporalFilterConfig
+    from difix_model.video.temporal_filter import TemporalFilter
 
     pipe = DifixPipeline.from_pretrained("default", batch_size=1)
 
@@ -117,7 +117,7 @@ def print_rows(name: str, inputs: Frames, truth: Frames | None, vectors: Vectors
 
 
 def clip_frames(video: Path, max_frames: int, max_size: int) -> Frames:
-    from media_files.videos import read_frames
+    from media_files import read_frames
 
     frames = []
     for frame in itertools.islice(read_frames(video), max_frames):
@@ -128,11 +128,7 @@ def clip_frames(video: Path, max_frames: int, max_size: int) -> Frames:
 
 
 def rendered_path(scene: Any, train: Sequence[str], max_frames: int, max_steps: int) -> tuple[Frames, Vectors, Any]:
-    from splat_recon.config import AdcConfig, TrainConfig
-    from splat_recon.geometry.trajectories import interpolated
-    from splat_recon.scene.training_points import with_training_points
-    from splat_recon.trainer import SplatTrainer
-    from splat_recon.views.view_set import ViewSet
+    from splat_recon import AdcConfig, SplatTrainer, TrainConfig, ViewSet, interpolated, with_training_points
 
     config = dataclasses.replace(TrainConfig(strategy=AdcConfig(cap_max=20_000)).scaled_to(max_steps), sh_degree=1)
     scene, _ = with_training_points(scene, train)
@@ -169,8 +165,7 @@ def exact_motion(depth: np.ndarray, camera: Any, before: Any) -> Any:
 
 def read_path(arguments: argparse.Namespace) -> Iterator[tuple[str, Frames, Frames | None, Vectors, list[Any]]]:
     if arguments.scene is not None:
-        from splat_recon.io.colmap import read_scene
-        from splat_recon.scene.splits import make_split
+        from splat_recon import make_split, read_scene
 
         folder = arguments.scenes / arguments.scene
         scene = read_scene(folder, max_size=arguments.max_size)
@@ -179,7 +174,7 @@ def read_path(arguments: argparse.Namespace) -> Iterator[tuple[str, Frames, Fram
         frames, vectors, _ = rendered_path(scene, train, arguments.max_frames, arguments.max_steps)
         yield arguments.scene, frames, None, vectors, [Image.fromarray(scene.view(train[0]).rgb_u8)]
     if arguments.generated is not None:
-        from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+        from splat_recon import SyntheticConfig, generate_scene
 
         scene = generate_scene(arguments.generated, SyntheticConfig())
         names = [view.name for view in scene.views]

@@ -73,7 +73,7 @@ def write_videos(folder: Path) -> None:
 def gaussians(n: int = 300, degree: int = 1) -> Any:
     import torch
 
-    from splat_render.gaussians import Gaussians
+    from splat_render import Gaussians
 
     rng = torch.Generator().manual_seed(0)
     return Gaussians(
@@ -89,7 +89,7 @@ def gaussians(n: int = 300, degree: int = 1) -> Any:
 def write_plys(folder: Path) -> None:
     from plyfile import PlyData, PlyElement
 
-    from splat_render.files.ply import write_ply
+    from splat_render import write_ply
 
     write_ply(folder / "a.ply", gaussians(40), comments=["made here"])
     rows = PlyData.read(str(folder / "a.ply"))["vertex"].data[:6]
@@ -103,15 +103,15 @@ def write_plys(folder: Path) -> None:
 
 
 def write_packed(folder: Path) -> None:
-    from splat_render.files.formats import SplatFile, write_splats
+    from splat_render import SplatFile, write_splats
 
     for name in ("a.compressed.ply", "b.spz", "c.splat"):
         write_splats(folder / name, SplatFile(gaussians=gaussians(), antialiased=True))
 
 
 def write_points(folder: Path) -> None:
+    from splat_recon import Points
     from splat_recon.io.point_files import write_points_ply
-    from splat_recon.scene.scene import Points
 
     points = Points(p_world=np.random.default_rng(0).normal(size=(20, 3)), rgb_u8=tones(20, 1)[0])
     write_points_ply(folder / "a.ply", points)
@@ -244,9 +244,7 @@ def read_references(folder: Path) -> None:
 def write_network(folder: Path) -> None:
     import torch
 
-    from difix_model.config import tiny_config
-    from difix_model.formats.checkpoint import save_checkpoint
-    from difix_model.network import DifixNetwork
+    from difix_model import DifixNetwork, save_checkpoint, tiny_config
 
     embedding = torch.zeros(7, tiny_config().unet.cross_attention_dim)
     save_checkpoint(folder / "model", DifixNetwork(tiny_config()), text_embedding=embedding, prompt="clean")
@@ -374,7 +372,7 @@ def _lazily(module: str, name: str) -> Callable[..., Any]:
 
 
 def read_film(path: Path) -> None:
-    from media_files.videos import read_frames, read_info
+    from media_files import read_frames, read_info
 
     read_info(path)
     for _ in read_frames(path):

@@ -30,10 +30,9 @@ import torch
 from few_photo_rows import FIXERS, RESULTS, TEACHING, FewPhotos, train_rows
 
 if TYPE_CHECKING:
-    from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
-    from difix3d.loop.config import ProgressiveConfig
-    from splat_recon.scene.scene import Scene, View
-    from splat_render.cameras import Camera
+    from difix3d import FixRequest, FixResult, ProgressiveConfig, ViewFixer
+    from splat_recon import Scene, View
+    from splat_render import Camera
 
 SCENES = ("kermit", "miku", "fern", "garden", "lund")
 CHOICES = (
@@ -62,7 +61,7 @@ class Photos:
 
     def __call__(self, request: FixRequest) -> FixResult:
         """The next photos."""
-        from difix3d.fixers.contract import FixResult
+        from difix3d import FixResult
 
         count = len(self._photos)
         photos = [self._photos[(self._next + index) % count] for index in range(len(request))]
@@ -72,9 +71,9 @@ class Photos:
 
 def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
     """The config of a variant."""
-    from difix3d.loop.config import RoundsConfig, ValidationConfig
-    from difix3d.loop.presets import released_config, released_train_config
-    from splat_recon.config import AdcConfig
+    from difix3d import RoundsConfig, ValidationConfig, released_config
+    from difix3d.loop.presets import released_train_config
+    from splat_recon import AdcConfig
 
     if variant == "released":
         strategy = AdcConfig(cap_max=config.train.strategy.cap_max or 0)
@@ -110,10 +109,7 @@ class Case:
     @classmethod
     def of(cls, folder: Path, sparse: int, max_size: int) -> Case:
         """Of a scene folder, with so many photos to train on."""
-        from splat_recon.io.colmap import read_scene
-        from splat_recon.scene.normalize import normalized
-        from splat_recon.scene.splits import make_split
-        from splat_recon.scene.training_points import with_training_points
+        from splat_recon import make_split, normalized, read_scene, with_training_points
 
         scene = normalized(read_scene(folder, max_size=max_size))
         few = make_split(scene.names, "auto", sparse=sparse, scene_folder=folder)
@@ -135,14 +131,17 @@ def poses(views: Sequence[View]) -> np.ndarray:
 
 def run_one(case: Case, variant: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train one variant and score it, and its fixed renders beside it."""
-    from difix3d.enhance.renderer import EnhancedRenderer
-    from difix3d.fixers.config import ViewFixerConfig
-    from difix3d.fixers.identity import IdentityFixer
-    from difix3d.fixers.opening import open_fixer
-    from difix3d.loop.config import ProgressiveConfig, ValidationConfig
-    from difix3d.loop.progressive import ProgressiveTrainer
-    from difix3d.loop.targets import target_poses
-    from splat_recon.config import AdcConfig, TrainConfig
+    from difix3d import (
+        EnhancedRenderer,
+        IdentityFixer,
+        ProgressiveConfig,
+        ProgressiveTrainer,
+        ValidationConfig,
+        ViewFixerConfig,
+        open_fixer,
+        target_poses,
+    )
+    from splat_recon import AdcConfig, TrainConfig
     from splat_recon.evaluate import evaluate
     from splat_recon.few_photos import config_for_photos
 
@@ -227,7 +226,7 @@ def read_results(path: Path) -> dict[str, dict[str, Any]]:
 
 def main() -> None:
     """Run what is missing, and write the tables after every run."""
-    from splat_recon.errors import InputError
+    from splat_recon import InputError
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", type=Path, help="folder with a COLMAP folder per scene")

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from difix_model.pipeline import DifixPipeline
+    from difix_model import DifixPipeline
 
 SIZES = {"cpu": ["256x192", "512x384"], "cuda": ["512x512", "1024x576", "1920x1080"]}
 VIEWS = ("1", "2", "2 cached")
@@ -101,10 +101,8 @@ def planned_rows(options: argparse.Namespace) -> list[Row]:
 def make_pipeline(row: Row) -> DifixPipeline:
     import torch
 
-    from difix_model.config import PROMPT, NetworkConfig
-    from difix_model.formats.checkpoint import Checkpoint
-    from difix_model.network import DifixNetwork
-    from difix_model.pipeline import DifixPipeline
+    from difix_model import Checkpoint, DifixNetwork, DifixPipeline, NetworkConfig
+    from difix_model.config import PROMPT
 
     settings: dict[str, Any] = {
         "device": row.device,

@@ -23,13 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splat_recon.config import TrainConfig
-from splat_recon.scene.scene import Points, Scene, View
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.view_set import ViewSet
-from splat_render.cameras import Camera
+from splat_recon import Points, Scene, SplatTrainer, TrainConfig, View, ViewSet
+from splat_render import Camera, Gaussians
 from splat_render.cpu.backend import CpuRasterizer, _Rasterize
-from splat_render.gaussians import Gaussians
 from splat_render.rasterizer import RenderConfig
 from splat_render.spherical_harmonics import evaluate_sh
 
@@ -183,7 +179,7 @@ def step_over_rasterizer(gaussians: Gaussians, camera: Camera, repeats: int) -> 
 
 def gsplat_ms(gaussians: Gaussians, camera: Camera, repeats: int) -> float:
     """Median milliseconds by the clock of gsplat's forward and backward on the GPU, after three to warm up."""
-    from splat_render.rasterizer import make_rasterizer
+    from splat_render import make_rasterizer
 
     rasterizer = make_rasterizer("cuda")
     on_gpu = gaussians.to("cuda").detach()

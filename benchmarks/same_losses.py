@@ -95,8 +95,8 @@ def train_fixer(folder: Path) -> None:
 
 def train_recipe() -> None:
     """Eight steps of the recipe of the embedded weights."""
-    from difix_model.identity import small_config, start_at_identity
-    from difix_model.network import DifixNetwork
+    from difix_model import DifixNetwork, small_config
+    from difix_model.identity import start_at_identity
     from embedded_weights.coarse_pairs import CoarsePairs
     from embedded_weights.config import StageConfig, stage_optimizer
     from embedded_weights.task import CoarseTask
@@ -191,7 +191,7 @@ def _as_revision_has_it(settings: Mapping[str, Any], known: Mapping[str, Any]) -
 def train_loop(name: str, scene: Path, folder: Path) -> None:
     """One run of difix3d on a scene: its measurements and splats."""
     from difix3d import Experiment, RunFolder, RunSettings
-    from splat_render.files.ply import read_ply
+    from splat_render import read_ply
 
     fixer, own = LOOPS[name]
     values = {"scene": str(scene), "max_steps": 60, "split": "every:3", "seed": 1, "device": "cpu"}
@@ -212,8 +212,7 @@ def train_loop(name: str, scene: Path, folder: Path) -> None:
 
 def train_splats(folder: Path) -> None:
     """Every loop on one small generated scene."""
-    from splat_recon.io.colmap import write_scene
-    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+    from splat_recon import SyntheticConfig, generate_scene, write_scene
 
     config = SyntheticConfig(layout="table", num_views=12, width=40, height=32, num_points=100, samples_per_axis=1)
     write_scene(folder / "scene", generate_scene(5, config))
@@ -223,11 +222,18 @@ def train_splats(folder: Path) -> None:
 
 def train_options(folder: Path) -> None:
     """Sixteen steps of splats, stopped and resumed after nine, by each kind of density control and option."""
-    from splat_recon.config import AdcConfig, McmcConfig, TrainConfig
+    from splat_recon import (
+        AdcConfig,
+        BilateralGridConfig,
+        DepthConfig,
+        ExposureConfig,
+        McmcConfig,
+        PoseConfig,
+        SplatTrainer,
+        TrainConfig,
+        ViewSet,
+    )
     from splat_recon.evaluate import evaluate
-    from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
-    from splat_recon.trainer import SplatTrainer
-    from splat_recon.views.view_set import ViewSet
 
     scene = _noise_scene()
     adc = AdcConfig(refine_start=2, refine_every=4, refine_stop=11, reset_every=0, grow_grad2d=1e-6, cap_max=120)
@@ -259,8 +265,8 @@ def train_options(folder: Path) -> None:
 
 def _noise_scene() -> Any:
     """Four photos of smooth noise, some with a mask, around forty points."""
-    from splat_recon.scene.scene import Points, Scene, View
-    from splat_render.cameras import Camera
+    from splat_recon import Points, Scene, View
+    from splat_render import Camera
 
     rng = np.random.default_rng(0)
     K = np.array([[40.0, 0, 18], [0, 40, 14], [0, 0, 1]])

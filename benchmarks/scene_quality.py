@@ -16,15 +16,18 @@ from pathlib import Path
 
 import torch
 
-from splat_recon.config import TrainConfig, mcmc_config
-from splat_recon.errors import InputError
+from splat_recon import (
+    InputError,
+    SplatTrainer,
+    TrainConfig,
+    ViewSet,
+    make_split,
+    mcmc_config,
+    normalized,
+    read_scene,
+    with_training_points,
+)
 from splat_recon.evaluate import evaluate
-from splat_recon.io.colmap import read_scene
-from splat_recon.scene.normalize import normalized
-from splat_recon.scene.splits import make_split
-from splat_recon.scene.training_points import with_training_points
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.view_set import ViewSet
 
 NAMES = ("kermit", "miku", "fern", "garden", "lund")
 SPARSE = (None, 9, 6, 3)

@@ -15,11 +15,10 @@ from pathlib import Path
 
 import torch
 
-from sparsefusion import DistillConfig, choose_inputs, load_model, start_distillation
-from sparsefusion.checkpoints import EMBEDDED_MODEL, SparseFusionModel
+from sparsefusion import Distillation, DistillConfig, SparseFusionModel, choose_inputs, load_model, start_distillation
+from sparsefusion.checkpoints import EMBEDDED_MODEL
 from sparsefusion.config import small_distillation, small_field
 from sparsefusion.data.generated import HELD_OUT_SEED, generated_sequence
-from sparsefusion.distill import Distillation
 from sparsefusion.perceptual import find_lpips
 from sparsefusion.results import nearest_input
 from sparsefusion.scores import mean_scores, score

@@ -17,12 +17,20 @@ from dataclasses import replace
 
 import torch
 
-from sparsefusion import DistillConfig, EftConfig, Field, FieldConfig, ModelConfig, build_model, load_model
-from sparsefusion.cameras import depth_range
+from sparsefusion import (
+    DistillConfig,
+    EftConfig,
+    Field,
+    FieldConfig,
+    ModelConfig,
+    build_model,
+    depth_range,
+    load_model,
+    render_image,
+)
 from sparsefusion.checkpoints import EMBEDDED_MODEL, stable_diffusion_autoencoder
 from sparsefusion.config import small_distillation, small_field
 from sparsefusion.data.generated import HELD_OUT_SEED, generated_sequence
-from sparsefusion.field.render import render_image
 from sparsefusion.vae import ImageVae
 from sparsefusion.vldm.diffusion import num_plms_steps
 

@@ -29,11 +29,21 @@ import torch
 from rasterizer import make_scene
 from scipy.spatial import KDTree
 
-from splat_recon import AdcConfig, Points, Scene, SplatTrainer, TrainConfig, View, ViewSet, normalized, read_scene
+from splat_recon import (
+    AdcConfig,
+    Points,
+    Scene,
+    SplatTrainer,
+    TrainConfig,
+    TrainingView,
+    View,
+    ViewSet,
+    normalized,
+    read_scene,
+)
 from splat_recon import trainer as trainer_module
 from splat_recon.gaussians.densify_adc import AdaptiveDensityControl
 from splat_recon.optim import GaussianOptimizer
-from splat_recon.views.view_set import TrainingView
 from splat_render import Gaussians
 from splat_render.cpu import backend as cpu_backend
 

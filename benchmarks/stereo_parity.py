@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from splat_recon.scene.scene import Scene
+    from splat_recon import Scene
 
 
 def main() -> None:
@@ -44,11 +44,10 @@ def run(
     seed: int, num_photos: int, options: argparse.Namespace, *, out: Path | None = None
 ) -> tuple[str, float, float, float, float]:
     """Name, fraction of pixels that are believed, fractions of those within 2 % and 5 %, processor seconds."""
+    from splat_recon import StereoMatching, SyntheticConfig, generate_scene, make_split
     from splat_recon.io.images import write_photo
-    from splat_recon.scene.splits import make_split
-    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene, true_depth
+    from splat_recon.scene.synthetic import true_depth
     from splat_recon.stereo.picture import stereo_picture
-    from splat_recon.stereo.start import StereoMatching
 
     config = SyntheticConfig(width=options.size, height=options.size * 3 // 4)
     scene = generate_scene(seed, config)

@@ -27,12 +27,19 @@ import numpy as np
 import torch
 from PIL import Image
 
+from difix_model import DifixNetwork, PairRecord, write_pairs
 from difix_model.config import PROMPT
-from difix_model.network import DifixNetwork
-from difix_model.pairs import PairRecord, write_pairs
-from difix_train import DataConfig, DifixTask, LossConfig, PairDataset, TrainConfig, preset, start_from_preset
+from difix_train import (
+    DataConfig,
+    DifixTask,
+    LossConfig,
+    Objective,
+    PairDataset,
+    TrainConfig,
+    preset,
+    start_from_preset,
+)
 from difix_train.config import Trainable
-from difix_train.losses.objective import Objective
 from difix_train.losses.vgg import VggFeatures
 from difix_train.trainable import freeze_all_but, trainable_parameters
 from train_runs import Loop, Processes

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from diffsplat import InputError
 from diffsplat.cameras import flipped_axes, orbit_rig
 from diffsplat.clip_scores import similarity_and_precision
-from diffsplat.errors import InputError
 from diffsplat.view_folders import read_posed_views
 from diffsplat_app.__main__ import main
 from support.tiny_diffsplat import write_base, write_clip_model, write_repository

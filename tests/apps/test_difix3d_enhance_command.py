@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from difix3d_enhance_app.__main__ import main
-from splat_recon.io.colmap import write_scene
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_render.files.ply import write_ply
+from splat_recon import SyntheticConfig, generate_scene, write_scene
+from splat_render import write_ply
 from support.splat_scenes import make_gaussians
 
 

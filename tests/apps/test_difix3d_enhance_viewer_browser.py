@@ -43,12 +43,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scene, and a splat of it that has learned for a while."""
-    from splat_recon.config import TrainConfig
-    from splat_recon.io.colmap import read_scene, write_scene
-    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-    from splat_recon.trainer import SplatTrainer
-    from splat_recon.views.view_set import ViewSet
-    from splat_render.files.ply import write_ply
+    from splat_recon import SplatTrainer, SyntheticConfig, TrainConfig, ViewSet, generate_scene, read_scene, write_scene
+    from splat_render import write_ply
 
     folder = tmp_path_factory.mktemp("place")
     config = SyntheticConfig(num_views=8, width=96, height=72, num_points=800, layout="table")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from difix3d_pairs_app.__main__ import main
-from difix_model.pairs import read_pairs
+from difix_model import read_pairs
 
 QUICK = [
     "--max-size", "48", "--num-views", "6", "--max-steps", "10", "--sparse-at", "1.0", "--underfit-at", "1.0",

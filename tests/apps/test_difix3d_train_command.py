@@ -10,7 +10,7 @@ import pytest
 from difix3d_train_app.__main__ import main
 
 if TYPE_CHECKING:
-    from splat_recon.pages.viewer import SplatViewer
+    from splat_recon import SplatViewer
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_run_stopped_by_a_signal_goes_on_to_the_same_end(small, tmp_path, monk
     assert main([*small]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "runs/demo/report.html"
 
-    from difix3d.run.experiment import Experiment
+    from difix3d import Experiment
 
     measure = Experiment._measure
 

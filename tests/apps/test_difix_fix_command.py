@@ -13,11 +13,9 @@ import torch
 from PIL import Image
 
 from difix_fix.__main__ import main
-from difix_model.config import tiny_config
-from difix_model.formats.checkpoint import save_checkpoint
+from difix_model import DifixNetwork, save_checkpoint, tiny_config
 from difix_model.jobs import fix_files
-from difix_model.network import DifixNetwork
-from media_files.photos import open_image, save_image
+from media_files import open_image, save_image
 
 
 @pytest.fixture(scope="module")

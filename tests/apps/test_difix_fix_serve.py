@@ -20,11 +20,7 @@ from PIL import Image
 
 from difix_fix.__main__ import main
 from difix_fix.page import fixed_image
-from difix_model.config import tiny_config
-from difix_model.errors import InputError
-from difix_model.formats.checkpoint import save_checkpoint
-from difix_model.network import DifixNetwork
-from difix_model.pipeline import DifixPipeline
+from difix_model import DifixNetwork, DifixPipeline, InputError, save_checkpoint, tiny_config
 
 BROWSER_ARGUMENTS = [
     "--headless",

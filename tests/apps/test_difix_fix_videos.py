@@ -14,15 +14,11 @@ import torch
 from PIL import Image
 
 from difix_fix.__main__ import main
-from difix_model.config import tiny_config
-from difix_model.formats.checkpoint import save_checkpoint
-from difix_model.network import DifixNetwork
-from difix_model.pipeline import DifixPipeline
+from difix_model import DifixNetwork, DifixPipeline, save_checkpoint, tiny_config
 
 pytest.importorskip("av")
 
-from media_files.video_writer import VideoWriter
-from media_files.videos import read_frames
+from media_files import VideoWriter, read_frames
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from difix_train.settings import RunSettings
+from difix_train import RunSettings
 from difix_train_app.__main__ import main
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -25,9 +25,8 @@ CORRUPTED = ["--max-size", "32", "--max-steps", "10", "--strategies", "corrupted
 
 def write_hostile_scene(folder: Path, names: list[str]) -> None:
     """A scene whose model gives its photos these names; each photo lies where its name leads."""
-    from splat_recon.io.colmap import write_scene
+    from splat_recon import SyntheticConfig, generate_scene, write_scene
     from splat_recon.io.pycolmap_import import pycolmap
-    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 
     config = SyntheticConfig(layout="table", num_views=len(names), width=48, height=36, num_points=100)
     write_scene(folder, generate_scene(3, config))
@@ -117,7 +116,7 @@ def test_training_and_evaluation_write_a_picture_for_every_photo(world: Path):
 
 @pytest.mark.parametrize("form", ["colmap", "transforms"])
 def test_scenes_are_converted_with_all_their_photos(world: Path, form: str):
-    from splat_recon.io.colmap import read_scene
+    from splat_recon import read_scene
 
     scene, out = world / "scenes" / "garden", world / "converted"
     done(splats, world, out, "convert", "--scene", scene, "--out", out, "--to", form)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsefusion.checkpoints import EMBEDDED_MODEL, build_model, load_field, load_model, save_model
-from sparsefusion.config import EftConfig, ModelConfig, UNetConfig, VaeConfig
+from sparsefusion import EftConfig, ModelConfig, UNetConfig, VaeConfig, build_model, load_field, load_model, save_model
+from sparsefusion.checkpoints import EMBEDDED_MODEL
 from sparsefusion.data.toy import load_tensors
 from sparsefusion_app.__main__ import main
 from splat_render import read_ply

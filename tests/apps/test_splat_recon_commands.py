@@ -12,16 +12,15 @@ import pytest
 import tyro
 from PIL import Image
 
-from splat_recon.scene.scene import Points, View
+from splat_recon import Points, View
 from splat_recon_app import cli, presets
 from splat_recon_app.__main__ import main
-from splat_render.cameras import Camera
+from splat_render import Camera
 
 
 @pytest.fixture(scope="module")
 def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from splat_recon.io.colmap import write_scene
-    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+    from splat_recon import SyntheticConfig, generate_scene, write_scene
 
     folder = tmp_path_factory.mktemp("scene") / "table"
     config = SyntheticConfig(num_views=6, width=64, height=48, num_points=200, layout="table")
@@ -220,8 +219,8 @@ def test_a_splat_file_is_scored_as_the_run_is(finished: Path, scene_folder: Path
 
 
 def test_export_is_in_colmaps_frame(finished: Path, scene_folder: Path, tmp_path: Path):
-    from splat_recon.io.colmap import read_scene
-    from splat_render.files.ply import read_ply
+    from splat_recon import read_scene
+    from splat_render import read_ply
 
     out = tmp_path / "new" / "splats.ply"
     assert main(["export", "--splat", str(finished), "--out", str(out)]) == 0
@@ -290,8 +289,7 @@ def test_what_is_no_run_or_another_scene_is_told(finished: Path, tmp_path: Path,
 
 
 def _other_scene(folder: Path) -> Path:
-    from splat_recon.io.colmap import write_scene
-    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+    from splat_recon import SyntheticConfig, generate_scene, write_scene
 
     config = SyntheticConfig(num_views=4, width=64, height=48, num_points=200, layout="table")
     write_scene(folder, generate_scene(6, config))

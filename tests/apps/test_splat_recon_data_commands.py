@@ -17,8 +17,7 @@ from splat_recon_app.__main__ import main
 
 @pytest.fixture(scope="module")
 def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from splat_recon.io.colmap import write_scene
-    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+    from splat_recon import SyntheticConfig, generate_scene, write_scene
 
     folder = tmp_path_factory.mktemp("scene") / "table"
     write_scene(folder, generate_scene(5, SyntheticConfig(num_views=6, width=64, height=48, num_points=200)))
@@ -33,7 +32,7 @@ def refused(capsys, argv) -> str:
 
 
 def test_scenes_are_converted_there_and_back(scene_folder, tmp_path, capsys):
-    from splat_recon.io.colmap import read_scene
+    from splat_recon import read_scene
 
     there, back = tmp_path / "there", tmp_path / "back"
     assert main(["convert", "--scene", str(scene_folder), "--out", str(there), "--to", "transforms"]) == 0

@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splat_recon.io.colmap import write_scene
-from splat_recon.scene.scene import Points, Scene, View
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon import Points, Scene, SyntheticConfig, View, generate_scene, write_scene
 from splat_recon_app.__main__ import main
 
 
@@ -138,7 +136,7 @@ def test_a_training_that_diverges_is_told_in_a_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     """Absurd rates throw every number out of range."""
-    from splat_recon.config import LearningRates
+    from splat_recon import LearningRates
     from splat_recon_app import presets
 
     made = presets.train_config

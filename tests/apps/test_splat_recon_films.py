@@ -12,8 +12,7 @@ from splat_recon_app.__main__ import main
 
 @pytest.fixture(scope="module")
 def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from splat_recon.io.colmap import write_scene
-    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+    from splat_recon import SyntheticConfig, generate_scene, write_scene
 
     folder = tmp_path_factory.mktemp("scene") / "table"
     config = SyntheticConfig(num_views=8, width=64, height=48, num_points=300, layout="table")
@@ -103,7 +102,7 @@ def test_frames_hold_metric_depth_and_go_on_where_they_stopped(
 
 def _check_depth(depth: np.ndarray, alpha: np.ndarray, scene_folder: Path) -> None:
     """In COLMAP's unit, it is near the depth of the points that the fourth photo shows."""
-    from splat_recon.io.colmap import read_scene
+    from splat_recon import read_scene
 
     scene = read_scene(scene_folder)
     camera = scene.views[3].camera
@@ -134,9 +133,7 @@ def test_a_splat_file_shows_what_the_run_shows(finished: Path, scene_folder: Pat
 
 
 def test_cameras_of_all_kinds_of_files_are_the_same(finished: Path, scene_folder: Path, tmp_path: Path):
-    from splat_recon.io.camera_files import read_camera_file
-    from splat_recon.io.colmap import read_scene
-    from splat_recon.io.transforms_json import write_transforms
+    from splat_recon import read_camera_file, read_scene, write_transforms
 
     scene = read_scene(scene_folder)
     write_transforms(tmp_path / "nerf", scene)

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from splat_recon.io.colmap import write_scene
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon import SyntheticConfig, generate_scene, write_scene
 from splat_recon_app.__main__ import main
 from support.ranks import run_ranks
 

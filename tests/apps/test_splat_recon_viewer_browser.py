@@ -43,8 +43,7 @@ def browser() -> Iterator:
 
 @pytest.fixture(scope="module")
 def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from splat_recon.io.colmap import write_scene
-    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+    from splat_recon import SyntheticConfig, generate_scene, write_scene
 
     folder = tmp_path_factory.mktemp("scene") / "table"
     config = SyntheticConfig(num_views=8, width=96, height=72, num_points=800, layout="table")
@@ -149,12 +148,7 @@ def test_a_run_is_shown_and_follows_the_mouse(browser, finished: Path):
 def test_a_watched_training_is_the_same_bit_for_bit(browser, scene_folder: Path):
     import torch
 
-    from splat_recon.config import TrainConfig
-    from splat_recon.io.colmap import read_scene
-    from splat_recon.pages.viewer import TrainingViewer
-    from splat_recon.scene.normalize import normalized
-    from splat_recon.trainer import SplatTrainer
-    from splat_recon.views.view_set import ViewSet
+    from splat_recon import SplatTrainer, TrainConfig, TrainingViewer, ViewSet, normalized, read_scene
 
     scene = normalized(read_scene(scene_folder))
     config = TrainConfig(random_background=True).scaled_to(80)

@@ -9,7 +9,7 @@ import pytest
 from difix3d.report.curves import Curves
 from difix3d.report.decision import decided
 from difix3d.report.page import score_cards
-from splat_recon.scene.splits import Split
+from splat_recon import Split
 from support.run_results import facts, results
 
 MANY = Split(train=tuple(f"{index}" for index in range(40)), test=("b",), policy="p")

@@ -4,9 +4,17 @@ import json
 
 import pytest
 
-from difix3d.errors import InputError
-from difix3d.loop.config import MixtureConfig, ProgressiveConfig, RoundsConfig, SteppingConfig, ValidationConfig
-from difix3d.loop.presets import released_config, released_train_config
+from difix3d import (
+    InputError,
+    MixtureConfig,
+    ProgressiveConfig,
+    RoundsConfig,
+    RunSettings,
+    SteppingConfig,
+    ValidationConfig,
+    released_config,
+)
+from difix3d.loop.presets import released_train_config
 from difix3d.loop.schedule import round_steps
 from difix3d.loop.target_config import (
     AroundTargets,
@@ -20,8 +28,8 @@ from difix3d.loop.target_config import (
 from difix3d.run.configs import progressive_config
 from difix3d.run.defaults import for_photos, resolved
 from difix3d.run.estimate import estimate, in_words
-from difix3d.run.settings import TARGETS, RunSettings
-from splat_recon.config import AdcConfig, McmcConfig, TrainConfig
+from difix3d.run.settings import TARGETS
+from splat_recon import AdcConfig, McmcConfig, TrainConfig
 
 
 @pytest.mark.parametrize(

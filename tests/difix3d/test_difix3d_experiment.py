@@ -8,31 +8,29 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.errors import InputError
-from difix3d.fixers.config import ViewFixerConfig
-from difix3d.fixers.difix import DifixFixer
-from difix3d.fixers.identity import IdentityFixer
-from difix3d.fixers.opening import open_fixer
-from difix3d.loop.config import RoundsConfig
+from difix3d import (
+    DifixFixer,
+    Experiment,
+    IdentityFixer,
+    InputError,
+    RoundsConfig,
+    RunFolder,
+    RunSettings,
+    ViewFixerConfig,
+    open_fixer,
+)
 from difix3d.report.curves import Curves
 from difix3d.report.pictures import labeled_pair
 from difix3d.report.results import VariantResult, verdict
 from difix3d.report.variants import VARIANTS
 from difix3d.run.defaults import resolved
-from difix3d.run.experiment import Experiment
 from difix3d.run.fixing_time import FixingTime
 from difix3d.run.inputs import RunInputs
-from difix3d.run.run_folder import KEPT_CHECKPOINTS, RunFolder, newest_run, numbered
-from difix3d.run.settings import RunSettings
-from difix_model.config import tiny_config
-from difix_model.formats.checkpoint import save_checkpoint
-from difix_model.formats.metadata import WeightsMetadata
-from difix_model.network import DifixNetwork
+from difix3d.run.run_folder import KEPT_CHECKPOINTS, newest_run, numbered
+from difix_model import DifixNetwork, WeightsMetadata, save_checkpoint, tiny_config
 from report_pages import beside
-from splat_recon.evaluate import Evaluation, ViewScore
-from splat_recon.io.colmap import write_scene
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_render.files.ply import read_ply
+from splat_recon import Evaluation, SyntheticConfig, ViewScore, generate_scene, write_scene
+from splat_render import read_ply
 from support.fix_requests import request
 
 NUM_FRAMES = 4

@@ -11,25 +11,25 @@ import numpy as np
 import pytest
 import torch
 
+from difix3d import (
+    Experiment,
+    MixtureConfig,
+    PairsConfig,
+    ProgressiveTrainer,
+    RoundsConfig,
+    RunFolder,
+    RunSettings,
+    ValidationConfig,
+    ViewFixerConfig,
+)
 from difix3d.enhance.config import EnhanceConfig
 from difix3d.enhance.run import Enhancement
 from difix3d.fixers.batches import photo
-from difix3d.fixers.config import ViewFixerConfig
-from difix3d.loop.config import MixtureConfig, RoundsConfig, ValidationConfig
-from difix3d.loop.progressive import ProgressiveTrainer
-from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.trained import new_trainer, render_at_checkpoints
-from difix3d.run.experiment import Experiment
-from difix3d.run.run_folder import RunFolder
-from difix3d.run.settings import RunSettings
-from difix_model.config import tiny_config
-from difix_model.formats.checkpoint import save_checkpoint
-from difix_model.formats.metadata import WeightsMetadata
-from difix_model.network import DifixNetwork
-from difix_model.opening import FixerConfig
-from media_files.videos import read_frames
-from splat_recon.io.colmap import read_scene, write_scene
-from splat_render.files.ply import write_ply
+from difix_model import DifixNetwork, FixerConfig, WeightsMetadata, save_checkpoint, tiny_config
+from media_files import read_frames
+from splat_recon import read_scene, write_scene
+from splat_render import write_ply
 from support.fake_cuda import FakeCuda
 from support.rendered_scenes import ball, photographed, ring_camera
 

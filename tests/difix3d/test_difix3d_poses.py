@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from difix3d.errors import InputError
+from difix3d import InputError, target_poses
 from difix3d.loop.target_config import AroundTargets, HeldOutTargets, PathTargets
-from difix3d.loop.targets import path_poses, target_poses
+from difix3d.loop.targets import path_poses
 from difix_model.references.poses import nearest_poses, pose_distances
 from difix_model.references.stepping import interpolated_pose, stepped_poses
 from splat_render.poses import slerp

@@ -7,27 +7,38 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.enhance.renderer import EnhancedRenderer
-from difix3d.errors import InputError
-from difix3d.fixers.batches import fixed_views
-from difix3d.fixers.contract import FixResult
-from difix3d.fixers.identity import IdentityFixer
-from difix3d.fixers.references import nearest_views
+from difix3d import (
+    EnhancedRenderer,
+    FixResult,
+    IdentityFixer,
+    InputError,
+    MixtureConfig,
+    NovelView,
+    NovelViews,
+    ProgressiveConfig,
+    ProgressiveTrainer,
+    RoundsConfig,
+    SteppingConfig,
+    ValidationConfig,
+    fixed_views,
+    nearest_views,
+)
 from difix3d.loop.branch import clone_trainer
-from difix3d.loop.config import MixtureConfig, ProgressiveConfig, RoundsConfig, SteppingConfig, ValidationConfig
-from difix3d.loop.novel_views import NovelView, NovelViews
-from difix3d.loop.progressive import ProgressiveTrainer
 from difix3d.loop.target_config import HeldOutTargets
-from difix_model.gate.verdict import FixVerdict
-from splat_recon.config import AdcConfig, TrainConfig
-from splat_recon.scene.normalize import normalized
-from splat_recon.scene.scene import View
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_recon.scene.training_points import with_training_points
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.mixture import ViewMixture
-from splat_recon.views.view_set import ViewSet
-from splat_render.cameras import Camera
+from difix_model import FixVerdict
+from splat_recon import (
+    AdcConfig,
+    SplatTrainer,
+    SyntheticConfig,
+    TrainConfig,
+    View,
+    ViewMixture,
+    ViewSet,
+    generate_scene,
+    normalized,
+    with_training_points,
+)
+from splat_render import Camera
 from support.fix_requests import flat_render, rendered_views
 
 TRAIN = TrainConfig(

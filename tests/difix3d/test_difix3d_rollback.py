@@ -8,26 +8,35 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.fixers.contract import FixResult
-from difix3d.fixers.identity import IdentityFixer
+from difix3d import (
+    Experiment,
+    FixResult,
+    IdentityFixer,
+    MixtureConfig,
+    ProgressiveConfig,
+    ProgressiveTrainer,
+    RoundsConfig,
+    RunFolder,
+    RunSettings,
+    ValidationConfig,
+)
 from difix3d.loop import progressive
-from difix3d.loop.config import MixtureConfig, ProgressiveConfig, RoundsConfig, ValidationConfig
-from difix3d.loop.progressive import ProgressiveTrainer
 from difix3d.loop.rollback import RollbackPolicy
 from difix3d.loop.schedule import events
 from difix3d.loop.target_config import HeldOutTargets
 from difix3d.loop.validation_views import most_replaceable
-from difix3d.run.experiment import Experiment
-from difix3d.run.run_folder import RunFolder
-from difix3d.run.settings import RunSettings
-from splat_recon.config import AdcConfig, TrainConfig
-from splat_recon.io.colmap import write_scene
-from splat_recon.scene.normalize import normalized
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_recon.scene.training_points import with_training_points
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.mixture import ViewMixture
-from splat_recon.views.view_set import ViewSet
+from splat_recon import (
+    AdcConfig,
+    SplatTrainer,
+    SyntheticConfig,
+    TrainConfig,
+    ViewMixture,
+    ViewSet,
+    generate_scene,
+    normalized,
+    with_training_points,
+    write_scene,
+)
 
 STEPS = 30
 TRAIN = TrainConfig(

@@ -7,27 +7,24 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.errors import InputError
-from difix3d.fixers.config import ViewFixerConfig
+from difix3d import Experiment, InputError, RoundsConfig, RunFolder, RunSettings, ViewFixerConfig
 from difix3d.loop.branch import new_trainer
-from difix3d.loop.config import RoundsConfig
 from difix3d.run.configs import progressive_config
 from difix3d.run.defaults import resolved
-from difix3d.run.experiment import Experiment
-from difix3d.run.run_folder import RunFolder
-from difix3d.run.settings import RunSettings
 from difix3d.run.start import start_gaussians
-from splat_recon.config import TrainConfig
-from splat_recon.io.colmap import read_scene, write_scene
-from splat_recon.scene.normalize import normalized, principal_axes, similarity_from_cameras
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.view_set import ViewSet
-from splat_render.files.formats import SplatFile, write_splats
-from splat_render.files.ply import write_ply
-from splat_render.gaussians import Gaussians
+from splat_recon import (
+    SplatTrainer,
+    SyntheticConfig,
+    TrainConfig,
+    ViewSet,
+    generate_scene,
+    normalized,
+    read_scene,
+    write_scene,
+)
+from splat_recon.scene.normalize import principal_axes, similarity_from_cameras
+from splat_render import Gaussians, SplatFile, transformed, write_ply, write_splats
 from splat_render.poses import inverse, similarity, transform_points
-from splat_render.transform import transformed
 
 
 @pytest.fixture(scope="module")

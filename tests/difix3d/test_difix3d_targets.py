@@ -5,19 +5,21 @@ import json
 import numpy as np
 import pytest
 
-from difix3d.errors import InputError
-from difix3d.fixers.identity import IdentityFixer
-from difix3d.loop.config import ProgressiveConfig, RoundsConfig, SteppingConfig, ValidationConfig
-from difix3d.loop.progressive import ProgressiveTrainer
+from difix3d import (
+    IdentityFixer,
+    InputError,
+    ProgressiveConfig,
+    ProgressiveTrainer,
+    RoundsConfig,
+    SteppingConfig,
+    ValidationConfig,
+    target_poses,
+)
 from difix3d.loop.target_config import FileTargets, OrbitTargets, PerturbedTargets, SpiralTargets
-from difix3d.loop.targets import target_poses
 from difix_model.references.poses import pose_distances, ranked_poses, rotation_angles
 from difix_model.references.stepping import progress_to_targets, stepped_poses
-from splat_recon.config import TrainConfig
+from splat_recon import SyntheticConfig, TrainConfig, generate_scene, normalized, write_scene
 from splat_recon.geometry.trajectories import looking_along
-from splat_recon.io.colmap import write_scene
-from splat_recon.scene.normalize import normalized
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 
 DOWN = np.array([0.0, 1.0, 0.0])
 

@@ -9,24 +9,32 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.distillation import Distillation
-from difix3d.distillation_config import DistillationConfig
+from difix3d import (
+    Distillation,
+    DistillationConfig,
+    EnsembleFixer,
+    FixRequest,
+    FixResult,
+    InputError,
+    ViewFixer,
+    target_poses,
+)
 from difix3d.ensemble import confidence_of_fix, ensemble_view
-from difix3d.errors import InputError
-from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
-from difix3d.fixers.ensemble import EnsembleFixer
 from difix3d.loop.target_config import SpreadTargets
-from difix3d.loop.targets import neighboring_pairs, target_poses
-from splat_recon.config import TrainConfig
-from splat_recon.scene.normalize import normalized
-from splat_recon.scene.scene import Scene
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_recon.stereo.config import StereoConfig
-from splat_recon.stereo.start import StereoMatching, StereoStart
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.view_set import ViewSet
-from splat_render.cameras import Camera
-from splat_render.output import RenderOutput, RenderStats
+from difix3d.loop.targets import neighboring_pairs
+from splat_recon import (
+    Scene,
+    SplatTrainer,
+    StereoConfig,
+    StereoMatching,
+    StereoStart,
+    SyntheticConfig,
+    TrainConfig,
+    ViewSet,
+    generate_scene,
+    normalized,
+)
+from splat_render import Camera, RenderOutput, RenderStats
 
 STEPS = 10
 

@@ -9,21 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from difix3d.fixers.config import ViewFixerConfig
-from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
-from difix3d.loop.config import RoundsConfig, ValidationConfig
+from difix3d import (
+    Experiment,
+    FixRequest,
+    FixResult,
+    RoundsConfig,
+    RunFolder,
+    RunSettings,
+    ValidationConfig,
+    ViewFixer,
+    ViewFixerConfig,
+)
 from difix3d.loop.target_config import AroundTargets, SpreadTargets
 from difix3d.run.configs import progressive_config
 from difix3d.run.defaults import for_photos, resolved
-from difix3d.run.experiment import Experiment
-from difix3d.run.run_folder import RunFolder
-from difix3d.run.settings import RunSettings
 from difix3d.run.stereo_start import keep_stereo, kept_stereo
-from splat_recon.config import AdcConfig
-from splat_recon.io.colmap import write_scene
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_recon.stereo.config import StereoConfig
-from splat_recon.stereo.start import StereoStart
+from splat_recon import AdcConfig, StereoConfig, StereoStart, SyntheticConfig, generate_scene, write_scene
 
 
 @pytest.fixture(scope="module")

@@ -11,19 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from difix3d import InputError
 from difix3d.enhance.config import EnhanceConfig
 from difix3d.enhance.references import PosedPhotos
 from difix3d.enhance.run import Enhancement
-from difix3d.errors import InputError
-from difix_model.opening import FixerConfig
+from difix_model import FixerConfig
 from difix_model.video.fix import Fixer
-from media_files.videos import read_frames
-from splat_recon.io.colmap import read_scene, write_scene
+from media_files import read_frames
+from splat_recon import SplatModel, SyntheticConfig, generate_scene, read_scene, write_scene
 from splat_recon.io.images import to_u8
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_recon.splat_model import SplatModel
-from splat_render.files.formats import read_splats, write_splats
-from splat_render.files.ply import write_ply
+from splat_render import read_splats, write_ply, write_splats
 from support.splat_scenes import make_gaussians
 
 

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from difix3d.errors import InputError
+from difix3d import InputError
 from difix3d.evaluation.ablation import over_seeds
 from difix3d.evaluation.consistency import ConsistencyConfig, consistency, epipolar_distances, fundamental, matches
 from difix3d.evaluation.pages import write_pages
 from difix3d.evaluation.protocol import Protocol, load_protocol, protocol_names
 from difix3d.evaluation.scores import check_comparable, read_scores, score_renders
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon import SyntheticConfig, generate_scene
 from splat_recon.scene.synthetic.cameras import make_cameras
 from splat_recon.scene.synthetic.layouts import make_world
 from splat_recon.scene.synthetic.raycast import cast_image

@@ -9,18 +9,22 @@ from typing import Any
 import pytest
 import torch
 
-from difix3d.fixers.config import ViewFixerConfig
-from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
-from difix3d.fixers.difix import DifixFixer
-from difix3d.loop.config import RoundsConfig, ValidationConfig
-from difix3d.loop.progressive import ProgressiveTrainer
+from difix3d import (
+    DifixFixer,
+    Experiment,
+    FixRequest,
+    FixResult,
+    ProgressiveTrainer,
+    RoundsConfig,
+    RunFolder,
+    RunSettings,
+    ValidationConfig,
+    ViewFixer,
+    ViewFixerConfig,
+)
 from difix3d.run.defaults import resolved
-from difix3d.run.experiment import Experiment
-from difix3d.run.run_folder import RunFolder
-from difix3d.run.settings import RunSettings
+from difix_model import DifixPipeline, FixVerdict
 from difix_model.gate.apply import Gated
-from difix_model.gate.verdict import FixVerdict
-from difix_model.pipeline import DifixPipeline
 from support.fix_requests import request
 
 

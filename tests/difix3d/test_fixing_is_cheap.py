@@ -11,40 +11,47 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.errors import InputError
-from difix3d.fixers.config import ViewFixerConfig
-from difix3d.fixers.contract import FixedView, FixRequest, FixResult, resident
-from difix3d.fixers.difix import DifixFixer, OffloadedFixer
-from difix3d.fixers.identity import IdentityFixer
-from difix3d.fixers.opening import open_fixer
-from difix3d.loop.config import MixtureConfig, ProgressiveConfig, RoundsConfig, ValidationConfig
+from difix3d import (
+    DifixFixer,
+    Experiment,
+    FixRequest,
+    FixResult,
+    IdentityFixer,
+    InputError,
+    MixtureConfig,
+    ProgressiveConfig,
+    ProgressiveTrainer,
+    RoundsConfig,
+    RunFolder,
+    RunSettings,
+    ValidationConfig,
+    ViewFixerConfig,
+    open_fixer,
+)
+from difix3d.fixers.contract import FixedView, resident
+from difix3d.fixers.difix import OffloadedFixer
 from difix3d.loop.fixing import fix_round
-from difix3d.loop.progressive import ProgressiveTrainer
 from difix3d.loop.target_config import HeldOutTargets
 from difix3d.report.film import VIDEO_SIZE, write_film
 from difix3d.report.results import VariantResult, final_fix_changes_nothing
 from difix3d.run.configs import progressive_config
 from difix3d.run.defaults import resolved
-from difix3d.run.experiment import Experiment
 from difix3d.run.fixing_time import FixingTime, TimedFixer
 from difix3d.run.image_memory import check_image_memory, photo_bytes, picture_bytes
-from difix3d.run.run_folder import RunFolder
 from difix3d.run.scene import load_scene
-from difix3d.run.settings import RunSettings
-from difix_model.config import tiny_config
-from difix_model.formats.checkpoint import save_checkpoint
-from difix_model.formats.metadata import WeightsMetadata
+from difix_model import DifixNetwork, DifixPipeline, FixVerdict, WeightsMetadata, save_checkpoint, tiny_config
 from difix_model.gate.apply import Gated
-from difix_model.gate.verdict import FixVerdict
-from difix_model.network import DifixNetwork
-from difix_model.pipeline import DifixPipeline
-from splat_recon.config import AdcConfig, TrainConfig
-from splat_recon.evaluate import Evaluation
-from splat_recon.io.colmap import write_scene
-from splat_recon.scene.normalize import normalized
+from splat_recon import (
+    AdcConfig,
+    Evaluation,
+    Scene,
+    SyntheticConfig,
+    TrainConfig,
+    generate_scene,
+    normalized,
+    write_scene,
+)
 from splat_recon.scene.photo_store import StoredView
-from splat_recon.scene.scene import Scene
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
 from support.fix_requests import flat_render, rendered_views, request
 
 WIDTH, HEIGHT = 53, 41

@@ -9,13 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from difix3d.fixers.config import ViewFixerConfig
-from difix3d.fixers.contract import FixRequest, FixResult
-from difix3d.loop.config import RoundsConfig, ValidationConfig
-from difix3d.run.experiment import Experiment
+from difix3d import (
+    Experiment,
+    FixRequest,
+    FixResult,
+    RoundsConfig,
+    RunFolder,
+    RunSettings,
+    ValidationConfig,
+    ViewFixerConfig,
+)
 from difix3d.run.fixing_time import FixingTime, TimedFixer
-from difix3d.run.run_folder import RunFolder
-from difix3d.run.settings import RunSettings
 from support.fix_requests import request
 
 

@@ -12,17 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difix3d.errors import InputError
+from difix3d import InputError
 from difix3d.viewer.composer import FixComposer
 from difix3d.viewer.config import LiveConfig
 from difix3d.viewer.fixes import LiveFixes, PictureFixer
 from difix3d.viewer.pictures import SEAM_PX, bar_height, half_camera, side_by_side
 from splat_recon.io.images import to_u8
 from splat_recon.pages.view_requests import SETTLED_SECONDS, ViewRequests, camera_of
-from splat_render.cameras import Camera
-from splat_render.output import RenderOutput
+from splat_render import Camera, RenderOutput, make_rasterizer
 from splat_render.poses import quat_wxyz_from_matrix
-from splat_render.rasterizer import make_rasterizer
 from support.splat_scenes import make_camera, make_gaussians
 
 GAUSSIANS = make_gaussians(100)
@@ -287,10 +285,9 @@ def test_a_photos_place_is_fixed_as_the_same_frame_of_a_film(tmp_path: Path) -> 
     from difix3d.enhance.references import PosedPhotos
     from difix3d.enhance.run import Enhancement
     from difix3d.viewer.page import PhotoFixer
-    from difix_model.opening import FixerConfig, open_pipeline
-    from splat_recon.io.colmap import read_scene, write_scene
-    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-    from splat_render.files.ply import write_ply
+    from difix_model import FixerConfig, open_pipeline
+    from splat_recon import SyntheticConfig, generate_scene, read_scene, write_scene
+    from splat_render import write_ply
 
     write_scene(tmp_path / "scene", generate_scene(3, SyntheticConfig(width=48, height=40, num_views=4)))
     write_ply(tmp_path / "splat.ply", GAUSSIANS)
@@ -323,9 +320,8 @@ def test_a_page_of_a_scene_is_served_and_closed(tmp_path: Path) -> None:
     import urllib.request
 
     from difix3d.viewer.page import LivePage
-    from splat_recon.io.colmap import write_scene
-    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-    from splat_render.files.ply import write_ply
+    from splat_recon import SyntheticConfig, generate_scene, write_scene
+    from splat_render import write_ply
 
     class Unused:
         batch_size = 1

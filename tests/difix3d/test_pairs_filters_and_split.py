@@ -5,13 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from difix3d.errors import InputError
-from difix3d.pairs.config import FilterConfig, PairsConfig
+from difix3d import InputError, PairsConfig
+from difix3d.pairs.config import FilterConfig
 from difix3d.pairs.filters import REASONS, PairFilter, psnr_u8
 from difix3d.pairs.generated import GeneratedPair
 from difix3d.pairs.split import check_test_scenes, scene_split
-from splat_recon.scene.scene import Scene, View
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon import Scene, SyntheticConfig, View, generate_scene
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difix3d.errors import InputError
-from difix3d.pairs.config import FilterConfig, PairsConfig
+from difix3d import InputError, PairsConfig, open_pairs_folder
+from difix3d.pairs.config import FilterConfig
 from difix3d.pairs.corrupted import corrupt, corrupted_pairs
 from difix3d.pairs.filters import psnr_u8
 from difix3d.pairs.generated import GeneratedPair, ranked_references
@@ -18,12 +18,11 @@ from difix3d.pairs.make import (
     colmap_sources,
     generated_sources,
     make_scene_pairs,
-    open_pairs_folder,
     read_scene_facts,
     write_all_pairs,
 )
-from difix_model.pairs import PairRecord, read_pairs
-from splat_recon.io.colmap import write_scene
+from difix_model import PairRecord, read_pairs
+from splat_recon import write_scene
 
 CONFIG = PairsConfig(
     strategies=("sparse", "underfit", "corrupted"),

@@ -14,14 +14,12 @@ from typing import Any
 
 import pytest
 
-from difix3d.errors import InputError
-from difix3d.pairs.card import publish_pairs
-from difix3d.pairs.config import PairsConfig
+from difix3d import InputError, PairsConfig, generated_sources, make_pairs, open_pairs_folder, publish_pairs
 from difix3d.pairs.corrupted import corrupted_pairs
-from difix3d.pairs.make import MAKERS, finished_scenes, is_finished, open_pairs_folder
-from difix3d.pairs.run import SceneOutcome, check_visible, locked, make_pairs
-from difix3d.pairs.sources import CapturedSource, SceneSource, generated_sources
-from difix_model.pairs import read_pairs
+from difix3d.pairs.make import MAKERS, finished_scenes, is_finished
+from difix3d.pairs.run import SceneOutcome, check_visible, locked
+from difix3d.pairs.sources import CapturedSource, SceneSource
+from difix_model import read_pairs
 
 CONFIG = PairsConfig(
     strategies=("sparse", "corrupted"),

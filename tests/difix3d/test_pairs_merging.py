@@ -7,14 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from difix3d.errors import InputError
-from difix3d.pairs.card import publish_pairs
-from difix3d.pairs.config import PairsConfig
-from difix3d.pairs.make import open_pairs_folder
+from difix3d import InputError, PairsConfig, generated_sources, make_pairs, open_pairs_folder, publish_pairs
 from difix3d.pairs.merge import merge_pairs
-from difix3d.pairs.run import make_pairs
-from difix3d.pairs.sources import generated_sources
-from difix_model.pairs import read_pairs
+from difix_model import read_pairs
 
 CONFIG = PairsConfig(strategies=("corrupted",), max_size=48, num_views=4, corruptions_per_view=1, test_scenes=())
 

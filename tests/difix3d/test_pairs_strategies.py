@@ -7,25 +7,30 @@ from typing import Any
 import numpy as np
 import pytest
 
+from difix3d import PairsConfig, generated_sources
 from difix3d.pairs import cycle, few
-from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.cross import camera_groups, cross_pairs
 from difix3d.pairs.cycle import cycle_pairs, sideways_offset
 from difix3d.pairs.few import few_pairs
 from difix3d.pairs.filters import psnr_u8
 from difix3d.pairs.generated import GeneratedPair
-from difix3d.pairs.sources import GeneratedSource, generated_sources
+from difix3d.pairs.sources import GeneratedSource
 from difix3d.pairs.sparse import sparse_pairs
 from difix3d.pairs.trained import as_bytes, new_trainer
 from difix3d.pairs.underfit import underfit_pairs
-from splat_recon.config import TrainConfig
+from splat_recon import (
+    Points,
+    Scene,
+    SplatTrainer,
+    StereoConfig,
+    StereoStart,
+    SyntheticConfig,
+    TrainConfig,
+    View,
+    ViewSet,
+    generate_scene,
+)
 from splat_recon.few_photos import photo_background
-from splat_recon.scene.scene import Points, Scene, View
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
-from splat_recon.stereo.config import StereoConfig
-from splat_recon.stereo.start import StereoStart
-from splat_recon.trainer import SplatTrainer
-from splat_recon.views.view_set import ViewSet
 
 CONFIG = PairsConfig(max_size=48, num_views=8, max_steps=80, targets_per_render=8, cycle_shift=(0.2, 0.2))
 

@@ -11,15 +11,10 @@ from typing import Any
 
 import pytest
 
-from difix3d.errors import InputError
-from difix3d.fixers.config import ViewFixerConfig
-from difix3d.loop.config import RoundsConfig, ValidationConfig
+from difix3d import InputError, RoundsConfig, RunFolder, RunSettings, ValidationConfig, ViewFixerConfig
 from difix3d.queue.scene_task import RunOutcome, SceneTask
 from difix3d.queue.scenes import is_finished, run_queue, scene_folders, scene_tasks
-from difix3d.run.run_folder import RunFolder
-from difix3d.run.settings import RunSettings
-from splat_recon.io.colmap import write_scene
-from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+from splat_recon import SyntheticConfig, generate_scene, write_scene
 
 SETTINGS = RunSettings(
     fixer=ViewFixerConfig(model="none"),

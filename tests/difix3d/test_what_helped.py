@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from difix3d.report.what_helped import FROM_POINTS, WITH_STEREO, what_helped
-from difix_model.gate.verdict import FixVerdict
+from difix_model import FixVerdict
 from support.run_results import facts, results
 
 

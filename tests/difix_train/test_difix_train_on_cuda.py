@@ -9,22 +9,23 @@ import numpy as np
 import pytest
 import torch
 
-from difix_model.config import tiny_config
+from difix_model import tiny_config
 from difix_train import (
     DataConfig,
     DifixTask,
+    EvalSettings,
     LossConfig,
     Objective,
     Pair,
     PairDataset,
     Preset,
     TrainConfig,
+    TrainingRun,
+    evaluate_model,
     start_from_preset,
 )
 from difix_train.losses.lpips import Lpips
 from difix_train.losses.vgg import VGG16_PLAN, VggFeatures
-from difix_train.run import TrainingRun, evaluate_model
-from difix_train.settings import EvalSettings
 from support.fake_cuda import FakeCuda
 from support.noise_pairs import write_noise_pairs
 from train_runs import Loop, Processes, RunFolder

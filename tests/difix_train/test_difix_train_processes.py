@@ -15,7 +15,7 @@ import torch
 from accelerate.commands.config.config_args import ClusterConfig, load_config_from_file
 from accelerate.utils import DistributedType
 
-from difix_model.formats.checkpoint import load_checkpoint
+from difix_model import load_checkpoint
 from support import train_in_processes, train_line
 from support.line_task import LineModelTask
 from support.train_in_processes import train

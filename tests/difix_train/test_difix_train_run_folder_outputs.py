@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from difix_model import DifixPipeline
-from difix_model.formats.checkpoint import load_checkpoint
+from difix_model import DifixPipeline, load_checkpoint
 from difix_train import DataConfig, InputError, LossConfig, RunSettings, TrainConfig, TrainingRun, open_run
 from difix_train import run as run_module
 from difix_train.losses.lpips import Lpips

@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from difix_model import DifixPipeline
+from difix_model import DifixPipeline, load_checkpoint
 from difix_model.config import PROMPT
-from difix_model.formats.checkpoint import load_checkpoint
-from difix_train import DataConfig, InputError, LossConfig, RunSettings, TrainConfig, TrainingRun, open_run
-from difix_train.start import start_from_model
+from difix_train import (
+    DataConfig,
+    InputError,
+    LossConfig,
+    RunSettings,
+    TrainConfig,
+    TrainingRun,
+    open_run,
+    start_from_model,
+)
 from support.noise_pairs import write_noise_pairs
 
 SIDE = 64

@@ -7,9 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from difix_model.config import tiny_config
-from difix_model.formats.released import load_released
-from difix_model.network import DifixNetwork
+from difix_model import DifixNetwork, load_released, tiny_config
 from difix_train import LossConfig, Objective, OptimizerConfig
 from difix_train.trainable import freeze_all_but, trainable_parameters
 from train_runs import ParameterGroup

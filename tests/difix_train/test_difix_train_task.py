@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from difix_model.config import tiny_config
+from difix_model import tiny_config
 from difix_train import (
     DataConfig,
     DifixTask,
@@ -25,7 +25,6 @@ from difix_train import (
 )
 from support.closeness import assert_close_to_largest
 from train_runs import Loop, RunFolder
-from train_runs.errors import InputError as RunInputError
 
 PROMPT = "remove degradation"
 PIXELS = LossConfig(lpips_weight=0.0, gram_weight=0.0)
@@ -118,7 +117,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     start = start_from_preset(wide, prompts=[PROMPT], seed=3)
     start.network.add_unet_lora(2, alpha=2.0)
     task = DifixTask(start.network, start.text_embeddings, PairDataset(make_pairs(3), BUSY.data), BUSY)
-    with pytest.raises(RunInputError, match="holds another network"):
+    with pytest.raises(InputError, match="holds another network"):
         Loop(task, None, BUSY, checkpoint=tmp_path / "checkpoint")
 
 
@@ -129,12 +128,12 @@ def test_other_settings_and_other_pairs_are_refused(tmp_path: Path) -> None:
     loop.write_checkpoint(checkpoint)
     longer = dataclasses.replace(BUSY, max_steps=99)
     assert resumed(checkpoint, task.dataset, longer)[1].step == 1
-    with pytest.raises(RunInputError, match="batch_size was 2, now 1"):
+    with pytest.raises(InputError, match="batch_size was 2, now 1"):
         resumed(checkpoint, task.dataset, dataclasses.replace(BUSY, batch_size=1))
-    with pytest.raises(RunInputError, match="3 training pairs and there are now 4"):
+    with pytest.raises(InputError, match="3 training pairs and there are now 4"):
         resumed(checkpoint, PairDataset(make_pairs(4), BUSY.data), BUSY)
     for others in (make_pairs(3)[::-1], make_pairs(4)[1:]):
-        with pytest.raises(RunInputError, match="other names, or another order"):
+        with pytest.raises(InputError, match="other names, or another order"):
             resumed(checkpoint, PairDataset(others, BUSY.data), BUSY)
 
 
@@ -198,7 +197,7 @@ def test_a_prompt_without_embedding_is_refused() -> None:
 
 
 def test_run_writes_metrics_checkpoints_and_a_model_for_the_pipeline(tmp_path: Path) -> None:
-    from difix_model.pipeline import DifixPipeline
+    from difix_model import DifixPipeline
 
     config = dataclasses.replace(
         BUSY, max_steps=6, log_every=2, checkpoint_every=2, validate_every=3, keep_checkpoints=2, ema_decay=0.0

@@ -5,23 +5,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsefusion.cache import cache_views
-from sparsefusion.checkpoints import UNUSED_UNET_KEYS
-from sparsefusion.config import DistillConfig, EftConfig, FieldConfig, UNetConfig
-from sparsefusion.distill import (
-    CachedViews,
+from sparsefusion import (
+    Denoiser,
     Diffusion,
     Distillation,
-    FusionRecord,
+    DistillConfig,
+    EftConfig,
+    EpipolarTransformer,
+    Field,
+    FieldConfig,
+    InputError,
     PosedImages,
-    SeededDraws,
+    UNetConfig,
+    cache_views,
     choose_inputs,
 )
-from sparsefusion.eft import EpipolarTransformer
-from sparsefusion.errors import InputError
-from sparsefusion.field.network import Field
+from sparsefusion.checkpoints import UNUSED_UNET_KEYS
+from sparsefusion.distill import CachedViews, FusionRecord, SeededDraws
 from sparsefusion.vae import ImageVae
-from sparsefusion.vldm.unet import Denoiser
 from support.sparsefusion_cases import Recording, ReferenceData, recipe_weights, ring, worst
 
 FIELD = FieldConfig(num_levels=4, finest_per_bound=16, log2_table_size=10, num_steps=8, num_importance=8)

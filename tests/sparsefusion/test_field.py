@@ -3,10 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsefusion.config import FieldConfig
+from sparsefusion import Field, FieldConfig, render_image
 from sparsefusion.field.grid import grid_levels
-from sparsefusion.field.network import Field
-from sparsefusion.field.render import near_far, render_image, render_rays
+from sparsefusion.field.render import near_far, render_rays
 from support.sparsefusion_cases import Recording, ReferenceData, ring, worst
 
 SMALL = FieldConfig(num_levels=4, finest_per_bound=16, log2_table_size=10, num_steps=12, num_importance=8)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from sparsefusion.config import FieldConfig
+from sparsefusion import Field, FieldConfig, render_image
 from sparsefusion.data.colmap import WorldTransform
-from sparsefusion.field.network import Field
-from sparsefusion.field.render import render_image
 from sparsefusion.splats import field_gaussians, fit_gaussians, in_photos_world, pinhole
 from splat_render import Gaussians, rasterize
 from support.sparsefusion_cases import ring

@@ -12,11 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sparsefusion.data.co3d import Co3dCategory
-from sparsefusion.data.colmap import read_colmap_object
+from sparsefusion import Co3dCategory, InputError, read_colmap_object, read_toy
 from sparsefusion.data.sequence import crop_around
-from sparsefusion.data.toy import load_tensors, read_toy
-from sparsefusion.errors import InputError
+from sparsefusion.data.toy import load_tensors
 from support.sparsefusion_cases import ReferenceData, ring, worst
 
 

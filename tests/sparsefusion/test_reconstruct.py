@@ -3,11 +3,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsefusion.checkpoints import build_model
-from sparsefusion.config import DistillConfig, EftConfig, FieldConfig, ModelConfig, UNetConfig, VaeConfig
-from sparsefusion.data.sequence import ObjectSequence
-from sparsefusion.errors import InputError
-from sparsefusion.reconstruct import start_distillation
+from sparsefusion import (
+    DistillConfig,
+    EftConfig,
+    FieldConfig,
+    InputError,
+    ModelConfig,
+    ObjectSequence,
+    UNetConfig,
+    VaeConfig,
+    build_model,
+    start_distillation,
+)
 from support.sparsefusion_cases import ring
 
 CONFIG = DistillConfig(

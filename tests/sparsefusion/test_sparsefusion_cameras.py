@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsefusion.cameras import Cameras, circle_cameras, depth_range, fit_circle, grid_rays, nearest_to_axes
+from sparsefusion import Cameras, circle_cameras, depth_range
+from sparsefusion.cameras import fit_circle, grid_rays, nearest_to_axes
 from sparsefusion.embeddings import harmonic, pluecker
 from sparsefusion.losses import huber
 from support.sparsefusion_cases import ReferenceData, ring, worst

@@ -6,9 +6,17 @@ from typing import Any
 import pytest
 import torch
 
-from sparsefusion.checkpoints import (
+from sparsefusion import (
+    Denoiser,
+    EftConfig,
+    EpipolarTransformer,
+    Field,
+    FieldConfig,
+    InputError,
+    ModelConfig,
+    UNetConfig,
+    VaeConfig,
     build_model,
-    convert_compvis_vae,
     load_denoiser,
     load_eft,
     load_field,
@@ -16,14 +24,9 @@ from sparsefusion.checkpoints import (
     load_vae,
     save_field,
     save_model,
-    stable_diffusion_autoencoder,
 )
-from sparsefusion.config import EftConfig, FieldConfig, ModelConfig, UNetConfig, VaeConfig
-from sparsefusion.eft import EpipolarTransformer
-from sparsefusion.errors import InputError
-from sparsefusion.field.network import Field
+from sparsefusion.checkpoints import convert_compvis_vae, stable_diffusion_autoencoder
 from sparsefusion.vae import ImageVae
-from sparsefusion.vldm.unet import Denoiser
 from support.sparsefusion_cases import ReferenceData, worst
 
 EFT = EftConfig(encoder_width=8, encoder_tail=False, hidden=16, num_layers=1, num_depths=5)

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from sparsefusion.cache import cache_views
-from sparsefusion.config import EftConfig
-from sparsefusion.eft import EpipolarTransformer, SetTransformer
+from sparsefusion import EftConfig, EpipolarTransformer, cache_views
+from sparsefusion.eft import SetTransformer
 from support.sparsefusion_cases import ReferenceData, recipe_weights, ring, worst
 
 SMALL = EftConfig(encoder_width=8, encoder_tail=False, hidden=16, num_layers=1, num_depths=5)

@@ -12,11 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sparsefusion.cache import cache_views
-from sparsefusion.checkpoints import SparseFusionModel, build_model
-from sparsefusion.config import EftConfig, ModelConfig, UNetConfig, VaeConfig
-from sparsefusion.data.co3d import Co3dCategory
-from sparsefusion.errors import InputError
+from sparsefusion import (
+    Co3dCategory,
+    EftConfig,
+    InputError,
+    ModelConfig,
+    SparseFusionModel,
+    UNetConfig,
+    VaeConfig,
+    build_model,
+    cache_views,
+)
 from sparsefusion.training.autoencoder import DECODER, VaeTask, scale_of_latents
 from sparsefusion.training.config import DenoiserTrainConfig, GeneratedObjectsConfig, JointTrainConfig, VaeTrainConfig
 from sparsefusion.training.denoiser import DenoiserTask

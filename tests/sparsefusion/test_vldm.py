@@ -3,11 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsefusion import Denoiser, UNetConfig, sample_plms
 from sparsefusion.checkpoints import UNUSED_UNET_KEYS
-from sparsefusion.config import UNetConfig
 from sparsefusion.vldm import schedule
-from sparsefusion.vldm.diffusion import diffusion_loss, num_plms_steps, sample_plms
-from sparsefusion.vldm.unet import Denoiser
+from sparsefusion.vldm.diffusion import diffusion_loss, num_plms_steps
 from support.sparsefusion_cases import Recording, ReferenceData, worst
 
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from splat_render.cameras import Camera
-from splat_render.gaussians import Gaussians
+from splat_render import Camera, Gaussians
 from splat_render.spherical_harmonics import evaluate_sh
 
 

@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from difix3d.fixers.batches import RenderedView
-from difix3d.fixers.contract import FixRequest
-from splat_recon.scene.scene import View
-from splat_render.cameras import Camera
-from splat_render.output import RenderOutput, RenderStats
+from difix3d import FixRequest, RenderedView
+from splat_recon import View
+from splat_render import Camera, RenderOutput, RenderStats
 
 
 def camera_of(rgb: torch.Tensor) -> Camera:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from difix_model.pairs import PairRecord, write_pairs
+from difix_model import PairRecord, write_pairs
 
 
 def write_noise_pairs(folder: Path, *, side: int, prompt: str, num_train: int, num_test: int = 0) -> Path:

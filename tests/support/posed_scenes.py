@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from splat_recon import Points, Scene, View
 from splat_recon.geometry.trajectories import looking_along
-from splat_recon.scene.scene import Points, Scene, View
-from splat_render.cameras import Camera
+from splat_render import Camera
 
 
 def smooth_rgb(x, y):

@@ -140,9 +140,8 @@ def write_inputs(folder: Path) -> dict[str, str]:
     """
     from PIL import Image, ImageFilter
 
-    from difix_model.formats.conversion import convert_checkpoint
-    from splat_recon.io.colmap import write_scene
-    from splat_recon.scene.synthetic import SyntheticConfig, generate_scene
+    from difix_model import convert_checkpoint
+    from splat_recon import SyntheticConfig, generate_scene, write_scene
     from splat_recon_app.__main__ import main as splat_recon
     from support.drawn_photos import write_corner
     from support.noise_pairs import write_noise_pairs

@@ -5,11 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from splat_recon import Points, Scene, View
 from splat_recon.geometry.trajectories import looking_along
-from splat_recon.scene.scene import Points, Scene, View
-from splat_render.cameras import Camera
-from splat_render.gaussians import Gaussians
-from splat_render.rasterizer import make_rasterizer
+from splat_render import Camera, Gaussians, make_rasterizer
 
 
 def ring_camera(index: int, count: int, *, width: int = 48, height: int = 40, radius: float = 3.0) -> Camera:

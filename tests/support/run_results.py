@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from difix3d.loop.config import ProgressiveConfig
+from difix3d import ProgressiveConfig, RunSettings
 from difix3d.report.facts import RunFacts
 from difix3d.report.results import VariantResult
-from difix3d.run.settings import RunSettings
-from difix_model.gate.verdict import FixVerdict
-from splat_recon.config import TrainConfig
-from splat_recon.evaluate import Evaluation
-from splat_recon.scene.splits import Split
-from splat_recon.scene.training_points import TrainingPoints
+from difix_model import FixVerdict
+from splat_recon import Evaluation, Split, TrainConfig, TrainingPoints
 
 POINTS = TrainingPoints(num_kept=300, num_all=900, num_train=6, num_views=9, num_tracked=900)
 

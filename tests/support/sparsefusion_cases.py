@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from sparsefusion.cameras import Cameras
+from sparsefusion import Cameras
 
 VARIABLE = "SPARSEFUSION_REFERENCE_DATA"
 DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "golden_sparsefusion"

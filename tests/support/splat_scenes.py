@@ -7,8 +7,7 @@ import math
 import numpy as np
 import torch
 
-from splat_render.cameras import Camera
-from splat_render.gaussians import Gaussians
+from splat_render import Camera, Gaussians
 
 
 def make_camera(width: int = 37, height: int = 29, *, turn: float = 0.2) -> Camera:

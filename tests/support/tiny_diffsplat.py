@@ -10,11 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from diffsplat import GSVAE, ElevEst, ElevEstConfig, MultiViewControlNet, MultiViewDenoiser
 from diffsplat.checkpoints import ELEVEST_TAG, PUBLISHED, control_tag
-from diffsplat.config import Backbone, ElevEstConfig
-from diffsplat.denoiser import MultiViewControlNet, MultiViewDenoiser
-from diffsplat.elevest import ElevEst
-from diffsplat.gsvae import GSVAE
+from diffsplat.config import Backbone
 from diffsplat.stock import AutoencoderKL
 
 WIDTH = 32

@@ -9,10 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from difix_model.config import tiny_config
-from difix_train import DataConfig, DifixTask, LossConfig, OptimizerConfig, Pair, PairDataset, Preset, TrainConfig
-from difix_train.evaluate import evaluate_pairs
-from difix_train.start import start_from_preset
+from difix_model import tiny_config
+from difix_train import (
+    DataConfig,
+    DifixTask,
+    LossConfig,
+    OptimizerConfig,
+    Pair,
+    PairDataset,
+    Preset,
+    TrainConfig,
+    evaluate_pairs,
+    start_from_preset,
+)
 from train_runs import Loop, Processes
 
 PROMPT = "remove degradation"

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from splat_render import make_rasterizer, rasterize
 from splat_render.cpu.backend import CpuRasterizer
-from splat_render.rasterizer import RenderConfig, make_rasterizer, rasterize
+from splat_render.rasterizer import RenderConfig
 from support.dense_splatting import assert_gradients_agree
 from support.fake_cuda import DeviceMismatchError, FakeCuda
 from support.splat_scenes import make_camera, make_gaussians, watched

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from commands import DeviceFlags
-from difix_model.opening import FixerConfig
+from difix_model import FixerConfig
 
 
 @dataclass(frozen=True, kw_only=True)

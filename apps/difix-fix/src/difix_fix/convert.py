@@ -55,11 +55,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _convert(settings: ConvertSettings) -> int:
-    from commands.progress import console
+    from commands import console
 
     with console.status(f"Converting {settings.source}"):
         # Here, after everything that can be said without it, torch is loaded.
-        from difix_model.formats.conversion import convert_checkpoint
+        from difix_model import convert_checkpoint
 
         convert_checkpoint(
             settings.source,

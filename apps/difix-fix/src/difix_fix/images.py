@@ -10,12 +10,12 @@ from commands import exit_code
 from difix_fix.cli import FixSettings
 from difix_fix.outcome import ended_with, say_what_changed
 from difix_fix.reference_flags import reference_config, say_what_was_chosen
-from difix_model.errors import InputError, first_problems
-from difix_model.jobs.files import FixJob, plan_job
+from difix_model import InputError, plan_job
+from difix_model.errors import first_problems
+from difix_model.jobs.files import FixJob
 
 if TYPE_CHECKING:
-    from difix_model.gate.verdict import FixVerdict
-    from difix_model.pipeline import DifixPipeline
+    from difix_model import DifixPipeline, FixVerdict
 
 IMAGES_ONLY = ("mask", "alpha", "write_mask", "skip_broken")
 
@@ -71,7 +71,7 @@ def fix_images(settings: FixSettings) -> int:
 
 
 def _run(settings: FixSettings, job: FixJob, verdicts: list[FixVerdict]) -> None:
-    from commands.progress import progress_bar
+    from commands import progress_bar
 
     pipeline = _opened(settings)
     from difix_model.jobs.fix_files import run_job
@@ -84,11 +84,11 @@ def _run(settings: FixSettings, job: FixJob, verdicts: list[FixVerdict]) -> None
 
 
 def _opened(settings: FixSettings) -> DifixPipeline:
-    from commands.progress import console
+    from commands import console
 
     with console.status("Loading the network"):
         # Here, after everything that can be said without it, torch is loaded.
-        from difix_model.opening import open_pipeline
+        from difix_model import open_pipeline
 
         return open_pipeline(settings.fixer, device=settings.device)
 

@@ -12,7 +12,7 @@ from commands import as_flag, ended
 from difix_fix.cli import FixSettings
 
 if TYPE_CHECKING:
-    from difix_model.gate.verdict import FixVerdict
+    from difix_model import FixVerdict
 
 
 def say_what_changed(verdicts: Sequence[FixVerdict], noun: str) -> None:

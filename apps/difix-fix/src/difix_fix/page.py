@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from commands.local_page import system_fonts
-from difix_model.errors import InputError
+from difix_model import InputError
 from difix_model.gate.config import GATES
 from difix_model.gate.verdict import what_to_try
 from difix_model.jobs.files import open_image

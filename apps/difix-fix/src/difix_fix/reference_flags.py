@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from difix_fix.cli import FixSettings
-from difix_model.references.choice import ReferenceChoice, ReferenceConfig
+from difix_model import ReferenceConfig
+from difix_model.references.choice import ReferenceChoice
 
 
 def reference_config(settings: FixSettings) -> ReferenceConfig:

@@ -9,10 +9,10 @@ from commands import exit_code
 from difix_fix.cli import FixSettings
 from difix_fix.outcome import ended_with, say_what_changed
 from difix_fix.reference_flags import reference_config, say_what_was_chosen
-from difix_model.errors import InputError
+from difix_model import InputError
 
 if TYPE_CHECKING:
-    from difix_model.video.fix import VideoRun
+    from difix_model import VideoRun
     from difix_model.video.job import VideoJob
 
 
@@ -35,7 +35,7 @@ def fix_sequence(settings: FixSettings) -> int:
     Raises:
         InputError: If anything is wrong with the input or the result cannot be written.
     """
-    from difix_model.video.job import plan_video
+    from difix_model import plan_video
 
     job = plan_video(
         settings.input, settings.out, settings.reference, references=reference_config(settings), rate=settings.fps
@@ -56,13 +56,11 @@ def fix_sequence(settings: FixSettings) -> int:
 
 
 def _opened(settings: FixSettings, job: VideoJob) -> VideoRun:
-    from commands.progress import console
+    from commands import console
 
     with console.status("Loading the network"):
         # Here, after everything that can be said without it, torch is loaded.
-        from difix_model.opening import open_pipeline
-        from difix_model.video.fix import VideoRun
-        from difix_model.video.temporal_filter import TemporalFilterConfig
+        from difix_model import TemporalFilterConfig, VideoRun, open_pipeline
 
         pipeline = open_pipeline(settings.fixer, device=settings.device)
     return VideoRun(
@@ -76,7 +74,7 @@ def _opened(settings: FixSettings, job: VideoJob) -> VideoRun:
 
 
 def _run(run: VideoRun) -> None:
-    from commands.progress import progress_bar
+    from commands import progress_bar
 
     with progress_bar() as bars:
         task = bars.add_task("Fixing", note="", total=run.num_frames, completed=run.num_resumed)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from commands import DeviceFlags, run_command
 from commands.local_page import LOCAL_HOST, check_port, keep_to_this_machine, serve_page
-from difix_model.errors import InputError
-from difix_model.opening import FixerConfig
+from difix_model import FixerConfig, InputError
 
 MISSING_EXTRA = "the page needs Gradio: run it as uv run --extra serve difix-fix serve"
 
@@ -64,11 +63,11 @@ def _serve(settings: ServeSettings) -> None:
             import gradio
         except ImportError as error:
             raise InputError(MISSING_EXTRA) from error
-        from commands.progress import console
+        from commands import console
 
         with console.status("Loading the network"):
             from difix_fix.page import make_page, page_style
-            from difix_model.opening import open_pipeline
+            from difix_model import open_pipeline
 
             pipeline = open_pipeline(settings.fixer, device=settings.device)
         page = make_page(gradio, pipeline, Path(folder), model=settings.fixer.model)

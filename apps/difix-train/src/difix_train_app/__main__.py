@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from commands import collected, ended, goes_on, logging_to, next_line, run_command, verb_of
-from difix_train.errors import InputError, NonFiniteLossError
-from difix_train.settings import EvalSettings, ExportSettings, RunSettings
+from difix_train import EvalSettings, ExportSettings, InputError, NonFiniteLossError, RunSettings
 from difix_train_app.cli import DESCRIPTION, DISTRIBUTION, KINDS, TRAINING_GROUPS, VERBS
 from output_files import write_text_whole
 
 if TYPE_CHECKING:
-    from difix_train.evaluate import PairEvaluation
-    from difix_train.run import TrainingRun
+    from difix_train import PairEvaluation, TrainingRun
 
 IS_MAIN = os.environ.get("RANK", "0") == "0"
 """Whether this is the process that talks, of those that `accelerate launch` started."""
@@ -64,7 +62,7 @@ def _train_checked(settings: RunSettings) -> int:
         print("Training goes on from the weights that come with the project (--model names others).")
 
     # Here, after everything that can be said without it, torch is loaded.
-    from difix_train.run import open_run
+    from difix_train import open_run
 
     run = open_run(settings)
     with collected() as received, closing(run):
@@ -89,7 +87,7 @@ def _train_checked(settings: RunSettings) -> int:
 def _evaluate(settings: EvalSettings) -> int:
     settings.check()
 
-    from difix_train.run import evaluate_model
+    from difix_train import evaluate_model
 
     evaluation = evaluate_model(settings)
     _print_table(evaluation)
@@ -101,7 +99,7 @@ def _evaluate(settings: EvalSettings) -> int:
 
 
 def _export(settings: ExportSettings) -> int:
-    from difix_train.export import export_run
+    from difix_train import export_run
 
     made = export_run(settings.run, settings.out, to=settings.to, base=settings.base)
     ended(made, "difix-fix", "serve", "--model", made, extra="serve")
@@ -110,7 +108,7 @@ def _export(settings: ExportSettings) -> int:
 
 def _show(run: "TrainingRun", received: list[int]) -> None:
     """Draw a bar while the run proceeds, until it ends or a signal has come."""
-    from commands.progress import progress_bar
+    from commands import progress_bar
 
     with progress_bar() as bars:
         task = bars.add_task("Training", total=run.end, completed=run.step, note="")

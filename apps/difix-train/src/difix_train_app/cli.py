@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from commands import Groups
-from difix_train.settings import EvalSettings, ExportSettings, LoraSettings, RunSettings
+from difix_train import EvalSettings, ExportSettings, RunSettings
+from difix_train.settings import LoraSettings
 
 DISTRIBUTION = "difix-train-app"
 

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from commands import collected, ended, goes_on, next_line, run_command
-from difix3d.errors import InputError
+from difix3d import InputError, RunFolder
 from difix3d.queue.scenes import check_scene
 from difix3d.run import photos
-from difix3d.run.run_folder import PHOTOS, RunFolder, newest_run, numbered
+from difix3d.run.run_folder import PHOTOS, newest_run, numbered
 from difix3d.viewer.training import check_viewer
 from difix3d_train_app.cli import DISTRIBUTION, GROUPS, RunFlags, TrainCommand, config_of, read_config
 from difix3d_train_app.progress import run_bars
 from difix3d_train_app.resuming import resume_command, settings_of_run, source_of
 
 if TYPE_CHECKING:
+    from difix3d import Experiment
     from difix3d.run.estimate import RunEstimate
-    from difix3d.run.experiment import Experiment
 
 MIN_STEPS = 100
 """With fewer steps left, measuring the machine takes longer than it tells."""
@@ -96,7 +96,7 @@ def _run_one(command: TrainCommand) -> int:
         settings = photos.scene_settings(settings, folder)
 
     # Here, after everything that can be said without it, torch is loaded.
-    from difix3d.run.experiment import Experiment
+    from difix3d import Experiment
 
     experiment = Experiment(settings, folder, resume=resumed and (folder.path / "config.json").is_file())
     with collected() as received:

@@ -10,10 +10,7 @@ from typing import Annotated
 import tyro
 
 from commands import Groups
-from difix3d.errors import InputError
-from difix3d.fixers.config import ViewFixerConfig
-from difix3d.loop.config import RoundsConfig
-from difix3d.run.settings import RunSettings
+from difix3d import InputError, RoundsConfig, RunSettings, ViewFixerConfig
 
 DISTRIBUTION = "difix3d-train-app"
 

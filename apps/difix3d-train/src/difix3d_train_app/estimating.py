@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import get_args
 
 from commands import console
+from difix3d import RunSettings
 from difix3d.run.estimate import RunEstimate, device_of, estimate, in_words, seconds_per_reference_step
-from difix3d.run.settings import Quality, RunSettings
+from difix3d.run.settings import Quality
 
 
 def estimated(settings: RunSettings, num_photos: int, *, from_photos: bool, what: str = "This run") -> RunEstimate:

@@ -16,9 +16,8 @@ from difix3d_train_app.progress import run_bars
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from difix3d import RunFolder, RunSettings
     from difix3d.run.estimate import RunEstimate
-    from difix3d.run.run_folder import RunFolder
-    from difix3d.run.settings import RunSettings
     from difix3d_train_app.progress import RunBars
 
 STEPS = ("extracting", "matching", "reconstructing", "undistorting")
@@ -61,7 +60,7 @@ def _left(code: int) -> int:
 @contextmanager
 def _steps_shown(bars: RunBars) -> Iterator[None]:
     """The library's messages about its steps as progress."""
-    from difix3d.run.progress import Progress
+    from difix3d import Progress
 
     def show(done: float, note: str = "") -> None:
         bars.show(Progress(phase="cameras", done=round(100 * done), total=100, note=note))

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from difix3d import Progress
     from difix3d.run.estimate import RunEstimate
-    from difix3d.run.progress import Progress
 
 PHASES = {
     "cameras": "Finding cameras",
@@ -54,8 +54,7 @@ class RunBars:
 @contextmanager
 def run_bars(estimate: RunEstimate | None) -> Iterator[RunBars]:
     """Bars, as long as the block lasts; warnings of the libraries stand above them."""
-    from commands.logs import warnings_on
-    from commands.progress import progress_bar
+    from commands import progress_bar, warnings_on
 
     with progress_bar(percent=True) as bars, warnings_on():
         yield RunBars(bars, estimate)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from commands import as_flag, next_line, parameters_of
-from difix3d.errors import InputError
+from difix3d import InputError, RunFolder, RunSettings
 from difix3d.run import photos
-from difix3d.run.run_folder import RunFolder
-from difix3d.run.settings import MAY_CHANGE, RunSettings
+from difix3d.run.settings import MAY_CHANGE
 from difix3d_train_app.cli import RunFlags, TrainCommand
 
 

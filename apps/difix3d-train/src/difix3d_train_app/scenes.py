@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands import DONE, FAILED, ended
-from difix3d.errors import InputError
+from difix3d import InputError
 from difix3d.queue.scenes import run_queue, scene_tasks
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _say_left_out(folder: Path, names: set[str]) -> None:
 
 
 def _shown(command: TrainCommand, tasks: list[Any], out: Path, received: list[int]) -> list[RunOutcome]:
-    from commands.progress import progress_bar
+    from commands import progress_bar
 
     outcomes: list[RunOutcome] = []
     with progress_bar() as bars:

@@ -7,17 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands import ended
-from commands.progress import console, progress_bar
+from commands import console, ended, progress_bar
 from output_files import check_inputs_kept, check_links, output_place, write_text_whole, written_whole
-from sparsefusion.errors import InputError
+from sparsefusion import InputError
 from sparsefusion_app.cli import ReconstructSettings
 from sparsefusion_app.start import load_networks, read_object, start_distillations
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from sparsefusion.distill import Distillation
+    from sparsefusion import Distillation
     from sparsefusion.results import Results
 
 STATE, COMPARED_STATE = "state.pt", "state_inputs_only.pt"

@@ -6,15 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsefusion.config import (
-    SMALL_IMAGE_SIZE,
-    DistillConfig,
-    FieldConfig,
-    ModelConfig,
-    small_distillation,
-    small_field,
-)
-from sparsefusion.errors import InputError
+from sparsefusion import DistillConfig, FieldConfig, InputError, ModelConfig
+from sparsefusion.config import SMALL_IMAGE_SIZE, small_distillation, small_field
 from sparsefusion_app.cli import (
     CPU_IMAGE_SIZE,
     CPU_MAX_STEPS,
@@ -25,10 +18,8 @@ from sparsefusion_app.cli import (
 )
 
 if TYPE_CHECKING:
-    from sparsefusion.checkpoints import SparseFusionModel
+    from sparsefusion import Distillation, ObjectSequence, SparseFusionModel
     from sparsefusion.data.colmap import WorldTransform
-    from sparsefusion.data.sequence import ObjectSequence
-    from sparsefusion.distill import Distillation
     from sparsefusion.losses import PerceptualDistance
 
 PUBLISHED_FUSION_START = 1000 / 3000
@@ -73,15 +64,8 @@ def load_networks(settings: ReconstructSettings) -> Networks:
     Raises:
         InputError: A file is missing, unsafe, or holds something else.
     """
-    from sparsefusion.checkpoints import (
-        EMBEDDED_MODEL,
-        SparseFusionModel,
-        build_model,
-        load_denoiser,
-        load_eft,
-        load_model,
-        load_vae,
-    )
+    from sparsefusion import SparseFusionModel, build_model, load_denoiser, load_eft, load_model, load_vae
+    from sparsefusion.checkpoints import EMBEDDED_MODEL
 
     if settings.networks == "none":
         return Networks(None, False)
@@ -106,11 +90,12 @@ def read_object(
     Raises:
         InputError: It cannot be read, or has too few photos.
     """
-    from sparsefusion.distill import choose_inputs
+    from sparsefusion import choose_inputs
 
     transform = None
     if settings.scene is not None:
-        from sparsefusion.data.colmap import MAX_OBJECT_RADIUS, read_colmap_object
+        from sparsefusion import read_colmap_object
+        from sparsefusion.data.colmap import MAX_OBJECT_RADIUS
 
         radius = MAX_OBJECT_RADIUS
         if networks.model is not None:
@@ -122,7 +107,7 @@ def read_object(
 
         sequence = generated_sequence(HELD_OUT_SEED + settings.index, image_size=size)
     elif settings.dataset == "co3d":
-        from sparsefusion.data.co3d import Co3dCategory
+        from sparsefusion import Co3dCategory
 
         assert settings.root is not None
         sequence = Co3dCategory(settings.root, settings.category, image_size=size).read(settings.index)
@@ -136,7 +121,7 @@ def read_object(
 
 
 def _read_toy(settings: ReconstructSettings, size: int) -> ObjectSequence:
-    from sparsefusion.data.toy import read_toy
+    from sparsefusion import read_toy
 
     assert settings.root is not None
     sequences = read_toy(settings.root, settings.category)
@@ -193,7 +178,7 @@ def start_distillations(
     device: str,
 ) -> tuple[Distillation, Distillation | None]:
     """The distillation, and one of the photos alone to compare it with, where that is wanted."""
-    from sparsefusion.reconstruct import start_distillation
+    from sparsefusion import start_distillation
 
     config, field = configs(settings, networks, sequence.rgb.shape[-1], device)
 

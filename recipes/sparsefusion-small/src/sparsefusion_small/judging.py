@@ -6,13 +6,18 @@ from collections.abc import Iterator
 
 import torch
 
-from sparsefusion import EpipolarTransformer, ModelConfig, choose_inputs
-from sparsefusion.cache import cache_views
-from sparsefusion.checkpoints import SparseFusionModel
+from sparsefusion import (
+    Diffusion,
+    EpipolarTransformer,
+    ModelConfig,
+    ObjectSequence,
+    SparseFusionModel,
+    cache_views,
+    choose_inputs,
+)
 from sparsefusion.config import EftMode, small_distillation
 from sparsefusion.data.generated import HELD_OUT_SEED, generated_sequence
-from sparsefusion.data.sequence import ObjectSequence
-from sparsefusion.distill import Diffusion, sample_image
+from sparsefusion.distill import sample_image
 from sparsefusion.results import nearest_input
 from sparsefusion.scores import score
 from sparsefusion.vae import ImageVae

@@ -10,8 +10,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from sparsefusion import EftConfig, ModelConfig, SparseFusionModel, UNetConfig, VaeConfig, build_model
-from sparsefusion.checkpoints import load_model, save_model
+from sparsefusion import (
+    EftConfig,
+    ModelConfig,
+    SparseFusionModel,
+    UNetConfig,
+    VaeConfig,
+    build_model,
+    load_model,
+    save_model,
+)
 from sparsefusion.training.autoencoder import VAE_FILE, VaeTask
 from sparsefusion.training.config import DenoiserTrainConfig, GeneratedObjectsConfig, JointTrainConfig, VaeTrainConfig
 from sparsefusion.training.denoiser import DenoiserTask, with_scaled_latents
