@@ -12,7 +12,7 @@ import pytest
 import tyro
 from PIL import Image
 
-from splat_recon import Points, View
+from splat_recon import Points, StereoConfig, View
 from splat_recon_app import cli, presets
 from splat_recon_app.__main__ import main
 from splat_render import Camera
@@ -140,7 +140,7 @@ def test_a_run_that_starts_with_stereo_keeps_it_and_goes_on_as_if_nothing_had_ha
     assert (whole / "point_cloud.ply").read_bytes() == (parts / "point_cloud.ply").read_bytes()
     config = json.loads((whole / "config.json").read_text())["settings"]
     assert config["stereo"].startswith("Stereo: ")
-    assert config["train"]["strategy"]["grow_grad2d"] == 4e-4
+    assert config["train"]["strategy"]["grow_grad2d"] == StereoConfig().grow_grad2d
     report = (whole / "report.html").read_text()
     assert '<iframe class="scene"' in report
     assert config["stereo"] in report

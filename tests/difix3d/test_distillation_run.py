@@ -165,4 +165,4 @@ def test_rounds_start_with_stereo_in_both_trainings(settings: RunSettings, tmp_p
     assert len(experiment.inputs.scene.points) > 200
     strategy = experiment.inputs.config.train.strategy
     assert isinstance(strategy, AdcConfig)
-    assert strategy.grow_grad2d == 4e-4
+    assert strategy.grow_grad2d == StereoConfig().grow_grad2d

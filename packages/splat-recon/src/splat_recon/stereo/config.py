@@ -75,7 +75,7 @@ class StereoConfig:
     num_points: int = 6000
     """Points to start from, drawn from the believed pixels at random."""
 
-    grow_grad2d: float = 4e-4
+    grow_grad2d: float = 6e-4
     """Density control's threshold with this start: there is less to grow than from structure from motion alone."""
 
     seed: int = 0
