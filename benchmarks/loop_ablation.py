@@ -86,6 +86,8 @@ def changed(variant: str, config: ProgressiveConfig) -> ProgressiveConfig:
         "unfixed": {"rounds": RoundsConfig(learn_unchanged=True)},
         "2 references": {"num_references": 2},
         "twice the weight": {"mixture": dataclasses.replace(mixture, novel_weight=2 * mixture.novel_weight)},
+        "unseen pixels": {"mixture": dataclasses.replace(mixture, unseen_weight=0.2)},
+        "photos' say": {"mixture": dataclasses.replace(mixture, photo_tolerance=0.1)},
         "held back": {"validation": ValidationConfig(min_views=2)},
         "photos": {
             "stepping": dataclasses.replace(config.stepping, step_distance=1e6, max_turn_degrees=None),

@@ -155,6 +155,10 @@ def harmful(request: Any) -> Any:
 
 LOOPS: dict[str, tuple[Any, dict[str, Any]]] = {
     "rounds": (mixed_in, {"loop": "rounds", "rounds.num_rounds": 3, "num_references": 2, "validation.fraction": 0.0}),
+    "confidence": (
+        mixed_in,
+        {"loop": "rounds", "rounds.num_rounds": 2, "mixture.unseen_weight": 0.3, "mixture.photo_tolerance": 0.1},
+    ),
     "rollback": (
         harmful,
         {
@@ -172,6 +176,7 @@ LOOPS: dict[str, tuple[Any, dict[str, Any]]] = {
 EARLIER_NAMES = {
     "validation.fraction": ("validation_fraction", "hold_back"),
     "validation.min_views": ("validation_min_views", "hold_back_min_views"),
+    "mixture.photo_tolerance": ("photo_tolerance", "reference_agreement"),
 }
 """What earlier revisions called a setting, where it is not the last part of its name."""
 

@@ -10,6 +10,8 @@ import torch
 
 from diffsplat.cameras import (
     flipped_axes,
+    in_frame_of_view_0,
+    normals_in_frame_of_view_0,
     orbit_rig,
     pixel_rays,
     plucker_rays,
@@ -48,6 +50,9 @@ def test_cameras_rays_and_frames(reference):
     assert_close(origins, data["ray_o"], MODELS, "origins")
     assert_close(directions, data["ray_d"], MODELS, "directions")
     assert_close(unprojected(data["depth"], cameras, intrinsics), data["unprojected"], MODELS, "unprojected")
+    assert_close(in_frame_of_view_0(data["normalize_C2W_in"]), data["normalize_C2W_out"], MODELS, "cameras of view 0")
+    turned = normals_in_frame_of_view_0(data["normals"], cameras)
+    assert_close(turned, data["normals_normalized"], MODELS, "normals of view 0")
 
 
 def test_gsrecon_and_its_renderers_arguments(reference):

@@ -53,6 +53,10 @@ from splat_recon import AdcConfig, McmcConfig, TrainConfig
         (lambda: ValidationConfig(validate_every=0.0), "validate_every must be in"),
         (lambda: ValidationConfig(first=1.5), "first must be in"),
         (lambda: ValidationConfig(min_views=1), "min_views must be at least 2"),
+        (lambda: MixtureConfig(photo_tolerance=-0.1), "photo_tolerance must be positive"),
+        (lambda: MixtureConfig(unseen_weight=1.5), "unseen_weight must be in"),
+        (lambda: RunSettings(mixture=MixtureConfig(unseen_weight=-0.5)), "unseen_weight must be in"),
+        (lambda: RunSettings(mixture=MixtureConfig(photo_tolerance=0.0)), "photo_tolerance must be positive"),
         (lambda: ProgressiveConfig(num_references=0), "num_references must be at least 1"),
         (lambda: RunSettings(stepping=SteppingConfig(max_turn_degrees=-5.0)), "max_turn_degrees must be positive"),
         (lambda: RunSettings(validation=ValidationConfig(min_views=1)), "min_views must be at least 2"),
@@ -120,6 +124,7 @@ def test_released_preset_is_as_described():
     mixture = config.mixture
     assert (mixture.novel_prob, mixture.novel_weight, mixture.captured_weight) == (0.3, 0.3, 1.5)
     assert mixture.alpha_threshold == 0.5
+    assert (mixture.unseen_weight, mixture.photo_tolerance) == (1.0, None)
     assert config.validation.fraction == 0
     assert isinstance(config.targets, HeldOutTargets)
     rates = config.train.learning_rates
@@ -179,6 +184,7 @@ def test_settings_resolve_to_configs():
         "quality",
         "scene",
         "start",
+        "mixture.photo_tolerance",
         "stepping.max_turn_degrees",
         "fixer.base",
         "fixer.batch_size",
@@ -192,9 +198,9 @@ def test_settings_resolve_to_configs():
         assert isinstance(progressive_config(resolved(RunSettings(targets=name), "cpu")).targets, kind)
     from_file = progressive_config(resolved(RunSettings(targets=__file__), "cpu")).targets
     assert from_file == FileTargets(path=__file__)
-    asked = RunSettings(mixture=MixtureConfig(novel_prob=0.2, alpha_threshold=0.1))
+    asked = RunSettings(mixture=MixtureConfig(unseen_weight=0.2, photo_tolerance=0.1))
     config = progressive_config(resolved(asked, "cpu"))
-    assert (config.mixture.novel_prob, config.mixture.alpha_threshold) == (0.2, 0.1)
+    assert (config.mixture.unseen_weight, config.mixture.photo_tolerance) == (0.2, 0.1)
     own = resolved(RunSettings(scene="somewhere", targets="test"), "cuda")
     assert own.split == "auto"
     assert own.sparse is None

@@ -54,7 +54,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "loop": "rounds",
         "rounds": RoundsConfig(num_rounds=2),
         "num_references": 3,
-        "mixture": MixtureConfig(novel_weight=20.0),
+        "mixture": MixtureConfig(novel_weight=20.0, photo_tolerance=0.2, unseen_weight=0.3),
         "validation": ValidationConfig(fraction=0.3, min_views=3, max_drop_db=0.0),
     },
     "distillation": {"loop": "distillation"},

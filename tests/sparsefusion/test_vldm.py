@@ -6,7 +6,7 @@ import torch
 from sparsefusion import Denoiser, UNetConfig, sample_plms
 from sparsefusion.checkpoints import UNUSED_UNET_KEYS
 from sparsefusion.vldm import schedule
-from sparsefusion.vldm.diffusion import diffusion_loss, num_plms_steps
+from sparsefusion.vldm.diffusion import diffusion_loss, num_plms_steps, sample_one_step
 from support.sparsefusion_cases import Recording, ReferenceData, worst
 
 
@@ -118,6 +118,17 @@ def test_the_number_of_steps_agrees_with_the_recording(recordings: ReferenceData
     metadata = recordings.open("vldm_samplers").metadata
     recorded = {float(name.split("@")[1]): steps for name, steps in metadata.items() if name.startswith("n_steps@")}
     assert {start: num_plms_steps(start, metadata["plms_steps"]) for start in recorded} == recorded
+
+
+@pytest.mark.reference
+def test_one_step_agrees_with_the_recording(recordings: ReferenceData, denoiser: Denoiser):
+    data = recordings.open("vldm_samplers")
+    times = torch.linspace(0, 1, 200_001)
+    start = times[(torch.sigmoid(schedule.log_snr(times)) - data["onestep.alpha_cumprod"]).abs().argmin()].item()
+    noise = data["onestep.noise"]
+    sample = sample_one_step(denoiser, data["latent"], data["cond"], start, noise=lambda _: noise)
+    assert worst(sample.noisy, data["onestep.x_noisy"]) < 1e-4
+    assert worst(sample.clean, data["onestep.x0"]) < 1e-3
 
 
 def test_the_loss_counts_only_what_the_mask_shows():

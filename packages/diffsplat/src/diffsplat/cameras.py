@@ -125,3 +125,27 @@ def unprojected(
     p_cam = _pixel_directions(u, v, fxfycxcy) * depth[..., None, :, :]
     p_world = torch.einsum("...ij,...jhw->...ihw", T_world_cam[..., :3, :3], p_cam)
     return p_world + T_world_cam[..., :3, 3, None, None]
+
+
+def in_frame_of_view_0(
+    T_world_cam: Float[Tensor, "*b v 4 4"], radius: float | None = None
+) -> Float[Tensor, "*b v 4 4"]:
+    """OpenGL cameras moved together so that view 0 stands on the z axis, upright, looking at the origin.
+
+    Args:
+        T_world_cam: OpenGL cameras.
+        radius: Distance of view 0; None keeps what it has.
+    """
+    first = T_world_cam[..., 0, :, :]
+    target = torch.eye(4, dtype=first.dtype, device=first.device).expand(first.shape).clone()
+    target[..., 2, 3] = first[..., :3, 3].norm(dim=-1) if radius is None else radius
+    T_new_world = target @ torch.linalg.inv(first)
+    return T_new_world[..., None, :, :] @ T_world_cam
+
+
+def normals_in_frame_of_view_0(
+    normals: Float[Tensor, "*b v 3 h w"], T_world_cam: Float[Tensor, "*b v 4 4"]
+) -> Float[Tensor, "*b v 3 h w"]:
+    """World normals turned as `in_frame_of_view_0` turns OpenGL cameras."""
+    R_new_world = T_world_cam[..., 0, :3, :3].transpose(-1, -2)
+    return torch.einsum("...ij,...vjhw->...vihw", R_new_world, normals)

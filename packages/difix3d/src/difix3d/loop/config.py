@@ -165,8 +165,21 @@ class MixtureConfig:
     alpha_threshold: float = 0.5
     """Pixels of a fixed view count where the render's opacity is above this. Released code: 0.5."""
 
+    unseen_weight: float = 1.0
+    """Factor of pixels whose surface no captured view sees, in [0, 1]: what they show is guessed. It is 1 where at
+    least one view sees it, and between where that is in doubt, by the splat's depth. 1: guesses count like the rest.
+    Released code: 1."""
+
+    photo_tolerance: float | None = None
+    """Difference in color between a fixed view and the nearest photos, in [0, 1], at which a pixel counts half; it
+    falls on with the square of the difference. The photos are reprojected by the splat's depth; pixels that none of
+    them sees count as before. None: photos are not compared. Released code: None."""
+
     def __post_init__(self) -> None:
         _check_fraction("novel_prob", self.novel_prob)
+        _check_fraction("unseen_weight", self.unseen_weight)
+        if self.photo_tolerance is not None:
+            _check_positive("photo_tolerance", self.photo_tolerance)
         _check_fraction("alpha_threshold", self.alpha_threshold)
         for name, value in (("novel_weight", self.novel_weight), ("captured_weight", self.captured_weight)):
             if not 0 <= value < float("inf"):

@@ -19,6 +19,7 @@ from splat_render.cameras import Camera
 if TYPE_CHECKING:
     from difix3d.fixers.batches import RenderedView
     from difix3d.fixers.contract import FixedView
+    from difix3d.loop.confidence import PixelConfidence
     from splat_recon.scene.scene import View
     from splat_recon.views.mixture import ViewMixture
 
@@ -49,7 +50,8 @@ class NovelView:
     """What became of the fix: how much it changed, how much was let through, and why not all."""
 
     confidence: Float[Tensor, "h w"] | None = None
-    """How far each pixel is relied on, in [0, 1], by the fixer that made it; None: all alike."""
+    """How far each pixel is relied on, in [0, 1]: by the fixer that made it, and by what captured views know of the
+    surface that it shows (`PixelConfidence`); None: all alike."""
 
     def pixel_weight(self, config: MixtureConfig) -> Float[Tensor, "h w"]:
         """How much each pixel of the fixed view counts in training, in [0, 1]."""
@@ -74,14 +76,22 @@ class NovelViews:
     """The views, in the order of the targets."""
 
     @classmethod
-    def of(cls, round_index: int, rendered: Sequence[RenderedView], fixed: Sequence[FixedView]) -> NovelViews:
-        """Those of fixed renders, with the fixer's confidence.
+    def of(
+        cls,
+        round_index: int,
+        rendered: Sequence[RenderedView],
+        fixed: Sequence[FixedView],
+        confidence: PixelConfidence | None = None,
+    ) -> NovelViews:
+        """Those of fixed renders, with the fixer's confidence, times that of captured views where it is asked for.
 
         They are in the CPU's memory: a GPU would hold 60 MB for each at two megapixels, and what training looks at goes
         there within its budget.
         """
         views = []
         for view, better in zip(rendered, fixed, strict=True):
+            factors = [better.confidence, confidence.of(view.camera, better.rgb) if confidence else None]
+            known = [factor.cpu() for factor in factors if factor is not None]
             alpha = view.rgb.new_ones(view.rgb.shape[:2]) if view.alpha is None else view.alpha
             views.append(
                 NovelView(
@@ -91,7 +101,7 @@ class NovelViews:
                     fixed=better.rgb.to("cpu", view.rgb.dtype),
                     alpha=alpha[..., None].cpu(),
                     verdict=better.verdict,
-                    confidence=None if better.confidence is None else better.confidence.cpu(),
+                    confidence=torch.stack(known).prod(dim=0) if known else None,
                 )
             )
         return cls(round_index=round_index, views=tuple(views))

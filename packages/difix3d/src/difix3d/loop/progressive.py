@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from difix3d.loop.branch import SplatBranch
+from difix3d.loop.confidence import PixelConfidence
 from difix3d.loop.fixing import fix_round
 from difix3d.loop.loop_state import COUNTS, load_loop, write_loop
 from difix3d.loop.novel_views import NovelViews
@@ -106,7 +107,8 @@ class ProgressiveTrainer:
         branch.move_toward(self.T_world_target)
         rendered = branch.render_novel_views()
         fixed = fix_round(self.fixer, rendered, branch.novel_distances(), self.config)
-        branch.learn_from(NovelViews.of(self.num_rounds_done, rendered, fixed))
+        confidence = PixelConfidence(branch.captured, branch.trainer.render, self.config, unit=branch.unit)
+        branch.learn_from(NovelViews.of(self.num_rounds_done, rendered, fixed, confidence))
 
     def _validate(self, event: Event, validation: SplatBranch) -> Action | None:
         """Score the splat that did without the validation photos, undo what lowered the score, and say what is next."""

@@ -91,6 +91,25 @@ def _clean(x: Tensor, times: Tensor, noise: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def sample_one_step(
+    denoiser: Denoiser,
+    latents: Float[Tensor, "b c h w"],
+    cond: Float[Tensor, "b k y x"],
+    start: float,
+    *,
+    noise: Noise | None = None,
+) -> Sample:
+    """Noise latents up to a time and take the network's first guess of the clean ones."""
+    draw = noise or noise_like()
+    times = torch.full((len(latents),), start, device=latents.device)
+    added = draw(latents)
+    noisy = schedule.add_noise(latents, times, added)
+    log_snr = schedule.log_snr(times)
+    clean = _clean(noisy, times, denoiser(noisy, log_snr, cond))
+    return Sample(clean, noisy, torch.sigmoid(log_snr[0]).item(), added)
+
+
+@torch.no_grad()
 def sample_plms(
     denoiser: Denoiser,
     latents: Float[Tensor, "b c h w"],
