@@ -8,10 +8,11 @@ Two steps, because the first takes minutes and the second is repeated for each s
 
 The first trains Gaussians on the six sparse views of every captured scene and renders its test views; with
 `--for-choices` on six others of its training photos, and renders those between them, so that whatever is chosen by
-them (a gate, a number of steps) is chosen without the test views. With `--suited` it trains as suits few photos:
-regularized, with a background and a near plane. The last prints gains with the right, a wrong and no
-reference; `--gate off` shows the network itself. GMSD (lower is better) and HaarPSI (higher is better) are perceptual
-measures that need no weights, as `piq` computes them.
+them (a gate, a number of steps) is chosen without the test views. With `--suited` it trains as trainings from few
+photos begin today: regularized, with a background and a near plane, once from the points of structure from motion and
+once with those of stereo, too; shown are the second splat and the mean of both. The last prints gains with the right, a
+wrong and no reference; `--gate off` shows the network itself. GMSD (lower is better) and HaarPSI (higher is better) are
+perceptual measures that need no weights, as `piq` computes them.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ HARMED = 0.0
 def make_renders(
     scenes: Path, out: Path, num_views: int, max_size: int, max_steps: int, *, for_choices: bool, suited: bool
 ) -> None:
+    from difix3d.distillation_config import SEED_STRIDE
+    from difix3d.ensemble import ensemble_view
+    from difix3d.pairs.few import stereo_start
     from difix3d.pairs.generated import ranked_references
     from difix_model import PairRecord, write_pairs
     from splat_recon import AdcConfig, SplatTrainer, TrainConfig, ViewSet, make_split, read_scene, with_training_points
@@ -56,29 +60,40 @@ def make_renders(
         config = TrainConfig(strategy=AdcConfig(cap_max=20_000)).scaled_to(max_steps)
         config = dataclasses.replace(config, sh_degree=1)
         scene, _ = with_training_points(scene, train)
+        photos = scene.select(train)
+        starts = {"": (scene, config)}
         if suited:
-            config = config_for_photos(scene.select(train), config, points=scene.points)
-        trainer = SplatTrainer(scene, ViewSet.from_views(scene.select(train)), config)
-        trainer.train_until(max_steps)
+            config = config_for_photos(photos, config, points=scene.points)
+            stereo, other = stereo_start(scene, photos), dataclasses.replace(config, seed=config.seed + SEED_STRIDE)
+            starts = {"": (scene, config), "stereo_": (scene, other)}
+            if stereo is not None:
+                starts["stereo_"] = stereo.scene(scene), stereo.train_config(other)
+        trainers = [SplatTrainer(begun, ViewSet.from_views(photos), own) for begun, own in starts.values()]
+        for trainer in trainers:
+            trainer.train_until(max_steps)
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
         for view in scene.select((*train, *shown)):
             Image.fromarray(view.rgb_u8).save(folder / f"photo_{Path(view.name).stem}.png")
         for test_name in shown:
-            rgb = trainer.render(scene.view(test_name).camera).rgb.clamp(0, 1).numpy()
-            image = folder / f"render_{Path(test_name).stem}.png"
-            Image.fromarray((rgb * 255 + 0.5).astype(np.uint8)).save(image)
+            outputs = [trainer.render(scene.view(test_name).camera) for trainer in trainers]
+            pictures = {list(starts)[-1]: outputs[-1].rgb.clamp(0, 1)}
+            if suited:
+                pictures["mean_"] = ensemble_view(outputs, "mean").rgb
             reference = ranked_references(scene, test_name, list(train))[0]
-            records.append(
-                PairRecord(
-                    id=f"{name}/{Path(test_name).stem}",
-                    split="test",
-                    image=image,
-                    target_image=folder / f"photo_{Path(test_name).stem}.png",
-                    ref_image=folder / f"photo_{Path(reference).stem}.png",
-                    prompt="remove degradation",
+            for kind, rgb in pictures.items():
+                image = folder / f"render_{kind}{Path(test_name).stem}.png"
+                Image.fromarray((rgb.numpy() * 255 + 0.5).astype(np.uint8)).save(image)
+                records.append(
+                    PairRecord(
+                        id=f"{name}/{kind}{Path(test_name).stem}",
+                        split="test",
+                        image=image,
+                        target_image=folder / f"photo_{Path(test_name).stem}.png",
+                        ref_image=folder / f"photo_{Path(reference).stem}.png",
+                        prompt="remove degradation",
+                    )
                 )
-            )
         print(f"{name}: {len(shown)} views, {time.time() - start:.0f} s", flush=True)
         write_pairs(out / "pairs.json", records)
     print(out / "pairs.json")
@@ -158,7 +173,9 @@ if __name__ == "__main__":
     renders.add_argument("--num-views", type=int, default=6)
     renders.add_argument("--max-size", type=int, default=256)
     renders.add_argument("--max-steps", type=int, default=1000)
-    renders.add_argument("--suited", action="store_true", help="with all that suits few photos (`config_for_photos`)")
+    renders.add_argument(
+        "--suited", action="store_true", help="as trainings from few photos begin today, stereo included"
+    )
     renders.add_argument("--for-choices", action="store_true", help="of training photos: the test views stay unseen")
     table = verbs.add_parser("table")
     table.add_argument("--pairs", type=Path, nargs="+", required=True)

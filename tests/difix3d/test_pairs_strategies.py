@@ -179,7 +179,7 @@ def test_few_renders_one_splat_and_the_median_of_several(scene: Scene, monkeypat
 
     monkeypatch.setattr(few, "SplatTrainer", Watched)
     monkeypatch.setattr(few, "STEREO_PROB", 1.0)
-    monkeypatch.setattr(few, "_stereo_start", lambda scene, photos: start)
+    monkeypatch.setattr(few, "stereo_start", lambda scene, photos: start)
     pairs = list(few_pairs(scene, CONFIG, np.random.default_rng(1)))
     assert len(trainers) == few.NUM_SPLATS
     assert len({trainer.config.seed for trainer in trainers}) == few.NUM_SPLATS

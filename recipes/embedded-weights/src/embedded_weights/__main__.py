@@ -2,7 +2,6 @@
 
     uv run python -m embedded_weights --out runs/weights                    # CPU, two hours of two cores
     uv run python -m embedded_weights --out runs/weights --device cuda      # larger and longer
-    uv run python -m embedded_weights --out runs/next --start-from default  # stages 2 and 3 of weights that are there
 
 Pairs are made once (`pairs_128/`, `pairs_192/` and, of scenes with photographic textures, `photographic_128/` to train
 on, `held_out/` and `photographic_held_out/` to validate on) and taken from there afterwards; `--pairs` takes other
@@ -38,7 +37,6 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--num-photographic", type=int, default=200, help="further scenes, textured with panoramas")
     parser.add_argument("--num-held-out", type=int, default=8)
     parser.add_argument("--panoramas", help="folder with train/ and held_out/, instead of fetching them; none: without")
-    parser.add_argument("--start-from", metavar="MODEL", help="a model folder, or default: stage 1 is left out")
     parser.add_argument("--num-processes", type=int, default=2, help="scenes that are made at a time")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--channels", type=int, nargs="+", default=(32, 64), help="of the UNet's levels")
@@ -52,14 +50,13 @@ def main(arguments: list[str] | None = None) -> None:
     options = parsed(arguments)
 
     from embedded_weights.coarse_pairs import cached_coarse_pairs
-    from embedded_weights.stages import Data, network_of, new_network, save_model, train_all
+    from embedded_weights.stages import Data, new_network, save_model, train_all
 
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     folders, held_out = _made_pairs(options)
     recipe = _recipe(options)
-    start = network_of(options.start_from) if options.start_from else None
-    encoder, _ = start or new_network(recipe.channels)
+    encoder, _ = new_network(recipe.channels)
     small, further = (cached_coarse_pairs(out, part, encoder) for part in (folders[:1], folders[1:]))
     data = Data(
         small=small,
@@ -71,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     def report(row: dict[str, Any]) -> None:
         print(json.dumps(row), flush=True)
 
-    network, embedding = train_all(out, data, recipe, device=options.device, report=report, start=start)
+    network, embedding = train_all(out, data, recipe, device=options.device, report=report)
     save_model(out / "model", network, embedding)
     print(out / "model")
 
@@ -80,7 +77,7 @@ def _recipe(options: argparse.Namespace) -> RecipeConfig:
     """The stages, with what the command line changes."""
     from embedded_weights.config import RecipeConfig
 
-    recipe = RecipeConfig.fine_tuning() if options.start_from else RecipeConfig(channels=tuple(options.channels))
+    recipe = RecipeConfig(channels=tuple(options.channels))
     main, identity = recipe.main, recipe.identity_fine_tuning
     if options.device.startswith("cuda"):
         main = dataclasses.replace(main, **ON_CUDA)

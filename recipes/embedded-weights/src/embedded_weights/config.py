@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from train_runs.config import LoopConfig, OptimizerConfig
@@ -137,19 +137,3 @@ class RecipeConfig:
     detail_factor: float = 0.4
     """What the finished network sees of the detail there is (`difix_model.identity.scale_detail`). Captured scenes have
     more than generated ones; on renders of their training photos it does least harm so."""
-
-    @classmethod
-    def fine_tuning(cls) -> RecipeConfig:
-        """Stages 2 and 3 of a network that has been through them before: shorter, and in smaller steps.
-
-        Its detail is as it learns it: the factor has been applied before. With 36 scenes it ended in a network that
-        harms more (model card).
-        """
-        recipe = cls()
-        main = replace(
-            recipe.main, max_steps=1800, corruption_prob=0.2, curriculum=0.3, optimizer=stage_optimizer(3e-4, 100)
-        )
-        identity = replace(
-            recipe.identity_fine_tuning, max_steps=1200, optimizer=stage_optimizer(2e-4, warmup_steps=100)
-        )
-        return replace(recipe, main=main, identity_fine_tuning=identity, detail_factor=1.0)

@@ -16,7 +16,6 @@ from torch import Tensor
 from difix_model.config import PROMPT
 from difix_model.formats.checkpoint import save_checkpoint
 from difix_model.formats.metadata import WeightsMetadata
-from difix_model.formats.sources import load_source
 from difix_model.gate.config import EvidenceConfig, GateConfig
 from difix_model.identity import scale_detail, small_config, start_at_identity
 from difix_model.network import DifixNetwork
@@ -69,21 +68,6 @@ def new_network(channels: Sequence[int], seed: int = 0) -> tuple[DifixNetwork, F
     return network, embedding
 
 
-def network_of(model: str) -> tuple[DifixNetwork, Float[Tensor, "t d"]]:
-    """The network of a model folder that this recipe has written, and its prompt's embedding.
-
-    Args:
-        model: The folder; "default" for the weights that come with `difix-model`.
-
-    Raises:
-        InputError: It cannot be read.
-    """
-    checkpoint = load_source(model)
-    network = checkpoint.network.requires_grad_(True)
-    network.vae.requires_grad_(False)
-    return network, checkpoint.text_embedding
-
-
 def train_stage(
     folder: Path,
     network: DifixNetwork,
@@ -134,15 +118,9 @@ def train_stage(
 
 
 def train_all(
-    out: Path,
-    data: Data,
-    recipe: RecipeConfig,
-    *,
-    device: str,
-    report: Report,
-    start: tuple[DifixNetwork, Float[Tensor, "t d"]] | None = None,
+    out: Path, data: Data, recipe: RecipeConfig, *, device: str, report: Report
 ) -> tuple[DifixNetwork, Float[Tensor, "t d"]]:
-    """All three stages, or stages 2 and 3 of a network that is there.
+    """All three stages.
 
     Args:
         out: Below it each stage has its run folder.
@@ -150,7 +128,6 @@ def train_all(
         recipe: The stages.
         device: Where to compute.
         report: As for :func:`train_stage`.
-        start: A network and the embedding of its prompt, to go on with instead of stage 1; trained in place.
 
     Returns:
         The finished network, and the embedding of its prompt.
@@ -158,7 +135,7 @@ def train_all(
     Raises:
         RuntimeError: No attempt of stage 1 succeeded.
     """
-    network, embedding = start or _pretrained(out, data, recipe, device=device, report=report)
+    network, embedding = _pretrained(out, data, recipe, device=device, report=report)
     for name, config in (("stage2", recipe.main), ("stage3", recipe.identity_fine_tuning)):
         train_stage(out / name, network, embedding, data.all, data, config, device=device, report=report)
     scale_detail(network, recipe.detail_factor)

@@ -39,7 +39,7 @@ def few_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> It
     target_names = [name for name in names if name not in train_names]
     scene, _ = with_training_points(scene, train_names)
     photos = scene.select(train_names)
-    stereo = _stereo_start(scene, photos) if rng.random() < STEREO_PROB else None
+    stereo = stereo_start(scene, photos) if rng.random() < STEREO_PROB else None
     trainers = []
     for index in range(NUM_SPLATS):
         drawn = dataclasses.replace(train_config(photos, config, rng), random_background=False)
@@ -61,7 +61,7 @@ def few_pairs(scene: Scene, config: PairsConfig, rng: np.random.Generator) -> It
             yield pair_of_render(f"{label}_{stems[target]}", label, scene, target, output, train_names)
 
 
-def _stereo_start(scene: Scene, photos: Sequence[View]) -> StereoStart | None:
+def stereo_start(scene: Scene, photos: Sequence[View]) -> StereoStart | None:
     """What stereo adds to the points; None where there are too few to know the range of depths."""
     if not wants_stereo("auto", scene, len(photos)):
         return None
