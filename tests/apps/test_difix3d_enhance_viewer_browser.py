@@ -4,7 +4,6 @@ import dataclasses
 import io
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,25 +18,6 @@ import pytest
 from PIL import Image
 
 pytestmark = pytest.mark.slow
-
-FLAGS = [
-    *("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic"),
-    *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-"""WebGL in software, and no connection of the browser's own."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    pytest.importorskip("viser", reason="the extra viewer is not installed")
-    playwright = pytest.importorskip("playwright.sync_api", reason="the dependency group browser is not installed")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no chromium on PATH")
-    with playwright.sync_playwright() as run:
-        opened = run.chromium.launch(executable_path=chromium, headless=True, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

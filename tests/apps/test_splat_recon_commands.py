@@ -16,16 +16,12 @@ from splat_recon import Points, StereoConfig, View
 from splat_recon_app import cli, presets
 from splat_recon_app.__main__ import main
 from splat_render import Camera
+from support.table_scene import write_table
 
 
 @pytest.fixture(scope="module")
 def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from splat_recon import SyntheticConfig, generate_scene, write_scene
-
-    folder = tmp_path_factory.mktemp("scene") / "table"
-    config = SyntheticConfig(num_views=6, width=64, height=48, num_points=200, layout="table")
-    write_scene(folder, generate_scene(5, config))
-    return folder
+    return write_table(tmp_path_factory, num_views=6, width=64, height=48, num_points=200)
 
 
 def _train(scene: Path, out: Path, *more: str) -> list[str]:

@@ -9,35 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from splat_recon import SyntheticConfig, generate_scene, write_scene
 from splat_recon_app.__main__ import main
 from support.ranks import run_ranks
+from support.table_scene import write_table
 
 PROCESS = """
     import sys
     import torch
-    import torch.distributed.nn.functional as shared
     from splat_recon import trainer as engine
     from splat_recon.distributed import World
-    from splat_render.output import SharedRenderOutput
-    from splat_render.gaussians import Gaussians
-    from splat_render.rasterizer import make_rasterizer
     import tyro
     from splat_recon_app.cli import Train
     from splat_recon_app.train_shared import train_with
+    from support.shared_rasterizer import GatheringRasterizer
 
-    class StandIn:
-        def __init__(self, config):
-            self.rasterize = make_rasterizer("cpu", config)
-
-        def __call__(self, gaussians, camera, *, sh_degree, background=None):
-            every = {name: torch.cat(shared.all_gather(tensor)) for name, tensor in gaussians.parameters().items()}
-            found = self.rasterize(Gaussians(**every), camera, sh_degree=sh_degree, background=background)
-            return SharedRenderOutput(
-                rgb=found.rgb, alpha=found.alpha, depth=found.depth, stats=found.stats, all_stats=()
-            )
-
-    engine.SharedGsplatRasterizer = StandIn
+    engine.SharedGsplatRasterizer = GatheringRasterizer
     torch.set_num_threads(1)
 
     def main():
@@ -48,10 +34,7 @@ PROCESS = """
 
 @pytest.fixture(scope="module")
 def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scene") / "table"
-    config = SyntheticConfig(num_views=6, width=40, height=32, num_points=60, layout="table")
-    write_scene(folder, generate_scene(5, config))
-    return folder
+    return write_table(tmp_path_factory, num_views=6, width=40, height=32, num_points=60)
 
 
 def _train(scene: Path, out: Path, *more: str) -> list[str]:

@@ -3,13 +3,11 @@
 import io
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -18,37 +16,14 @@ import pytest
 from PIL import Image
 
 from splat_recon_app.__main__ import main
+from support.table_scene import write_table
 
 pytestmark = pytest.mark.slow
-
-FLAGS = [
-    *("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic"),
-    *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
-"""WebGL in software, and no connection of the browser's own."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    pytest.importorskip("viser", reason="the extra viewer is not installed")
-    playwright = pytest.importorskip("playwright.sync_api", reason="the dependency group browser is not installed")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no chromium on PATH")
-    with playwright.sync_playwright() as run:
-        opened = run.chromium.launch(executable_path=chromium, headless=True, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
 def scene_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from splat_recon import SyntheticConfig, generate_scene, write_scene
-
-    folder = tmp_path_factory.mktemp("scene") / "table"
-    config = SyntheticConfig(num_views=8, width=96, height=72, num_points=800, layout="table")
-    write_scene(folder, generate_scene(5, config))
-    return folder
+    return write_table(tmp_path_factory, num_views=8, width=96, height=72, num_points=800)
 
 
 @pytest.fixture(scope="module")

@@ -29,19 +29,17 @@ from difix3d.run.inputs import RunInputs
 from difix3d.run.run_folder import KEPT_CHECKPOINTS, newest_run, numbered
 from difix_model import DifixNetwork, WeightsMetadata, save_checkpoint, tiny_config
 from report_pages import beside
-from splat_recon import Evaluation, SyntheticConfig, ViewScore, generate_scene, write_scene
+from splat_recon import Evaluation, ViewScore
 from splat_render import read_ply
 from support.fix_requests import request
+from support.table_scene import write_table
 
 NUM_FRAMES = 4
 
 
 @pytest.fixture(scope="module")
 def scene_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scene") / "table"
-    config = SyntheticConfig(layout="table", num_views=9, width=40, height=32, num_points=100, samples_per_axis=1)
-    write_scene(folder, generate_scene(5, config))
-    return folder
+    return write_table(tmp_path_factory, num_views=9, width=40, height=32, num_points=100, samples_per_axis=1)
 
 
 @pytest.fixture(scope="module")

@@ -14,25 +14,20 @@ from difix3d.run.defaults import resolved
 from difix3d.run.start import start_gaussians
 from splat_recon import (
     SplatTrainer,
-    SyntheticConfig,
     TrainConfig,
     ViewSet,
-    generate_scene,
     normalized,
     read_scene,
-    write_scene,
 )
 from splat_recon.scene.normalize import principal_axes, similarity_from_cameras
 from splat_render import Gaussians, SplatFile, transformed, write_ply, write_splats
 from splat_render.poses import inverse, similarity, transform_points
+from support.table_scene import write_table
 
 
 @pytest.fixture(scope="module")
 def scene_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("scene") / "table"
-    config = SyntheticConfig(layout="table", num_views=6, width=40, height=32, num_points=100, samples_per_axis=1)
-    write_scene(folder, generate_scene(5, config))
-    return folder
+    return write_table(tmp_path_factory, num_views=6, width=40, height=32, num_points=100, samples_per_axis=1)
 
 
 @pytest.fixture(scope="module")

@@ -27,29 +27,15 @@ PROCESS = """
     from pathlib import Path
     import torch
     import torch.distributed as dist
-    import torch.distributed.nn.functional as shared
     from splat_recon import distributed, trainer as engine
     from splat_recon.config import TrainConfig
     from splat_recon.distributed import World
-    from splat_render.output import SharedRenderOutput
-    from splat_render.gaussians import Gaussians
-    from splat_render.rasterizer import RenderConfig, make_rasterizer
     from splat_recon.views.view_set import ViewSet
     import json
     from support.rendered_scenes import ball, photographed, ring_camera
+    from support.shared_rasterizer import GatheringRasterizer
 
-    class StandIn:
-        def __init__(self, config):
-            self.rasterize = make_rasterizer("cpu", config)
-
-        def __call__(self, gaussians, camera, *, sh_degree, background=None):
-            every = {name: torch.cat(shared.all_gather(tensor)) for name, tensor in gaussians.parameters().items()}
-            found = self.rasterize(Gaussians(**every), camera, sh_degree=sh_degree, background=background)
-            return SharedRenderOutput(
-                rgb=found.rgb, alpha=found.alpha, depth=found.depth, stats=found.stats, all_stats=(found.stats,)
-            )
-
-    engine.SharedGsplatRasterizer = StandIn
+    engine.SharedGsplatRasterizer = GatheringRasterizer
     torch.set_num_threads(1)
 
     def main():
