@@ -149,11 +149,7 @@ def main(arguments: list[str]) -> int:
 
 
 def jobs_of(settings: GenerateSettings) -> list[Job]:
-    """What is to be made, checked completely before anything is loaded.
-
-    Raises:
-        InputError: Nothing or too much is asked for, a prompt is empty, or a file is not there.
-    """
+    """What is to be made, checked completely before anything is loaded."""
     if settings.prompt is not None and settings.prompts is not None:
         raise InputError("--prompt and --prompts exclude each other: put the prompt into the file")
     if (settings.control is None) != (settings.control_image is None):

@@ -6,11 +6,7 @@ from diffsplat.errors import InputError
 
 
 def read_prompts(path: Path) -> list[str]:
-    """Read a prompt per line; empty lines and those that begin with # count as none.
-
-    Raises:
-        InputError: The file cannot be read, or holds no prompt.
-    """
+    """Read a prompt per line; empty lines and those that begin with # count as none."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -170,9 +170,6 @@ def generated_files(
 
     Returns:
         The folder, and a sentence on what was done.
-
-    Raises:
-        InputError: There is neither prompt nor image, or one cannot be used.
     """
     from diffsplat.config import GenerationConfig
     from diffsplat.images import as_condition, opened_image

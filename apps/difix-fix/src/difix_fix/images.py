@@ -21,22 +21,14 @@ IMAGES_ONLY = ("mask", "alpha", "write_mask", "skip_broken")
 
 
 def refuse_options_for_images(settings: FixSettings) -> None:
-    """Refuse what has no meaning for videos and sequences.
-
-    Raises:
-        InputError: If such an option was given.
-    """
+    """Refuse what has no meaning for videos and sequences."""
     given = [name for name in IMAGES_ONLY if getattr(settings, name)]
     if given:
         raise InputError(f"--{given[0].replace('_', '-')} is for images, and {settings.input} is fixed frame by frame")
 
 
 def fix_images(settings: FixSettings) -> int:
-    """Fix an image or a folder of images, and return the exit code.
-
-    Raises:
-        InputError: If anything is wrong with the input or the results cannot be written.
-    """
+    """Fix an image or a folder of images, and return the exit code."""
     job = plan_job(
         settings.input,
         settings.out,

@@ -102,9 +102,6 @@ def fixed_image(
 
     Returns:
         The image, the fixed image, and a sentence on what was done.
-
-    Raises:
-        InputError: If there is no render, or a file cannot be used.
     """
     if render is None:
         raise InputError("Choose a render first.")

@@ -30,11 +30,7 @@ def treats_as_sequence(settings: FixSettings) -> bool:
 
 
 def fix_sequence(settings: FixSettings) -> int:
-    """Fix a video or sequence and return the exit code.
-
-    Raises:
-        InputError: If anything is wrong with the input or the result cannot be written.
-    """
+    """Fix a video or sequence and return the exit code."""
     from difix_model import plan_video
 
     job = plan_video(

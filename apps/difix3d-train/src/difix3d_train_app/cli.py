@@ -114,11 +114,7 @@ def config_of(arguments: list[str]) -> Path | None:
 
 
 def read_config(path: Path) -> RunSettings:
-    """The settings in a run's config.json, or in its folder.
-
-    Raises:
-        InputError: There is no such file, or it is of something else.
-    """
+    """The settings in a run's config.json, or in its folder."""
     file = path / "config.json" if path.is_dir() else path
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))["settings"]

@@ -28,11 +28,7 @@ PARTS = (0.0, 0.35, 0.65, 0.9)
 
 
 def find_cameras(folder: RunFolder, source: Path, settings: RunSettings, estimate: RunEstimate) -> int:
-    """Find the cameras of a run's photos, where they are not known yet; returns 0, or the exit code when stopped.
-
-    Raises:
-        InputError: The photos give none.
-    """
+    """Find the cameras of a run's photos, where they are not known yet; returns 0, or the exit code when stopped."""
     if photos.has_cameras(folder):
         return 0
     try:

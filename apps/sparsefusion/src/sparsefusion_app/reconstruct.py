@@ -30,12 +30,7 @@ CHUNK = 5
 
 
 def reconstruct(settings: ReconstructSettings) -> int:
-    """Run the command and return 0.
-
-    Raises:
-        InputError: Something that was given is wrong.
-        OSError: Something cannot be read or written.
-    """
+    """Run the command and return 0."""
     import torch
 
     from sparsefusion.perceptual import find_lpips

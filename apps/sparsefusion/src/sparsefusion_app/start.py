@@ -45,11 +45,7 @@ class Networks:
         return self.model is not None and self.model.config.image_size < SMALL_IMAGE_SIZE
 
     def image_size(self, settings: ReconstructSettings, device: str) -> int:
-        """Side of the images, in pixels.
-
-        Raises:
-            InputError: The networks take other images.
-        """
+        """Side of the images, in pixels."""
         if self.model is None:
             return settings.image_size or (CUDA_IMAGE_SIZE if device == "cuda" else CPU_IMAGE_SIZE)
         size = self.model.config.image_size
@@ -59,11 +55,7 @@ class Networks:
 
 
 def load_networks(settings: ReconstructSettings) -> Networks:
-    """Read the networks that were asked for.
-
-    Raises:
-        InputError: A file is missing, unsafe, or holds something else.
-    """
+    """Read the networks that were asked for."""
     from sparsefusion import SparseFusionModel, build_model, load_denoiser, load_eft, load_model, load_vae
     from sparsefusion.checkpoints import EMBEDDED_MODEL
 
@@ -85,11 +77,7 @@ def load_networks(settings: ReconstructSettings) -> Networks:
 def read_object(
     settings: ReconstructSettings, size: int, networks: Networks
 ) -> tuple[ObjectSequence, list[int], WorldTransform | None]:
-    """The object, its input photos, and how a COLMAP world was moved.
-
-    Raises:
-        InputError: It cannot be read, or has too few photos.
-    """
+    """The object, its input photos, and how a COLMAP world was moved."""
     from sparsefusion import choose_inputs
 
     transform = None

@@ -40,9 +40,6 @@ def opened(path: Path, which: Which, *, cameras: Path | None, device: Device) ->
     Args:
         path: A run, a file, or the output folder of the 3D Gaussian Splatting code.
         which: Of a run of difix3d-train, which of its splats.
-
-    Raises:
-        InputError: There is nothing that can be read.
     """
     from splat_recon import SplatModel
     from splat_render import chosen_device

@@ -37,11 +37,7 @@ class Inputs:
 
 
 def read_inputs(args: cli.Train, run: RunFolder, kind: str) -> Inputs:
-    """Read the scene and resolve the settings for a kind of device, "cpu" or "cuda".
-
-    Raises:
-        InputError: Something that was given is wrong, or contradicts the run that goes on.
-    """
+    """Read the scene and resolve the settings for a kind of device, "cpu" or "cuda"."""
     max_size = presets.max_size(args, kind)
     with console.status("reading the scene"):
         scene, split = read_training_scene(args.scene, args.split, args.sparse, max_size, args)

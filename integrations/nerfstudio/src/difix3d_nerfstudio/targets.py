@@ -55,9 +55,6 @@ def read_targets(path: Path, T_frame_data: np.ndarray, scale: float) -> np.ndarr
     Args:
         path: A COLMAP folder or a JSON file.
         T_frame_data: ``[3 4]``, the dataparser's transform.
-
-    Raises:
-        InputError: The file cannot be read.
     """
     from difix_model.errors import InputError as ModelInputError
     from difix_model.references.camera_poses import read_poses

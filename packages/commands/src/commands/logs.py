@@ -33,11 +33,7 @@ def warnings_on() -> Iterator[None]:
 
 @contextmanager
 def logging_to(path: Path | None) -> Iterator[None]:
-    """Warnings on the screen, and everything from level INFO in a file, where one is given.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
+    """Warnings on the screen, and everything from level INFO in a file, where one is given."""
     root = logging.getLogger()
     before = root.level
     file = None

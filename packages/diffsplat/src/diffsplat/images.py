@@ -21,11 +21,7 @@ BACKGROUND_DISTANCE = 0.08
 
 
 def opened_image(path: Path | str) -> Image.Image:
-    """An image file, as RGB or RGBA.
-
-    Raises:
-        InputError: It cannot be read as an image.
-    """
+    """An image file, as RGB or RGBA."""
     try:
         with Image.open(path) as image:
             has_alpha = "A" in image.getbands() or "transparency" in image.info

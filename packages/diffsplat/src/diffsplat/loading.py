@@ -190,11 +190,7 @@ def _vae_folder(base: Path, vae: Path | str | None, fetch: str) -> Path | None:
 
 
 def image_vae(base: Path) -> nn.Module:
-    """The image VAE of a base model.
-
-    Raises:
-        InputError: It has none.
-    """
+    """The image VAE of a base model."""
     return _image_vae(base / "vae", read_network_config(base / "vae" / "config.json"), "")
 
 
@@ -221,11 +217,7 @@ def _renamed_attention(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def noise_schedule(base: Path, kind: str) -> dict[str, Any]:
-    """The noise levels of a base model.
-
-    Raises:
-        InputError: It has none.
-    """
+    """The noise levels of a base model."""
     path = base / "scheduler" / "scheduler_config.json"
     if not path.is_file():
         raise InputError(f"{base} has no scheduler/scheduler_config.json, which holds the {kind} model's noise levels")

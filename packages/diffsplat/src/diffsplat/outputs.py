@@ -120,9 +120,6 @@ def write_object(folder: Path, splat: GeneratedSplat, config: OutputConfig, para
         splat: The object.
         config: What is written.
         parameters: How it was made, as JSON values.
-
-    Raises:
-        InputError: Something cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -272,9 +272,6 @@ class DiffSplatPipeline:
             text: Embeddings of the prompts, instead of encoding them.
             negative: Embedding of what to turn away from, of one row or one per prompt.
             on_step: Called with the number of steps that are done.
-
-        Raises:
-            InputError: A prompt is empty, or conditions and loaded networks do not fit together.
         """
         config = GenerationConfig() if config is None else config
         parts, num = self.parts, len(prompts)

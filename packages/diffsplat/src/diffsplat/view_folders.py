@@ -91,11 +91,7 @@ def _image_file(folder: Path, name: str) -> Path:
 
 
 def object_folders(root: Path) -> list[Path]:
-    """Every folder right below one that holds `transforms.json`, or the folder itself.
-
-    Raises:
-        InputError: There is none.
-    """
+    """Every folder right below one that holds `transforms.json`, or the folder itself."""
     if (root / VIEWS_FILE).is_file():
         return [root]
     found = sorted(path.parent for path in root.glob(f"*/{VIEWS_FILE}")) if root.is_dir() else []

@@ -48,7 +48,6 @@ class DifixPipeline:
         `torch_dtype` counts as `dtype`; `trust_remote_code` has no effect, since code of a repository is never run.
 
         Raises:
-            InputError: If the weights cannot be found, read or used this way.
             TypeError: If an argument is known to neither.
         """
         return cls(pipeline.DifixPipeline.from_pretrained(source, **_loading_arguments(arguments)))
@@ -109,9 +108,6 @@ class DifixPipeline:
             return_dict: False returns a tuple of the images and None, as diffusers does.
             strength: Share of the fix, in [0, 1]; with a generator 1.
             others: What else a script passes; refused unless it is None or without effect there as well.
-
-        Raises:
-            InputError: If an argument asks for what a single step without guidance is not.
         """
         pipe = self.pipeline
         timestep = _checked_timestep(pipe, num_inference_steps, timesteps, guidance_scale)

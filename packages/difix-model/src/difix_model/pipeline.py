@@ -119,9 +119,6 @@ class DifixPipeline:
             channels_last: Memory layout of images and weights; None takes the faster one of the device.
             compile: Whether to run through `torch.compile`, or its mode, such as "max-autotune". Compiling takes
                 seconds to minutes for each new size, number of references and batch size.
-
-        Raises:
-            InputError: If the weights cannot be found, read or used this way.
         """
         checkpoint = load_source(source, revision=revision, base=base, prompt=prompt, uses_reference=uses_reference)
         return cls(
@@ -186,9 +183,6 @@ class DifixPipeline:
         Returns:
             Fixed images of the same types and sizes, in the same order; a list if a list was given. `fix_images` also
             says what became of each.
-
-        Raises:
-            InputError: If an image cannot be used, the numbers differ, or the weights know no references.
         """
         single = not isinstance(images, (list, tuple))
         options = {"strength": strength, "gate": gate, "mask": mask, "alpha": alpha}
@@ -344,9 +338,6 @@ class DifixPipeline:
 
         Args:
             folder: Created if needed; a checkpoint in it is replaced.
-
-        Raises:
-            InputError: If the folder cannot be written.
         """
         save_with_card(folder, self.checkpoint(), name=Path(folder).resolve().name)
 

@@ -79,9 +79,6 @@ class ReleasedPipeline:
             reference_attention: Overrides what the weights say.
             device: Where to run.
             dtype: Floating-point type of the network.
-
-        Raises:
-            InputError: If the weights cannot be read.
         """
         if is_pickle(source) and base is not None:
             released = load_pickle(
@@ -138,9 +135,6 @@ class ReleasedPipeline:
             output_type: "pil", "np", "pt" or "latent".
             last_skips_for_all: With a list of generators the released code decodes every image with the skips of
                 the last one, which mixes images. True reproduces that, to compare with old results.
-
-        Raises:
-            InputError: If the arguments do not go together.
         """
         if output_type not in ("pil", "np", "pt", "latent"):
             raise InputError(f'output_type must be "pil", "np", "pt" or "latent", got {output_type!r}')

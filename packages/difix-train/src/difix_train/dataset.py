@@ -226,11 +226,7 @@ def pair_of(record: PairRecord) -> Pair:
 
 
 def read_rgb_u8(path: Path) -> RgbU8:
-    """An image file as RGB bytes, whatever its mode.
-
-    Raises:
-        InputError: The file cannot be decoded.
-    """
+    """An image file as RGB bytes, whatever its mode."""
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))

@@ -12,11 +12,7 @@ ExportForm = Literal["safetensors", "diffusers", "pkl"]
 
 
 def trained_model(run: Path) -> Path:
-    """The newest network of a run: the finished one, or that of the latest valid checkpoint.
-
-    Raises:
-        InputError: There is none.
-    """
+    """The newest network of a run: the finished one, or that of the latest valid checkpoint."""
     folder = RunFolder(run)
     if (run / "model.safetensors").is_file():
         return run

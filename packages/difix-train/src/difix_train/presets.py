@@ -46,11 +46,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset(name: str) -> Preset:
-    """The preset called ``name``.
-
-    Raises:
-        InputError: There is none of that name.
-    """
+    """The preset called ``name``."""
     if name not in PRESETS:
         raise InputError(f"there is no preset '{name}': choose one of {', '.join(PRESETS)}")
     return PRESETS[name]

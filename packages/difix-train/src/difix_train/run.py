@@ -44,9 +44,6 @@ class TrainingRun:
         stop_at: Stop (with a checkpoint) after this step, before ``max_steps``.
         trackers: Where numbers and pictures go besides the folder.
         lpips: Perceptual distance for validations; the loss's by default, if it has one.
-
-    Raises:
-        InputError: The folder cannot be written, or holds another run.
     """
 
     def __init__(
@@ -94,7 +91,6 @@ class TrainingRun:
 
         Raises:
             NonFiniteLossError: Loss or gradient is NaN or infinite; names the samples, which the folder notes too.
-            InputError: The folder cannot be written.
         """
         stops = [self.end] if num_steps is None else [self.end, self.step + num_steps]
         every = self.config.validate_every
@@ -201,11 +197,7 @@ def _flat_scores(evaluation: PairEvaluation) -> dict[str, float]:
 
 
 def open_run(settings: RunSettings) -> TrainingRun:
-    """Check the settings, load pairs and weights, and return the run at its beginning or where it was left.
-
-    Raises:
-        InputError: Anything the user gave is wrong.
-    """
+    """Check the settings, load pairs and weights, and return the run at its beginning or where it was left."""
     records = settings.check()
     config, folder = settings.config, RunFolder(settings.out)
     dataset = PairDataset.from_records(records, "train", config.data)
@@ -289,11 +281,7 @@ def validation_lpips(objective: Objective) -> nn.Module | None:
 
 
 def evaluate_model(settings: EvalSettings) -> PairEvaluation:
-    """Measure weights of any kind on a split of a pairs file.
-
-    Raises:
-        InputError: Anything the user gave is wrong.
-    """
+    """Measure weights of any kind on a split of a pairs file."""
     records = settings.check()
     dataset = PairDataset.from_records(records, settings.split, settings.data)
     device = chosen_device(settings.device)

@@ -182,9 +182,6 @@ class EvalSettings:
 
         Returns:
             The pairs of the split.
-
-        Raises:
-            InputError: Anything is wrong.
         """
         records = [record for record in read_pairs(self.pairs) if record.split == self.split]
         if not records:

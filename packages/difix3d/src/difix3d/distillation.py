@@ -214,11 +214,7 @@ class Distillation:
         (folder / STAGES).write_text(json.dumps(state) + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> None:
-        """Go on from a folder that `save` wrote; everything given must be as it was.
-
-        Raises:
-            InputError: The folder is incomplete, or of another run.
-        """
+        """Go on from a folder that `save` wrote; everything given must be as it was."""
         try:
             state = json.loads((folder / STAGES).read_text(encoding="utf-8"))
             num_members, has_student = int(state["members"]), bool(state["student"])

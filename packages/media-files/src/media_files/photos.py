@@ -135,9 +135,6 @@ def save_image(path: Path, image: Image.Image, **options: Any) -> None:
 
     JPEG files get quality 95 without chroma subsampling. What a format cannot hold is converted: float tones become
     16-bit grayscale, and for JPEG everything becomes RGB.
-
-    Raises:
-        InputError: If it cannot be written.
     """
     if path.suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif"):
         options = {"quality": JPEG_QUALITY, "subsampling": 0, **options}

@@ -166,11 +166,7 @@ class FrameEncoder:
 
 
 def av_module() -> Any:
-    """Return PyAV.
-
-    Raises:
-        InputError: If it is not installed.
-    """
+    """Return PyAV."""
     try:
         import av
     except ImportError as error:

@@ -36,7 +36,6 @@ class VideoWriter:
                 they keep their size and are stored without color subsampling, which some players cannot show.
 
         Raises:
-            InputError: If the file cannot be written.
             ValueError: If the rate is not positive.
         """
         av = av_module()

@@ -220,11 +220,7 @@ def read_pictures(path: Path, *, skip: int = 0) -> Iterator[Picture]:
 
 
 def open_video(path: Path) -> Any:
-    """Open a video for reading, as a PyAV container; titles in other encodings than UTF-8 lose letters.
-
-    Raises:
-        InputError: If the file is absent or damaged.
-    """
+    """Open a video for reading, as a PyAV container; titles in other encodings than UTF-8 lose letters."""
     av = av_module()
     if not path.is_file():
         raise InputError(f"there is no video: {path} does not exist")

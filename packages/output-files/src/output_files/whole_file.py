@@ -16,9 +16,6 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     What `path` was before, a link or one of several names of a file, is replaced and not written through. The
     temporary file is hidden, stands beside it and has the same ending.
-
-    Raises:
-        InputError: The file cannot be written.
     """
     partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
     try:
@@ -35,11 +32,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text_whole(path: Path, text: str) -> None:
-    """Write a text as UTF-8, whole or not at all.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
+    """Write a text as UTF-8, whole or not at all."""
     with written_whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
 

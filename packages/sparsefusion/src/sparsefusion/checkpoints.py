@@ -96,11 +96,7 @@ def _load(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
 
 
 def load_eft(path: Path, config: EftConfig | None = None) -> EpipolarTransformer:
-    """The transformer of a published pair, in mode "eval" until told otherwise.
-
-    Raises:
-        InputError: The file is missing, unsafe, or holds other weights.
-    """
+    """The transformer of a published pair, in mode "eval" until told otherwise."""
     eft = EpipolarTransformer(config or EftConfig())
     weights = _weights(path)
     # BatchNorm's counter is not used, and not every file has it.
@@ -112,11 +108,7 @@ def load_eft(path: Path, config: EftConfig | None = None) -> EpipolarTransformer
 
 
 def load_denoiser(path: Path, config: UNetConfig | None = None) -> Denoiser:
-    """The denoiser of a published pair.
-
-    Raises:
-        InputError: The file is missing, unsafe, or holds other weights.
-    """
+    """The denoiser of a published pair."""
     denoiser = Denoiser(config or UNetConfig())
     weights = _weights(path)
     own = {name.removeprefix(UNET_PREFIX): value for name, value in weights.items() if name.startswith(UNET_PREFIX)}
@@ -161,9 +153,6 @@ def load_vae(source: Path, scale: float = STABLE_DIFFUSION_SCALE) -> ImageVae:
 
     Args:
         source: A folder with config.json, or one with a folder ``vae``; or a `.ckpt` with ``first_stage_model.*``.
-
-    Raises:
-        InputError: It is missing, unsafe, or holds other weights.
     """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
@@ -209,11 +198,7 @@ def save_model(model: SparseFusionModel, path: Path, *, note: str = "", half: bo
 
 
 def load_model(path: Path) -> SparseFusionModel:
-    """Read a file of `save_model`, in single precision and eval mode.
-
-    Raises:
-        InputError: The file is missing, damaged or of another format.
-    """
+    """Read a file of `save_model`, in single precision and eval mode."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -258,11 +243,7 @@ def save_field(field: Field, path: Path) -> None:
 
 
 def load_field(path: Path) -> Field:
-    """Read a field, ours or a published one.
-
-    Raises:
-        InputError: The file is missing, unsafe, or holds other weights.
-    """
+    """Read a field, ours or a published one."""
     content = load_tensors(path)
     values = content.get("config") if isinstance(content, Mapping) else None
     try:

@@ -58,9 +58,6 @@ class Results:
         transform: From the photos' own world to the object's, where they come from a COLMAP scene.
         inputs_only: A field that was fitted to the input photos alone, to compare with.
         perceptual: LPIPS, where it is available.
-
-    Raises:
-        InputError: A file cannot be written.
     """
 
     def __init__(

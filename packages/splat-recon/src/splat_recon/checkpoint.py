@@ -52,11 +52,7 @@ class TrainerState:
 
 
 def config_from_state(state: Mapping[str, Any], folder: Path | str) -> TrainConfig:
-    """The training settings among a checkpoint's state.
-
-    Raises:
-        InputError: They are of another version.
-    """
+    """The training settings among a checkpoint's state."""
     try:
         return TrainConfig.from_dict(state["config"])
     except (KeyError, ValueError) as error:

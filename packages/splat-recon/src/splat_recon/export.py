@@ -23,11 +23,7 @@ def export_ply(
     background: Background = BLACK,
     near_plane: float | None = None,
 ) -> None:
-    """`export_splats` for the layout that everything reads.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
+    """`export_splats` for the layout that everything reads."""
     content = _in_world(gaussians, T_scene_colmap, antialiased=False, background=background, near_plane=near_plane)
     lines = [*comments_of(content.offset), *background_comments(background), *near_comments(content.near_plane)]
     write_ply(path, content.gaussians, comments=lines)

@@ -57,9 +57,6 @@ def write_videos(path: Path, film: Film, *, fps: float) -> list[Path]:
     """Write one video for each of `film.shown`: the first under the name itself, `NAME_depth.mp4` for the next.
 
     Depths are colors here, in one range for the whole film.
-
-    Raises:
-        InputError: A file cannot be written.
     """
     others = [path.with_name(f"{path.stem}_{kind}{path.suffix}") for kind in film.shown[1:]]
     paths = [path, *others]

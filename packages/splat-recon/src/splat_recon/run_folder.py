@@ -121,11 +121,7 @@ def check_start(path: Path, *, resume: bool, scene: Path | None = None) -> RunFo
 
 
 def check_apart(run: RunFolder, scene: Path) -> None:
-    """Refuse to write a run into the folder of its scene, whose photos its pictures would replace.
-
-    Raises:
-        InputError: They are one folder.
-    """
+    """Refuse to write a run into the folder of its scene, whose photos its pictures would replace."""
     if run.path.exists() and scene.exists() and run.path.samefile(scene):
         raise InputError(f"{run.path} is the scene itself, whose photos would be replaced: choose another --out")
 
@@ -147,21 +143,13 @@ def check_outputs(run: RunFolder, scene: Scene) -> None:
 
 
 def check_own(folder: Path) -> None:
-    """`check_writable` for a folder that is wholly ours: no folder in it may be a link that leads out of it.
-
-    Raises:
-        InputError: One is, or the folder cannot be made or written.
-    """
+    """`check_writable` for a folder that is wholly ours: no folder in it may be a link that leads out of it."""
     check_links(folder)
     check_writable(folder)
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder and try to write to it.
-
-    Raises:
-        InputError: It cannot be made or written.
-    """
+    """Make a folder and try to write to it."""
     probe = folder / f".{os.getpid()}.probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -238,11 +226,7 @@ def write_cameras(
 
 
 def read_cameras(run: RunFolder) -> tuple[dict[str, Camera], np.ndarray]:
-    """The training cameras by name, and the similarity from COLMAP's frame to theirs.
-
-    Raises:
-        InputError: The file is missing or unreadable.
-    """
+    """The training cameras by name, and the similarity from COLMAP's frame to theirs."""
     try:
         return cameras_json.from_content(read_json(run.cameras))
     except InputError:

@@ -65,22 +65,14 @@ class SplatModel:
 
     @classmethod
     def load(cls, checkpoint: Path, *, device: str = "cpu") -> "SplatModel":
-        """The Gaussians of a checkpoint, in the frame of the scene that they were trained in.
-
-        Raises:
-            InputError: The checkpoint is damaged, missing or of another version.
-        """
+        """The Gaussians of a checkpoint, in the frame of the scene that they were trained in."""
         found = read_checkpoint(checkpoint)
         training = config_from_state(found.values, checkpoint)
         return cls.trained(gaussians_from_tensors(found.tensors), training, found.values["step"], device=device)
 
     @classmethod
     def newest(cls, checkpoints: Path, *, device: str = "cpu") -> "SplatModel":
-        """The Gaussians of the newest valid checkpoint in a folder of them.
-
-        Raises:
-            InputError: There is none.
-        """
+        """The Gaussians of the newest valid checkpoint in a folder of them."""
         newest = latest_valid(checkpoints)
         if newest is None:
             raise InputError(f"{checkpoints} holds no valid checkpoint: train first")

@@ -272,7 +272,6 @@ class SplatTrainer:
         """Write everything that continuing needs, as one folder (see `checkpoint`); the first process writes for all.
 
         Raises:
-            InputError: The folder cannot be written.
             DivergedError: The Gaussians are no longer finite numbers; nothing was written.
         """
         state = self.state()

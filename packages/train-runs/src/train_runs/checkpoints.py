@@ -61,9 +61,6 @@ def write_checkpoint(
         values: Values that JSON can hold exactly.
         tensors: By name; brought to the CPU. Several may share memory.
         write_more: Adds files and folders to the folder that it is given.
-
-    Raises:
-        InputError: The folder cannot be written.
     """
 
     def write(temporary: Path) -> None:
@@ -84,11 +81,7 @@ def write_checkpoint(
 
 
 def read_checkpoint(folder: Path, *, checked: bool = False) -> Checkpoint:
-    """State and tensors of a checkpoint.
-
-    Raises:
-        InputError: There is no valid checkpoint of this format.
-    """
+    """State and tensors of a checkpoint."""
     folder = Path(folder)
     if not checked:
         check_valid(folder)
@@ -139,9 +132,6 @@ def recover(folder: Path) -> Path | None:
     """`latest_valid` for the one process that is going to write there: with its own name, and leftovers are removed.
 
     Damaged checkpoints of higher steps are renamed to `damaged_step_NNNNNN`, so that nothing takes them for newer ones.
-
-    Raises:
-        InputError: The folder cannot be written.
     """
     folder = Path(folder)
     newest = latest_valid(folder)
@@ -163,11 +153,7 @@ def recover(folder: Path) -> Path | None:
 
 
 def put_in_order(run: RunFolder) -> Path | None:
-    """`recover` for a whole run folder, which is made if it is not there.
-
-    Raises:
-        InputError: It cannot be written, or there are checkpoints and none is valid.
-    """
+    """`recover` for a whole run folder, which is made if it is not there."""
     check_writable(run.path)
     newest = recover(run.checkpoints)
     for folder in (run.path, run.images):

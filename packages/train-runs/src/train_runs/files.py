@@ -34,11 +34,7 @@ def flush(path: Path) -> None:
 
 @contextmanager
 def written_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to, and move it to ``path`` when the block ends without an error.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
+    """Give a path to write to, and move it to ``path`` when the block ends without an error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -52,11 +48,7 @@ def written_file(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write a JSON file completely or not at all.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
+    """Write a JSON file completely or not at all."""
     with written_file(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 

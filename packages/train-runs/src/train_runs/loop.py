@@ -123,7 +123,6 @@ class Loop:
 
         Raises:
             NonFiniteLossError: Loss or gradient is NaN or infinite; the weights are those before the step.
-            InputError: The folder cannot be written.
         """
         while self.step < min(step, self.config.max_steps):
             begun = time.perf_counter()
@@ -154,11 +153,7 @@ class Loop:
             self.ema.swap(self.parameters)
 
     def save(self) -> None:
-        """Write a checkpoint of the present step into the run folder, unless it is there; keep the latest ones.
-
-        Raises:
-            InputError: The folder cannot be written.
-        """
+        """Write a checkpoint of the present step into the run folder, unless it is there; keep the latest ones."""
         if self.folder is None:
             raise ValueError("this loop has no run folder: use write_checkpoint")
         if self.step == self._saved_step:
@@ -172,11 +167,7 @@ class Loop:
             logger.info("Saved %s", path)
 
     def write_checkpoint(self, path: Path) -> None:
-        """Write everything that further steps depend on into a folder, which appears complete or not at all.
-
-        Raises:
-            InputError: It cannot be written.
-        """
+        """Write everything that further steps depend on into a folder, which appears complete or not at all."""
         state = self.task.state()
         tensors = {f"task/{name}": value for name, value in state.tensors.items()}
         tensors |= {f"optimizer/{name}": value for name, value in self.optimizers.tensors().items()}
@@ -195,11 +186,7 @@ class Loop:
         self.processes.wait()
 
     def write_model(self, folder: Path) -> None:
-        """Write only the model for use, of a task that has one; an earlier one is replaced.
-
-        Raises:
-            InputError: The folder cannot be written.
-        """
+        """Write only the model for use, of a task that has one; an earlier one is replaced."""
         with self._model_writer() as write_model:
             if self.processes.is_main:
                 try:
@@ -393,11 +380,7 @@ class Loop:
 
 
 def newest_checkpoint(folder: RunFolder, processes: Processes) -> Path | None:
-    """Put a run folder in order after a kill, and find the checkpoint to continue from; every process must call.
-
-    Raises:
-        InputError: The folder cannot be written, or there are checkpoints and none is valid.
-    """
+    """Put a run folder in order after a kill, and find the checkpoint to continue from; every process must call."""
     found: Path | None = None
     problem: str | None = None
     if processes.is_main:

@@ -79,9 +79,6 @@ def save_checkpoint(
     Args:
         folder: Created if needed; other files in it are left alone.
         dtype: Floating-point type on disk; None keeps each parameter's own.
-
-    Raises:
-        InputError: If the folder cannot be written.
     """
     folder = Path(folder)
     embedding = text_embedding.reshape(text_embedding.shape[-2:])

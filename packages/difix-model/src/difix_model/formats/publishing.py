@@ -20,9 +20,6 @@ def save_with_card(folder: Path | str, checkpoint: Checkpoint, *, name: str, dty
         folder: Created if needed; a checkpoint in it is replaced.
         name: What the card's example loads: a folder or a hub id.
         dtype: Floating-point type on disk; None keeps each parameter's own.
-
-    Raises:
-        InputError: If the folder cannot be written.
     """
     folder = Path(folder)
     save_checkpoint(

@@ -87,9 +87,6 @@ def own_checkpoint(content: dict[str, Any], path: Path | str) -> Checkpoint | No
 
     Args:
         content: From `read_pickle`.
-
-    Raises:
-        InputError: If it is damaged.
     """
     own = content.get(OWN_KEY)
     if own is None:

@@ -33,9 +33,6 @@ def load_source(
     """Load weights of any kind to the CPU; the arguments are those of `DifixPipeline.from_pretrained`.
 
     The checkpoint's metadata says where they come from and which license they carry.
-
-    Raises:
-        InputError: If the weights cannot be found, read or used this way.
     """
     if is_pickle(source):
         return _from_pickle(Path(source), base=base, revision=revision, prompt=prompt, uses_reference=uses_reference)

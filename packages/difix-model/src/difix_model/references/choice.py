@@ -138,11 +138,7 @@ def photos_to_choose_from(reference: Path) -> list[Path]:
 
 
 def write_choice(path: Path, choice: ReferenceChoice) -> None:
-    """Write a choice as JSON, atomically; paths in it are relative to its folder.
-
-    Raises:
-        InputError: If it cannot be written.
-    """
+    """Write a choice as JSON, atomically; paths in it are relative to its folder."""
     entries = []
     for number, (image, references) in enumerate(zip(choice.images, choice.references, strict=True)):
         entry: dict[str, Any] = {

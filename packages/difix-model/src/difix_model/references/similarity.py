@@ -39,9 +39,6 @@ def similarities(images: Iterable[Path | Image.Image], candidates: Sequence[Path
 
     Returns:
         The best correlation over all shifts, in [-1, 1]; 0 for images without any structure.
-
-    Raises:
-        InputError: If a file cannot be read.
     """
     candidate_planes = _all_planes(candidates)
     waiting = iter(images)

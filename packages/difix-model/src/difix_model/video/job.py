@@ -98,11 +98,7 @@ class VideoJob:
         return self.out / (output_name(self.images[index]) if self.images else f"{FIRST_NUMBER + index:06d}.png")
 
     def frames(self, skip: int = 0) -> Iterator[TimedFrame]:
-        """Read the frames, one at a time.
-
-        Raises:
-            InputError: If the source turns out to be damaged.
-        """
+        """Read the frames, one at a time."""
         if self.info is not None:
             yield from read_timed_frames(self.source, skip=skip)
             return

@@ -38,9 +38,6 @@ def join_segments(
 
     Returns:
         A sentence on what could not be kept as it was; None if all is well.
-
-    Raises:
-        InputError: If the result cannot be written.
     """
     av = av_module()
     partial = out.with_name(f".{out.stem}.partial-{os.getpid()}{out.suffix}")

@@ -98,9 +98,6 @@ class SegmentFolder:
 
         Returns:
             Whether the piece is full now and `finish_segment` is due.
-
-        Raises:
-            InputError: If it cannot be written.
         """
         av = av_module()
         try:
@@ -119,9 +116,6 @@ class SegmentFolder:
 
         Args:
             state: What the next frame depends on.
-
-        Raises:
-            InputError: If it cannot be written.
         """
         index = len(self.segments)
         path = self.folder / f"segment_{index:06d}.{CONTAINER}"
@@ -211,11 +205,7 @@ class ImageFolder:
             return dict(loaded)
 
     def write(self, image: Image.Image, path: Path) -> bool:
-        """Write an image, and return whether `finish_segment` is due.
-
-        Raises:
-            InputError: If it cannot be written.
-        """
+        """Write an image, and return whether `finish_segment` is due."""
         save_image(path, image)
         self.num_pending += 1
         return self.num_pending == SEGMENT_FRAMES

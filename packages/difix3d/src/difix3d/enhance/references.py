@@ -80,11 +80,7 @@ def _photos_of_other_layout(scene: Path) -> list[tuple[Path, Float64[np.ndarray,
 
 
 def photos_of(scene: Path) -> list[Path]:
-    """The photos in `images/` of a folder, or in the folder itself.
-
-    Raises:
-        InputError: There are none.
-    """
+    """The photos in `images/` of a folder, or in the folder itself."""
     folder = scene / "images" if (scene / "images").is_dir() else scene
     photos = image_files(folder) or image_files(folder, recursive=True)
     if not photos:

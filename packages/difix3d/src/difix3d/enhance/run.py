@@ -68,11 +68,7 @@ class Enhancement:
             )
 
     def run(self) -> Generator[EnhanceProgress, None, None]:
-        """Fix everything; when closed or interrupted, the finished frames are kept for `resume`.
-
-        Raises:
-            InputError: The input turns out to be damaged, or the result cannot be written.
-        """
+        """Fix everything; when closed or interrupted, the finished frames are kept for `resume`."""
         done, total = self._run.num_resumed, self.job.num_frames
         with as_input_error():
             with self._run as run:

@@ -37,9 +37,6 @@ def write_pages(
         name: Of both files.
         rows: By method, its scores; `consistency` may be among them, and the scores' `spread`.
         notes: What a reader must know: split, masks, metrics, what is missing.
-
-    Raises:
-        InputError: A file cannot be written.
     """
     heads, cells = _table(rows)
     lines = [

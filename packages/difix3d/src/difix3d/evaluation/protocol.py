@@ -65,11 +65,7 @@ class Protocol:
         return scene / (self.half_size_photos if scene.name in self.half_size_scenes else self.photos)
 
     def test_photos(self, scene: Path) -> list[Path]:
-        """The photos that renders of a scene are compared with, sorted by base name.
-
-        Raises:
-            InputError: A file that says which they are is absent or wrong, or there are none.
-        """
+        """The photos that renders of a scene are compared with, sorted by base name."""
         folder = self.photo_folder(scene)
         if self.test_names_contain is not None:
             found = [path for path in _images(folder) if self.test_names_contain in path.name]
@@ -107,11 +103,7 @@ def protocol_names() -> list[str]:
 
 
 def load_protocol(name: str) -> Protocol:
-    """A protocol by its name, or from a JSON file of the same form.
-
-    Raises:
-        InputError: There is none of this name, or the file is not of this form.
-    """
+    """A protocol by its name, or from a JSON file of the same form."""
     path = Path(name) if name.endswith(".json") else BUILT_IN / f"{name.replace('-', '_')}.json"
     if not path.is_file():
         raise InputError(f"there is no protocol {name}: use {', '.join(protocol_names())}, or a JSON file of that form")

@@ -116,11 +116,7 @@ def _mean(scores: Sequence[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def read_scores(path: Path) -> dict[str, Any]:
-    """The content of a file of scores.
-
-    Raises:
-        InputError: It is none.
-    """
+    """The content of a file of scores."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:

@@ -24,9 +24,6 @@ def open_fixer(config: ViewFixerConfig, *, device: str) -> ViewFixer:
         config: Which weights, and how; `auto` opens the default ones.
         device: Where the network runs: auto (CUDA where torch finds it), or a device's name; with `config.offload` it
             waits on the CPU while nothing is fixed.
-
-    Raises:
-        InputError: The weights cannot be found, read or used this way.
     """
     if config.model == NO_FIXER:
         return IdentityFixer()

@@ -144,11 +144,7 @@ class SplatBranch:
         return BranchState(values=values, novel=self.novel, splat=splat)
 
     def restore(self, state: BranchState) -> None:
-        """Go back to, or on from, what `state` gave, random streams included.
-
-        Raises:
-            InputError: It is of another run.
-        """
+        """Go back to, or on from, what `state` gave, random streams included."""
         self.novel, self.progress = state.novel, float(state.values["progress"])
         self.num_rounds_learned = int(state.values["num_rounds_learned"])
         self.T_world_novel = self.novel.T_world_cam if self.novel else self.T_world_captured

@@ -38,11 +38,7 @@ class BranchState:
         return replace(self, splat=None if self.splat is None else self.splat.copied())
 
     def write(self, folder: Path) -> None:
-        """Write a folder of the branch's own; one of this name is replaced once the new one is complete.
-
-        Raises:
-            InputError: The folder cannot be written.
-        """
+        """Write a folder of the branch's own; one of this name is replaced once the new one is complete."""
         novel, splat = self.novel, self.splat
         views = () if novel is None else novel.views
         facts = None if novel is None else {"round_index": novel.round_index, "views": [_facts(one) for one in views]}
@@ -52,11 +48,7 @@ class BranchState:
 
     @classmethod
     def read(cls, folder: Path) -> BranchState:
-        """What `write` wrote, on the CPU.
-
-        Raises:
-            InputError: A file is missing or damaged.
-        """
+        """What `write` wrote, on the CPU."""
         try:
             found = read_checkpoint(folder)
             facts, novel = found.values["novel"], None

@@ -130,11 +130,7 @@ class ProgressiveTrainer:
         write_loop(folder, self.branches, state)
 
     def load(self, folder: Path) -> None:
-        """Go on from a folder that `save` wrote; everything given must be as it was.
-
-        Raises:
-            InputError: The folder is incomplete, or of another run.
-        """
+        """Go on from a folder that `save` wrote; everything given must be as it was."""
         state = load_loop(folder, self.branches, num_events=len(self.events))
         self.snapshots.read(folder / "snapshots")
         self.policy.load_state_dict(state["policy"])

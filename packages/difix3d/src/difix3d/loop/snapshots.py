@@ -39,11 +39,7 @@ class Snapshots:
                 state.write(folder / name / str(index))
 
     def read(self, folder: Path) -> None:
-        """Take over the snapshots of a checkpoint.
-
-        Raises:
-            InputError: One is incomplete.
-        """
+        """Take over the snapshots of a checkpoint."""
         self._kept = {}
         for name in (BEST, LATEST):
             parts = sorted((folder / name).iterdir()) if (folder / name).is_dir() else []

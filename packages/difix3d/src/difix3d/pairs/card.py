@@ -30,9 +30,6 @@ def publish_pairs(out: Path, config: PairsConfig, failed: Mapping[str, str]) -> 
 
     Returns:
         The card. Without any pair only the card is written.
-
-    Raises:
-        InputError: A file cannot be read or written.
     """
     names = finished_scenes(out)
     facts = [read_scene_facts(out, name) for name in names]
@@ -110,11 +107,7 @@ def make_card(
 
 
 def write_card(out: Path, card: Card) -> None:
-    """Write the card as JSON, as text and as a picture.
-
-    Raises:
-        InputError: A file cannot be written.
-    """
+    """Write the card as JSON, as text and as a picture."""
     write_text_whole(out / TEXT_FILE, card_text(card, HISTOGRAM_FILE))
     with written_whole(out / HISTOGRAM_FILE) as partial:
         draw_histogram(partial, {name: entry["psnr_bins"] for name, entry in card["strategies"].items()})

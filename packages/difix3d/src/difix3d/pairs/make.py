@@ -103,11 +103,7 @@ def finished_scenes(out: Path) -> list[str]:
 
 
 def read_scene_facts(out: Path, name: str) -> dict[str, Any]:
-    """What is known about a finished scene's pairs.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
+    """What is known about a finished scene's pairs."""
     path = out / name / SCENE_FILE
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -123,9 +119,6 @@ def make_scene_pairs(source: SceneSource, out: Path, config: PairsConfig) -> lis
 
     Returns:
         The pairs that were kept, maybe none.
-
-    Raises:
-        InputError: The scene cannot be read or the folder cannot be written.
     """
     folder = out / source.name
     check_places([source], out)
@@ -234,11 +227,7 @@ def _write_photos(scene: Scene, folder: Path) -> dict[str, Path]:
 
 
 def _check_ours(folder: Path) -> None:
-    """Refuse to make pairs in the place of a folder that holds something else, such as the scene itself.
-
-    Raises:
-        InputError: It does.
-    """
+    """Refuse to make pairs in the place of a folder that holds something else, such as the scene itself."""
     if folder.exists() and not (folder / SCENE_FILE).is_file():
         foreign = sorted({path.name for path in folder.iterdir()} - {"photos", "degraded", PAIRS_FILE})
         if foreign or folder.is_symlink():

@@ -32,11 +32,7 @@ def scene_split(name: str, config: PairsConfig) -> str:
 
 
 def check_test_scenes(names: Sequence[str], config: PairsConfig) -> None:
-    """Check that the scenes named for testing are there.
-
-    Raises:
-        InputError: One is not.
-    """
+    """Check that the scenes named for testing are there."""
     unknown = sorted(set(config.test_scenes) - set(names))
     if unknown:
         raise InputError(

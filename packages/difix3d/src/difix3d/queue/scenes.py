@@ -27,11 +27,7 @@ FAILURES = "failed"
 
 
 def scene_folders(folder: Path) -> list[Path]:
-    """The scenes in a folder, by name: its subfolders of any layout that is read.
-
-    Raises:
-        InputError: There is no such folder, or nothing in it is a scene.
-    """
+    """The scenes in a folder, by name: its subfolders of any layout that is read."""
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}: expected a folder of scenes")
     found = [path for path in sorted(folder.iterdir()) if path.is_dir() and _is_scene(path)]

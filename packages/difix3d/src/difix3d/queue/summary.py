@@ -27,9 +27,6 @@ def write_summary(out: Path, tasks: Sequence[SceneTask], outcomes: Mapping[str, 
 
     Returns:
         The content of the JSON file.
-
-    Raises:
-        InputError: A file cannot be written.
     """
     rows = [_row(task, outcomes.get(task.name)) for task in tasks]
     content = {

@@ -257,11 +257,7 @@ class Experiment:
             self.folder.append_metrics(values)
 
     def save(self) -> Path:
-        """Write a checkpoint of both trainings; a resumed run goes on from it bit for bit.
-
-        Raises:
-            InputError: The folder cannot be written.
-        """
+        """Write a checkpoint of both trainings; a resumed run goes on from it bit for bit."""
 
         def write(part: Path) -> None:
             self.plain.save(part / "plain")

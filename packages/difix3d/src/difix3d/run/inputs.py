@@ -85,11 +85,7 @@ class RunInputs:
         self._given_fixer, self._time = fixer, time
 
     def prepare(self) -> Iterator[Progress]:
-        """Open the fixer, place the targets, match stereo, and record what everything came to.
-
-        Raises:
-            InputError: Something of it is not usable.
-        """
+        """Open the fixer, place the targets, match stereo, and record what everything came to."""
         yield Progress(phase=PHASE, done=1, total=3, note="fixer")
         # A GPU that gsplat has no compiler for still runs the network: its device is chosen by itself.
         opened = self._given_fixer or open_fixer(self.settings.fixer, device=self.asked.device)

@@ -46,22 +46,14 @@ def num_photos(photos: Path, most_frames: int = SfmConfig().max_frames) -> int:
 
 
 def record(folder: RunFolder, photos: Path, settings: RunSettings) -> None:
-    """Make a run's folder, and note what it is to be made of.
-
-    Raises:
-        InputError: There is something in the folder, or it cannot be made.
-    """
+    """Make a run's folder, and note what it is to be made of."""
     folder.create()
     content = {"photos": str(photos.resolve()), "settings": settings.to_dict()}
     write_text_whole(folder.path / PHOTOS, json.dumps(content, indent=2) + "\n")
 
 
 def recorded(folder: RunFolder) -> Path | None:
-    """The photos that a run is made of; None where it was given a scene.
-
-    Raises:
-        InputError: The record cannot be read.
-    """
+    """The photos that a run is made of; None where it was given a scene."""
     path = folder.path / PHOTOS
     if not path.is_file():
         return None

@@ -94,11 +94,7 @@ class RunFolder(train_runs.run_folder.RunFolder):
             raise InputError(f"{self.path} cannot be made, {parent} is not a writable folder: name another --out")
 
     def check_links(self) -> None:
-        """Make sure that no folder in this one is a link that leads out of it.
-
-        Raises:
-            InputError: One is.
-        """
+        """Make sure that no folder in this one is a link that leads out of it."""
         check_links(self.path)
 
     def create(self) -> None:

@@ -47,11 +47,7 @@ GSPLAT_FIELDS = {
 
 
 def start_gaussians(settings: RunSettings, scene: Scene) -> Gaussians:
-    """The finished splat `settings.start` in the scene's frame, on the CPU.
-
-    Raises:
-        InputError: The file is missing, damaged, of another scene, or of no known kind.
-    """
+    """The finished splat `settings.start` in the scene's frame, on the CPU."""
     path = Path(settings.start or "")
     if _is_splat_file(path):
         content = read_splats(path)

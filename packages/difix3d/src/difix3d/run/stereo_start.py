@@ -41,11 +41,7 @@ def _photos(settings: RunSettings, captured: Sequence[View], size: int) -> Seque
 
 
 def keep_stereo(folder: RunFolder, start: StereoStart) -> None:
-    """Write the depth maps for a later resume, and their picture for the report where anything is believed.
-
-    Raises:
-        InputError: The folder cannot be written.
-    """
+    """Write the depth maps for a later resume, and their picture for the report where anything is believed."""
     with as_input_error():
         save_depth_maps(folder.stereo, start.depth_maps)
         if start.helps:

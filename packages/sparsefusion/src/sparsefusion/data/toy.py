@@ -39,11 +39,7 @@ def load_tensors(path: Path) -> Any:
 
 
 def read_toy(root: Path, category: str) -> list[ObjectSequence]:
-    """All sequences of a category's toy file, ``{root}/{category}/{category}_toy.pt``.
-
-    Raises:
-        InputError: The file is missing, unsafe or of another form.
-    """
+    """All sequences of a category's toy file, ``{root}/{category}/{category}_toy.pt``."""
     path = root / category / f"{category}_toy.pt"
     if not path.is_file():
         found = sorted(folder.parent.name for folder in root.glob("*/*_toy.pt"))

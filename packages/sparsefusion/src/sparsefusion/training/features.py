@@ -36,9 +36,6 @@ class QueryFeatures:
         eft: The transformer; it is as before afterwards.
         config: Sizes of the networks, and how the transformer runs.
         max_photos: Most photos of a query; the fewest are two.
-
-    Raises:
-        InputError: A file cannot be read or written.
     """
 
     def __init__(

@@ -69,9 +69,6 @@ class PrecastObjects:
 
     Args:
         folder: Of the files; missing ones are made when this object is.
-
-    Raises:
-        InputError: A file cannot be read or written.
     """
 
     def __init__(self, folder: Path, config: GeneratedObjectsConfig) -> None:

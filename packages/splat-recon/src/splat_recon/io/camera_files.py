@@ -54,9 +54,6 @@ def read_camera_file(path: Path | str) -> CameraFile:
     Args:
         path: A scene folder of any layout that is read, a folder with a COLMAP model, or a JSON file: transforms.json,
             camera_path.json, cameras.json of a run or of the 3D Gaussian Splatting code.
-
-    Raises:
-        InputError: There is nothing of these, or it is broken.
     """
     path = Path(path)
     if path.is_dir():

@@ -48,11 +48,7 @@ class _Walker:
 
 
 def _records(path: Path, read: Callable[[_Walker], _T]) -> list[_T]:
-    """All records of a file.
-
-    Raises:
-        InputError: The file is cut short, has more than its records, or is not one of COLMAP's.
-    """
+    """All records of a file."""
     try:
         walker = _Walker(path.read_bytes())
         (count,) = walker.unpack("<Q")
@@ -67,29 +63,17 @@ def _records(path: Path, read: Callable[[_Walker], _T]) -> list[_T]:
 
 
 def read_cameras(path: Path) -> dict[int, ModelCamera]:
-    """The cameras of a ``cameras.bin`` by number.
-
-    Raises:
-        InputError: It is none.
-    """
+    """The cameras of a ``cameras.bin`` by number."""
     return dict(_records(path, _camera))
 
 
 def read_images(path: Path) -> list[ModelImage]:
-    """The photos of an ``images.bin``, whose poses COLMAP writes there whether there are rigs or not.
-
-    Raises:
-        InputError: It is none.
-    """
+    """The photos of an ``images.bin``, whose poses COLMAP writes there whether there are rigs or not."""
     return _records(path, _image)
 
 
 def read_points(path: Path) -> ModelPoints:
-    """The points of a ``points3D.bin``, sorted by number.
-
-    Raises:
-        InputError: It is none.
-    """
+    """The points of a ``points3D.bin``, sorted by number."""
     found = sorted(_records(path, _point), key=lambda point: point[0])
     return ModelPoints(
         p_world=np.array([xyz for _, xyz, _, _ in found], dtype=np.float64).reshape(-1, 3),

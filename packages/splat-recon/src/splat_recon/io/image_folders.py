@@ -49,11 +49,7 @@ class ImageFolder:
 
 
 def listed(folder: Path) -> ImageFolder:
-    """A folder and what is in it.
-
-    Raises:
-        InputError: There is no such folder.
-    """
+    """A folder and what is in it."""
     return ImageFolder(folder, list_photos(folder))
 
 

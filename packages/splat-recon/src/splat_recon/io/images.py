@@ -28,29 +28,17 @@ def to_u8(rgb: Float[Tensor, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def write_beside(path: Path, rendered: Float[Tensor, "h w 3"], photo_u8: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Write a render and its photo side by side.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
+    """Write a render and its photo side by side."""
     write_photo(path, np.concatenate([to_u8(rendered), photo_u8], axis=1))
 
 
 def write_mask(path: Path, mask: Bool[np.ndarray, "h w"]) -> None:
-    """Write a mask image: white is valid, black is not.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
+    """Write a mask image: white is valid, black is not."""
     media_files.photos.save_image(path, Image.fromarray(mask.astype(np.uint8) * 255))
 
 
 def list_photos(folder: Path) -> list[str]:
-    """Names of all photos in a folder and its subfolders, relative to it with ``/``, sorted; hidden ones are left out.
-
-    Raises:
-        InputError: There is no such folder.
-    """
+    """Names of all photos in a folder and its subfolders, relative to it with ``/``, sorted, without hidden ones."""
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}")
     return sorted(

@@ -57,11 +57,7 @@ def finite_number(value: Any, what: str) -> float:
 
 
 def positive_number(value: Any, what: str) -> float:
-    """`finite_number` that is more than 0.
-
-    Raises:
-        InputError: It is not.
-    """
+    """`finite_number` that is more than 0."""
     number = finite_number(value, what)
     if number <= 0:
         raise InputError(f"{what} must be more than 0, got {_shown(value)}")
@@ -69,11 +65,7 @@ def positive_number(value: Any, what: str) -> float:
 
 
 def num_pixels(value: Any, what: str) -> int:
-    """A width or height: from 1 to a million, rounded down.
-
-    Raises:
-        InputError: It is none.
-    """
+    """A width or height: from 1 to a million, rounded down."""
     number = positive_number(value, what)
     if not 1 <= number <= MAX_PIXELS:
         raise InputError(f"{what} must be from 1 to {MAX_PIXELS} pixels, got {_shown(value)}")
@@ -81,11 +73,7 @@ def num_pixels(value: Any, what: str) -> int:
 
 
 def angle(value: Any, what: str, half_turn: float) -> float:
-    """An angle of view, more than 0 and less than half a turn.
-
-    Raises:
-        InputError: It is none.
-    """
+    """An angle of view, more than 0 and less than half a turn."""
     number = positive_number(value, what)
     if number >= half_turn or math.tan(number / half_turn * math.pi / 2) < 1e-9:
         raise InputError(f"{what} must be an angle of more than 0 and less than half a turn, got {_shown(value)}")

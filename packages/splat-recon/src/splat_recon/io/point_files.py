@@ -38,11 +38,7 @@ def read_points_ply(path: Path) -> Points:
 
 
 def write_points_ply(path: Path, points: Points) -> None:
-    """Write points as a binary PLY file; in double precision where single would round visibly (`MAX_ROUNDING`).
-
-    Raises:
-        InputError: The file cannot be written.
-    """
+    """Write points as a binary PLY file; in double precision where single would round visibly (`MAX_ROUNDING`)."""
     layout = [(axis, _precision(points.p_world)) for axis in "xyz"] + [
         (color, "u1") for color in ("red", "green", "blue")
     ]

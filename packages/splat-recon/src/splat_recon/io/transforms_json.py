@@ -176,11 +176,7 @@ def _with_ending(path: Path) -> Path:
 
 
 def read_frames_file(path: Path) -> FramesFile:
-    """The content of a transforms.json, checked to have frames.
-
-    Raises:
-        InputError: It cannot be read or has none.
-    """
+    """The content of a transforms.json, checked to have frames."""
     content = read_json_file(path)
     frames = content.get("frames") if isinstance(content, dict) else None
     if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
@@ -267,11 +263,7 @@ def _mask_path(file: FramesFile, frame: Mapping[str, Any], problems: list[str]) 
 
 
 def _pose(frame: Mapping[str, Any], name: str) -> Float64[np.ndarray, "4 4"]:
-    """Camera to the file's world.
-
-    Raises:
-        InputError: It is no pose.
-    """
+    """Camera to the file's world."""
     T_file_opengl = _matrix(frame.get("transform_matrix"), (4, 4))
     if T_file_opengl is None:
         raise InputError(f'{name}: "transform_matrix" must be a 4x4 matrix of finite numbers')
@@ -286,11 +278,7 @@ def _pose(frame: Mapping[str, Any], name: str) -> Float64[np.ndarray, "4 4"]:
 
 
 def _lens(values: Mapping[str, Any], path: Path) -> pycolmap.Camera:
-    """The camera of a frame, from its own values and the file's.
-
-    Raises:
-        InputError: The values are not those of a camera.
-    """
+    """The camera of a frame, from its own values and the file's."""
     given = {key: values[key] for key in LENS_KEYS if values.get(key) is not None}
     numbers = {key: finite_number(value, f'photo {path}: "{key}"') for key, value in given.items()}
     if not {"w", "h"} <= numbers.keys():

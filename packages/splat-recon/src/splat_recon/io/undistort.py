@@ -96,9 +96,6 @@ class UndistortedCache:
 
         Args:
             settings: Whatever else the pixels depend on.
-
-        Raises:
-            InputError: A file cannot be read.
         """
         digest = hashlib.blake2b(digest_size=20)
         params = [float(value).hex() for value in camera.params]

@@ -313,11 +313,7 @@ class TrainingViewer:
 
 
 def viser_module() -> Any:
-    """What serves the page.
-
-    Raises:
-        InputError: It is not installed.
-    """
+    """What serves the page."""
     try:
         import viser
     except ImportError:

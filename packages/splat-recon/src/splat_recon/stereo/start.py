@@ -172,11 +172,7 @@ def points_of(maps: Sequence[DepthMap], config: StereoConfig) -> Points:
 
 
 def save_depth_maps(path: Path, maps: Sequence[DepthMap]) -> None:
-    """Write depth maps as one npz file, whole or not at all.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
+    """Write depth maps as one npz file, whole or not at all."""
     arrays: dict[str, np.ndarray] = {"format": np.array(FORMAT), "names": np.array([one.name for one in maps])}
     for index, one in enumerate(maps):
         arrays[f"{index}.T_world_cam"], arrays[f"{index}.K"] = one.camera.T_world_cam, one.camera.K
@@ -187,11 +183,7 @@ def save_depth_maps(path: Path, maps: Sequence[DepthMap]) -> None:
 
 
 def load_depth_maps(path: Path) -> tuple[DepthMap, ...]:
-    """Read what `save_depth_maps` wrote.
-
-    Raises:
-        InputError: The file is missing, damaged or of another version.
-    """
+    """Read what `save_depth_maps` wrote."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             if int(arrays["format"]) != FORMAT:

@@ -45,11 +45,7 @@ def background_in(comments: Sequence[str], path: Path) -> Background | None:
 
 
 def write_background_sidecar(path: Path, background: Background | None) -> None:
-    """Write the JSON file beside a splat file; for black, remove what an earlier splat of that name left.
-
-    Raises:
-        InputError: It cannot be written.
-    """
+    """Write the JSON file beside a splat file; for black, remove what an earlier splat of that name left."""
     beside = path.with_name(path.name + SIDECAR_ENDING)
     try:
         if background not in (None, BLACK):

@@ -59,9 +59,6 @@ def write_ply(
         with_rgb: Also write the color of degree 0 as bytes `red green blue`, so that programs which know point clouds
             only show colors too.
         min_opacity: Gaussians of less opacity than this, in [0, 1], are left out.
-
-    Raises:
-        InputError: The file cannot be written.
     """
     if min_opacity > 0:
         gaussians = gaussians.selected(gaussians.opacities >= min_opacity)

@@ -6,11 +6,7 @@ from splat_render.errors import InputError
 
 
 def read_bytes(path: Path) -> bytes:
-    """All of a file.
-
-    Raises:
-        InputError: It is missing or cannot be read.
-    """
+    """All of a file."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

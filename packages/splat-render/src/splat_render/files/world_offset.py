@@ -89,11 +89,7 @@ def sidecar(path: Path) -> Path:
 
 
 def write_sidecar(path: Path, offset: Offset) -> None:
-    """Write the JSON file beside a splat file; for zero, remove what an earlier splat of that name left.
-
-    Raises:
-        InputError: It cannot be written.
-    """
+    """Write the JSON file beside a splat file; for zero, remove what an earlier splat of that name left."""
     beside = sidecar(path)
     if offset != ZERO:
         write_text_whole(beside, json.dumps({SIDECAR_KEY: list(offset)}) + "\n")

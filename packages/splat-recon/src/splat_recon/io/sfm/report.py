@@ -208,11 +208,7 @@ def advice_without_model(num_photos: int, configurations: Sequence[str], num_pai
 
 
 def write_report(path: Path, result: SfmResult) -> None:
-    """Write the report as JSON.
-
-    Raises:
-        InputError: The file cannot be written.
-    """
+    """Write the report as JSON."""
     write_text_whole(path, json.dumps(result.to_dict(), indent=2) + "\n")
 
 

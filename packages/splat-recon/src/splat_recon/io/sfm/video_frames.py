@@ -192,11 +192,7 @@ def _blocks(image: np.ndarray) -> np.ndarray:
 
 
 def extract_frames(video: Path, folder: Path, picked: Sequence[int]) -> list[str]:
-    """Write frames of a video as JPEG files named by their index, turned as the video says; returns their names.
-
-    Raises:
-        InputError: The video cannot be decoded or a file not be written.
-    """
+    """Write frames of a video as JPEG files named by their index, turned as the video says; returns their names."""
     wanted, names = set(picked), []
     aspect = read_info(video).aspect
     with closing(_readable(video)) as pictures:
