@@ -35,9 +35,6 @@ def check_model_state(state: Mapping[str, Any], model: torch.nn.Module, *, metho
 
     Args:
         state: A checkpoint's "pipeline" entry.
-
-    Raises:
-        InputError: A parameter is missing, left over or of another shape.
     """
     stored = {}
     for key, value in state.items():

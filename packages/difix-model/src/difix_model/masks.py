@@ -67,11 +67,7 @@ def plane(given: Any, height: int, width: int, what: str) -> Float[Tensor, "h w"
 
 
 def one_per_image(given: Any, count: int, what: str) -> list[Any]:
-    """Take one for all images, or a list with one per image, each of which may be None.
-
-    Raises:
-        InputError: If the numbers differ.
-    """
+    """Take one for all images, or a list with one per image, each of which may be None."""
     if not isinstance(given, (list, tuple)):
         return [given] * count
     if len(given) != count:

@@ -26,9 +26,6 @@ class TextEncoder:
 
         Args:
             folder: Contains `tokenizer/` and `text_encoder/`.
-
-        Raises:
-            InputError: If either is absent, damaged, or does not fit.
         """
         # Both are slow to import, and no one needs them who has an embedding.
         from transformers import CLIPTextModel, CLIPTokenizer

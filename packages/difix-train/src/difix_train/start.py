@@ -144,11 +144,7 @@ def fixed_embedding(prompt: str, config: NetworkConfig, num_tokens: int) -> Floa
 
 
 def embeddings_by_prompt(given: Float[Tensor, "n d"] | TextEmbeddings, prompts: Sequence[str]) -> TextEmbeddings:
-    """The embeddings that pairs with these prompts need, where one embedding serves one prompt.
-
-    Raises:
-        InputError: A prompt has none.
-    """
+    """The embeddings that pairs with these prompts need, where one embedding serves one prompt."""
     if isinstance(given, Tensor):
         if len(prompts) > 1:
             raise InputError(f"the pairs have {len(prompts)} prompts and there is one text embedding: {prompts}")

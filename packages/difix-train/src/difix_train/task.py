@@ -192,11 +192,7 @@ class DifixTask:
 
     @torch.no_grad()
     def read_model(self, folder: Path) -> None:
-        """Take over all weights from what :meth:`model_writer` wrote.
-
-        Raises:
-            InputError: The folder holds no checkpoint, or one of another architecture.
-        """
+        """Take over all weights from what :meth:`model_writer` wrote."""
         saved = load_checkpoint(folder).network.state_dict()
         for name, value in self.network.state_dict().items():
             if name not in saved or saved[name].shape != value.shape:

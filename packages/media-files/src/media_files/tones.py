@@ -74,11 +74,7 @@ def deep_gray(image: Image.Image) -> Float[np.ndarray, "h w"]:
 
 
 def to_rgb_u8(image: Image.Image) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"] | None]:
-    """Tones of any kind as 8-bit RGB, and where there is an alpha channel that is not opaque, what is valid (a half).
-
-    Raises:
-        InputError: As `deep_gray`.
-    """
+    """Tones of any kind as 8-bit RGB, and where an alpha channel is not opaque, what is valid (a half)."""
     if is_deep(image):
         gray = deep_gray(image)
         return np.repeat((gray * 255).round().astype(np.uint8)[..., None], 3, axis=2), None

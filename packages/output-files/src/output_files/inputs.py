@@ -14,9 +14,6 @@ def check_inputs_kept(outputs: Iterable[Path], inputs: Iterable[Path], *, fix: s
     Args:
         inputs: Files and folders that are read; those that are not there are left aside.
         fix: End of the sentence: what to do.
-
-    Raises:
-        InputError: One of them would.
     """
     files, folders = {}, {}
     for path in inputs:

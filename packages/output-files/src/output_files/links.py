@@ -14,9 +14,6 @@ def check_links(folder: Path) -> None:
 
     Args:
         folder: The output folder, which may not be there yet.
-
-    Raises:
-        InputError: There is such a link.
     """
     root = _resolved(folder)
     for parent, names, _ in os.walk(folder):

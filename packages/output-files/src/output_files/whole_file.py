@@ -42,9 +42,6 @@ def unshared(path: Path) -> Path:
 
     Returns:
         The same path, which may not be there yet.
-
-    Raises:
-        InputError: It cannot be copied.
     """
     try:
         status = path.lstat()

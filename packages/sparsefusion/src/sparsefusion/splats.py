@@ -35,9 +35,6 @@ def field_gaussians(
         R_world_axes: Rotation of the camera whose axes the field has: ``p_field = p_world @ R``.
         extent: Half of the side of the grid, in the field's units; by default that of the field, 2.5 at most.
         resolution: Cells per side.
-
-    Raises:
-        InputError: The field is empty.
     """
     extent = min(2.5, field.config.bound) if extent is None else extent
     cell = 2 * extent / resolution

@@ -60,11 +60,7 @@ def config_from_state(state: Mapping[str, Any], folder: Path | str) -> TrainConf
 
 
 def gaussians_from_tensors(tensors: Mapping[str, Tensor]) -> Gaussians:
-    """The Gaussians among a checkpoint's tensors.
-
-    Raises:
-        InputError: A field is missing or misshapen.
-    """
+    """The Gaussians among a checkpoint's tensors."""
     try:
         return Gaussians(**under(GAUSSIANS_PREFIX, tensors))
     except (TypeError, ValueError) as error:

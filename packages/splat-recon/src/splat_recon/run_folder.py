@@ -162,11 +162,7 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def writable(folder: Path) -> Iterator[None]:
-    """`check_own`; a folder that it made is removed again where bad input leaves it empty.
-
-    Raises:
-        InputError: It cannot be made or written, or the block raises it.
-    """
+    """`check_own`; a folder that it made is removed again where bad input leaves it empty."""
     existed = folder.exists()
     check_own(folder)
     try:
@@ -236,11 +232,7 @@ def read_cameras(run: RunFolder) -> tuple[dict[str, Camera], np.ndarray]:
 
 
 def check_same_scene(run: RunFolder, name: str, view_names: Sequence[str], T_scene_colmap: np.ndarray) -> None:
-    """Refuse a scene that is not the run's: scores on its photos would mean nothing, and would replace the run's.
-
-    Raises:
-        InputError: A training view is missing, or the scene was normalized in another way.
-    """
+    """Refuse a scene that is not the run's: scores on its photos would mean nothing, and would replace the run's."""
     cameras, T_run_colmap = read_cameras(run)
     missing = sorted(cameras.keys() - set(view_names))
     # In the training's units: coordinates of maps are so large that a relative tolerance would let any scene pass.
@@ -255,9 +247,6 @@ def check_same_split(run: RunFolder, train: Sequence[str]) -> None:
 
     Args:
         train: Names of the training views as the scene is split now.
-
-    Raises:
-        InputError: They are not those that the run was trained on.
     """
     differing = sorted(read_cameras(run)[0].keys() ^ set(train))
     if differing:
@@ -292,11 +281,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        InputError: The file is missing or no JSON object.
-    """
+    """Read a JSON object."""
     content = read_json_file(path)
     if not isinstance(content, dict):
         raise InputError(f"{path} does not hold a JSON object")

@@ -87,9 +87,6 @@ class SplatModel:
         Args:
             which: Of a training that compares two splats, which one.
             background: In place of the file's; sRGB in [0, 1].
-
-        Raises:
-            InputError: The file is no splat file that can be read, or holds nothing to look at.
         """
         content: SplatFile = near_zero(read_splats(path, which), far=DRAWN_FAR)
         if not len(content.gaussians):

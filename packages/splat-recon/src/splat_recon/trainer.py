@@ -325,9 +325,6 @@ class SplatTrainer:
             views: The same views as when it was saved; their position is restored.
             device: May differ from before; bitwise the same results come from a CPU only.
             world: May differ from before too.
-
-        Raises:
-            InputError: The checkpoint is damaged, or is of another scene or other views.
         """
         return cls.from_state(TrainerState.read(Path(folder)), scene, views, device=device, world=world)
 

@@ -11,11 +11,7 @@ from splat_recon.views.view_set import ViewSet
 
 
 def check_device(config: TrainConfig, device: str) -> None:
-    """Refuse settings that a device has no use for.
-
-    Raises:
-        InputError: gsplat's own ways to save time or memory are asked for on a CPU.
-    """
+    """Refuse settings that a device has no use for."""
     asked = [name for name in ("packed", "sparse_grad", "visible_adam") if getattr(config, name)]
     if asked and not str(device).startswith("cuda"):
         raise InputError(f"{', '.join(asked)} is for gsplat on CUDA, this run is on {device}: leave it out")
@@ -28,11 +24,7 @@ def image_sizes(views: ViewSet | ViewMixture) -> list[tuple[int, int]]:
 
 
 def check_sizes(views: ViewSet | ViewMixture) -> None:
-    """Refuse views that SSIM has no window for.
-
-    Raises:
-        InputError: One is too small.
-    """
+    """Refuse views that SSIM has no window for."""
     small = [size for size in image_sizes(views) if min(size) < WINDOW]
     if small:
         raise InputError(

@@ -119,11 +119,7 @@ def _found_home() -> Path | None:
 
 
 def nvcc_version(nvcc: Path) -> str:
-    """Major and minor version of a compiler, as in 13.2.
-
-    Raises:
-        InputError: It does not run.
-    """
+    """Major and minor version of a compiler, as in 13.2."""
     try:
         done = subprocess.run([str(nvcc), "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:

@@ -93,11 +93,7 @@ def read_checkpoint(folder: Path, *, checked: bool = False) -> Checkpoint:
 
 
 def check_valid(folder: Path) -> None:
-    """Compare a checkpoint's files with its checksums.
-
-    Raises:
-        InputError: A file is missing, differs, or is of another format.
-    """
+    """Refuse a checkpoint whose files are not those of its checksums."""
     try:
         checksums = json.loads((folder / CHECKSUMS_FILE).read_text(encoding="utf-8"))
         names = {STATE_FILE, TENSORS_FILE, *checksums}

@@ -97,11 +97,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder and try to write there.
-
-    Raises:
-        InputError: That fails.
-    """
+    """Make a folder and try to write there, or refuse it."""
     probe = folder / f".write-test.{os.getpid()}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)

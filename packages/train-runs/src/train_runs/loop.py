@@ -201,9 +201,6 @@ class Loop:
         Args:
             path: The checkpoint.
             checked: Its checksums have just been compared.
-
-        Raises:
-            InputError: The checkpoint is damaged, or of a run with other settings or by other processes.
         """
         checkpoint = read_checkpoint(path, checked=checked)
         values, tensors = checkpoint.values, checkpoint.tensors

@@ -222,9 +222,6 @@ def read_tensors(path: Path, *, save_id: str | None = None) -> dict[str, Tensor]
 
     Args:
         save_id: If given, the file must carry the same.
-
-    Raises:
-        InputError: If it is absent, damaged, or from another save.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -50,11 +50,7 @@ def write_whole(out: Path, write: Callable[[Path], object]) -> None:
 
 
 def check_free(out: Path) -> None:
-    """Check that nothing would be overwritten.
-
-    Raises:
-        InputError: If there is something at `out` that is not an empty folder.
-    """
+    """Check that nothing would be overwritten."""
     if out.is_dir() and not any(out.iterdir()):
         return
     if out.exists() or out.is_symlink():

@@ -165,11 +165,7 @@ def save_layout(
 
 
 def check_text_encoder(checkpoint: Checkpoint, folder: Path) -> None:
-    """Check that a folder's text encoder embeds a checkpoint's prompt as the checkpoint does.
-
-    Raises:
-        InputError: If it does not, or there is none.
-    """
+    """Check that a folder's text encoder embeds a checkpoint's prompt as the checkpoint does."""
     stored = checkpoint.text_embedding.detach().float().cpu()
     made = TextEncoder(folder)(checkpoint.prompt)
     if made.shape == stored.shape and bool((made - stored).abs().max() <= EMBEDDING_TOLERANCE * stored.abs().max()):

@@ -124,11 +124,7 @@ def gate_from(settings: Mapping[str, Any] | None) -> GateConfig | None:
 
 
 def chosen_gate(choice: GateChoice, own: GateConfig | None) -> GateConfig | None:
-    """Return the gate that is meant.
-
-    Raises:
-        InputError: If the choice is unknown.
-    """
+    """Return the gate that is meant."""
     if isinstance(choice, GateConfig):
         return choice
     careful = own if own is not None and own.evidence is not None else DEFAULT_GATE

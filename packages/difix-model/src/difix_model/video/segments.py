@@ -211,11 +211,7 @@ class ImageFolder:
         return self.num_pending == SEGMENT_FRAMES
 
     def finish_segment(self, state: State) -> None:
-        """Make the images count that were written since the last time.
-
-        Raises:
-            InputError: If the state cannot be written.
-        """
+        """Make the images count that were written since the last time."""
         before = self._state_path(self.num_finished)
         try:
             _write_state(self._state_path(self.num_finished + self.num_pending), state)

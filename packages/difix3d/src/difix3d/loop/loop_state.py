@@ -35,9 +35,6 @@ def load_loop(folder: Path, branches: Sequence[SplatBranch], *, num_events: int)
 
     Args:
         folder: Where `write_loop` wrote.
-
-    Raises:
-        InputError: Something is missing or damaged, or of a run with more events.
     """
     try:
         state = json.loads((folder / LOOP).read_text(encoding="utf-8"))

@@ -64,11 +64,7 @@ def fitting_views(
 
 
 def check_image_memory(needed: int, image_memory: float) -> None:
-    """Refuse what does not fit into the other half of the memory for images.
-
-    Raises:
-        InputError: They do not.
-    """
+    """Refuse what does not fit into the other half of the memory for images."""
     room = photo_bytes(image_memory)
     logger.info("novel views and renders take up to %.2f GiB, photos up to %.2f GiB", needed / 2**30, room / 2**30)
     if needed > room:

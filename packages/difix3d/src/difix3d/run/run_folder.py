@@ -78,9 +78,6 @@ class RunFolder(train_runs.run_folder.RunFolder):
         """Make sure that the folder can be made. One with nothing but a log counts as new: its run could not begin.
 
         Photos and their cameras may be there already, where the folder says that they are this run's.
-
-        Raises:
-            InputError: Something is there already, or nothing can be written there.
         """
         begun = {LOG, SCENE, PHOTOS} if (self.path / PHOTOS).is_file() else {LOG}
         if self.path.is_dir() and {path.name for path in self.path.iterdir()} - begun:
@@ -98,11 +95,7 @@ class RunFolder(train_runs.run_folder.RunFolder):
         check_links(self.path)
 
     def create(self) -> None:
-        """Make the folder.
-
-        Raises:
-            InputError: Something is there already, or it cannot be made.
-        """
+        """Make the folder."""
         self.check_free()
         with as_input_error():
             self.path.mkdir(parents=True, exist_ok=True)
@@ -120,11 +113,7 @@ class RunFolder(train_runs.run_folder.RunFolder):
         )
 
     def read_settings(self) -> dict[str, Any]:
-        """The settings that `write_config` recorded, or where it has not yet those that came with the photos.
-
-        Raises:
-            InputError: There is no run here.
-        """
+        """The settings that `write_config` recorded, or where it has not yet those that came with the photos."""
         photos_only = (self.path / PHOTOS).is_file() and not (self.path / "config.json").is_file()
         try:
             name = PHOTOS if photos_only else "config.json"

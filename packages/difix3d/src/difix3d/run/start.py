@@ -61,11 +61,7 @@ def start_gaussians(settings: RunSettings, scene: Scene) -> Gaussians:
 
 
 def start_background(settings: RunSettings) -> Background:
-    """The color that a finished splat stands before: what its file or checkpoint says, else black.
-
-    Raises:
-        InputError: The file says it wrongly.
-    """
+    """The color that a finished splat stands before: what its file or checkpoint says, else black."""
     if settings.start is None:
         return BLACK
     path = Path(settings.start)

@@ -13,21 +13,13 @@ if TYPE_CHECKING:
 
 
 def check_viewer() -> None:
-    """Make sure that the page can be served, before anything heavy.
-
-    Raises:
-        InputError: The extra viewer is not installed.
-    """
+    """Refuse, before anything heavy, to serve a page without viser."""
     if find_spec("viser") is None:
         raise InputError("--viewer needs viser: run it as uv run --extra viewer difix3d-train --viewer ...")
 
 
 def training_viewer(trainer: SplatTrainer, *, host: str, port: int) -> TrainingViewer:
-    """The page; it is closed at the end of a `with` block, and asked to `observe` between steps.
-
-    Raises:
-        InputError: The extra viewer is not installed, or the address cannot be listened on.
-    """
+    """The page; it is closed at the end of a `with` block, and asked to `observe` between steps."""
     from splat_recon.pages.viewer import TrainingViewer
 
     return TrainingViewer(trainer, host=host, port=port)

@@ -100,11 +100,7 @@ class Crop:
 
 
 def crop_around(mask: Float[Tensor, "1 h w"], context: float = CROP_CONTEXT) -> Crop:
-    """A box around an object, grown by a share of its sides; not yet clamped to the photo.
-
-    Raises:
-        InputError: The mask is empty.
-    """
+    """A box around an object, grown by a share of its sides; not yet clamped to the photo."""
     threshold = MASK_THRESHOLD
     found = mask[0] > threshold
     while not found.any() and threshold > 0:

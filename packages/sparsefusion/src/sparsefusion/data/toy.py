@@ -19,11 +19,7 @@ REQUIRED = ("R", "T", "f", "c", "images", "masks")
 
 
 def load_tensors(path: Path) -> Any:
-    """What a `.pt` file holds, tensors and plain containers only: nothing in it is executed.
-
-    Raises:
-        InputError: The file is missing, damaged, or holds something that would have to be executed.
-    """
+    """What a `.pt` file holds, tensors and plain containers only: nothing in it is executed."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

@@ -18,11 +18,7 @@ MAX_SHOWN = 60
 
 
 def read_cameras(path: Path) -> dict[int, ModelCamera]:
-    """The cameras of a ``cameras.txt`` by number.
-
-    Raises:
-        InputError: A line is no camera.
-    """
+    """The cameras of a ``cameras.txt`` by number."""
     found: dict[int, ModelCamera] = {}
     for number, line in _content_lines(path):
         words = line.split()
@@ -51,11 +47,7 @@ def read_images(path: Path) -> list[ModelImage]:
 
 
 def read_points(path: Path) -> ModelPoints:
-    """The points of a ``points3D.txt``, sorted by number.
-
-    Raises:
-        InputError: A line is no point.
-    """
+    """The points of a ``points3D.txt``, sorted by number."""
     found = []
     for number, line in _content_lines(path):
         words = line.split()

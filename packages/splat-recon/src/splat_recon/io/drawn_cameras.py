@@ -18,9 +18,6 @@ def drawn_camera(lens: pycolmap.Camera, T_world_cam: Float64[np.ndarray, "4 4"])
     """A pinhole for a lens: its own matrix where it is perspective, else the pinhole that its photos are cut to.
 
     Distortion is left aside. A fisheye's focal length, taken for a pinhole's, would draw another picture.
-
-    Raises:
-        InputError: The lens has no pinhole.
     """
     if lens.is_perspective_fisheye():
         return pinhole_of(lens, T_world_cam)

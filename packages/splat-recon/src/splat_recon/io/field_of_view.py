@@ -54,11 +54,7 @@ class FieldOfView:
 
 
 def field_of_view(lens: pycolmap.Camera) -> FieldOfView:
-    """Compare a lens with its pinhole.
-
-    Raises:
-        InputError: The lens has no pinhole.
-    """
+    """Compare a lens with its pinhole."""
     pinhole = pinhole_of(lens, np.eye(4))
     sides = [_angle_deg(lens, direction) for direction in ((-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0))]
     K = pinhole.K

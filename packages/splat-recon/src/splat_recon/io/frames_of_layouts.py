@@ -76,11 +76,7 @@ def photos_are_elsewhere(folder: Path) -> InputError:
 
 
 def splatting_frames(path: Path) -> FramesFile:
-    """The cameras of 3D Gaussian Splatting's cameras.json, by their names without ending.
-
-    Raises:
-        InputError: The file cannot be read, or an entry is no camera.
-    """
+    """The cameras of 3D Gaussian Splatting's cameras.json, by their names without ending."""
     entries = _json(path)
     if not isinstance(entries, list) or not entries:
         raise InputError(f"{path} holds no cameras: expected a list as the 3D Gaussian Splatting code writes it")

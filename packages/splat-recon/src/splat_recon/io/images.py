@@ -14,11 +14,7 @@ from splat_recon.errors import InputError
 
 
 def write_photo(path: Path, rgb_u8: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Write an image in the format its name says: PNG loses nothing, JPEG has quality 95.
-
-    Raises:
-        InputError: The file cannot be written, or its ending names no image format.
-    """
+    """Write an image in the format its name says: PNG loses nothing, JPEG has quality 95."""
     media_files.photos.save_image(path, Image.fromarray(rgb_u8))
 
 

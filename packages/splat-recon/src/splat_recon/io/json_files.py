@@ -18,9 +18,6 @@ def read_json_file(path: Path) -> Any:
     """Read a JSON file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
 
     NaN and Infinity are read as such: whoever uses a number checks it.
-
-    Raises:
-        InputError: It is missing, no JSON, in another encoding, or nested too deep.
     """
     try:
         content = path.read_bytes()
@@ -41,9 +38,6 @@ def finite_number(value: Any, what: str) -> float:
 
     Args:
         value: From a JSON file.
-
-    Raises:
-        InputError: It is no number, or none that is finite.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{what} must be a number, got {_shown(value)}")

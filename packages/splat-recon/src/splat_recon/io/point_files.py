@@ -19,11 +19,7 @@ GRAY = 128
 
 
 def read_points_ply(path: Path) -> Points:
-    """Read the vertices x, y, z of a PLY file, with their colors under any of the usual names and types.
-
-    Raises:
-        InputError: The file is missing, is no PLY file, or has no such vertices.
-    """
+    """Read the vertices x, y, z of a PLY file, with their colors under any of the usual names and types."""
     data = read_ply_tables(path, ("vertex",))
     vertices = data["vertex"] if "vertex" in data else np.zeros(0, [])
     if not set("xyz") <= set(vertices.dtype.names or ()):

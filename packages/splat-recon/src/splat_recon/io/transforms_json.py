@@ -129,19 +129,12 @@ def read_transforms_cameras(path: Path | str) -> dict[str, Camera]:
     """The cameras of a transforms.json alone, in COLMAP's frame and in the order of the file, distortion left aside.
 
     Photos need not be there, unless the file does not say how large they are.
-
-    Raises:
-        InputError: A frame's camera is none.
     """
     return frames_cameras(read_frames_file(Path(path)))
 
 
 def frames_cameras(file: FramesFile) -> dict[str, Camera]:
-    """`read_transforms_cameras` for frames that are known already.
-
-    Raises:
-        InputError: A frame's camera is none.
-    """
+    """`read_transforms_cameras` for frames that are known already."""
     T_colmap_file = inverse(file.T_file_colmap)
     cameras: dict[str, Camera] = {}
     problems: list[str] = []

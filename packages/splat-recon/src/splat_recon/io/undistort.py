@@ -31,11 +31,7 @@ def is_pinhole(camera: pycolmap.Camera) -> bool:
 
 
 def pinhole_of(camera: pycolmap.Camera, T_world_cam: Float64[np.ndarray, "4 4"]) -> Camera:
-    """The pinhole that COLMAP undistorts to: no blank pixels, cropped rather than stretched.
-
-    Raises:
-        InputError: The camera's parameters allow none.
-    """
+    """The pinhole that COLMAP undistorts to: no blank pixels, cropped rather than stretched."""
     try:
         pinhole = camera if is_pinhole(camera) else pycolmap.undistort_camera(pycolmap.UndistortCameraOptions(), camera)
     except (RuntimeError, ValueError) as error:
@@ -45,11 +41,7 @@ def pinhole_of(camera: pycolmap.Camera, T_world_cam: Float64[np.ndarray, "4 4"])
 
 
 def undistorted(pixels: Pixels, camera: pycolmap.Camera) -> Pixels:
-    """A photo as `pinhole_of` sees it.
-
-    Raises:
-        InputError: The camera's parameters do not allow it.
-    """
+    """A photo as `pinhole_of` sees it."""
     options = pycolmap.UndistortCameraOptions()
     mask = None
     try:

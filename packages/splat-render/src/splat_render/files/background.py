@@ -33,11 +33,7 @@ def background_comments(background: Background | None) -> list[str]:
 
 
 def background_in(comments: Sequence[str], path: Path) -> Background | None:
-    """The color that the lines of a PLY header name; None without one.
-
-    Raises:
-        InputError: The line does not hold three numbers in [0, 1].
-    """
+    """The color that the lines of a PLY header name; None without one."""
     for line in comments:
         if line.strip().startswith(COMMENT):
             return _checked(line.strip().removeprefix(COMMENT).split(), path)
@@ -57,11 +53,7 @@ def write_background_sidecar(path: Path, background: Background | None) -> None:
 
 
 def read_background_sidecar(path: Path) -> Background | None:
-    """The color that the JSON file beside a splat file names; None without such a file.
-
-    Raises:
-        InputError: The file is there and does not name one.
-    """
+    """The color that the JSON file beside a splat file names; None without such a file."""
     beside = path.with_name(path.name + SIDECAR_ENDING)
     if not beside.is_file():
         return None

@@ -43,11 +43,7 @@ def is_compressed(data: PlyTables) -> bool:
 
 
 def write_compressed_ply(path: Path | str, gaussians: Gaussians, *, comments: Sequence[str] = ()) -> None:
-    """Write Gaussians, in the frame they are in; their order changes to that of a space-filling curve.
-
-    Raises:
-        InputError: The file cannot be written, or a value is not finite.
-    """
+    """Write Gaussians, in the frame they are in; their order changes to that of a space-filling curve."""
     arrays = SplatArrays.of(gaussians)
     arrays = arrays.ordered(np.argsort(morton_codes(arrays.means), kind="stable"))
     n = len(arrays.means)

@@ -41,11 +41,7 @@ def newest_splat(folder: Path, which: Which = "best") -> Path | None:
 
 
 def splat_file(path: Path, which: Which = "best") -> Path:
-    """The file to read for a path that names a splat or the folder of a training.
-
-    Raises:
-        InputError: It is a folder without one.
-    """
+    """The file to read for a path that names a splat or the folder of a training."""
     if not path.is_dir():
         return path
     found = newest_splat(path, which)

@@ -64,11 +64,7 @@ class SplatFile:
 
 
 def ending_of(path: Path | str) -> str:
-    """Which of `ENDINGS` a file's name has, in lower case.
-
-    Raises:
-        InputError: It has none of them.
-    """
+    """Which of `ENDINGS` a file's name has, in lower case."""
     name = Path(path).name.lower()
     for ending in ENDINGS:
         if name.endswith(ending):

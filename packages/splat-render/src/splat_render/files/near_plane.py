@@ -18,11 +18,7 @@ def near_comments(near: float | None) -> list[str]:
 
 
 def near_in(comments: Sequence[str], path: Path) -> float | None:
-    """The depth that the lines of a PLY header name; None without one.
-
-    Raises:
-        InputError: The line does not hold a number above 0.
-    """
+    """The depth that the lines of a PLY header name; None without one."""
     for line in comments:
         if line.strip().startswith(COMMENT):
             text = line.strip().removeprefix(COMMENT)

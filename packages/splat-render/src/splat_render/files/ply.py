@@ -115,11 +115,7 @@ def read_ply(path: Path | str) -> Gaussians:
 
 
 def opened_ply(path: Path) -> PlyTables:
-    """A PLY file's header and those of its elements that splats are in.
-
-    Raises:
-        InputError: The file is missing or is no PLY file.
-    """
+    """A PLY file's header and those of its elements that splats are in."""
     return read_ply_tables(path, ("vertex", "chunk", "sh"))
 
 
@@ -133,11 +129,7 @@ def double_offset(data: PlyTables) -> Offset:
 
 
 def gaussians_of(data: PlyTables, path: Path, *, taken_off: Offset = ZERO) -> Gaussians:
-    """The Gaussians of an opened PLY file; `path` is for messages, `taken_off` for positions (`double_offset`).
-
-    Raises:
-        InputError: It is no splat file, or holds no finite Gaussian.
-    """
+    """The Gaussians of an opened PLY file; `path` is for messages, `taken_off` for positions (`double_offset`)."""
     if "vertex" not in data:
         raise InputError(f"{path} has no vertices: it is not a splat file")
     if compressed_ply.is_compressed(data):

@@ -24,11 +24,7 @@ SMALLEST_SCALE = 1e-30
 
 
 def write_splat(path: Path | str, gaussians: Gaussians) -> None:
-    """Write Gaussians in the frame they are in, the largest and most opaque first; only degree 0 of their colors.
-
-    Raises:
-        InputError: The file cannot be written, or a value is not finite.
-    """
+    """Write Gaussians in the frame they are in, the largest and most opaque first; only degree 0 of their colors."""
     arrays = SplatArrays.of(gaussians)
     weight = np.exp(arrays.log_scales.astype(np.float64).sum(axis=1)) * arrays.opacities
     arrays = arrays.ordered(np.argsort(-weight, kind="stable"))
@@ -43,11 +39,7 @@ def write_splat(path: Path | str, gaussians: Gaussians) -> None:
 
 
 def read_splat(path: Path | str) -> Gaussians:
-    """Read Gaussians of SH degree 0.
-
-    Raises:
-        InputError: The file is missing, its size is not a multiple of 32 bytes, or it holds no finite Gaussian.
-    """
+    """Read Gaussians of SH degree 0."""
     path = Path(path)
     content = read_bytes(path)
     if len(content) % _RECORD.itemsize:

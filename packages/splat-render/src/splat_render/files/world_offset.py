@@ -72,11 +72,7 @@ def comments_of(offset: Offset) -> list[str]:
 
 
 def offset_in(comments: Sequence[str], path: Path) -> Offset:
-    """The offset that the lines of a PLY header name; zero without one.
-
-    Raises:
-        InputError: The line does not hold three finite numbers.
-    """
+    """The offset that the lines of a PLY header name; zero without one."""
     for line in comments:
         if line.strip().startswith(COMMENT):
             return _checked(line.strip().removeprefix(COMMENT).split(), path)
@@ -102,11 +98,7 @@ def write_sidecar(path: Path, offset: Offset) -> None:
 
 
 def read_sidecar(path: Path) -> Offset:
-    """The offset that the JSON file beside a splat file names; zero without such a file.
-
-    Raises:
-        InputError: The file is there and does not name one.
-    """
+    """The offset that the JSON file beside a splat file names; zero without such a file."""
     beside = sidecar(path)
     if not beside.is_file():
         return ZERO

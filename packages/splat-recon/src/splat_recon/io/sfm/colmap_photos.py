@@ -40,9 +40,6 @@ def photos_for_colmap(images: Path, names: Sequence[str], folder: Path) -> tuple
 
     Returns:
         The folder to give to COLMAP, `images` itself if it reads all, and each photo's name in it.
-
-    Raises:
-        InputError: A copy cannot be written.
     """
     formats = {name: _format(images / name) for name in names}
     foreign = {name for name in names if not _is_read(images / name, formats[name])}

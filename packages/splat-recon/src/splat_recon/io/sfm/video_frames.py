@@ -93,11 +93,7 @@ def pick_frames(motion: VideoMotion, *, step: float, max_frames: int, fps: float
 
 
 def measure_motion(video: Path) -> VideoMotion:
-    """Decode a video and measure it frame by frame.
-
-    Raises:
-        InputError: It cannot be decoded, has no frames, or shows one place only.
-    """
+    """Decode a video and measure it frame by frame."""
     time_s, sharpness, path = [], [], []
     reference, before, at_reference = None, None, 0.0
     _say_unusual(video, read_info(video))
