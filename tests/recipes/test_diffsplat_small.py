@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import numpy as np
 import torch
@@ -17,26 +18,14 @@ from synthetic_objects import intrinsics, orbit_rig, ray_cast, sample_object
 
 
 def test_a_few_steps_end_in_a_stack_that_generates(tmp_path, capsys):
-    command = [
-        "--out",
-        str(tmp_path),
-        "--steps",
-        "2",
-        "1",
-        "1",
-        "2",
-        "1",
-        "--num-objects",
-        "8",
-        "16",
-        "--num-prompts",
-        "2",
-    ]
+    command = ["--out", str(tmp_path), *shlex.split("--steps 2 1 1 2 --num-objects 8 16 --num-prompts 2")]
     main(command)
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "weights")
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert figures["prompts"]["num_prompts"] == 2
     assert 0 <= figures["prompts"]["named"]["color_right"] <= 1
+    images = figures["images"]
+    assert images["mean of the others"]["psnr"] > images["made of another's image"]["psnr"]
     size = sum(path.stat().st_size for path in (tmp_path / "weights").rglob("*") if path.is_file())
     assert size < 20e6
     pipe = DiffSplatPipeline.from_pretrained(tmp_path / "weights")

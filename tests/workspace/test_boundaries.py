@@ -72,7 +72,7 @@ ALLOWED_FIRST_PARTY = {
     "embedded_weights": {"difix_model", "train_runs", "output_files"},
     "diffsplat_app": {"commands", "diffsplat", "image_metrics", "splat_render", "train_runs"},
     "sparsefusion_small": {"sparsefusion", "train_runs"},
-    "diffsplat_small": {"diffsplat", "synthetic_objects", "train_runs"},
+    "diffsplat_small": {"diffsplat", "image_metrics", "synthetic_objects", "train_runs"},
 }
 
 FORBIDDEN_THIRD_PARTY = {

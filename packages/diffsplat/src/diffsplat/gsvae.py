@@ -138,6 +138,25 @@ class GSVAE(nn.Module):
         first.bias.copy_(-first.weight.sum(dim=(2, 3)) @ mean)
         self.vae.decoder.conv_out.bias.copy_(mean)
 
+    @torch.no_grad()
+    def change_units(self, mean: Float[Tensor, " l"], unit: Float[Tensor, " l"]) -> None:
+        """Let every latent count from a mean, in a unit; what is coded and decoded stays the same. Not in the original.
+
+        A diffusion then sees all latents alike, where a fresh network has made some much larger than others.
+
+        Raises:
+            ValueError: The VAE has no convolutions around its latents to take the change in.
+        """
+        first, last = self.vae.quant_conv, self.vae.post_quant_conv
+        if first is None or last is None:
+            raise ValueError("a VAE without quant_conv and post_quant_conv keeps its units")
+        num, column = len(mean), unit[:, None, None, None]
+        first.weight[:num] /= column
+        first.bias[:num] = (first.bias[:num] - mean) / unit
+        first.bias[num:] -= 2 * unit.log()
+        last.bias += last.weight[:, :, 0, 0] @ mean
+        last.weight *= column[:, 0]
+
     def posterior(
         self, grids: Float[Tensor, "n c=12 h w"]
     ) -> tuple[Float[Tensor, "n l y x"], Float[Tensor, "n l y x"]]:

@@ -30,6 +30,12 @@ PIXART_NOISE_SCHEDULE: dict[str, Any] = {
 }
 """Noise levels that PixArt-Sigma was trained with."""
 
+LEVELS = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "steps_offset",
+    "rescale_betas_zero_snr",
+)  # fmt: skip
+"""What both kinds of schedulers read of a schedule."""
+
 FLOW_SHIFT = 3.0
 """How much the flow of Stable Diffusion 3 dwells at high noise."""
 
@@ -59,14 +65,12 @@ def make_scheduler(
     if name == "flow":
         return FlowMatchEulerDiscreteScheduler(shift=flow_shift)
     if name == "ddim":
-        known = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "clip_sample")
-        kept = {key: schedule[key] for key in (*known, "set_alpha_to_one", "steps_offset") if key in schedule}
+        kept = {key: schedule[key] for key in (*LEVELS, "clip_sample", "set_alpha_to_one") if key in schedule}
         return DDIMScheduler(
             **{"clip_sample": False, **kept}, timestep_spacing="trailing", prediction_type=prediction_type
         )
     if name in ("sde-dpmsolver++", "dpmsolver++"):
-        known = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "steps_offset")
-        kept = {key: schedule[key] for key in known if key in schedule}
+        kept = {key: schedule[key] for key in LEVELS if key in schedule}
         return DPMSolverMultistepScheduler(
             **kept,
             algorithm_type=name,

@@ -21,8 +21,8 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--steps",
         type=int,
-        nargs=5,
-        metavar=("MAPS", "GSRECON", "GSVAE", "DENOISER", "DECODER"),
+        nargs=4,
+        metavar=("MAPS", "GSRECON", "GSVAE", "DENOISER"),
         help="other lengths of the trainings",
     )
     parser.add_argument("--num-objects", type=int, nargs=2, metavar=("RECON", "TEXT"), help="other numbers of objects")

@@ -10,6 +10,7 @@ of a named-shape object of ordinary proportions.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +25,7 @@ from diffsplat.pipeline import DiffSplatPipeline, GeneratedSplat
 from diffsplat.render import rendered
 from synthetic_objects import (
     COLORS,
+    HELD_OUT_SEED,
     SHAPES,
     GeneratedObject,
     ObjectConfig,
@@ -138,3 +140,47 @@ def judged(
         "shuffled": fractions([objects[index] for index in order]),
         "chance": {"color_right": 1 / len(COLORS), "shape_nearest": 1 / len(SHAPES)},
     }
+
+
+def judged_pairs(
+    pipe: DiffSplatPipeline, num_prompts: int, config: GenerationConfig, drawn_from: ObjectConfig
+) -> dict[str, Any]:
+    """The same for two solids: are both colors right where the solids are, and does the silhouette fit?
+
+    Each prompt is the caption of an object of two solids, and what comes of it is compared with that object; of one
+    "next to" another, on either side.
+
+    Args:
+        pipe: What is judged.
+        num_prompts: How many prompts.
+        config: How objects are generated.
+        drawn_from: What objects are drawn from, by seeds that no stage saw.
+    """
+    two = replace(drawn_from, two_parts_prob=1.0)
+    objects = [sample_object(HELD_OUT_SEED + index, two) for index in range(num_prompts)]
+    splats = [pipe([caption_of(one)], config, seeds=[index])[0] for index, one in enumerate(objects)]
+    order = np.random.default_rng(8).permutation(num_prompts)
+    found = {}
+    for name, wanted in (("named", objects), ("shuffled", [objects[index] for index in order])):
+        scores = np.array([_pair_scores(splat, one) for splat, one in zip(splats, wanted, strict=True)])
+        found[name] = dict(zip(("both_colors_right", "shape_right"), scores.mean(axis=0).tolist(), strict=True))
+    return {"num_prompts": num_prompts, **found}
+
+
+def _pair_scores(splat: GeneratedSplat, wanted: GeneratedObject) -> tuple[bool, bool]:
+    """Whether both colors and the silhouettes are those of an object, or of its mirror image where that is as good."""
+    rgb, opaque = seen(splat)
+    scores = [(False, False)]
+    for side in (1, -1) if wanted.relation == "next to" else (1,):
+        parts = tuple(replace(part, center=(side * part.center[0], *part.center[1:])) for part in wanted.parts)
+        turned = replace(wanted, parts=parts)
+        K, poses = intrinsics(JUDGED_SIZE), orbit_rig(splat.elevation_deg)
+        maps = [ray_cast(turned, pose, K, JUDGED_SIZE, JUDGED_SIZE, samples=1).part for pose in poses]
+        where = torch.from_numpy(np.stack(maps))
+        colors = [
+            color_of(rgb, opaque & (where == index), part.material, splat.elevation_deg) == part.color
+            for index, part in enumerate(parts)
+        ]
+        both, either = (opaque & (where >= 0)).sum(dim=(1, 2)), (opaque | (where >= 0)).sum(dim=(1, 2))
+        scores.append((all(colors), float((both / either).mean()) >= RIGHT_OVERLAP))
+    return max(scores)

@@ -33,7 +33,8 @@ from diffsplat.training.object_task import WEIGHTS
 from diffsplat.training.reconstruction import GSReconTask, psnr_of_renders
 from diffsplat.training.views import GeneratedViews, ViewsOfObjects
 from diffsplat.words import WEIGHTS_FILE, WordEncoder
-from diffsplat_small.judging import judged
+from diffsplat_small.image_prompts import judged_images, write_turntables
+from diffsplat_small.judging import judged, judged_pairs
 from synthetic_objects import COLORS, HELD_OUT_SEED, MATERIALS, RELATIONS, SHAPES
 from train_runs import Loop, LoopConfig, OptimizerConfig
 
@@ -48,7 +49,7 @@ NEVER_SHOWN = tuple(
 RECON_OBJECTS = GeneratedObjectsConfig(
     size=64, num_objects=1024, num_extra=2, materials=("matte", "shiny", "metal"), left_out=NEVER_SHOWN
 )
-TEXT_OBJECTS = replace(RECON_OBJECTS, num_objects=1024, two_parts_prob=0.3, largest_yaw_deg=0.0, num_extra=0)
+TEXT_OBJECTS = replace(RECON_OBJECTS, num_objects=3072, largest_yaw_deg=0.0, num_extra=0)
 NETWORK = GSReconConfig(input_res=64, patch_size=4, dim=128, num_blocks=2, num_heads=4)
 VAE: dict[str, Any] = {
     "down_block_types": ["DownEncoderBlock2D"] * 4,
@@ -59,6 +60,9 @@ VAE: dict[str, Any] = {
     "latent_channels": 16,
     "scaling_factor": 1.0,
 }
+NOISE_SCHEDULE = SD15_NOISE_SCHEDULE | {"rescale_betas_zero_snr": True}
+"""Stable Diffusion 1.5's, stretched to no signal at all at its end: in its last level the mean over the latents still
+shows through the noise, so that a network learns to read colors there, and at inference reads them from noise."""
 TINY = {"num_decoder_blocks": (1, 1, 1, 1), "decoder_block_out_channels": (16, 16, 16, 16)}
 DEFAULTS = {"guidance": 1.5, "image_guidance": 1.5, "num_steps": 20}
 """What generation takes where nothing else is asked for."""
@@ -82,8 +86,8 @@ DENOISER: dict[str, Any] = {
 class Recipe:
     """How long, and on how much."""
 
-    steps: tuple[int, int, int, int, int] = (600, 400, 700, 2400, 900)
-    """Steps of GSRecon by maps, of GSRecon by renders, of GSVAE, of the denoiser and of GSVAE's decoder."""
+    steps: tuple[int, int, int, int] = (600, 400, 5000, 6000)
+    """Steps of GSRecon by maps, of GSRecon by renders, of GSVAE and of the denoiser."""
     num_objects: tuple[int, int] = (RECON_OBJECTS.num_objects, TEXT_OBJECTS.num_objects)
     """Objects that GSRecon sees, and those that the rest sees."""
 
@@ -100,8 +104,12 @@ class Recipe:
 
 Report = Callable[[str], None]
 
+TURNTABLES = "held_out_objects"
+"""In the folder of the trainings: views of objects for `diffsplat eval images`."""
 LATENTS_FILE = "latents.safetensors"
-"""In the folder of the trainings: what the denoiser learns from, not scaled."""
+"""In the folder of the trainings: what the denoiser learns from, in the units that GSVAE was trained with."""
+SMALLEST_UNIT = 0.5
+"""Latents of a smaller standard deviation, which tell little, are not made as large as the others."""
 
 
 def optimizer(learning_rate: float, steps: int) -> OptimizerConfig:
@@ -147,45 +155,39 @@ def trained_gsrecon(out: Path, recipe: Recipe, report: Report) -> GSRecon:
     return model.eval().requires_grad_(False)
 
 
-def new_gsvae(scaling_factor: float = 1.0) -> GSVAE:
+def new_gsvae() -> GSVAE:
     """Fresh weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        return GSVAE(VAE | {"scaling_factor": scaling_factor}, TINY)
+        return GSVAE(VAE, TINY)
 
 
 def trained_gsvae(
     out: Path, recon: GSRecon, objects: ViewsOfObjects, recipe: Recipe, report: Report
 ) -> tuple[GSVAE, dict[str, Tensor]]:
-    """Stage 2 in two rounds, and the scaled latents of all objects.
+    """Stage 2, and the latents of all objects.
 
-    The second round's rate rises again, and the first latents are drawn to colors: after the first, colors varied in
-    two directions only and red was green.
-    Latents are scaled to a standard deviation of 1, as those of image VAEs are.
+    Latents are brought to a mean of 0 and a standard deviation of 1 each, but for those that hardly vary.
     """
-    first = recipe.steps[2]
-    rounds = (("gsvae", first, 2e-3, 0.0), ("gsvae_again", max(3 * first // 7, 1), 1.5e-3, 0.05))
+    steps = recipe.steps[2]
+    config = GSVAETrainConfig(
+        optimizer=optimizer(2e-3, steps), batch_size=3, color_weight=4.0, rotation_weight=4.0, depth_weight=20.0,
+        empty_weight=0.3, render_weight=2.0, render_every=4, kl_weight=1e-4, anchor_weight=0.05, precision="bfloat16",
+    )  # fmt: skip
     model = new_gsvae()
-    grids: dict[str, Tensor] = {}
-    for seed, (name, steps, learning_rate, anchor_weight) in enumerate(rounds):
-        config = GSVAETrainConfig(
-            optimizer=optimizer(learning_rate, steps), batch_size=3, color_weight=3.0, depth_weight=10.0,
-            empty_weight=0.1, kl_weight=1e-4, anchor_weight=anchor_weight, render_every=50, precision="bfloat16",
-            seed=seed,
-        )  # fmt: skip
-        task = GSVAETask(config, model.requires_grad_(True), recon, objects, kept_grids=grids)
-        if seed == 0:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(1)
-                task.begin_from_nothing()
-        finished(Loop(task, out / name, loop_config(steps)), name, report)
-        task.read_model(out / name / "model")
+    task = GSVAETask(config, model, recon, objects, kept_grids={})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        task.begin_from_nothing()
+    finished(Loop(task, out / "gsvae", loop_config(steps)), "gsvae", report)
+    task.read_model(out / "gsvae" / "model")
     model.eval().requires_grad_(False)
     latents = _coded(out / LATENTS_FILE, task, model)
-    factor = round(1 / float(torch.stack(list(latents.values())).std()), 4)
-    scaled = new_gsvae(factor)
-    scaled.load_state_dict(model.state_dict())
-    return scaled.eval().requires_grad_(False), {name: scaled.scaled(values) for name, values in latents.items()}
+    values = torch.stack(list(latents.values())).movedim(2, 0).flatten(1)
+    mean, unit = values.mean(dim=1), values.std(dim=1).clamp(min=SMALLEST_UNIT)
+    model.change_units(mean, unit)
+    mean, unit = mean[:, None, None], unit[:, None, None]
+    return model, {name: (values - mean) / unit for name, values in latents.items()}
 
 
 def _coded(path: Path, task: GSVAETask, model: GSVAE) -> dict[str, Tensor]:
@@ -200,22 +202,6 @@ def _coded(path: Path, task: GSVAETask, model: GSVAE) -> dict[str, Tensor]:
     return found
 
 
-def polished_gsvae(
-    out: Path, gsvae: GSVAE, recon: GSRecon, objects: ViewsOfObjects, recipe: Recipe, report: Report
-) -> GSVAE:
-    """Stage 4: the decoder goes on alone; the latents stay what the denoiser knows."""
-    steps = recipe.steps[4]
-    config = GSVAETrainConfig(
-        optimizer=optimizer(2e-3, steps), batch_size=3, color_weight=8.0, depth_weight=10.0, empty_weight=0.1,
-        render_weight=2.0, render_every=6, decoder_only=True, precision="bfloat16", seed=1,
-    )  # fmt: skip
-    task = GSVAETask(config, gsvae.requires_grad_(True), recon, objects, kept_grids={})
-    finished(Loop(task, out / "gsvae_decoder", loop_config(steps)), "gsvae's decoder", report)
-    model = new_gsvae(gsvae.scaling_factor)
-    model.load_state_dict(load_file(out / "gsvae_decoder" / "model" / WEIGHTS))
-    return model.eval().requires_grad_(False)
-
-
 def image_vae_of(gsvae: GSVAE) -> Any:
     """An image VAE with the GSVAE's own weights: it sees an image as opaque, level disks at the origin's depth.
 
@@ -228,7 +214,7 @@ def image_vae_of(gsvae: GSVAE) -> Any:
     state["encoder.conv_in.weight"] = first[:, :3].contiguous()
     for name in ("weight", "bias"):
         state[f"decoder.conv_out.{name}"] = state[f"decoder.conv_out.{name}"][:3].contiguous()
-    network: Any = AutoencoderKL.from_config({**VAE, "scaling_factor": gsvae.scaling_factor})
+    network: Any = AutoencoderKL.from_config(VAE)
     network.load_state_dict(state)
     return network.eval().requires_grad_(False)
 
@@ -250,7 +236,7 @@ def train_denoiser(
     config = DenoiserTrainConfig(
         optimizer=optimizer(1.5e-3, steps), batch_size=8, dropout=0.07, without_image=0.75, prediction="v_prediction"
     )
-    levels = NoiseLevels.of_diffusion(make_scheduler("ddim", SD15_NOISE_SCHEDULE))
+    levels = NoiseLevels.of_diffusion(make_scheduler("ddim", NOISE_SCHEDULE))
     task = DenoiserTask(
         config, denoiser, gsvae, recon, words, objects, levels=levels, train_encoder=True, kept_latents=latents,
         image_vae=image_vae_of(gsvae),
@@ -279,8 +265,8 @@ def collected(out: Path, gsvae: GSVAE) -> Path:
     shutil.copyfile(out / "denoiser" / "model" / "config.json", weights / denoiser / "config.json")
     shutil.copyfile(out / "denoiser" / "words.json", weights / "base" / "text_encoder" / "words.json")
     settings = {
-        "scheduler/scheduler_config.json": SD15_NOISE_SCHEDULE | {"prediction_type": "v_prediction"},
-        "vae/config.json": VAE | {"scaling_factor": gsvae.scaling_factor},
+        "scheduler/scheduler_config.json": NOISE_SCHEDULE | {"prediction_type": "v_prediction"},
+        "vae/config.json": VAE,
         DEFAULTS_FILE: DEFAULTS,
     }
     for name, values in settings.items():
@@ -307,15 +293,19 @@ def train_all(out: Path, recipe: Recipe, *, num_prompts: int, report: Report) ->
     figures: dict[str, Any] = {"steps": list(recipe.steps), "num_objects": list(recipe.num_objects)}
     recon = trained_gsrecon(out, recipe, report)
     objects = GeneratedViews(recipe.text_objects)
-    coarse, latents = trained_gsvae(out, recon, objects, recipe, report)
-    train_denoiser(out, recon, coarse, latents, objects, recipe, report)
-    gsvae = polished_gsvae(out, coarse, recon, objects, recipe, report)
+    gsvae, latents = trained_gsvae(out, recon, objects, recipe, report)
+    train_denoiser(out, recon, gsvae, latents, objects, recipe, report)
     figures["gsrecon"] = psnr_of_renders(recon, held, indices)
-    figures["gsvae_before_its_decoder_went_on"] = psnr_through_latents(coarse, recon, coded, indices)
     figures["gsvae"] = psnr_through_latents(gsvae, recon, coded, indices)
     report(json.dumps(figures))
-    pipe = DiffSplatPipeline.from_pretrained(collected(out, gsvae))
+    weights = collected(out, gsvae)
+    write_turntables(out / TURNTABLES, max(len(indices), 2), replace(TEXT_OBJECTS, left_out=()).objects)
+    figures["images"] = judged_images(DiffSplatPipeline.from_pretrained(weights, image=True), out / TURNTABLES)
+    report(json.dumps(figures["images"]))
+    pipe = DiffSplatPipeline.from_pretrained(weights)
     figures["prompts"] = judged(pipe, num_prompts, GenerationConfig(), NEVER_SHOWN, RECON_OBJECTS.materials)
-    report(json.dumps(figures["prompts"]))
+    two = replace(TEXT_OBJECTS, left_out=()).objects
+    figures["pairs"] = judged_pairs(pipe, num_prompts, GenerationConfig(), two)
+    report(json.dumps([figures["prompts"], figures["pairs"]]))
     (out / "figures.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     return figures

@@ -23,8 +23,11 @@ from train_runs import ParameterGroup
 OPACITY = slice(sum(CHANNELS.values()) - 2, sum(CHANNELS.values()) - 1)
 """Where the opacity lies among the twelve channels."""
 
+COLOR, ROTATION, DEPTH = slice(0, 3), slice(6, 10), slice(11, 12)
+"""Where the others lie whose errors have weights of their own."""
+
 ANCHOR_SCALE = 3.0
-"""Colors in [-1, 1] are stretched to about the spread of the other latents."""
+"""Numbers in [-1, 1] are stretched to about the spread of the other latents."""
 
 
 class GSVAETask(ObjectTask):
@@ -62,11 +65,9 @@ class GSVAETask(ObjectTask):
         self.model.begin_from_nothing(self.grids(first.to(next(self.model.parameters()).device)).flatten(0, 1))
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """The VAE, its decoder, or the tiny decoder."""
-        prefixes = ("tiny_decoder.",) if self.config.tiny_decoder else ("vae.",)
-        if self.config.decoder_only:
-            prefixes = ("vae.decoder.", "vae.post_quant_conv.")
-        trained = {name: value for name, value in self.model.named_parameters() if name.startswith(prefixes)}
+        """The VAE, or the tiny decoder."""
+        prefix = "tiny_decoder." if self.config.tiny_decoder else "vae."
+        trained = {name: value for name, value in self.model.named_parameters() if name.startswith(prefix)}
         return [ParameterGroup(parameters=trained, config=self.config.optimizer)]
 
     @torch.no_grad()
@@ -83,7 +84,7 @@ class GSVAETask(ObjectTask):
         """Errors of the grids and of their renders."""
         wanted = self.grids(batch)
         flat = wanted.flatten(0, 1)
-        frozen = self.config.tiny_decoder or self.config.decoder_only
+        frozen = self.config.tiny_decoder
         with torch.autocast(flat.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
                 mean, logvar = (part.float() for part in self.model.posterior(flat))
@@ -96,8 +97,8 @@ class GSVAETask(ObjectTask):
         places = torch.where(flat[:, OPACITY] > 0, 1.0, self.config.empty_weight)
         errors = ((found - flat).square() * places).sum(dim=(0, 2, 3)) / places.sum().clamp(min=1)
         weights = torch.ones_like(errors)
-        weights[: CHANNELS["rgb"]] = self.config.color_weight
-        weights[-1] = self.config.depth_weight
+        weights[COLOR], weights[ROTATION] = self.config.color_weight, self.config.rotation_weight
+        weights[DEPTH] = self.config.depth_weight
         terms = {"grid": self.config.grid_weight * (weights * errors).mean()}
         if self.config.kl_weight and not frozen:
             terms["kl"] = self.config.kl_weight * kl_to_normal(mean, logvar) / mean[0].numel()
@@ -114,12 +115,17 @@ class GSVAETask(ObjectTask):
 
 
 def anchor_errors(mean: Float[Tensor, "n l y x"], grids: Float[Tensor, "n c=12 h w"]) -> Float[Tensor, ""]:
-    """Squared error of the first three latents against the mean color of what is opaque in their square, stretched."""
+    """Squared error of the first latents against the mean color, rotation and depth of what is opaque in their square.
+
+    Those are what a small network learns last; they are stretched, and cut where there are fewer latents.
+    """
     side = grids.shape[-1] // mean.shape[-1]
     opaque = (grids[:, OPACITY] > 0).to(grids)
     fraction = functional.avg_pool2d(opaque, side)
-    wanted = ANCHOR_SCALE * functional.avg_pool2d(grids[:, : CHANNELS["rgb"]] * opaque, side) / fraction.clamp(min=1e-3)
-    return ((mean[:, : CHANNELS["rgb"]] - wanted).square() * fraction).mean() / fraction.mean().clamp(min=1e-3)
+    anchors = torch.cat([grids[:, COLOR], grids[:, ROTATION], grids[:, DEPTH]], dim=1)[:, : mean.shape[1]]
+    wanted = ANCHOR_SCALE * functional.avg_pool2d(anchors * opaque, side) / fraction.clamp(min=1e-3)
+    errors = (mean[:, : wanted.shape[1]] - wanted).square() * fraction
+    return errors.mean() / fraction.mean().clamp(min=1e-3)
 
 
 @torch.no_grad()

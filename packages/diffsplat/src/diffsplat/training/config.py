@@ -120,6 +120,8 @@ class GSVAETrainConfig:
     """Weight of the squared error of the grids."""
     color_weight: float = 1.0
     """Weight of each of the three colors among the twelve channels of that error. Released: 1."""
+    rotation_weight: float = 1.0
+    """Weight of each of the rotation's four numbers among them. Released: 1."""
     depth_weight: float = 1.0
     """Weight of the depth among them. Released: 1."""
     empty_weight: float = 1.0
@@ -132,24 +134,21 @@ class GSVAETrainConfig:
     kl_weight: float = 0.0
     """Weight of the divergence per latent number. Released: 0, it is only measured."""
     anchor_weight: float = 0.0
-    """Weight of how far the first three latents are from the mean color of what is opaque in their square. Not in the
-    original; without it a small network from nothing may learn one color late or never."""
+    """Weight of how far the first eight latents are from the mean color, rotation and depth of what is opaque in their
+    square. Not in the original; without it a small network from nothing learns one color, or how disks are turned, late
+    or never."""
     render_every: int = 1
     """Renders are compared every this many steps. Released: 1."""
     precision: Precision = "float32"
     """What the network computes in; its weights, errors and renders stay in float32. Released: float16."""
     tiny_decoder: bool = False
     """Train the tiny decoder only, with the rest frozen."""
-    decoder_only: bool = False
-    """Train the decoder only, so that the latents stay what a denoiser knows. Not in the original."""
     seed: int = 0
     """Of the order of the objects and of the first weights."""
 
     def __post_init__(self) -> None:
         if min(self.batch_size, self.render_every) < 1:
             raise ValueError("batch_size and render_every must be at least 1")
-        if self.tiny_decoder and self.decoder_only:
-            raise ValueError("tiny_decoder and decoder_only exclude each other")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
