@@ -133,11 +133,7 @@ def rows() -> Iterator[Row]:
 
 
 def write_inputs(folder: Path) -> dict[str, str]:
-    """Make what the rows read.
-
-    Returns:
-        The place of each, by its word in the README.
-    """
+    """Make what the rows read; the place of each, by its word in the README."""
     from PIL import Image, ImageFilter
 
     from difix_model import convert_checkpoint

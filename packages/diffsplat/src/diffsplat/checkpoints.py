@@ -180,11 +180,7 @@ def weight_files(folder: Path, *, fetch: str = "") -> list[Path]:
 
 
 def read_state(files: Iterable[Path]) -> dict[str, Tensor]:
-    """All tensors of some safetensors files.
-
-    Raises:
-        InputError: A file is damaged or is a placeholder for one that was not fetched.
-    """
+    """All tensors of some safetensors files."""
     state: dict[str, Tensor] = {}
     for path in files:
         try:

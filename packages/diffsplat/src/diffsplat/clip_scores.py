@@ -33,11 +33,7 @@ class ClipScorer:
 
     @classmethod
     def from_pretrained(cls, source: Path | str = CLIP_B32, device: torch.device | str = "cpu") -> ClipScorer:
-        """Load CLIP from a folder, or from the hub's cache; nothing is downloaded.
-
-        Raises:
-            InputError: It is not available.
-        """
+        """Load CLIP from a folder, or from the hub's cache; nothing is downloaded."""
         from transformers import AutoTokenizer, CLIPModel
 
         try:

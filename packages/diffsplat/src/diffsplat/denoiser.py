@@ -331,11 +331,7 @@ def load_widened(denoiser: MultiViewDenoiser, state: dict[str, Tensor], *, where
 
 
 def read_network_config(path: Path) -> dict[str, Any]:
-    """A network's configuration from a JSON file.
-
-    Raises:
-        InputError: It cannot be read, or holds no object.
-    """
+    """A network's configuration from a JSON file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

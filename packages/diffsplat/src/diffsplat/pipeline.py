@@ -197,11 +197,7 @@ class DiffSplatPipeline:
                 network.to("cpu")
 
     def encode_text(self, prompts: Sequence[str]) -> TextCondition:
-        """Prompts as what the denoiser attends to.
-
-        Raises:
-            InputError: The text encoders were dropped.
-        """
+        """Prompts as what the denoiser attends to."""
         if self.parts.text_encoder is None:
             raise InputError("this pipeline has no text encoders: give embeddings, or load it with them")
         with self._in_use(*self.parts.text_encoder.modules()):
@@ -237,11 +233,7 @@ class DiffSplatPipeline:
         return SplatGrids.from_channels(grids.unflatten(0, latents.shape[:2]))
 
     def elevation_of(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
-        """Estimated heights over the horizon in degrees, positive upward.
-
-        Raises:
-            InputError: The estimator was not loaded.
-        """
+        """Estimated heights over the horizon in degrees, positive upward."""
         if self.parts.elevest is None:
             raise InputError("this pipeline has no estimator of elevations: load it with elevest=True")
         with self._in_use(self.parts.elevest):

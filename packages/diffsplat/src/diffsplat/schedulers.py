@@ -57,9 +57,6 @@ def make_scheduler(
         noise_schedule: Noise levels, as in the base model's scheduler_config.json; not used by `flow`.
         prediction_type: What the network predicts: "epsilon", or "v_prediction" with an image.
         flow_shift: For `flow`.
-
-    Raises:
-        InputError: There is no such scheduler.
     """
     schedule = {key: value for key, value in noise_schedule.items() if not key.startswith("_")}
     if name == "flow":

@@ -44,9 +44,6 @@ def read_posed_views(folder: Path, size: int) -> PosedViews:
     Args:
         folder: With `transforms.json` and square images.
         size: Side that the images are brought to.
-
-    Raises:
-        InputError: A file is missing or cannot be used, or there are fewer than two views.
     """
     path = folder / VIEWS_FILE
     try:

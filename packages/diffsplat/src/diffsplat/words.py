@@ -69,11 +69,7 @@ class WordEncoder(nn.Module):
 
     @classmethod
     def from_folder(cls, folder: Path) -> WordEncoder:
-        """Read an encoder.
-
-        Raises:
-            InputError: A file is missing or does not fit.
-        """
+        """Read an encoder."""
         from diffsplat.checkpoints import load_into, read_state
 
         path = folder / VOCABULARY_FILE

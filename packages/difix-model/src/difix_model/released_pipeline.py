@@ -184,9 +184,6 @@ class ReleasedPipeline:
             prompt: Prompt.
             timestep: Timestep of the single step.
             generator: Draws the latents' noise; None draws from torch's global one.
-
-        Returns:
-            The fixed image in the input's size.
         """
         floored = (image.width - image.width % 8, image.height - image.height % 8)
         views = [image] if ref_image is None else [image, ref_image]

@@ -34,9 +34,6 @@ def export_run(run: Path, out: Path, *, to: ExportForm, base: str | None = None)
         out: Folder, or for "pkl" a file; must not exist yet.
         base: For the published layout: where tokenizer and text encoder come from (SD-Turbo, or published weights).
 
-    Returns:
-        ``out``.
-
     Raises:
         InputError: There is no network, something lacks for the form, or ``out`` exists or cannot be written.
     """

@@ -43,9 +43,6 @@ def convert_checkpoint(
         uses_reference: Whether the weights know references; None takes it from the source.
         dtype: Floating-point type on disk, or its name; None means float32. Another one rounds.
 
-    Returns:
-        `out`.
-
     Raises:
         InputError: If the source cannot be read, something lacks for the form, or `out` exists or cannot be written.
     """

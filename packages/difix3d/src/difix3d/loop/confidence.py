@@ -34,8 +34,6 @@ class PixelConfidence:
     """The confidence in the fixed views of one round, while the splat stays as it is.
 
     Args:
-        captured: What is known.
-        render: What the splat shows.
         config: What counts, and how much (`MixtureConfig.unseen_weight`, `photo_tolerance`).
         unit: What lengths are measured in where poses are compared, in world units.
     """
@@ -51,12 +49,7 @@ class PixelConfidence:
         self._full: dict[int, DepthView] = {}
 
     def of(self, camera: Camera, fixed: Float[Tensor, "h w 3"]) -> Float[Tensor, "h w"] | None:
-        """The confidence in each pixel of a view, in [0, 1]; None where the config asks for none.
-
-        Args:
-            camera: Where the view is.
-            fixed: What the fixer made of it.
-        """
+        """The confidence in each pixel of a view, in [0, 1]; None where the config asks for none."""
         mixture = self.config.mixture
         maps = []
         if mixture.unseen_weight < 1:
@@ -121,13 +114,7 @@ class PixelConfidence:
 def sampled_photo(
     view: View, depth: DepthView, points: SurfacePoints
 ) -> tuple[Float64[Tensor, " n"], Float64[Tensor, "n 3"]]:
-    """How surely a photo shows surface points, in [0, 1], and the colors that it has there.
-
-    Args:
-        view: The photo.
-        depth: How far it sees.
-        points: Where to look.
-    """
+    """How surely a photo shows surface points, in [0, 1], and the colors that it has there."""
     found = project(points.p_world, depth)
     size = found.xy.new_tensor([view.camera.width, view.camera.height])
     # Pixel centers are at +0.5, as they are here for align_corners=False.

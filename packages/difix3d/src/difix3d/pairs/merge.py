@@ -30,9 +30,6 @@ def merge_pairs(folders: Sequence[Path], out: Path) -> Card:
         folders: Folders with `pairs.json`, two or more.
         out: Folder for `pairs.json` and the card; an earlier result of merging is replaced.
 
-    Returns:
-        The card.
-
     Raises:
         InputError: A folder cannot be read, two pairs have one name, a scene or a photo would be in both splits, or
             there are other pairs in `out`.

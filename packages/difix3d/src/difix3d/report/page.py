@@ -54,9 +54,6 @@ def write_report(
     Args:
         curves: How close both trainings were as they went on.
         scene_page: A page that shows the best splat in 3D, to be shown in this one; empty for none.
-
-    Returns:
-        The path of the report.
     """
     decision = decided(facts, results, curves)
     if not facts.fixed:

@@ -41,9 +41,6 @@ _PAGE = Path(__file__).with_name("report.html")
 def write_report(run: RunFolder) -> Path:
     """Write `report.html` from a scored run's settings, history, scores and images.
 
-    Returns:
-        The path of the report.
-
     Raises:
         InputError: The run has no settings or no scores, or the page cannot be written.
     """
