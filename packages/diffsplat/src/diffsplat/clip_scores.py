@@ -29,7 +29,6 @@ class ClipScorer:
     model: Any
     """A `CLIPModel`."""
     tokenizer: Any
-    """Its tokenizer."""
 
     @classmethod
     def from_pretrained(cls, source: Path | str = CLIP_B32, device: torch.device | str = "cpu") -> ClipScorer:

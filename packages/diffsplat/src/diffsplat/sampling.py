@@ -19,7 +19,6 @@ class ControlCondition:
     """A ControlNet and what it is given."""
 
     network: MultiViewControlNet
-    """The network."""
     maps: Float[Tensor, "b 3 y x"]
     """The map of view 0 of each object, in [0, 1]."""
     scale: float = 1.0

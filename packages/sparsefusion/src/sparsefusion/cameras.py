@@ -171,11 +171,7 @@ class Circle:
     """A circle through cameras, in least squares."""
 
     center: Float[Tensor, " 3"]
-    """Its center."""
-
     radius: float
-    """Its radius."""
-
     normal: Float[Tensor, " 3"]
     """Its normal, which points down: against the cameras' y axes."""
 

@@ -49,14 +49,8 @@ class SparseFusionModel:
     """The three networks."""
 
     eft: EpipolarTransformer
-    """The epipolar feature transformer."""
-
     denoiser: Denoiser
-    """The denoiser."""
-
     vae: ImageVae
-    """The image autoencoder."""
-
     config: ModelConfig
     """Their sizes."""
 

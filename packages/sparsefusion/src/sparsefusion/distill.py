@@ -136,10 +136,7 @@ class Diffusion:
     """The parts that samples come from."""
 
     denoiser: Denoiser
-    """The denoiser."""
-
     vae: ImageVae
-    """The image autoencoder."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,6 @@ class RunFacts:
     """What a run was, and what became of it."""
 
     scene_name: str
-    """The scene."""
-
     settings: RunSettings
     """Resolved settings."""
 

@@ -56,11 +56,7 @@ class Posterior:
     """Distribution of a latent at an earlier time, given the one at a later time and the clean one."""
 
     mean: Float[Tensor, "b c h w"]
-    """Its mean."""
-
     variance: Float[Tensor, "b 1 1 1"]
-    """Its variance."""
-
     log_variance: Float[Tensor, "b 1 1 1"]
     """The variance's logarithm, floored at 1e-20 before."""
 

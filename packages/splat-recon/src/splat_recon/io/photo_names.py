@@ -36,8 +36,6 @@ class PhotoNames:
     """The photos in a folder, by all that their names may be called."""
 
     folder: Path
-    """The folder."""
-
     names: frozenset[str]
     """Their names, relative to the folder, with ``/``."""
 
