@@ -28,6 +28,8 @@ NUM_TRIALS = 4
 LAST_ALIKE = F(1023)
 """Differences of gray values are looked up in a table of one more entry than this."""
 TINY = 1e-6
+ENDLESS = F(1e9)
+"""More than any cost."""
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -173,9 +175,13 @@ def _mean_of_best(costs, num, num_best):
 @njit(cache=True, nogil=True)
 def _plane_cost(
     flat, inverse, layout, A, b, A_back, b_back, geometric_weight, chosen, num_chosen, num_best,
-    u, v, w, gx, gy, center, n, dxs, dys, weights, values, by_source, sorted_costs,
+    u, v, w, gx, gy, center, n, dxs, dys, weights, values, by_source, sorted_costs, limit,
 ):  # fmt: skip
-    """The mean cost of a plane over the chosen sources in which it fits best; `by_source` gets the cost of each."""
+    """The mean cost of a plane over the chosen sources in which it fits best; `by_source` gets the cost of each.
+
+    Where all chosen ones count, it stops as soon as the mean reaches `limit`.
+    """
+    total, most = F(0), limit * F(num_best) if num_chosen <= num_best else ENDLESS
     for k in range(num_chosen):
         j = chosen[k]
         offset, height, width = layout[j, 0], layout[j, 1], layout[j, 2]
@@ -187,6 +193,9 @@ def _plane_cost(
             cost += F(geometric_weight * error)
         by_source[k] = cost
         sorted_costs[k] = cost
+        total += cost
+        if total >= most:
+            return ENDLESS
     return _mean_of_best(sorted_costs, num_chosen, num_best)
 
 
@@ -216,7 +225,7 @@ def sweep_photo(
             w, gx, gy = planes[y, x, 0], planes[y, x, 1], planes[y, x, 2]
             cost[y, x] = _plane_cost(
                 flat, inverse, layout, A, b, A_back, b_back, geometric_weight, every, num_sources, num_best,
-                x + 0.5, y + 0.5, w, gx, gy, ref[y, x], n, dxs, dys, weights, values, by_source, costs,
+                x + 0.5, y + 0.5, w, gx, gy, ref[y, x], n, dxs, dys, weights, values, by_source, costs, ENDLESS,
             )  # fmt: skip
             for k in range(num_kept):
                 least = 0
@@ -224,7 +233,7 @@ def sweep_photo(
                     if by_source[j] < by_source[least]:
                         least = j
                 kept[y, x, k] = least
-                by_source[least] = F(1e9)
+                by_source[least] = ENDLESS
     for sweep in range(num_sweeps):
         step = 1 if sweep % 2 == 0 else -1
         reach = 0.5**sweep
@@ -265,7 +274,7 @@ def sweep_photo(
                         continue
                     new = _plane_cost(
                         flat, inverse, layout, A, b, A_back, b_back, geometric_weight, kept[y, x], num_kept, num_best,
-                        x + 0.5, y + 0.5, w, gx, gy, ref[y, x], n, dxs, dys, weights, values, by_source, costs,
+                        x + 0.5, y + 0.5, w, gx, gy, ref[y, x], n, dxs, dys, weights, values, by_source, costs, best,
                     )  # fmt: skip
                     if new < best:
                         best, best_w, best_gx, best_gy = new, w, gx, gy
