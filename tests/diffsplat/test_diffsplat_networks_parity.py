@@ -8,6 +8,18 @@ import math
 import pytest
 import torch
 
+from diffsplat import (
+    GSVAE,
+    ElevEst,
+    ElevEstConfig,
+    GSRecon,
+    GSReconConfig,
+    MultiViewControlNet,
+    MultiViewDenoiser,
+    SplatGrids,
+    TextCondition,
+    activated,
+)
 from diffsplat.cameras import (
     flipped_axes,
     in_frame_of_view_0,
@@ -18,14 +30,12 @@ from diffsplat.cameras import (
     unprojected,
 )
 from diffsplat.checkpoints import tiny_decoder_config
-from diffsplat.config import ElevEstConfig, GSReconConfig
-from diffsplat.denoiser import MultiViewControlNet, MultiViewDenoiser, TextCondition
-from diffsplat.elevest import ElevEst, normalized, resized
-from diffsplat.gsrecon import Block, GSRecon
-from diffsplat.gsvae import GSVAE, VAE_FAMILIES, kl_to_normal
+from diffsplat.elevest import normalized, resized
+from diffsplat.gsrecon import Block
+from diffsplat.gsvae import VAE_FAMILIES, kl_to_normal
 from diffsplat.multiview_attention import MultiViewSelfAttention, ViewCount
 from diffsplat.render import pixel_cameras, raw_gaussians
-from diffsplat.splat_grids import CHANNELS, SplatGrids, activated
+from diffsplat.splat_grids import CHANNELS
 
 from .conftest import assert_close, read_reference, reference_files, reference_folder
 

@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 
-from diffsplat.denoiser import MultiViewControlNet, MultiViewDenoiser, TextCondition
+from diffsplat import MultiViewControlNet, MultiViewDenoiser, TextCondition
 from diffsplat.sampling import ControlCondition, denoised, guidance_per_view
 from diffsplat.schedulers import make_scheduler, set_steps
 from diffsplat.stock import AutoencoderKL

@@ -10,13 +10,11 @@ import torch
 from PIL import Image
 from plyfile import PlyData
 
-from diffsplat import ActiveGaussians, InputError, SplatGrids
+from diffsplat import ActiveGaussians, GeneratedSplat, InputError, SplatGrids, activated
 from diffsplat.cameras import canonical_intrinsics, orbit_rig
 from diffsplat.images import as_condition, as_control, centered, without_background
 from diffsplat.outputs import OutputConfig, contact_sheet, turntable_frames, write_splat
-from diffsplat.pipeline import GeneratedSplat
 from diffsplat.render import RENDER_CONFIG, rendered
-from diffsplat.splat_grids import activated
 from diffsplat.training.losses import map_loss, render_losses, wanted_grids
 from diffsplat.training.views import generated_views
 from splat_render import read_splats

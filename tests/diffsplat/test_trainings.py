@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffsplat import GSVAE, GSRecon, GSReconConfig, InputError, MultiViewDenoiser
+from diffsplat import GSVAE, ElevEstConfig, GSRecon, GSReconConfig, InputError, MultiViewControlNet, MultiViewDenoiser
 from diffsplat.cameras import orbit_camera
-from diffsplat.config import ElevEstConfig
-from diffsplat.denoiser import MultiViewControlNet, load_widened
+from diffsplat.denoiser import load_widened
 from diffsplat.schedulers import SD15_NOISE_SCHEDULE, make_scheduler
 from diffsplat.stock import AutoencoderKL
 from diffsplat.training.autoencoder import GSVAETask, psnr_through_latents

@@ -8,9 +8,7 @@ import shlex
 import numpy as np
 import torch
 
-from diffsplat import DiffSplatPipeline, GenerationConfig
-from diffsplat.pipeline import GeneratedSplat
-from diffsplat.splat_grids import ActiveGaussians
+from diffsplat import ActiveGaussians, DiffSplatPipeline, GeneratedSplat, GenerationConfig
 from diffsplat_small.__main__ import main
 from diffsplat_small.judging import color_of, held_out_prompts, overlap_with, seen
 from diffsplat_small.stages import NEVER_SHOWN, TEXT_OBJECTS

@@ -9,10 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from difix_model import DifixPipeline
-from difix_model.identity import DETAIL, NO_DETAIL, small_config, start_at_identity
-from difix_model.network import DifixNetwork
-from difix_model.pairs import PairRecord, write_pairs
+from difix_model import DifixNetwork, DifixPipeline, PairRecord, small_config, write_pairs
+from difix_model.identity import DETAIL, NO_DETAIL, start_at_identity
 from embedded_weights import stages
 from embedded_weights.batches import batch_at
 from embedded_weights.coarse_pairs import (

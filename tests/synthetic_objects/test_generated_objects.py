@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from synthetic_objects import (
     COLORS,
+    MATERIALS,
+    SHAPES,
     GeneratedObject,
     InputError,
     ObjectConfig,
@@ -21,7 +23,6 @@ from synthetic_objects import (
     ray_cast,
     sample_object,
 )
-from synthetic_objects.vocabulary import MATERIALS, SHAPES
 
 SIZE = 48
 

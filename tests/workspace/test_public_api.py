@@ -84,10 +84,11 @@ def test_package_roots_and_configs_import_no_torch():
 
 THROUGH_ROOTS = [
     *("apps/difix-fix", "apps/difix-train", "apps/difix3d-enhance", "apps/difix3d-eval", "apps/difix3d-pairs"),
-    *("apps/difix3d-train", "apps/sparsefusion", "apps/splat-recon", "benchmarks", "recipes/sparsefusion-small"),
+    *("apps/difix3d-train", "apps/diffsplat", "apps/sparsefusion", "apps/splat-recon", "benchmarks", "recipes"),
     *("tests/apps", "tests/commands", "tests/difix3d", "tests/difix_model", "tests/difix_train", "tests/image_metrics"),
     *("tests/media_files", "tests/sparsefusion", "tests/splat_recon", "tests/splat_render", "tests/train_runs"),
-    *("tests/output_files", "tests/report_pages", "tests/support"),
+    *("tests/diffsplat", "tests/output_files", "tests/recipes", "tests/report_pages", "tests/support"),
+    *("tests/synthetic_objects", "tests/workspace"),
 ]
 """Folders whose files take from a package's root what it exports, as users do."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from commands import next_line, run_command
-from diffsplat.errors import InputError
+from diffsplat import InputError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

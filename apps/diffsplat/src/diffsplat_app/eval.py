@@ -12,14 +12,13 @@ import numpy as np
 import tyro
 
 from commands import Device, Groups, ended, run_command, verb_of
-from diffsplat.config import GenerationConfig
-from diffsplat.errors import InputError
+from diffsplat import GenerationConfig, InputError
 from diffsplat_app.prompts import read_prompts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffsplat.pipeline import DiffSplatPipeline
+    from diffsplat import DiffSplatPipeline
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,7 +171,7 @@ def eval_prompts(settings: PromptsEval) -> int:
 def _pipeline(settings: Any, *, image: bool) -> DiffSplatPipeline:
     import torch
 
-    from diffsplat.pipeline import DiffSplatPipeline
+    from diffsplat import DiffSplatPipeline
     from splat_render import InputError as RenderError
     from splat_render import chosen_device
 
@@ -187,7 +186,7 @@ def _pipeline(settings: Any, *, image: bool) -> DiffSplatPipeline:
 
 
 def _progress(items: Any) -> Any:
-    from commands.progress import progress_bar
+    from commands import progress_bar
 
     items = list(items)
     with progress_bar() as progress:

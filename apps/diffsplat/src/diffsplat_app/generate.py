@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from commands import Device, Groups, ended, run_command
-from diffsplat.config import GenerationConfig
-from diffsplat.errors import InputError, first_problems
+from diffsplat import GenerationConfig, InputError
+from diffsplat.errors import first_problems
 from diffsplat_app.prompts import read_prompts
 
 if TYPE_CHECKING:
     import torch
 
-    from diffsplat.pipeline import DiffSplatPipeline
+    from diffsplat import DiffSplatPipeline
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -245,7 +245,7 @@ def generate(settings: GenerateSettings) -> int:
         maps = as_control(control, size, name=str(settings.control_image))
     import torch
 
-    from commands.progress import progress_bar
+    from commands import progress_bar
 
     with progress_bar() as progress:
         bar = progress.add_task("Generating", total=len(wanted), note="")
@@ -292,8 +292,8 @@ def _say_unknown_words(pipe: DiffSplatPipeline, prompts: list[str]) -> None:
 def _pipeline(settings: GenerateSettings) -> DiffSplatPipeline:
     import torch
 
+    from diffsplat import DiffSplatPipeline
     from diffsplat.memory import SIZES, check_room
-    from diffsplat.pipeline import DiffSplatPipeline
     from splat_render import InputError as RenderError
     from splat_render import chosen_device
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from diffsplat.errors import InputError
+from diffsplat import InputError
 
 
 def read_prompts(path: Path) -> list[str]:

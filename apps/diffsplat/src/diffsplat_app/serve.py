@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from commands import Device, run_command
 from commands.local_page import LOCAL_HOST, check_port, keep_to_this_machine, serve_page, system_fonts
-from diffsplat.errors import InputError
+from diffsplat import InputError
 
 if TYPE_CHECKING:
-    from diffsplat.pipeline import DiffSplatPipeline
+    from diffsplat import DiffSplatPipeline
 
 TITLE = "DiffSplat"
 
@@ -78,8 +78,8 @@ def _served(settings: ServeSettings) -> int:
 def _pipeline(settings: ServeSettings) -> DiffSplatPipeline:
     import torch
 
-    from commands.progress import console
-    from diffsplat.pipeline import DiffSplatPipeline
+    from commands import console
+    from diffsplat import DiffSplatPipeline
     from splat_render import InputError as RenderError
     from splat_render import chosen_device
 
@@ -171,7 +171,7 @@ def generated_files(
     Returns:
         The folder, and a sentence on what was done.
     """
-    from diffsplat.config import GenerationConfig
+    from diffsplat import GenerationConfig
     from diffsplat.images import as_condition, opened_image
     from diffsplat.outputs import OutputConfig, write_object
 

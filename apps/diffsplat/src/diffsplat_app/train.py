@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands import ended, goes_on, run_command, verb_of
-from diffsplat.errors import InputError
+from diffsplat import InputError
 from diffsplat_app.training_runs import (
     GROUPS,
     KINDS,
@@ -23,8 +23,7 @@ from diffsplat_app.training_runs import (
 from train_runs import NonFiniteLossError, RunFolder
 
 if TYPE_CHECKING:
-    from diffsplat.gsrecon import GSRecon
-    from diffsplat.gsvae import GSVAE
+    from diffsplat import GSVAE, GSRecon
     from train_runs import Loop
 
 
@@ -87,7 +86,7 @@ def _same_objects(run: ObjectRun) -> list[str | Path]:
 
 
 def _trained(loop: Loop) -> None:
-    from commands.progress import progress_bar
+    from commands import progress_bar
 
     with progress_bar() as progress:
         bar = progress.add_task("Training", total=loop.config.max_steps, completed=loop.step, note="")
@@ -138,14 +137,9 @@ CONTROL_WIDTHS = (16, 32, 96, 256)
 
 def denoiser_task(run: DenoiserRun) -> Any:
     """What the loop trains: a denoiser, or a ControlNet for one."""
+    from diffsplat import MultiViewControlNet, MultiViewDenoiser
     from diffsplat.checkpoints import read_state
-    from diffsplat.denoiser import (
-        PLUCKER_CHANNELS,
-        MultiViewControlNet,
-        MultiViewDenoiser,
-        load_widened,
-        read_network_config,
-    )
+    from diffsplat.denoiser import PLUCKER_CHANNELS, load_widened, read_network_config
     from diffsplat.loading import image_vae, noise_schedule, text_encoder
     from diffsplat.schedulers import make_scheduler
     from diffsplat.training.denoising import DenoiserTask
@@ -230,9 +224,8 @@ def _settings_of(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _gsrecon(folder: Path) -> GSRecon:
+    from diffsplat import GSRecon, GSReconConfig
     from diffsplat.checkpoints import load_into, read_state, weight_files
-    from diffsplat.config import GSReconConfig
-    from diffsplat.gsrecon import GSRecon
 
     model = GSRecon(GSReconConfig(**_settings_of(folder, "network")))
     load_into(model, read_state(weight_files(folder / "model")), where=folder / "model")
@@ -240,8 +233,8 @@ def _gsrecon(folder: Path) -> GSRecon:
 
 
 def _new_gsvae(config: Path | None, tiny: dict[str, Any] | None = None) -> GSVAE:
+    from diffsplat import GSVAE
     from diffsplat.denoiser import read_network_config
-    from diffsplat.gsvae import GSVAE
 
     return GSVAE.for_family("sd") if config is None else GSVAE(read_network_config(config), tiny)
 

@@ -17,9 +17,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from diffsplat import DiffSplatPipeline, GenerationConfig
 from diffsplat.cameras import flipped_axes
-from diffsplat.config import GenerationConfig
-from diffsplat.pipeline import DiffSplatPipeline
 from diffsplat.render import rendered
 from diffsplat.view_folders import VIEWS_FILE, PosedViews, object_folders, read_posed_views
 from image_metrics import psnr, ssim

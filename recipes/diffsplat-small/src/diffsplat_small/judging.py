@@ -19,9 +19,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from diffsplat import DiffSplatPipeline, GeneratedSplat, GenerationConfig
 from diffsplat.cameras import canonical_intrinsics
-from diffsplat.config import GenerationConfig
-from diffsplat.pipeline import DiffSplatPipeline, GeneratedSplat
 from diffsplat.render import rendered
 from synthetic_objects import (
     COLORS,

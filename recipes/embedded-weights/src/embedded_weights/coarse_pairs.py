@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from difix_model import DifixNetwork, PairRecord, read_pairs
 from difix_model.identity import DETAIL
-from difix_model.network import DifixNetwork
-from difix_model.pairs import PairRecord, read_pairs
 from train_runs.files import written_file
 
 RGB, DETAIL_PLANE = slice(0, 3), 3

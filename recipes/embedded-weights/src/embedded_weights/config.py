@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from train_runs.config import LoopConfig, OptimizerConfig
+from train_runs import LoopConfig, OptimizerConfig
 
 
 def stage_optimizer(learning_rate: float = 1e-3, warmup_steps: int = 200) -> OptimizerConfig:

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix_model import DifixNetwork
 from difix_model.config import RENDERED_VIEW
 from difix_model.identity import COLORS, CORRECTIONS, DETAIL
-from difix_model.network import DifixNetwork
 from embedded_weights.coarse_pairs import DETAIL_PLANE, RGB, CoarsePairs
 
 # They follow one another. A slice asks nothing of a GPU, where a list of indices is brought over at each step.

@@ -13,12 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix_model import DifixNetwork, GateConfig, WeightsMetadata, save_checkpoint, small_config
 from difix_model.config import PROMPT
-from difix_model.formats.checkpoint import save_checkpoint
-from difix_model.formats.metadata import WeightsMetadata
-from difix_model.gate.config import EvidenceConfig, GateConfig
-from difix_model.identity import scale_detail, small_config, start_at_identity
-from difix_model.network import DifixNetwork
+from difix_model.gate.config import EvidenceConfig
+from difix_model.identity import scale_detail, start_at_identity
 from embedded_weights.coarse_pairs import CoarsePairs
 from embedded_weights.config import RecipeConfig, StageConfig
 from embedded_weights.prediction import mean_gains

@@ -19,8 +19,8 @@ from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from difix_model import DifixNetwork
 from difix_model.images import on_device, pinned
-from difix_model.network import DifixNetwork
 from embedded_weights.batches import CoarseBatch, batch_at
 from embedded_weights.coarse_pairs import RGB, CoarsePairs
 from embedded_weights.config import StageConfig
