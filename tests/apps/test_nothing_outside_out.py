@@ -220,7 +220,7 @@ def test_outputs_that_would_replace_inputs_are_refused(world: Path, tmp_path: Pa
 def test_a_splat_file_is_not_converted_onto_itself(world: Path, capsys):
     import torch
 
-    from splat_render import Gaussians, write_ply
+    from splat_recon import Gaussians, write_ply
 
     gaussians = Gaussians(
         means=torch.zeros(2, 3), log_scales=torch.zeros(2, 3), quats_wxyz=torch.ones(2, 4),

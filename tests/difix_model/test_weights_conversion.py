@@ -23,6 +23,7 @@ from difix_model import (
     NetworkConfig,
     WeightsMetadata,
     convert_checkpoint,
+    embed_prompt,
     export_checkpoint,
     load_checkpoint,
     save_checkpoint,
@@ -32,7 +33,6 @@ from difix_model.formats.conversion import WeightsForm
 from difix_model.formats.published import published_parameters
 from difix_model.formats.released_pickle import OWN_KEY, PICKLE_KEYS, load_pickle
 from difix_model.formats.sources import load_source
-from difix_model.text import TextEncoder
 
 FORMS: tuple[WeightsForm, ...] = ("safetensors", "diffusers", "pkl")
 METADATA = WeightsMetadata(
@@ -91,7 +91,7 @@ def sources(
     save_checkpoint(
         tmp_path / "ours",
         network,
-        text_embedding=TextEncoder(published_layout)(PROMPT),
+        text_embedding=embed_prompt(PROMPT, published_layout),
         prompt=PROMPT,
         metadata=METADATA,
     )

@@ -82,6 +82,14 @@ def test_package_roots_and_configs_import_no_torch():
     assert done.returncode == 0, done.stderr
 
 
+def test_one_import_is_enough_to_reconstruct():
+    import splat_recon
+    import splat_render
+
+    names = ("Camera", "Gaussians", "make_rasterizer", "read_ply", "read_splats", "write_ply", "write_splats")
+    assert all(getattr(splat_recon, name) is getattr(splat_render, name) for name in names)
+
+
 THROUGH_ROOTS = [
     *("apps/difix-fix", "apps/difix-train", "apps/difix3d-enhance", "apps/difix3d-eval", "apps/difix3d-pairs"),
     *("apps/difix3d-train", "apps/diffsplat", "apps/sparsefusion", "apps/splat-recon", "benchmarks", "recipes"),

@@ -15,9 +15,8 @@ from splat_recon_app.scenes import read_training_scene, shown_views
 from splat_recon_app.stereo import keep_stereo, stereo_start
 
 if TYPE_CHECKING:
-    from splat_recon import Scene, SplatTrainer, Split, StereoStart, TrainConfig
+    from splat_recon import Gaussians, Scene, SplatTrainer, Split, StereoStart, TrainConfig
     from splat_recon.evaluate import Render
-    from splat_render import Gaussians
 
 logger = logging.getLogger(__name__)
 

@@ -28,6 +28,7 @@ from .pipeline import DifixPipeline as DifixPipeline
 from .references.choice import ReferenceConfig as ReferenceConfig
 from .references.choice import choose_references as choose_references
 from .released_pipeline import ReleasedPipeline as ReleasedPipeline
+from .text import embed_prompt as embed_prompt
 from .video.fix import VideoRun as VideoRun
 from .video.job import plan_video as plan_video
 from .video.temporal_filter import TemporalFilterConfig as TemporalFilterConfig

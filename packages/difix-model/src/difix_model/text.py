@@ -69,6 +69,19 @@ class TextEncoder:
         return self._embeddings[prompt]
 
 
+def embed_prompt(prompt: str, folder: Path | str) -> Float[Tensor, "n d"]:
+    """Embed one prompt and drop the encoder.
+
+    Args:
+        prompt: The text.
+        folder: Contains `tokenizer/` and `text_encoder/`.
+
+    Raises:
+        InputError: If the encoder cannot be read.
+    """
+    return TextEncoder(folder)(prompt)
+
+
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
     from transformers.utils import logging

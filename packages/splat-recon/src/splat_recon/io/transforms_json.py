@@ -83,8 +83,8 @@ class FramesFile:
         return self.scene or self.path.parent
 
 
-def read_frames(file: FramesFile, *, images: str = "auto", options: ReadOptions | None = None) -> Scene:
-    """Read frames, their photos and their points.
+def read_transforms(path: Path | str, *, images: str = "auto", options: ReadOptions | None = None) -> Scene:
+    """Read a transforms.json, its photos and its points.
 
     Points come from the file that ``ply_file_path`` names, else from sparse_pc.ply beside it; where there are none,
     they are drawn at random in what the cameras see, and a warning says so. Frames without a photo are problems.
@@ -94,6 +94,15 @@ def read_frames(file: FramesFile, *, images: str = "auto", options: ReadOptions 
 
     Returns:
         The scene in the file's frame; ``applied_transform`` and ``applied_scale`` lead back to COLMAP's.
+
+    Raises:
+        InputError: Anything is wrong with the file or what it names.
+    """
+    return read_frames(read_frames_file(Path(path)), images=images, options=options)
+
+
+def read_frames(file: FramesFile, *, images: str = "auto", options: ReadOptions | None = None) -> Scene:
+    """`read_transforms` for frames that are known already.
 
     Raises:
         InputError: Anything is wrong with the frames or what they name.
