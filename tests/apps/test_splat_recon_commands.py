@@ -393,3 +393,14 @@ def test_few_photos_are_regularized_unless_flags_say_otherwise(
     args = tyro.cli(cli.Train, args=["--scene", "scene", "--out", "out", *flags])
     config = presets.train_config(args, "cpu", [_photo()] * num_photos, NO_POINTS)
     assert (config.dropout, config.opacity_reg, config.scale_reg) == expected
+
+
+def test_a_damaged_newest_checkpoint_is_skipped(scene_folder: Path, tmp_path: Path, finished: Path, capsys):
+    out = tmp_path / "run"
+    assert main(_train(scene_folder, out, "--stop-at", "20")) == 0
+    tensors = out / "checkpoints" / "step_000020" / "state.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-100])
+    assert main(_train(scene_folder, out, "--resume")) == 0
+    shown = capsys.readouterr().err.replace("\n", "")
+    assert "step_000020" in shown
+    assert (out / "metrics.json").read_text() == (finished / "metrics.json").read_text()

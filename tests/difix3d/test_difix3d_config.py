@@ -1,6 +1,9 @@
 """Configs, settings and the schedule: ranges, presets, and the released constants."""
 
+import importlib
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -264,3 +267,15 @@ def test_how_long_runs_take_is_foreseen():
     ]
     assert totals == sorted(totals)
     assert [in_words(seconds) for seconds in (0.2, 80, 600, 9000)] == ["1 s", "80 s", "10 min", "2.5 h"]
+
+
+def test_settings_and_package_root_need_no_torch():
+    code = "import sys, difix3d, difix3d.run.settings, difix3d.run.run_folder; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_exist():
+    root = importlib.import_module("difix3d")
+    assert all(getattr(root, name) is not None for name in root.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        root.no_such_name  # noqa: B018

@@ -200,3 +200,10 @@ def _ring(count):
         pose[:3, :3] = np.stack([np.cross(down, forward), down, forward], axis=1)
         pose[:3, 3] = -forward
     return poses
+
+
+def test_distance_of_equal_poses_is_zero_and_symmetric():
+    poses = _random_poses(3, 40)
+    distances = pose_distances(poses, poses)
+    assert np.abs(np.diag(distances)).max() < 1e-12
+    np.testing.assert_allclose(distances, distances.T, atol=1e-12)

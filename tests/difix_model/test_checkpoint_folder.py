@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -108,3 +109,14 @@ def test_a_file_where_the_folder_should_be_is_an_input_error(network: DifixNetwo
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match="cannot write the checkpoint"):
         save_checkpoint(tmp_path / "taken", network, text_embedding=torch.zeros(7, 16), prompt="p")
+
+
+def test_files_of_two_saves_do_not_go_together(network: DifixNetwork, text_embedding: Tensor, tmp_path: Path) -> None:
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        next(other.parameters()).add_(1.0)
+    for name, saved in (("one", network), ("two", other)):
+        save_checkpoint(tmp_path / name, saved, text_embedding=text_embedding, prompt="p")
+    (tmp_path / "two" / "model.safetensors").replace(tmp_path / "one" / "model.safetensors")
+    with pytest.raises(InputError, match="one"):
+        load_checkpoint(tmp_path / "one")

@@ -165,3 +165,12 @@ def test_configurations_survive_json_and_refuse_nonsense() -> None:
         UNetConfig(num_heads=(3, 10, 20, 20))
     with pytest.raises(ValueError, match="lora_rank"):
         VaeConfig(lora_rank=-1)
+
+
+def test_merging_adapters(network: DifixNetwork, text_embedding: Tensor, run) -> None:
+    x = images(1, 2, 3, 24, 40)
+    before = run(x)
+    network.merge_lora()
+    assert network.config.vae.lora_rank == 0
+    torch.testing.assert_close(run(x), before, atol=1e-9, rtol=0)
+    assert set(network.state_dict()) == set(DifixNetwork(network.config).state_dict())

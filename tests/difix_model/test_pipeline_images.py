@@ -224,3 +224,15 @@ def test_padding_and_range_round_trips(height: int, width: int, multiple: int) -
     assert x.shape[-2] % multiple == x.shape[-1] % multiple == 0
     assert float(x.min()) >= -1
     torch.testing.assert_close(from_network(cropped(x, height, width)), rgb, atol=1e-6, rtol=0)
+
+
+def test_results_are_deterministic(pipe: DifixPipeline) -> None:
+    assert np.array_equal(pipe(noise_u8(16, 24)), pipe(noise_u8(16, 24)))
+
+
+def test_half_precision(checkpoint_folder: Path, pipe: DifixPipeline) -> None:
+    half = DifixPipeline.from_pretrained(checkpoint_folder, dtype=torch.bfloat16)
+    image = torch.rand(1, 16, 24, 3, generator=torch.Generator().manual_seed(0))
+    fixed = half.fix(image, image.flip(2))
+    assert fixed.dtype == torch.float32
+    assert float((fixed - pipe.fix(image, image.flip(2))).abs().mean()) < 0.05

@@ -162,3 +162,31 @@ def test_sources_that_are_nowhere(tmp_path: Path) -> None:
         load_source("no-one-at-all/no-such-weights")
     with pytest.raises(InputError, match="base goes with"):
         load_source(tmp_path, base="x")
+
+
+def test_code_in_the_repository_is_not_executed(layout: Path, tmp_path: Path) -> None:
+    for part in ("vae/autoencoder_kl.py", "unet/unet_2d_condition.py"):
+        (layout / part).write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
+    load_released(layout)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_pickles_that_hold_objects_are_refused(layout: Path, network: DifixNetwork, tmp_path: Path) -> None:
+    torch.save(trainer_state(network) | {"args": Path("anything")}, tmp_path / "model_1.pkl")
+    with pytest.raises(InputError, match="more than tensors"):
+        load_pickle(tmp_path / "model_1.pkl", base=layout)
+
+
+def test_hub_repositories_are_found_in_the_cache(
+    published_layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: DifixNetwork
+) -> None:
+    from huggingface_hub import constants
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "models--someone--tiny-difix"
+    shutil.copytree(published_layout, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert_same_parameters(load_released("someone/tiny-difix").network, network)

@@ -171,3 +171,16 @@ def test_clamping_is_what_kills_the_gradient_outside() -> None:
         terms["l2"].backward()
         assert x_pred.grad is not None
         assert float(x_pred.grad.sum()) == pytest.approx(expected)
+
+
+def test_lpips_agrees_with_its_formula() -> None:
+    vgg = VggFeatures(NARROW)
+    heads = [torch.rand(c, generator=torch.Generator().manual_seed(c)) for c in (4, 8, 16, 16, 16)]
+    a, b = images(0), images(1)
+    shift, scale = (torch.tensor(v)[:, None, None] for v in ((-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)))
+    features_a, features_b = vgg((a - shift) / scale), vgg((b - shift) / scale)
+    total = torch.zeros(2)
+    for name, head in zip(LAYER_INDICES, heads, strict=True):
+        cosine_free = [nn.functional.normalize(f[name], dim=1) for f in (features_a, features_b)]
+        total += torch.einsum("nchw,c->nhw", (cosine_free[0] - cosine_free[1]) ** 2, head).mean(dim=(1, 2))
+    torch.testing.assert_close(Lpips(vgg, heads)(a, b), total, rtol=1e-4, atol=1e-6)

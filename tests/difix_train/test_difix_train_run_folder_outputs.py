@@ -2,8 +2,13 @@
 
 import dataclasses
 import json
+import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +17,22 @@ import torch
 from PIL import Image
 
 from difix_model import DifixPipeline, load_checkpoint
-from difix_train import DataConfig, InputError, LossConfig, RunSettings, TrainConfig, TrainingRun, open_run
+from difix_train import (
+    DataConfig,
+    InputError,
+    LossConfig,
+    NonFiniteLossError,
+    RunSettings,
+    TrainConfig,
+    TrainingRun,
+    open_run,
+)
 from difix_train import run as run_module
 from difix_train.losses.lpips import Lpips
 from difix_train.losses.vgg import LAYER_INDICES, VggFeatures
+from support import train_in_processes
 from support.noise_pairs import write_noise_pairs
+from train_runs import RunFolder
 from train_runs.loop import model_step
 
 PROMPT = "remove degradation"
@@ -155,3 +171,87 @@ def test_a_model_of_an_earlier_step_is_replaced_when_a_finished_run_is_opened(pa
     assert model_step(final.folder) == 4
     found = load_checkpoint(final.folder.model).network.state_dict()
     assert all(torch.equal(value, found[name]) for name, value in final.task.network.state_dict().items())
+
+
+def test_tensorboard_holds_the_curves_and_pictures(pairs: Path, tmp_path: Path) -> None:
+    reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    run = open_run(_settings(pairs, tmp_path, trackers=("tensorboard",)))
+    while not run.done:
+        run.advance()
+    run.close()
+    events = reading.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    written = {line["step"]: line["loss"] for line in lines if line["kind"] == "train"}
+    shown = {event.step: event.value for event in events.Scalars("train/loss")}
+    assert shown == pytest.approx(written)
+    assert [event.step for event in events.Scalars("test/right_psnr")] == [1, 2, 4]
+    assert [event.step for event in events.Images("test/examples")] == [1, 2, 4]
+
+
+def test_the_samples_of_a_broken_step_are_written_down(pairs: Path, tmp_path: Path) -> None:
+    run = open_run(_settings(pairs, tmp_path))
+    _advance_to(run, 2)
+    with torch.no_grad():
+        next(iter(run.task.trained.values())).fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError):
+        run.advance()
+    values = json.loads((tmp_path / "nonfinite_000003.json").read_text())
+    assert values["step"] == 3
+    assert len(values["ids"]) == QUICK.batch_size
+    assert set(values["ids"]) <= {f"pair_{index}" for index in range(4)}
+
+
+NURSERY = """
+import json, os, runpy, sys
+import torch, difix_train.run
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        sys.argv = json.loads(line)
+        print(os.getpid(), flush=True)
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        os._exit(0)
+    print("ended by", os.waitpid(pid, 0)[1], flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_kills", [10])
+def test_a_run_killed_at_any_moment_goes_on_from_its_last_valid_checkpoint(
+    pairs: Path, tmp_path: Path, num_kills: int
+) -> None:
+    """Kill a run that saves after every step at random moments; let it end, and compare with one left alone."""
+    # The changes that the program makes to its settings, and the same settings for runs in this process.
+    changes = {"max_steps": 8 * num_kills, "checkpoint_every": 1}
+    config = dataclasses.replace(QUICK, trainable="released", log_every=1, validate_every=0, **changes)
+    alone, killed = _settings(pairs, tmp_path / "alone", config=config), tmp_path / "killed"
+    folder, rng, on_disk = RunFolder(killed), random.Random(0), 0
+    command = [train_in_processes.__file__.replace("train_in_processes", "run_tiny"), *map(str, (pairs, killed))]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    with subprocess.Popen([sys.executable, "-c", NURSERY], **pipes) as nursery:
+        assert nursery.stdin is not None
+        assert nursery.stdout is not None
+        for _ in range(num_kills):
+            nursery.stdin.write(json.dumps([*command, json.dumps(changes)]) + "\n")
+            pid, begun_at = (int(nursery.stdout.readline()) for _ in range(2))
+            try:
+                assert begun_at >= on_disk, "a checkpoint that was on the disk is lost"
+                deadline = time.monotonic() + 60
+                while max(folder.checkpoint_steps(), default=0) == begun_at and time.monotonic() < deadline:
+                    time.sleep(0.002)
+                time.sleep(rng.uniform(0.0, 0.05))
+            finally:
+                os.kill(pid, signal.SIGKILL)
+            assert nursery.stdout.readline() == "ended by 9\n"
+            on_disk = folder.checkpoint_steps()[-1]
+    assert 0 < on_disk < changes["max_steps"], "no kill fell into the training"
+    last = open_run(dataclasses.replace(alone, out=killed, resume=True))
+    assert last.step >= on_disk
+    for run in (last, open_run(alone)):
+        while not run.done:
+            run.advance()
+    expected = load_checkpoint(alone.out / "model").network.state_dict()
+    for name, value in load_checkpoint(killed / "model").network.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    assert not list(killed.rglob("*.tmp"))

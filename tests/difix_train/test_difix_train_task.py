@@ -292,3 +292,18 @@ def test_a_validation_that_a_kill_left_out_is_made_up_for(tmp_path: Path) -> Non
     again = TrainingRun(make_task(config, pairs), RunFolder(tmp_path), validation=PairDataset(pairs, config.data))
     assert again.latest_evaluation is None
     assert [line["step"] for line in run.folder.read_metrics() if line["kind"] == "test"] == [2]
+
+
+def test_checkpoint_holds_the_average_and_leaves_training_alone(tmp_path: Path) -> None:
+    from difix_model import load_checkpoint
+
+    task, loop = make_loop(BUSY, make_pairs(3))
+    loop.train_until(3)
+    before = weights_of(task)
+    loop.write_checkpoint(tmp_path / "checkpoint")
+    after = weights_of(task)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    saved = dict(load_checkpoint(tmp_path / "checkpoint" / "model").network.named_parameters())
+    for name, average in averages_of(loop).items():
+        assert torch.equal(saved[name].detach(), average), name
+    assert any(not torch.equal(saved[name].detach(), before[name]) for name in task.trained)

@@ -104,3 +104,29 @@ def test_lpips_reads_the_backbone_from_torch_hubs_folder(tmp_path, monkeypatch):
 def test_an_unknown_backbone_is_refused():
     with pytest.raises(ValueError, match="alex, vgg"):
         metrics.make_lpips("resnet")
+
+
+def test_ssim_map_is_the_textbook_formula_at_one_window():
+    image, target = (torch.rand(11, 11, 3, generator=torch.Generator().manual_seed(seed)).double() for seed in (3, 4))
+    offsets = torch.arange(-5, 6, dtype=torch.float64)
+    window = torch.exp(-(offsets**2) / (2 * 1.5**2))
+    window2d = window[:, None] * window[None, :]
+    window2d = (window2d / window2d.sum())[..., None]
+    mean_a, mean_b = (window2d * image).sum((0, 1)), (window2d * target).sum((0, 1))
+    var_a, var_b = (window2d * (image - mean_a) ** 2).sum((0, 1)), (window2d * (target - mean_b) ** 2).sum((0, 1))
+    covariance = (window2d * (image - mean_a) * (target - mean_b)).sum((0, 1))
+    wanted = ((2 * mean_a * mean_b + 1e-4) * (2 * covariance + 9e-4)) / (
+        (mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4)
+    )
+    torch.testing.assert_close(metrics.ssim_map(image, target)[0, 0], wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_flip_tells_apart_what_psnr_does_not():
+    edge = torch.zeros(48, 48, 3)
+    edge[:, 24:] = 0.5
+    planes = edge.permute(2, 0, 1)
+    blurred = torch.nn.functional.avg_pool2d(planes, (1, 9), stride=1, padding=(0, 4), count_include_pad=False)
+    blurred = blurred.permute(1, 2, 0)
+    brighter = edge + (blurred - edge).square().mean().sqrt()
+    assert metrics.psnr(blurred, edge) == pytest.approx(metrics.psnr(brighter, edge), abs=1e-4)
+    assert metrics.flip(brighter, edge) > 2 * metrics.flip(blurred, edge) > 0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import struct
@@ -184,3 +185,13 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path, monkeypa
     with pytest.raises(InputError, match=r"cannot write .*a\.png: No space left on device"):
         save_image(tmp_path / "out" / "a.png", Image.new("RGB", (8, 8)))
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_device_that_takes_nothing_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(InputError, match=r"cannot write .*No space left"):
+        save_image(tmp_path / "a.bmp", Image.new("RGB", (8, 8)))
+    assert not list(tmp_path.iterdir())

@@ -79,3 +79,9 @@ def test_wrong_scenes_are_refused():
         View(name="a", camera=view.camera, rgb_u8=view.rgb_u8, mask=np.zeros(view.rgb_u8.shape[:2], bool))
     with pytest.raises(ValueError):
         Camera(T_world_cam=np.eye(4), K=np.diag([-5.0, 5, 1]), width=4, height=4)
+
+
+def test_world_to_camera_is_the_inverse_of_the_pose():
+    camera = orbit_camera(2, 5)
+    np.testing.assert_allclose(camera.T_cam_world @ camera.T_world_cam, np.eye(4), atol=1e-14)
+    np.testing.assert_allclose(camera.T_cam_world @ [*camera.center_world, 1], [0, 0, 0, 1], atol=1e-14)

@@ -41,3 +41,11 @@ def test_masked_pixels_do_not_count():
 def test_no_views_is_an_error():
     with pytest.raises(ValueError, match="at least one view"):
         evaluate(lambda camera: torch.zeros(16, 20, 3), [])
+
+
+def test_metrics_json_has_the_agreed_form():
+    found = evaluate(lambda camera: torch.full((16, 20, 3), 0.2), [_view("a", 51)])
+    content = found.to_dict(step=5, split="test", num_gaussians=9)
+    assert set(content) == {"step", "split", "num_gaussians", "psnr", "ssim", "lpips", "flip", "per_view"}
+    assert content["lpips"] is None
+    assert set(content["per_view"]["a"]) == {"psnr", "ssim", "lpips", "flip"}

@@ -15,7 +15,9 @@ from splat_recon import (
     SyntheticConfig,
     TrainConfig,
     TrainingView,
+    ViewMixture,
     ViewSet,
+    downscaled,
     generate_scene,
     mcmc_config,
 )
@@ -250,3 +252,41 @@ def test_settings_out_of_range_name_their_field(field, value):
 def test_unknown_settings_are_refused():
     with pytest.raises(ValueError, match="color"):
         TrainConfig.from_dict({"color": 1})
+
+
+def test_a_mixture_that_can_only_draw_one_set_is_that_set():
+    alone = _trainer(ADC)
+    mixed = _trainer(ADC)
+    views = ViewSet.from_views(_scene().views)
+    mixed.views = ViewMixture((views, ViewSet.from_views(_scene().views[:1])), (1.0, 0.0))
+    alone.train_until(12)
+    mixed.train_until(12)
+    _assert_same(alone, mixed)
+
+
+def test_images_smaller_than_the_ssim_window_are_refused():
+    small = downscaled(_scene(), 12)
+    with pytest.raises(InputError, match="at least 11x11"):
+        SplatTrainer(small, ViewSet.from_views(small.views), ADC)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("config", [ADC, MCMC], ids=["adc", "mcmc"])
+def test_cuda_trains_as_the_cpu_does(config: TrainConfig, tmp_path: Path):
+    on_cpu, on_cuda = (_trainer(replace(config, log_every=1), device=device) for device in ("cpu", "cuda"))
+    for trainer in (on_cpu, on_cuda):
+        trainer.train_until(60)
+    # Adam's first steps are signs times rates: only losses tell whether gradients are right. MCMC draws other noise.
+    first = 4 if config is ADC else 1
+    losses = [[record.loss for record in trainer.history[:first]] for trainer in (on_cpu, on_cuda)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    scores = [
+        evaluate(lambda camera, trainer=trainer: trainer.render(camera).rgb, _scene().views).psnr
+        for trainer in (on_cpu, on_cuda)
+    ]
+    assert scores[1] == pytest.approx(scores[0], abs=1.0)
+    on_cuda.save(tmp_path / "step_000060")
+    loaded = SplatTrainer.load(tmp_path / "step_000060", _scene(), ViewSet.from_views(_scene().views), device="cuda")
+    loaded.train_until(62)
+    assert loaded.gaussians.means.is_cuda

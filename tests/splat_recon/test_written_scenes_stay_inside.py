@@ -2,10 +2,15 @@
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from splat_recon import InputError, Scene, read_scene, write_scene, write_transforms
+from support.hostile_names import HOSTILE, files_outside
 from support.posed_scenes import orbit_scene
 
 WRITERS = [write_scene, write_transforms]
@@ -39,3 +44,26 @@ def test_a_file_with_a_second_name_elsewhere_keeps_its_bytes(write, tmp_path: Pa
 def test_names_that_are_fine_stay(tmp_path: Path):
     write_scene(tmp_path, renamed(["left/1.jpg", "a b.PNG", "no_ending", "photo.heic"]))
     assert read_scene(tmp_path).names == ("a b.PNG", "left/1.jpg", "no_ending.png", "photo.png")
+
+
+NAMES = st.one_of(st.sampled_from(HOSTILE), st.text(min_size=1, max_size=12), st.just("ABSOLUTE"))
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@given(names=st.lists(NAMES, min_size=1, max_size=5, unique=True))
+@settings(max_examples=25, deadline=None)
+def test_nothing_is_written_outside_the_folder(write, names: list[str]):
+    with TemporaryDirectory() as temporary:
+        world = Path(temporary)
+        (world / "beside").mkdir()
+        (world / "beside" / "up.png").write_bytes(b"a photo of the user's")
+        names = [str(world / "beside" / "up.png") if name == "ABSOLUTE" else name for name in names]
+        before = files_outside(world, world / "out")
+        scene = renamed(names)
+        write(world / "out", scene)
+        assert files_outside(world, world / "out") == before
+        found = read_scene(world / "out")
+        for view in scene.views:
+            (same,) = [f for f in found.views if np.allclose(f.camera.T_world_cam, view.camera.T_world_cam, atol=1e-6)]
+            assert np.abs(same.rgb_u8.astype(int) - view.rgb_u8).mean() < 12
+            assert same.mask is not None
