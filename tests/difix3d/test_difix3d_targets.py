@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from difix3d import (
+    FixResult,
     IdentityFixer,
     InputError,
     ProgressiveConfig,
@@ -121,3 +123,33 @@ def test_ranked_poses_begin_with_the_nearest(raw_scene):
     assert ranked[:, 0].tolist() == list(range(6))
     distances = np.take_along_axis(pose_distances(poses, poses), ranked, axis=1)
     assert (np.diff(distances, axis=1) >= 0).all()
+
+
+def test_novel_views_go_in_one_call_each_with_its_references_camera_and_opacity(raw_scene):
+    scene = normalized(raw_scene)
+    config = ProgressiveConfig(
+        train=TrainConfig(max_steps=6),
+        rounds=RoundsConfig(num_rounds=1, first_round=0.5, last_round=0.5),
+        targets=PerturbedTargets(num_views=2),
+        validation=ValidationConfig(fraction=0),
+        num_references=2,
+    )
+    seen = []
+
+    class Recording(IdentityFixer):
+        def __call__(self, request):
+            seen.append(request)
+            return FixResult.of(request, request.rgb + 0.1)
+
+    loop = ProgressiveTrainer(scene, scene.views[:4], _targets(config.targets, scene), Recording(), config)
+    loop.train_until(4)
+    assert loop.main.novel is not None
+    assert len(loop.main.novel.views) == 2
+    assert 0 < loop.main.progress <= 1
+    (asked,) = seen
+    for first, second in asked.references:
+        assert not torch.equal(first, second)
+    for view, camera, alpha in zip(loop.main.novel.views, asked.cameras, asked.alpha, strict=True):
+        assert camera is view.camera
+        assert torch.equal(alpha, view.alpha[..., 0])
+    torch.testing.assert_close(loop.main.novel.views[0].fixed, loop.main.novel.views[0].rendered + 0.1)
