@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +14,7 @@ from PIL import Image
 from difix_fix.__main__ import main
 from difix_fix.page import fixed_image
 from difix_model import DifixNetwork, DifixPipeline, InputError, save_checkpoint, tiny_config
-
-BROWSER_ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from support.gradio_page import free_port, opened_page, served
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +32,6 @@ def write_image(path: Path, size: tuple[int, int], seed: int = 0) -> Path:
     return path
 
 
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_a_busy_port_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -69,13 +45,13 @@ def test_a_busy_port_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_what_cannot_be_served_is_one_sentence(
-    free_port: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("difix_fix.serve.keep_to_this_machine", lambda folder: None)
-    assert main(["serve", "--port", str(free_port), "--host", "no.such.host.invalid"]) == 2
+    monkeypatch.setattr("commands.local_page.keep_to_this_machine", lambda folder: None)
+    assert main(["serve", "--port", str(free_port()), "--host", "no.such.host.invalid"]) == 2
     assert "there is no address no.such.host.invalid" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert main(["serve", "--port", str(free_port)]) == 2
+    assert main(["serve", "--port", str(free_port())]) == 2
     assert "error: the page needs Gradio: run it as uv run --extra serve difix-fix serve" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         main(["serve", "--port", "0"])
@@ -98,29 +74,6 @@ def test_an_image_is_fixed_at_its_size(tmp_path: Path, checkpoint: Path) -> None
         fixed_image(pipeline, tmp_path / "c.png", [], 1.0)
 
 
-@pytest.fixture
-def server(checkpoint: Path, free_port: int, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    if find_spec("gradio") is None:
-        pytest.skip("Gradio is absent: install the extra serve")
-    command = [sys.executable, "-m", "difix_fix", "serve", "--port", str(free_port), "--gate", "off"]
-    command += ["--model", str(checkpoint)]
-    # Whatever would go out to the internet ends at a port where nobody listens.
-    nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), "http://127.0.0.1:9")
-    with (tmp_path / "server.log").open("w") as log:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **nowhere, "NO_PROXY": ""}
-        )
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            assert f"http://127.0.0.1:{free_port}" in line, (tmp_path / "server.log").read_text()
-            yield process, free_port
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-
-
 def request(port: int, name: str) -> bytes:
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
@@ -131,31 +84,13 @@ def request(port: int, name: str) -> bytes:
 
 
 @pytest.mark.slow
-def test_the_page_in_a_browser(server: tuple[subprocess.Popen[str], int], tmp_path: Path) -> None:
-    chromium = shutil.which("chromium")
-    if chromium is None or find_spec("playwright") is None:
-        pytest.skip("there is no chromium on PATH, or playwright (dependency group browser) is absent")
-    from playwright.sync_api import sync_playwright  # pyright: ignore[reportMissingImports]
-
-    process, port = server
+def test_the_page_in_a_browser(checkpoint: Path, tmp_path: Path) -> None:
     render = write_image(tmp_path / "my render.png", (90, 60))
     photo = write_image(tmp_path / "photo.jpg", (80, 64), seed=1)
-    assert request(port, f"localhost:{port}").startswith(b"HTTP/1.1 200")
-    assert request(port, "somewhere.example").startswith(b"HTTP/1.1 403")
-    elsewhere: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=BROWSER_ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1200, "height": 800})
-        page.set_default_timeout(90_000)
-        page.on(
-            "request",
-            lambda sent: (
-                None
-                if sent.url.startswith((f"http://127.0.0.1:{port}/", "data:", "blob:"))
-                else elsewhere.append(sent.url)
-            ),
-        )
-        page.goto(f"http://127.0.0.1:{port}/")
+    flags = ("--gate", "off", "--model", str(checkpoint))
+    with served("difix_fix", *flags, log=tmp_path / "server.log") as port, opened_page(port, 800) as page:
+        assert request(port, f"localhost:{port}").startswith(b"HTTP/1.1 200")
+        assert request(port, "somewhere.example").startswith(b"HTTP/1.1 403")
         page.click("#fix")
         page.wait_for_selector("text=Choose a render first.")
         page.set_input_files("#render input[type=file]", render)
@@ -173,16 +108,8 @@ def test_the_page_in_a_browser(server: tuple[subprocess.Popen[str], int], tmp_pa
         download.value.save_as(tmp_path / "downloaded.png")
         assert download.value.suggested_filename == "my render_fixed.png"
         page.screenshot(path=tmp_path / "page.png")
-        browser.close()
     fixed = Image.open(tmp_path / "downloaded.png")
     assert fixed.size == (90, 60)
-    pipeline = DifixPipeline.from_pretrained(process.args[-1])  # type: ignore[index]
-    expected = pipeline(Image.open(render), Image.open(photo))
+    expected = DifixPipeline.from_pretrained(checkpoint)(Image.open(render), Image.open(photo))
     assert np.abs(np.asarray(expected).astype(int) - np.asarray(Image.open(render))).mean() > 5
     assert np.abs(np.asarray(fixed).astype(int) - np.asarray(expected)).max() <= 1
-    assert not elsewhere
-    start = time.monotonic()
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 0, (tmp_path / "server.log").read_text()
-    assert time.monotonic() - start < 15
-    assert "Traceback" not in (tmp_path / "server.log").read_text()

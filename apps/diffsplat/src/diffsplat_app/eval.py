@@ -13,12 +13,11 @@ import tyro
 
 from commands import Device, Groups, ended, run_command, verb_of
 from diffsplat import GenerationConfig, InputError
+from diffsplat_app.opening import opened_pipeline
 from diffsplat_app.prompts import read_prompts
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from diffsplat import DiffSplatPipeline
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +115,7 @@ def eval_images(settings: ImagesEval) -> int:
 
     folders = object_folders(settings.data)
     views = {folder.name: read_posed_views(folder, settings.size) for folder in folders}
-    pipe = _pipeline(settings, image=True)
+    pipe = opened_pipeline(settings.model, settings.device, image=True, base=settings.base)
     lpips = make_lpips(device=str(pipe.device))
     rows: list[dict[str, Any]] = []
     for name, one in _progress(views.items()):
@@ -153,7 +152,7 @@ def eval_prompts(settings: PromptsEval) -> int:
     if settings.num_views < 1:
         raise InputError(f"--num-views must be at least 1, got {settings.num_views}")
     scorer = ClipScorer.from_pretrained(settings.clip)
-    pipe = _pipeline(settings, image=False)
+    pipe = opened_pipeline(settings.model, settings.device, image=False, base=settings.base)
     rows: list[dict[str, Any]] = []
     embedded = []
     for index, prompt in enumerate(_progress(prompts)):
@@ -166,23 +165,6 @@ def eval_prompts(settings: PromptsEval) -> int:
     for row, one, other in zip(rows, similarity.tolist(), precision.tolist(), strict=True):
         row |= {"clip_similarity": one, "r_precision": 100 * other}
     return _written(settings, rows, f"Renders of every prompt. R-precision is among these {len(prompts)} prompts.")
-
-
-def _pipeline(settings: Any, *, image: bool) -> DiffSplatPipeline:
-    import torch
-
-    from diffsplat import DiffSplatPipeline
-    from splat_render import InputError as RenderError
-    from splat_render import chosen_device
-
-    try:
-        device = chosen_device(settings.device)
-    except RenderError as error:
-        raise InputError(str(error)) from error
-    return DiffSplatPipeline.from_pretrained(
-        settings.model, image=image, base=settings.base, device=device,
-        dtype=torch.float16 if device == "cuda" else torch.float32,
-    )  # fmt: skip
 
 
 def _progress(items: Any) -> Any:

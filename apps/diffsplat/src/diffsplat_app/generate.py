@@ -294,13 +294,9 @@ def _pipeline(settings: GenerateSettings) -> DiffSplatPipeline:
 
     from diffsplat import DiffSplatPipeline
     from diffsplat.memory import SIZES, check_room
-    from splat_render import InputError as RenderError
     from splat_render import chosen_device
 
-    try:
-        device = chosen_device(settings.device)
-    except RenderError as error:
-        raise InputError(str(error)) from error
+    device = chosen_device(settings.device)
     precision = settings.precision or ("float16" if device == "cuda" else "float32")
     if settings.model in SIZES:
         check_room(

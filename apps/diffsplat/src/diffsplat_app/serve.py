@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import secrets
-import sys
-import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands import Device, run_command
-from commands.local_page import LOCAL_HOST, check_port, keep_to_this_machine, serve_page, system_fonts
+from commands.local_page import LOCAL_HOST, serve_local, system_fonts
 from diffsplat import InputError
+from diffsplat_app.opening import opened_pipeline
 
 if TYPE_CHECKING:
     from diffsplat import DiffSplatPipeline
 
 TITLE = "DiffSplat"
-
-MISSING_EXTRA = "the page needs Gradio: run it as uv run --extra serve diffsplat serve"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,40 +56,17 @@ def main(arguments: list[str]) -> int:
 
 
 def _served(settings: ServeSettings) -> int:
-    check_port(settings.host, settings.port, problem=InputError)
-    try:
-        with tempfile.TemporaryDirectory(prefix="diffsplat-") as folder:
-            keep_to_this_machine(Path(folder))
-            try:
-                import gradio
-            except ImportError as error:
-                raise InputError(MISSING_EXTRA) from error
-            pipe = _pipeline(settings)
-            page = make_page(gradio, pipe, Path(folder), model=settings.model)
-            serve_page(page, host=settings.host, port=settings.port, theme=system_fonts(gradio))
-    except KeyboardInterrupt:
-        # Before the page was open.
-        print("Stopped.", file=sys.stderr)
-    return 0
+    return serve_local("diffsplat serve", partial(_page, settings), host=settings.host, port=settings.port)
 
 
-def _pipeline(settings: ServeSettings) -> DiffSplatPipeline:
-    import torch
+def _page(settings: ServeSettings, folder: Path) -> tuple[Any, dict[str, Any]]:
+    import gradio
 
     from commands import console
-    from diffsplat import DiffSplatPipeline
-    from splat_render import InputError as RenderError
-    from splat_render import chosen_device
 
-    try:
-        device = chosen_device(settings.device)
-    except RenderError as error:
-        raise InputError(str(error)) from error
     with console.status("Loading the network"):
-        return DiffSplatPipeline.from_pretrained(
-            settings.model, image=settings.image, base=settings.base, device=device,
-            dtype=torch.float16 if device == "cuda" else torch.float32,
-        )  # fmt: skip
+        pipe = opened_pipeline(settings.model, settings.device, image=settings.image, base=settings.base)
+    return make_page(gradio, pipe, folder, model=settings.model), {"theme": system_fonts(gradio)}
 
 
 def make_page(gradio: Any, pipe: DiffSplatPipeline, folder: Path, *, model: str) -> Any:

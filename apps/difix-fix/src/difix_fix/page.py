@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from commands.local_page import system_fonts
 from difix_model import InputError
 from difix_model.gate.config import GATES
 from difix_model.gate.verdict import what_to_try
@@ -77,11 +76,6 @@ def make_page(gradio: Any, pipeline: Pipeline, folder: Path, *, model: str) -> A
             fix, [render, references, strength, gate], [slider, download, said], api_name=False, concurrency_limit=1
         )
     return page
-
-
-def page_style(gradio: Any) -> dict[str, Any]:
-    """Return the arguments of `launch` that decide how the page looks; fonts are those of the system."""
-    return {"theme": system_fonts(gradio), "css": STYLE}
 
 
 def fixed_image(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-import tempfile
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from commands import DeviceFlags, run_command
-from commands.local_page import LOCAL_HOST, check_port, keep_to_this_machine, serve_page
-from difix_model import FixerConfig, InputError
-
-MISSING_EXTRA = "the page needs Gradio: run it as uv run --extra serve difix-fix serve"
+from commands.local_page import LOCAL_HOST, serve_local, system_fonts
+from difix_model import FixerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,28 +45,18 @@ def main(arguments: list[str]) -> int:
 
 
 def _served(settings: ServeSettings) -> int:
-    try:
-        _serve(settings)
-    except KeyboardInterrupt:
-        # Before the page was open.
-        print("Stopped.", file=sys.stderr)
-    return 0
+    return serve_local("difix-fix serve", partial(_page, settings), host=settings.host, port=settings.port)
 
 
-def _serve(settings: ServeSettings) -> None:
-    check_port(settings.host, settings.port, problem=InputError)
-    with tempfile.TemporaryDirectory(prefix="difix-fix-") as folder:
-        keep_to_this_machine(Path(folder))
-        try:
-            import gradio
-        except ImportError as error:
-            raise InputError(MISSING_EXTRA) from error
-        from commands import console
+def _page(settings: ServeSettings, folder: Path) -> tuple[Any, dict[str, Any]]:
+    import gradio
 
-        with console.status("Loading the network"):
-            from difix_fix.page import make_page, page_style
-            from difix_model import open_pipeline
+    from commands import console
 
-            pipeline = open_pipeline(settings.fixer, device=settings.device)
-        page = make_page(gradio, pipeline, Path(folder), model=settings.fixer.model)
-        serve_page(page, host=settings.host, port=settings.port, **page_style(gradio))
+    with console.status("Loading the network"):
+        from difix_fix.page import STYLE, make_page
+        from difix_model import open_pipeline
+
+        pipeline = open_pipeline(settings.fixer, device=settings.device)
+    page = make_page(gradio, pipeline, folder, model=settings.fixer.model)
+    return page, {"theme": system_fonts(gradio), "css": STYLE}

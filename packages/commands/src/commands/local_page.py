@@ -1,6 +1,6 @@
 """What local pages share: they answer this machine only, fetch nothing from elsewhere, and keep nothing.
 
-Gradio is passed in by the caller, who imports it late.
+Gradio is imported by the caller, late.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from output_files import InputError
 
 LOCAL_HOST = "127.0.0.1"
 
@@ -26,7 +29,36 @@ CONTENT_POLICY = (
 Event = dict[str, Any]
 
 
-def check_port(host: str, port: int, *, problem: type[Exception]) -> None:
+def serve_local(prog: str, make: Callable[[Path], tuple[Any, dict[str, Any]]], *, host: str, port: int) -> int:
+    """Serve a page of Gradio until Ctrl-C or SIGTERM, and return 0.
+
+    Args:
+        prog: The command, such as `difix-fix serve`, whose extra `serve` brings Gradio.
+        make: Imports Gradio and builds the page, given a folder that goes away; returns it with what `launch` is to be
+            told of its looks.
+        host: Address to listen on.
+
+    Raises:
+        InputError: Nothing can listen there, or Gradio is not installed.
+    """
+    check_port(host, port)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"{prog.split()[0]}-") as folder:
+            keep_to_this_machine(Path(folder))
+            try:
+                page, looks = make(Path(folder))
+            except ModuleNotFoundError as error:
+                if error.name != "gradio":
+                    raise
+                raise InputError(f"the page needs Gradio: run it as uv run --extra serve {prog}") from error
+            serve_page(page, host=host, port=port, **looks)
+    except KeyboardInterrupt:
+        # Before the page was open.
+        print("Stopped.", file=sys.stderr)
+    return 0
+
+
+def check_port(host: str, port: int) -> None:
     """Bind a port and let it go: the server's own message would name a range.
 
     Args:
@@ -36,14 +68,14 @@ def check_port(host: str, port: int, *, problem: type[Exception]) -> None:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     except OSError as error:
-        raise problem(f"there is no address {host} on this machine") from error
+        raise InputError(f"there is no address {host} on this machine") from error
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             reason = error.strerror or str(error)
-            raise problem(f"cannot listen on {host}:{port} ({reason}): choose another one with --port") from error
+            raise InputError(f"cannot listen on {host}:{port} ({reason}): choose another one with --port") from error
 
 
 def keep_to_this_machine(folder: Path) -> None:
