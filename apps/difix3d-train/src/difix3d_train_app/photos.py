@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from commands import exit_code, next_line
+from commands import exit_code, left, messages_to, next_line
 from difix3d.run import photos
 from difix3d_train_app.progress import run_bars
 
@@ -37,20 +35,11 @@ def find_cameras(folder: RunFolder, source: Path, settings: RunSettings, estimat
     except KeyboardInterrupt as interrupt:
         again = next_line("difix3d-train", "--out", folder.path, "--resume")
         print(f"Stopped while cameras were found. Go on with: {again}", file=sys.stderr)
-        return _left(exit_code(interrupt))
+        return left(exit_code(interrupt), at_once=photos.search_goes_on())
     print(f"{len(found.registered)} of {found.num_photos} photos have a camera, {found.num_points} points.", flush=True)
     for advice in found.advice:
         print(f"note: {advice}", file=sys.stderr)
     return 0
-
-
-def _left(code: int) -> int:
-    """The exit code; leaves the process at once where a step of COLMAP cannot be stopped, or it would abort."""
-    if photos.search_goes_on():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    return code
 
 
 @contextmanager
@@ -61,21 +50,12 @@ def _steps_shown(bars: RunBars) -> Iterator[None]:
     def show(done: float, note: str = "") -> None:
         bars.show(Progress(phase="cameras", done=round(100 * done), total=100, note=note))
 
-    class Shown(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            message = record.getMessage()
-            for step, part in zip(STEPS, PARTS, strict=True):
-                if message.startswith(step):
-                    show(part, message)
+    def note(message: str) -> None:
+        for step, part in zip(STEPS, PARTS, strict=True):
+            if message.startswith(step):
+                show(part, message)
 
-    handler, logger = Shown(level=logging.INFO), logging.getLogger("splat_recon.io.sfm")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
     show(0.0)
-    try:
+    with messages_to(note, "splat_recon.io.sfm"):
         yield
-        show(1.0)
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
+    show(1.0)

@@ -5,6 +5,7 @@ from .ending import next_line as next_line
 from .exits import BAD_INPUT as BAD_INPUT
 from .exits import DONE as DONE
 from .exits import FAILED as FAILED
+from .exits import left as left
 from .exits import outcome_of as outcome_of
 from .flags import Device as Device
 from .flags import DeviceFlags as DeviceFlags
@@ -12,6 +13,7 @@ from .flags import as_flag as as_flag
 from .flags import as_flags as as_flags
 from .help import parameters_of as parameters_of
 from .logs import logging_to as logging_to
+from .logs import messages_to as messages_to
 from .logs import warnings_on as warnings_on
 from .parsing import Groups as Groups
 from .parsing import parse as parse

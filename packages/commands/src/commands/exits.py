@@ -66,6 +66,15 @@ def leave(text: str, code: int = DONE) -> NoReturn:
     raise SystemExit(code)
 
 
+def left(code: int, *, at_once: bool) -> int:
+    """The exit code; leaves the process `at_once` where what it is at cannot be stopped, and would make it abort."""
+    if at_once:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
 def _nobody_reads() -> int:
     """`difix3d-train ... | head`: nobody reads on, and Python must not complain about it when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,26 @@ class _Screen(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         word = "note" if record.levelno < logging.ERROR else "error"
         console.print(f"{word}: {record.getMessage()}", style="dim", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def messages_to(show: Callable[[str], object], name: str) -> Iterator[None]:
+    """Give what a library's logger says of its steps, below warnings, to a function for the block."""
+
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno < logging.WARNING:
+                show(record.getMessage())
+
+    handler, logger = Shown(level=logging.INFO), logging.getLogger(name)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ scene/             cameras, points and undistorted photos, in COLMAP's layout
 from __future__ import annotations
 
 import json
-import threading
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +88,6 @@ def find_cameras(folder: RunFolder, photos: Path, settings: RunSettings) -> SfmR
 
 def search_goes_on() -> bool:
     """Whether a step of COLMAP still runs after the search was stopped: the process is then to leave by `os._exit`."""
-    from splat_recon.io.sfm.reconstruct import COLMAP_THREAD
+    from splat_recon.io.sfm.reconstruct import colmap_runs
 
-    return any(thread.name == COLMAP_THREAD for thread in threading.enumerate())
+    return colmap_runs()

@@ -37,8 +37,7 @@ WORKSPACE = ".sfm"
 """Folder inside the scene folder that holds what an interrupted run goes on from."""
 
 COLMAP_THREAD = "colmap"
-"""Name of the thread that runs COLMAP's steps. While it lives, a process is to leave by `os._exit`: COLMAP aborts when
-its libraries are taken down under it."""
+"""Name of the thread that runs COLMAP's steps."""
 
 CANCEL_S = 20.0
 """Seconds that a cancelled step is waited for."""
@@ -350,6 +349,14 @@ def _cancellable(run: Callable[[Any], Any]) -> Any:
     if "error" in outcome:
         raise outcome["error"]
     return outcome["result"]
+
+
+def colmap_runs() -> bool:
+    """Whether a step of COLMAP's goes on after it was stopped.
+
+    The process is then to leave by `os._exit`: COLMAP aborts when its libraries are taken down under it.
+    """
+    return any(thread.name == COLMAP_THREAD for thread in threading.enumerate())
 
 
 def _why_no_model(database: Path, num_photos: int, max_size: int) -> str:
