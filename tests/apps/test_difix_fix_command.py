@@ -9,21 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from difix_fix.__main__ import main
-from difix_model import DifixNetwork, save_checkpoint, tiny_config
 from difix_model.jobs import fix_files
 from media_files import open_image, save_image
+from support.tiny_fixer import write_tiny_fixer
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    network = DifixNetwork(tiny_config())
-    save_checkpoint(folder, network, text_embedding=torch.zeros(3, 16), prompt="remove degradation")
-    return str(folder)
+    return str(write_tiny_fixer(tmp_path_factory.mktemp("checkpoint")))
 
 
 @pytest.fixture

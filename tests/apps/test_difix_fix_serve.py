@@ -8,22 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from difix_fix.__main__ import main
 from difix_fix.page import fixed_image
-from difix_model import DifixNetwork, DifixPipeline, InputError, save_checkpoint, tiny_config
+from difix_model import DifixPipeline, InputError
 from support.gradio_page import free_port, opened_page, served
+from support.tiny_fixer import write_tiny_fixer
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    torch.manual_seed(0)
-    network = DifixNetwork(tiny_config())
-    save_checkpoint(folder, network, text_embedding=torch.zeros(3, 16), prompt="remove degradation")
-    return folder
+    return write_tiny_fixer(tmp_path_factory.mktemp("checkpoint"))
 
 
 def write_image(path: Path, size: tuple[int, int], seed: int = 0) -> Path:

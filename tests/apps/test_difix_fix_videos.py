@@ -10,23 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from difix_fix.__main__ import main
-from difix_model import DifixNetwork, DifixPipeline, save_checkpoint, tiny_config
+from difix_model import DifixPipeline
 
 pytest.importorskip("av")
 
 from media_files import VideoWriter, read_frames
+from support.tiny_fixer import write_tiny_fixer
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    network = DifixNetwork(tiny_config())
-    save_checkpoint(folder, network, text_embedding=torch.zeros(3, 16), prompt="remove degradation")
-    return str(folder)
+    return str(write_tiny_fixer(tmp_path_factory.mktemp("checkpoint")))
 
 
 @pytest.fixture

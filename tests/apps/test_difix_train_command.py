@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from difix_model import DifixPipeline
 from difix_train_app.__main__ import main
+from support.noise_pairs import write_noise_pairs
 
 RUN = ["--preset", "tiny", "--height", "32", "--width", "32", "--lpips-weight", "0", "--gram-weight", "0"]
 PROMPT = "remove degradation"
@@ -17,18 +17,7 @@ PROMPT = "remove degradation"
 
 @pytest.fixture
 def pairs(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    splits: dict[str, dict] = {"train": {}, "test": {}}
-    for number in range(4):
-        entry = {"prompt": PROMPT}
-        for key in ("image", "target_image", "ref_image"):
-            name = f"{key}_{number}.png"
-            Image.fromarray(rng.integers(0, 255, (32, 40, 3), dtype=np.uint8)).save(tmp_path / name)
-            entry[key] = name
-        splits["train" if number < 2 else "test"][f"pair_{number}"] = entry
-    path = tmp_path / "pairs.json"
-    path.write_text(json.dumps(splits))
-    return path
+    return write_noise_pairs(tmp_path, side=32, width=40, prompt=PROMPT, num_train=2, num_test=2)
 
 
 def test_run_stops_resumes_and_is_measured(pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

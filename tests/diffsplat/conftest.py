@@ -14,6 +14,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from support.closeness import assert_close_to_largest as assert_close  # noqa: F401
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "golden_diffsplat"
@@ -53,13 +55,6 @@ def read_reference(name: str) -> Reference:
     with safe_open(path, framework="pt") as opened:
         tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
         return Reference(tensors, opened.metadata() or {})
-
-
-def assert_close(found: Tensor, wanted: Tensor, tolerance: float, what: str = "") -> None:
-    """The largest difference over the largest wanted value is within the tolerance."""
-    assert found.shape == wanted.shape, f"{what}: {tuple(found.shape)} instead of {tuple(wanted.shape)}"
-    worst = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
-    assert worst <= tolerance, f"{what} differs by {worst:.2e} of its largest value"
 
 
 @pytest.fixture

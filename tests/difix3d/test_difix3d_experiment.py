@@ -27,12 +27,12 @@ from difix3d.run.defaults import resolved
 from difix3d.run.fixing_time import FixingTime
 from difix3d.run.inputs import RunInputs
 from difix3d.run.run_folder import KEPT_CHECKPOINTS, newest_run, numbered
-from difix_model import DifixNetwork, WeightsMetadata, save_checkpoint, tiny_config
 from report_pages import beside
 from splat_recon import Evaluation, ViewScore
 from splat_render import read_ply
 from support.fix_requests import request
 from support.table_scene import write_table
+from support.tiny_fixer import write_tiny_fixer
 
 NUM_FRAMES = 4
 
@@ -45,13 +45,7 @@ def scene_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """A checkpoint of random weights."""
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    network = DifixNetwork(tiny_config())
-    embedding = torch.zeros(4, tiny_config().unet.cross_attention_dim)
-    metadata = WeightsMetadata(uses_reference=True)
-    save_checkpoint(folder, network, text_embedding=embedding, prompt="p", metadata=metadata)
-    return folder
+    return write_tiny_fixer(tmp_path_factory.mktemp("weights"), uses_reference=True)
 
 
 @pytest.fixture(autouse=True)

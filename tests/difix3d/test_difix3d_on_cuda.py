@@ -26,12 +26,13 @@ from difix3d.enhance.config import EnhanceConfig
 from difix3d.enhance.run import Enhancement
 from difix3d.fixers.batches import photo
 from difix3d.pairs.trained import new_trainer, render_at_checkpoints
-from difix_model import DifixNetwork, FixerConfig, WeightsMetadata, save_checkpoint, tiny_config
+from difix_model import FixerConfig
 from media_files import read_frames
 from splat_recon import read_scene, write_scene
 from splat_render import write_ply
 from support.fake_cuda import FakeCuda
 from support.rendered_scenes import ball, photographed, ring_camera
+from support.tiny_fixer import write_tiny_fixer
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("place")
     write_ply(folder / "ball.ply", ball(40))
     write_scene(folder / "scene", photographed(ball(40), [ring_camera(i, 8, width=24, height=18) for i in range(8)]))
-    torch.manual_seed(0)
-    network = DifixNetwork(tiny_config())
-    embedding = torch.zeros(4, tiny_config().unet.cross_attention_dim)
-    save_checkpoint(
-        folder / "weights", network, text_embedding=embedding, prompt="p", metadata=WeightsMetadata(uses_reference=True)
-    )
+    write_tiny_fixer(folder / "weights", uses_reference=True)
     return folder
 
 

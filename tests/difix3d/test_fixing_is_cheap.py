@@ -39,7 +39,7 @@ from difix3d.run.defaults import resolved
 from difix3d.run.fixing_time import FixingTime, TimedFixer
 from difix3d.run.image_memory import check_image_memory, photo_bytes, picture_bytes
 from difix3d.run.scene import load_scene
-from difix_model import DifixNetwork, DifixPipeline, FixVerdict, WeightsMetadata, save_checkpoint, tiny_config
+from difix_model import DifixPipeline, FixVerdict
 from difix_model.gate.apply import Gated
 from splat_recon import (
     AdcConfig,
@@ -53,6 +53,7 @@ from splat_recon import (
 )
 from splat_recon.scene.photo_store import StoredView
 from support.fix_requests import flat_render, rendered_views, request
+from support.tiny_fixer import write_tiny_fixer
 
 WIDTH, HEIGHT = 53, 41
 """A size that no other tensor has."""
@@ -108,13 +109,7 @@ def scene() -> Scene:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    embedding = torch.zeros(4, tiny_config().unet.cross_attention_dim)
-    network = DifixNetwork(tiny_config())
-    metadata = WeightsMetadata(uses_reference=True)
-    save_checkpoint(folder, network, text_embedding=embedding, prompt="p", metadata=metadata)
-    return folder
+    return write_tiny_fixer(tmp_path_factory.mktemp("weights"), uses_reference=True)
 
 
 def test_the_network_is_on_its_device_for_a_round_only() -> None:

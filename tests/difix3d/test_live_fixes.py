@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,48 +17,25 @@ from difix3d.viewer.config import LiveConfig
 from difix3d.viewer.fixes import LiveFixes, PictureFixer
 from difix3d.viewer.pictures import SEAM_PX, bar_height, half_camera, side_by_side
 from splat_recon.io.images import to_u8
-from splat_recon.pages.view_requests import SETTLED_SECONDS, ViewRequests, camera_of
+from splat_recon.pages.view_requests import ViewRequests, camera_of
 from splat_render import Camera, RenderOutput, make_rasterizer
-from splat_render.poses import quat_wxyz_from_matrix
+from support import viewer_page
 from support.splat_scenes import make_camera, make_gaussians
+from support.viewer_page import Clock
 
 GAUSSIANS = make_gaussians(100)
 
 
-class Page:
-    """A browser's page, as far as the drawing sees one."""
+class Page(viewer_page.Page):
+    """A small page, and the camera of a whole picture of it."""
 
     def __init__(self, width: int = 160, height: int = 96) -> None:
-        camera = make_camera()
-        self.camera = SimpleNamespace(
-            wxyz=quat_wxyz_from_matrix(camera.T_world_cam[:3, :3]),
-            position=camera.center_world.copy(),
-            fov=0.9,
-            image_width=width,
-            image_height=height,
-        )
-        self.scene = self
-        self.pictures: list[np.ndarray] = []
-
-    def set_background_image(self, picture: np.ndarray, format: str, jpeg_quality: int) -> None:
-        self.pictures.append(picture)
+        super().__init__(width=width, height=height)
 
     def whole(self) -> Camera:
         camera = camera_of(self.camera, 1000)
         assert camera is not None
         return camera
-
-
-class Clock:
-    """Time that passes when it is told to."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def settle(self) -> None:
-        self.now += SETTLED_SECONDS + 0.01
 
 
 class Inverting:

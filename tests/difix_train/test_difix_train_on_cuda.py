@@ -5,27 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from difix_model import tiny_config
 from difix_train import (
     DataConfig,
     DifixTask,
     EvalSettings,
     LossConfig,
     Objective,
-    Pair,
     PairDataset,
-    Preset,
     TrainConfig,
     TrainingRun,
     evaluate_model,
+    preset,
     start_from_preset,
 )
 from difix_train.losses.lpips import Lpips
 from difix_train.losses.vgg import VGG16_PLAN, VggFeatures
+from support import train_in_processes
 from support.fake_cuda import FakeCuda
 from support.noise_pairs import write_noise_pairs
 from train_runs import Loop, Processes, RunFolder
@@ -35,10 +33,7 @@ DATA = DataConfig(height=32, width=32, num_workers=0)
 
 
 def make_dataset() -> PairDataset:
-    rng = np.random.default_rng(0)
-    draw = lambda: rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)  # noqa: E731
-    pairs = [Pair(id=f"{i}", image=draw(), clean=draw(), references=(draw(),), prompt=PROMPT) for i in range(3)]
-    return PairDataset(pairs, DATA)
+    return PairDataset(train_in_processes.pairs()[:3], DATA)
 
 
 def make_task(device: str, **options: Any) -> DifixTask:
@@ -51,7 +46,7 @@ def make_task(device: str, **options: Any) -> DifixTask:
     objective = values.pop("objective", None)
     rank = values.pop("lora_rank", 0)
     config = TrainConfig(batch_size=2, data=DATA, **values)
-    start = start_from_preset(Preset(network=tiny_config, description="tiny"), prompts=[PROMPT], seed=3)
+    start = start_from_preset(preset("tiny"), prompts=[PROMPT], seed=3)
     if rank:
         start.network.add_unet_lora(rank, alpha=float(rank))
     return DifixTask(

@@ -21,7 +21,7 @@ from splat_recon.io.point_files import read_points_ply, write_points_ply
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.scene.random_points import focus_distance
 from splat_render.poses import similarity, transform_camera, transform_points
-from support.posed_scenes import orbit_scene, smooth_rgb
+from support.posed_scenes import assert_same_scenes, orbit_scene, smooth_rgb
 
 
 @pytest.fixture
@@ -41,16 +41,7 @@ def rewrite(folder, change):
 
 
 def assert_same(a, b, atol=1e-6):
-    assert a.names == b.names
-    for view_a, view_b in zip(a.views, b.views, strict=True):
-        np.testing.assert_allclose(view_a.camera.T_world_cam, view_b.camera.T_world_cam, atol=atol)
-        np.testing.assert_allclose(view_a.camera.K, view_b.camera.K, atol=atol)
-        np.testing.assert_array_equal(view_a.rgb_u8, view_b.rgb_u8)
-        assert (view_a.mask is None) == (view_b.mask is None)
-        if view_a.mask is not None:
-            np.testing.assert_array_equal(view_a.mask, view_b.mask)
-    np.testing.assert_allclose(a.points.p_world, b.points.p_world, atol=max(atol, 1e-5))
-    np.testing.assert_array_equal(a.points.rgb_u8, b.points.rgb_u8)
+    assert_same_scenes(a, b, atol, K_atol=atol)
 
 
 @pytest.mark.parametrize("masks", [False, True])

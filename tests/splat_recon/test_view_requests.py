@@ -1,51 +1,17 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
 
 from splat_recon import SplatTrainer, SyntheticConfig, TrainConfig, ViewSet, generate_scene, normalized
-from splat_recon.pages.view_requests import MOVING_PX, SETTLED_SECONDS, ViewRequests, camera_of, rendered_picture
+from splat_recon.pages.view_requests import MOVING_PX, ViewRequests, camera_of, rendered_picture
 from splat_render import make_rasterizer
-from splat_render.poses import matrix_from_quat_wxyz, quat_wxyz_from_matrix
-from support.splat_scenes import make_camera, make_gaussians
-
-
-class Page:
-    """A browser's page, as far as the drawing sees one."""
-
-    def __init__(self, camera=None, width=400, height=300):
-        camera = make_camera() if camera is None else camera
-        self.camera = SimpleNamespace(
-            wxyz=quat_wxyz_from_matrix(camera.T_world_cam[:3, :3]),
-            position=camera.center_world,
-            fov=0.9,
-            image_width=width,
-            image_height=height,
-        )
-        self.scene = self
-        self.pictures = []
-
-    def set_background_image(self, picture, format, jpeg_quality):
-        assert format == "jpeg"
-        assert 0 < jpeg_quality <= 100
-        self.pictures.append(picture)
+from splat_render.poses import matrix_from_quat_wxyz
+from support.splat_scenes import make_gaussians
+from support.viewer_page import Clock, Page
 
 
 def render(camera):
     return make_rasterizer("cpu")(make_gaussians(100), camera, sh_degree=0)
-
-
-class Clock:
-    """Time that passes when it is told to."""
-
-    now = 100.0
-
-    def __call__(self):
-        return self.now
-
-    def settle(self):
-        self.now += SETTLED_SECONDS + 0.01
 
 
 def test_a_moving_page_gets_a_small_picture_and_a_still_one_a_full_one():

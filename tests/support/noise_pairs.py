@@ -10,15 +10,18 @@ from PIL import Image
 from difix_model import PairRecord, write_pairs
 
 
-def write_noise_pairs(folder: Path, *, side: int, prompt: str, num_train: int, num_test: int = 0) -> Path:
-    """Write pairs of square images, each with a reference.
+def write_noise_pairs(
+    folder: Path, *, side: int, prompt: str, num_train: int, num_test: int = 0, width: int | None = None
+) -> Path:
+    """Write pairs of images, each with a reference.
 
     Args:
         folder: Where.
-        side: Of the images, in pixels.
+        side: Height of the images, in pixels.
         prompt: Of all pairs.
         num_train: Pairs to train on.
         num_test: Pairs to test with, after the others.
+        width: Of the images; None: they are square.
 
     Returns:
         The pairs JSON.
@@ -28,7 +31,7 @@ def write_noise_pairs(folder: Path, *, side: int, prompt: str, num_train: int, n
     for index in range(num_train + num_test):
         paths = {name: folder / f"{name}_{index}.png" for name in ("image", "target_image", "ref_image")}
         for path in paths.values():
-            Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+            Image.fromarray(rng.integers(0, 256, (side, width or side, 3), dtype=np.uint8)).save(path)
         split = "train" if index < num_train else "test"
         records.append(PairRecord(id=f"pair_{index}", split=split, prompt=prompt, **paths))
     write_pairs(folder / "pairs.json", records)

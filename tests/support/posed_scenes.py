@@ -37,3 +37,17 @@ def orbit_scene(count=5, *, seed=0, num_points=40, width=32, height=24, suffix="
         rgb_u8=rng.integers(0, 256, size=(num_points, 3), dtype=np.uint8),
     )
     return Scene(views=tuple(views), points=points, name="orbit")
+
+
+def assert_same_scenes(a, b, atol, *, K_atol):
+    """Names, cameras, photos, masks and points are the same."""
+    assert a.names == b.names
+    for view_a, view_b in zip(a.views, b.views, strict=True):
+        np.testing.assert_allclose(view_a.camera.T_world_cam, view_b.camera.T_world_cam, atol=atol)
+        np.testing.assert_allclose(view_a.camera.K, view_b.camera.K, atol=K_atol)
+        np.testing.assert_array_equal(view_a.rgb_u8, view_b.rgb_u8)
+        assert (view_a.mask is None) == (view_b.mask is None)
+        if view_a.mask is not None:
+            np.testing.assert_array_equal(view_a.mask, view_b.mask)
+    np.testing.assert_allclose(a.points.p_world, b.points.p_world, atol=max(atol, 1e-5))
+    np.testing.assert_array_equal(a.points.rgb_u8, b.points.rgb_u8)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from difix_model import tiny_config
 from difix_train import (
     DataConfig,
     DifixTask,
@@ -17,9 +16,9 @@ from difix_train import (
     OptimizerConfig,
     Pair,
     PairDataset,
-    Preset,
     TrainConfig,
     evaluate_pairs,
+    preset,
     start_from_preset,
 )
 from train_runs import Loop, Processes
@@ -58,7 +57,7 @@ def train(folder: Path, batch_size: int, stops: list[int], processes: Processes 
     torch.set_num_threads(1)
     settings = config(batch_size)
     dataset = PairDataset(pairs(), settings.data)
-    start = start_from_preset(Preset(network=tiny_config, description="tiny"), prompts=[PROMPT], seed=3)
+    start = start_from_preset(preset("tiny"), prompts=[PROMPT], seed=3)
     task = DifixTask(start.network, start.text_embeddings, dataset, settings, processes=processes)
     loop = Loop(task, None, settings, processes=processes)
     losses = []
