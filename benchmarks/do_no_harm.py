@@ -14,7 +14,6 @@ tells how near, by pose, the photos are that are chosen by looks.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import time
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import tyro
 from PIL import Image
 from torch.nn import functional
 
@@ -35,7 +35,15 @@ DONE = "done.json"
 """Written last into a folder of renders; without it the folder is made again."""
 
 
-def make_renders(scenes: Path, out: Path, names: list[str], max_size: int, max_steps: int, num_views: int) -> None:
+def make_renders(
+    *,
+    scenes: Path,
+    out: Path,
+    names: tuple[str, ...] = SCENES,
+    num_views: int = 6,
+    max_size: int = 256,
+    max_steps: int = 2000,
+) -> None:
     """Train on all photos, and on the sparse list; keep render, opacity and photo of every view to compare."""
     for name in names:
         for kind in ("good", "bad"):
@@ -135,7 +143,7 @@ def read_samples(scenes: Path, renders: Path) -> list[Sample]:
     return samples
 
 
-def print_references(scenes: Path, renders: Path) -> None:
+def print_references(*, scenes: Path, renders: Path) -> None:
     """Choose a photo for every render by similarity, its own left out, and rank the choice by pose."""
     from difix_model.references.camera_poses import poses_extent, read_poses
     from difix_model.references.poses import pose_distances
@@ -264,7 +272,7 @@ HELPFUL: dict[str, Callable[[Sample], torch.Tensor]] = {
 """Simulated fixers that know the photo."""
 
 
-def make_tables(scenes: Path, renders: Path, out: Path, model: str) -> None:
+def make_tables(*, scenes: Path, renders: Path, out: Path, model: str = "default") -> None:
     """Fix everything with and without a gate; write JSON and Markdown."""
     from difix_model import DifixPipeline
     from difix_model.gate.apply import apply_gate
@@ -351,27 +359,5 @@ def _mean_worst(rows: list[dict[str, Any]], key: str, digits: int) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    renders = verbs.add_parser("renders")
-    renders.add_argument("--scenes", type=Path, required=True)
-    renders.add_argument("--out", type=Path, required=True)
-    renders.add_argument("--names", nargs="+", default=list(SCENES))
-    renders.add_argument("--num-views", type=int, default=6)
-    renders.add_argument("--max-size", type=int, default=256)
-    renders.add_argument("--max-steps", type=int, default=2000)
-    table = verbs.add_parser("table")
-    table.add_argument("--scenes", type=Path, required=True)
-    table.add_argument("--renders", type=Path, required=True)
-    table.add_argument("--out", type=Path, required=True)
-    table.add_argument("--model", default="default")
-    references = verbs.add_parser("references")
-    references.add_argument("--scenes", type=Path, required=True)
-    references.add_argument("--renders", type=Path, required=True)
-    given = parser.parse_args()
-    if given.verb == "renders":
-        make_renders(given.scenes, given.out, given.names, given.max_size, given.max_steps, given.num_views)
-    elif given.verb == "references":
-        print_references(given.scenes, given.renders)
-    else:
-        make_tables(given.scenes, given.renders, given.out, given.model)
+    verbs = {"renders": make_renders, "table": make_tables, "references": print_references}
+    tyro.extras.subcommand_cli_from_dict(verbs, description=__doc__)

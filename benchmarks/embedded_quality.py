@@ -17,7 +17,6 @@ perceptual measures that need no weights, as `piq` computes them.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import time
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import tyro
 from PIL import Image
 
 SCENES = ("kermit", "miku", "fern", "garden", "lund")
@@ -37,8 +37,21 @@ HARMED = 0.0
 
 
 def make_renders(
-    scenes: Path, out: Path, num_views: int, max_size: int, max_steps: int, *, for_choices: bool, suited: bool
+    *,
+    scenes: Path,
+    out: Path,
+    num_views: int = 6,
+    max_size: int = 256,
+    max_steps: int = 1000,
+    for_choices: bool = False,
+    suited: bool = False,
 ) -> None:
+    """Train on few views of every captured scene, and render others.
+
+    Args:
+        for_choices: Of training photos: the test views stay unseen.
+        suited: As trainings from few photos begin today, stereo included.
+    """
     from difix3d.distillation_config import SEED_STRIDE
     from difix3d.ensemble import ensemble_view
     from difix3d.pairs.few import stereo_start
@@ -107,8 +120,14 @@ def other_photos(names: Sequence[str], num_views: int) -> tuple[list[str], list[
 
 
 def print_table(
-    pairs: list[Path], model: str, gate: Literal["checkpoint", "auto", "off"], max_samples: int | None, out: Path | None
+    *,
+    pairs: tuple[Path, ...],
+    model: str = "default",
+    gate: Literal["checkpoint", "auto", "off"] = "checkpoint",
+    max_samples: int | None = None,
+    out: Path | None = None,
 ) -> None:
+    """Fix the renders of pairs, and print gains."""
     import piq
     import torch
 
@@ -165,34 +184,5 @@ def print_table(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    renders = verbs.add_parser("renders")
-    renders.add_argument("--scenes", type=Path, required=True)
-    renders.add_argument("--out", type=Path, required=True)
-    renders.add_argument("--num-views", type=int, default=6)
-    renders.add_argument("--max-size", type=int, default=256)
-    renders.add_argument("--max-steps", type=int, default=1000)
-    renders.add_argument(
-        "--suited", action="store_true", help="as trainings from few photos begin today, stereo included"
-    )
-    renders.add_argument("--for-choices", action="store_true", help="of training photos: the test views stay unseen")
-    table = verbs.add_parser("table")
-    table.add_argument("--pairs", type=Path, nargs="+", required=True)
-    table.add_argument("--model", default="default")
-    table.add_argument("--gate", choices=("checkpoint", "auto", "off"), default="checkpoint")
-    table.add_argument("--max-samples", type=int)
-    table.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    if arguments.verb == "renders":
-        make_renders(
-            arguments.scenes,
-            arguments.out,
-            arguments.num_views,
-            arguments.max_size,
-            arguments.max_steps,
-            for_choices=arguments.for_choices,
-            suited=arguments.suited,
-        )
-    else:
-        print_table(arguments.pairs, arguments.model, arguments.gate, arguments.max_samples, arguments.out)
+    verbs = {"renders": make_renders, "table": print_table}
+    tyro.extras.subcommand_cli_from_dict(verbs, description=__doc__)
