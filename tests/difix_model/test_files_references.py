@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from colmap_models import ModelImage
 from difix_model import InputError, ReferenceConfig, choose_references
 from difix_model.references.camera_poses import find_poses, poses_extent, read_poses
 from difix_model.references.choice import read_choice, write_choice
 from difix_model.references.poses import pose_distances
 from difix_model.references.similarity import similarities
+from support.colmap_files import write_images
 
 OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
@@ -33,30 +34,13 @@ def pose(angle: float, position: tuple[float, float, float]) -> np.ndarray:
 POSES = {f"cam/{i}.png": pose(0.4 * i, (float(i), 0.5 * i, -0.2 * i)) for i in range(5)}
 
 
-def colmap_entry(T_world_cam: np.ndarray, angle: float) -> tuple[list[float], list[float]]:
-    T_cam_world = np.linalg.inv(T_world_cam)
-    # The rotation of `pose`, the other way round.
-    return [np.cos(angle / 2), 0.0, -np.sin(angle / 2), 0.0], list(T_cam_world[:3, 3])
-
-
-def write_binary(path: Path) -> None:
-    content = struct.pack("<Q", len(POSES))
+def write_colmap(path: Path) -> None:
+    images = []
     for i, (name, T) in enumerate(POSES.items()):
-        quat, translation = colmap_entry(T, 0.4 * i)
-        content += struct.pack("<I7dI", i + 1, *quat, *translation, 1) + name.encode() + b"\0"
-        content += struct.pack("<Q", i) + b"\1" * (24 * i)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-
-
-def write_text(path: Path) -> None:
-    lines = ["# Image list with two lines of data per image:"]
-    for i, (name, T) in enumerate(POSES.items()):
-        quat, translation = colmap_entry(T, 0.4 * i)
-        numbers = " ".join(repr(float(value)) for value in [*quat, *translation])
-        lines += [f"{i + 1} {numbers} 1 {name}", "1.5 2.5 -1" if i else ""]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n")
+        # The rotation of `pose`, the other way round.
+        quat, (x, y, z) = (np.cos(0.2 * i), 0.0, -np.sin(0.2 * i), 0.0), np.linalg.inv(T)[:3, 3].tolist()
+        images.append(ModelImage(image_id=i + 1, name=name, camera_id=1, quat_wxyz=quat, translation=(x, y, z)))
+    write_images(path, images)
 
 
 def write_transforms(path: Path, applied: bool) -> None:
@@ -85,8 +69,8 @@ def write_image(path: Path, color: int = 0) -> Path:
 
 
 WRITERS = {
-    "sparse/0/images.bin": write_binary,
-    "sparse/images.txt": write_text,
+    "sparse/0/images.bin": write_colmap,
+    "sparse/images.txt": write_colmap,
     "transforms.json": lambda path: write_transforms(path, applied=False),
     "cameras.json": write_inria,
 }
@@ -123,17 +107,6 @@ def test_an_applied_scale_is_undone(tmp_path: Path) -> None:
         np.testing.assert_allclose(T_world_cam, POSES[image], atol=1e-9)
 
 
-@pytest.mark.parametrize("change", ["no lines of keypoints", "byte order mark"])
-def test_text_models_of_scripts_lose_no_image(tmp_path: Path, change: str) -> None:
-    path = tmp_path / "images.txt"
-    write_text(path)
-    lines = path.read_text().splitlines()
-    if change == "no lines of keypoints":
-        lines = [line for line in lines if line.startswith("#") or len(line.split()) >= 10]
-    path.write_bytes((b"\xef\xbb\xbf" if change == "byte order mark" else b"") + "\n".join(lines).encode())
-    assert set(read_poses(path).T_world_cam) == set(POSES)
-
-
 def test_blenders_split_files_are_read_together(tmp_path: Path) -> None:
     for side, x in (("train", 1.0), ("test", 2.0)):
         T = np.eye(4)
@@ -160,7 +133,7 @@ def test_images_are_looked_up_by_path_then_by_name_then_without_suffix(tmp_path:
 
 
 def test_damaged_cameras_are_one_sentence(tmp_path: Path) -> None:
-    write_binary(tmp_path / "images.bin")
+    write_colmap(tmp_path / "images.bin")
     whole = (tmp_path / "images.bin").read_bytes()
     rng = np.random.default_rng(0)
     for end in rng.integers(0, len(whole), 40):
@@ -203,7 +176,7 @@ def test_the_extent_of_cameras_in_one_place_is_one() -> None:
 def test_references_go_by_pose_nearest_first(tmp_path: Path) -> None:
     photos = [write_image(tmp_path / "scene" / "images" / f"{i}.png") for i in range(5) if i != 2]
     write_image(tmp_path / "scene" / "images" / "unposed.png")
-    write_binary(tmp_path / "scene" / "sparse" / "0" / "images.bin")
+    write_colmap(tmp_path / "scene" / "sparse" / "0" / "images.bin")
     image = write_image(tmp_path / "renders" / "2.png")
     # The image is listed beside the photos.
     chosen = choose_references([image], tmp_path / "scene", ReferenceConfig(num_references=3))

@@ -1,6 +1,5 @@
 """COLMAP models of scripts and other programs: read with all their photos, or refused in a sentence."""
 
-import logging
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 
 from splat_recon import InputError, read_camera_file, read_scene, write_scene
-from splat_recon.io.colmap_models import find_model
 from splat_recon.io.pycolmap_import import pycolmap
 from support.posed_scenes import orbit_scene
 
@@ -51,70 +49,8 @@ def change(path: Path, rule: Callable[[str], str]) -> None:
     path.write_text(rule(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def images_lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-
-
 def photo_lines(text: str) -> list[str]:
-    return [line for line in images_lines(text) if line.endswith(".png")]
-
-
-WRITERS: dict[str, Callable[[str], str]] = {
-    "no lines of keypoints": lambda text: "\n".join(photo_lines(text)) + "\n",
-    "nor a last line end": lambda text: "\n".join(photo_lines(text)),
-    "empty lines of keypoints": lambda text: "\n\n".join(photo_lines(text)) + "\n\n",
-    "empty lines everywhere": lambda text: "\n\n\n" + "\n\n\n".join(photo_lines(text)) + "\n\n\n\n",
-    "some lines of keypoints": lambda text: "".join(
-        f"{line}\n" + ("1.5 2.5 -1 3.5 4.5 7\n" if index % 2 else "") for index, line in enumerate(photo_lines(text))
-    ),
-    "comments in between": lambda text: "".join(f"# photo\n{line}\n\n# done\n" for line in photo_lines(text)),
-    "Windows' line ends": lambda text: "\r\n\r\n".join(photo_lines(text)) + "\r\n\r\n",
-    "tabs": lambda text: "\n\n".join("\t".join(line.split()) for line in photo_lines(text)) + "\n\n",
-    "spaces at both ends": lambda text: "\n\n".join(f"  {line}  " for line in photo_lines(text)) + "\n\n",
-    "a byte order mark": lambda text: f"\ufeff{text}",
-    "whole numbers with a point": lambda text: "\n\n".join(
-        " ".join([f"{line.split()[0]}.0", *line.split()[1:]]) for line in photo_lines(text)
-    ),
-    "quaternions of length three": lambda text: "\n\n".join(
-        " ".join([w[0], *(str(3 * float(q)) for q in w[1:5]), *w[5:]]) for w in map(str.split, photo_lines(text))
-    ),
-    "photos in another order": lambda text: "\n\n".join(reversed(photo_lines(text))) + "\n\n",
-}
-
-
-@pytest.mark.parametrize("kind", sorted(WRITERS))
-def test_all_photos_of_a_text_model_are_read_whatever_its_lines_look_like(text: Path, kind: str):
-    change(text / "sparse" / "0" / "images.txt", WRITERS[kind])
-    assert is_the_scene(text)
-
-
-def test_keypoints_as_colmap_writes_them_are_no_photos(text: Path):
-    path = text / "sparse" / "0" / "images.txt"
-    # These could be a photo with the camera 1: what stands between whose lines they are tells.
-    keypoints = "10 20 3 30 40 4 50 60 1 70 80 5"
-    change(path, lambda text: "".join(f"{line}\n{keypoints}\n" for line in photo_lines(text)))
-    assert is_the_scene(text)
-
-
-def test_utf16_as_windows_shells_write_it_is_read(text: Path):
-    for name in ("cameras", "images", "points3D"):
-        path = text / "sparse" / "0" / f"{name}.txt"
-        path.write_bytes(path.read_text(encoding="utf-8").encode("utf-16"))
-    assert is_the_scene(text)
-
-
-@pytest.mark.parametrize(
-    "name", ["A-DJI plan ({}).png", "12 34 {}.png", "#{}.png", "\u3042 \u0301{}.png", "a\u00a0b{}.png"]
-)
-def test_a_photos_name_is_the_rest_of_its_line(text: Path, name: str):
-    path = text / "sparse" / "0" / "images.txt"
-    content = path.read_text(encoding="utf-8")
-    for index, view in enumerate(SCENE.views):
-        content = content.replace(f" {view.name}\n", f" {name.format(index)}\n")
-        (text / "images" / view.name).rename(text / "images" / name.format(index))
-    path.write_text(content, encoding="utf-8")
-    assert is_the_scene(text)
-    assert read_scene(text).names == tuple(sorted(name.format(index) for index in range(6)))
+    return [line for line in text.splitlines() if line.endswith(".png")]
 
 
 def renamed_in_model(folder: Path, rule: Callable[[str], bytes]) -> None:
@@ -147,18 +83,6 @@ def test_the_two_unicode_forms_of_a_name_are_one(folder: Path):
         )
     renamed_in_model(folder, lambda name: f"sch\u00f6n{name}".encode())
     assert is_the_scene(folder)
-
-
-def test_a_photo_that_stands_twice_counts_once_or_is_refused(text: Path, caplog: pytest.LogCaptureFixture):
-    path = text / "sparse" / "0" / "images.txt"
-    first = photo_lines(path.read_text())[0]
-    change(path, lambda content: content + "\n".join(["77", *first.split(maxsplit=1)[1:]]).replace("\n", " ") + "\n")
-    assert is_the_scene(text)
-    assert "1 photos stand in the model twice" in caplog.text
-    words = first.split()
-    change(path, lambda content: content + " ".join(["78", *words[1:5], "9", *words[6:]]) + "\n")
-    with pytest.raises(InputError, match=rf"photo {words[9]} stands twice, as images \d+ and 78 with different poses"):
-        read_scene(text)
 
 
 def test_cameras_that_no_photo_has_do_not_matter(text: Path):
@@ -197,7 +121,6 @@ def test_cameras_of_photos_are_checked(text: Path, camera: str, message: str):
 @pytest.mark.parametrize(
     ("name", "line", "message"),
     [
-        ("images", "7 1 0 0 0 0 0 0 1", r"images\.txt, line \d+ is neither a photo .* nor the keypoints"),
         ("images", "hello", r"images\.txt, line \d+ is neither a photo"),
         (
             "images",
@@ -207,9 +130,6 @@ def test_cameras_of_photos_are_checked(text: Path, camera: str, message: str):
         ("images", "7 nan 0 0 0 0 0 0 1 photo_9.png", "photo_9.png has a pose that is not finite"),
         ("images", "7 1 0 0 0 0 0 0 99 photo_9.png", "camera 99, which photo photo_9.png has, is not in the model"),
         ("images", "7 1 0 0 0 0 0 0 1 photo_9.png", "photo .*photo_9.png is missing"),
-        ("cameras", "hello", r"cameras\.txt, line \d+ is not a camera \(CAMERA_ID MODEL WIDTH HEIGHT PARAMS\): hello"),
-        ("cameras", "1 PINHOLE 5 5 1 1 1 1", r"cameras\.txt has two cameras 1"),
-        ("points3D", "1 2 3", r"points3D\.txt, line \d+ is not a point"),
         ("points3D", "99 nan 0 0 1 2 3 0", "1 of 41 3D points are not finite"),
     ],
 )
@@ -217,15 +137,6 @@ def test_lines_that_say_nothing_are_named(text: Path, name: str, line: str, mess
     change(text / "sparse" / "0" / f"{name}.txt", lambda content: f"{content.rstrip()}\n\n{line}\n")
     with pytest.raises(InputError, match=message):
         read_scene(text)
-
-
-@pytest.mark.parametrize(("left_out", "there"), [("frames", "rigs"), ("rigs", "frames")])
-def test_rigs_and_frames_belong_together(folder: Path, left_out: str, there: str):
-    (folder / "sparse" / "0" / f"{left_out}.bin").unlink()
-    with pytest.raises(InputError, match=rf"has {there}\.bin but lacks {left_out}\.bin"):
-        read_scene(folder)
-    (folder / "sparse" / "0" / f"{there}.bin").unlink()
-    assert is_the_scene(folder)
 
 
 def test_poses_of_rigs_are_those_of_colmaps_own_reader(tmp_path: Path):
@@ -240,15 +151,3 @@ def test_poses_of_rigs_are_those_of_colmaps_own_reader(tmp_path: Path):
         for image in expected.images.values():
             camera = found.cameras[found.names.index(image.name)]
             np.testing.assert_allclose(camera.T_cam_world[:3], image.cam_from_world().matrix(), atol=1e-9)
-
-
-def test_of_several_text_models_the_one_with_the_most_photos_is_read(text: Path, caplog: pytest.LogCaptureFixture):
-    small = text / "sparse" / "1"
-    small.mkdir()
-    for path in (text / "sparse" / "0").iterdir():
-        (small / path.name).write_bytes(path.read_bytes())
-    change(small / "images.txt", lambda content: "\n".join(photo_lines(content)[:4]))
-    change(text / "sparse" / "0" / "images.txt", lambda content: "\n".join(photo_lines(content)))
-    with caplog.at_level(logging.WARNING):
-        assert find_model(text) == text / "sparse" / "0"
-    assert "0 (6 photos), 1 (4 photos)" in caplog.text

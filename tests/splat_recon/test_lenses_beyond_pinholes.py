@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from colmap_models import CAMERA_MODELS
 from splat_recon import InputError, read_camera_file, read_scene, write_transforms
 from splat_recon.io.field_of_view import field_of_view
 from splat_recon.io.pycolmap_import import pycolmap
@@ -48,6 +49,12 @@ def test_an_equidistant_lens_is_measured_as_its_formula_says():
     shown = (theta < np.pi / 2) & (np.abs(x) < tangent) & (np.abs(y) < tangent)
     assert found.kept == pytest.approx(shown.mean(), abs=0.01)
     assert found.is_much_lost
+
+
+def test_the_table_of_camera_models_is_that_of_colmap():
+    models = [model for name, model in pycolmap.CameraModelId.__members__.items() if name != "INVALID"]
+    num_params = {model: len(pycolmap.Camera.create_from_model_id(1, model, 1.0, 1, 1).params) for model in models}
+    assert {int(model): (model.name, num_params[model]) for model in models} == CAMERA_MODELS
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,23 @@ KINDS = ("packages", "apps", "recipes")
 
 ALLOWED_FIRST_PARTY = {
     "output_files": set(),
+    "colmap_models": {"output_files"},
     "commands": {"output_files"},
     "media_files": {"output_files"},
     "image_metrics": set(),
     "report_pages": set(),
     "train_runs": {"output_files"},
     "splat_render": {"output_files"},
-    "difix_model": {"media_files", "output_files"},
-    "splat_recon": {"media_files", "image_metrics", "report_pages", "splat_render", "output_files", "train_runs"},
+    "difix_model": {"colmap_models", "media_files", "output_files"},
+    "splat_recon": {
+        "colmap_models",
+        "media_files",
+        "image_metrics",
+        "report_pages",
+        "splat_render",
+        "output_files",
+        "train_runs",
+    },
     "synthetic_objects": {"output_files"},
     "difix_train": {"report_pages", "image_metrics", "difix_model", "train_runs", "output_files"},
     "difix3d": {
@@ -45,6 +54,7 @@ ALLOWED_FIRST_PARTY = {
     },
     "diffsplat": {"media_files", "image_metrics", "output_files", "splat_render", "synthetic_objects", "train_runs"},
     "sparsefusion": {
+        "colmap_models",
         "media_files",
         "image_metrics",
         "report_pages",
@@ -76,6 +86,7 @@ ALLOWED_FIRST_PARTY = {
 }
 
 FORBIDDEN_THIRD_PARTY = {
+    "colmap_models": {"torch", "numba", "scipy", "pycolmap", "tyro", "rich"},
     "commands": {"torch", "numba", "diffusers", "transformers", "gsplat", "pycolmap"},
     "media_files": {"torch", "numba", "pycolmap", "tyro", "rich"},
     "image_metrics": {"torchmetrics", "numba", "tyro", "rich"},
@@ -88,7 +99,7 @@ FORBIDDEN_THIRD_PARTY = {
     "difix3d": {"accelerate", "tyro", "rich"},
     "synthetic_objects": {"torch", "tyro", "rich"},
     "diffsplat": {"accelerate", "tyro", "rich", "gsplat", "pycolmap"},
-    "sparsefusion": {"tyro", "rich", "gsplat", "transformers", "accelerate"},
+    "sparsefusion": {"tyro", "rich", "gsplat", "pycolmap", "transformers", "accelerate"},
 }
 
 

@@ -15,6 +15,7 @@ import pytest
 
 LIBRARIES = [
     "output_files",
+    "colmap_models",
     "commands",
     "media_files",
     "image_metrics",
@@ -96,7 +97,7 @@ THROUGH_ROOTS = [
     *("tests/apps", "tests/commands", "tests/difix3d", "tests/difix_model", "tests/difix_train", "tests/image_metrics"),
     *("tests/media_files", "tests/sparsefusion", "tests/splat_recon", "tests/splat_render", "tests/train_runs"),
     *("tests/diffsplat", "tests/output_files", "tests/recipes", "tests/report_pages", "tests/support"),
-    *("tests/synthetic_objects", "tests/workspace"),
+    *("tests/synthetic_objects", "tests/colmap_models", "tests/workspace"),
 ]
 """Folders whose files take from a package's root what it exports, as users do."""
 

@@ -2,8 +2,8 @@
 
 Read are
 
-- COLMAP models, binary or text (`images.bin`, `images.txt`): the model's folder, or a scene folder that holds it in
-  `sparse/0`, `colmap/sparse/0` or `sparse`;
+- COLMAP models, binary or text (`images.bin`, `images.txt`): the model's folder, or a scene folder that holds it where
+  `colmap_models` looks for one; of several models the one with the most photos;
 - `transforms.json` as nerfstudio writes it: `frames` with `file_path` and `transform_matrix`, camera to world with
   OpenGL axes; `applied_transform` and `applied_scale` are undone, so that the poses are those of the COLMAP model it
   was made from; or Blender's `transforms_train.json`, `_val` and `_test`, together;
@@ -16,7 +16,6 @@ Only poses are read: the reader knows no intrinsics, points or photos.
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,20 +25,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from colmap_models import find_images, read_images, shown
+from colmap_models.folders import ENDINGS, PLACES
 from difix_model.errors import InputError, first_problems
 
-MODEL_FOLDERS = ("sparse/0", "colmap/sparse/0", "sparse", ".")
-"""Where a folder may keep a COLMAP model, in the order they are tried."""
-
-MODEL_FILES = ("images.bin", "images.txt")
 SPLIT_FILES = ("transforms_train.json", "transforms_val.json", "transforms_test.json")
 JSON_FILES = ("transforms.json", *SPLIT_FILES, "cameras.json")
 
 ROTATION_TOLERANCE = 1e-3
 """How far a rotation may be from orthonormal, as its largest wrong entry; text files are rounded."""
-
-_HEADER = struct.Struct("<I7dI")
-_KEYPOINT_BYTES = 24
 
 Pose = Float64[np.ndarray, "4 4"]
 
@@ -110,21 +104,23 @@ def read_poses(path: Path) -> CameraPoses:
     file = _poses_file(path) if path.is_dir() else path
     if file is None:
         raise InputError(
-            f"{path} holds no cameras: expected a COLMAP model ({' or '.join(MODEL_FILES)}, also in "
-            f"{', '.join(MODEL_FOLDERS[:-1])}) or one of {', '.join(JSON_FILES)}"
+            f"{path} holds no cameras: expected a COLMAP model (images.bin or images.txt, also in {', '.join(PLACES)}) "
+            f"or one of {', '.join(JSON_FILES)}"
         )
-    readers: dict[str, Callable[[Path], dict[str, Pose]]] = {".bin": _read_binary, ".txt": _read_text}
-    if file.suffix.lower() not in (".json", *readers):
+    ending = file.suffix.lower()
+    if ending not in (".json", *ENDINGS):
         raise InputError(f"{file} holds no cameras that can be read: use a COLMAP folder or a JSON file")
     try:
-        poses = readers.get(file.suffix.lower(), _read_json)(file)
+        poses = _read_json(file) if ending == ".json" else _read_model(file)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, IndexError, struct.error, ArithmeticError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, ArithmeticError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{file} does not hold cameras in a known form, or is damaged") from error
-    problems = [f"the pose of {name} is no rotation and position" for name in poses if not _is_rigid(poses[name])]
+    problems = [
+        f"the pose of {shown(name)} is no rotation and position" for name in poses if not _is_rigid(poses[name])
+    ]
     if problems:
         raise InputError(f"{file}: {first_problems(problems)}")
     if not poses:
@@ -140,54 +136,12 @@ def poses_extent(T_world_cam: Float64[np.ndarray, "n 4 4"]) -> float:
 
 
 def _poses_file(folder: Path) -> Path | None:
-    candidates = [folder / place / name for place in MODEL_FOLDERS for name in MODEL_FILES]
-    candidates += [folder / name for name in JSON_FILES]
-    return next((path for path in candidates if path.is_file()), None)
+    return find_images(folder) or next((path for name in JSON_FILES if (path := folder / name).is_file()), None)
 
 
-def _read_binary(path: Path) -> dict[str, Pose]:
-    data = path.read_bytes()
-    (count,) = struct.unpack_from("<Q", data, 0)
-    offset, poses = 8, {}
-    for _ in range(count):
-        _, qw, qx, qy, qz, tx, ty, tz, _ = _HEADER.unpack_from(data, offset)
-        offset += _HEADER.size
-        end = data.index(b"\0", offset)
-        name = data[offset:end].decode("utf-8", "surrogateescape")
-        (num_keypoints,) = struct.unpack_from("<Q", data, end + 1)
-        offset = end + 9 + num_keypoints * _KEYPOINT_BYTES
-        if offset > len(data):
-            raise ValueError("the file ends too early")
-        poses[_posix(name)] = _from_colmap((qw, qx, qy, qz), (tx, ty, tz))
-    return poses
-
-
-def _read_text(path: Path) -> dict[str, Pose]:
-    """Every image has two lines, and the second, with its keypoints, may be empty or, in scripts' files, missing."""
-    content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    poses = {}
-    after_image = False
-    for line in content.decode("utf-8", "surrogateescape").replace("\r", "\n").split("\n"):
-        if not line.strip() or line.startswith("#"):
-            continue
-        if after_image and _is_keypoints(line):
-            after_image = False
-            continue
-        _, qw, qx, qy, qz, tx, ty, tz, _, name = line.split(maxsplit=9)
-        quat_wxyz, position = (float(qw), float(qx), float(qy), float(qz)), (float(tx), float(ty), float(tz))
-        poses[_posix(name.strip())] = _from_colmap(quat_wxyz, position)
-        after_image = True
-    return poses
-
-
-def _is_keypoints(line: str) -> bool:
-    """Whether a line holds X Y POINT3D_ID, any number of times."""
-    words = line.split()
-    try:
-        _ = [float(word) for word in words], [int(word) for word in words[2::3]]
-    except ValueError:
-        return False
-    return len(words) % 3 == 0
+def _read_model(path: Path) -> dict[str, Pose]:
+    poses = {_posix(image.name): image.T_world_cam for image in read_images(path)}
+    return {name: np.full((4, 4), np.nan) if T is None else T for name, T in poses.items()}
 
 
 def _read_json(path: Path) -> dict[str, Pose]:
@@ -221,25 +175,6 @@ def _listed_pose(entry: Mapping[str, Any]) -> tuple[str, Pose]:
     T_world_cam[:3, :3] = np.array(entry["rotation"], dtype=np.float64)
     T_world_cam[:3, 3] = np.array(entry["position"], dtype=np.float64)
     return _posix(entry["img_name"]), T_world_cam
-
-
-def _from_colmap(quat_wxyz: tuple[float, ...], translation: tuple[float, ...]) -> Pose:
-    """COLMAP stores world to camera."""
-    size = np.linalg.norm(quat_wxyz)
-    if not (np.isfinite(size) and size > 0):
-        raise ValueError(f"{quat_wxyz} is no rotation")
-    w, x, y, z = np.array(quat_wxyz) / size
-    R_cam_world = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
-    T_world_cam = np.eye(4)
-    T_world_cam[:3, :3] = R_cam_world.T
-    T_world_cam[:3, 3] = -R_cam_world.T @ np.array(translation)
-    return T_world_cam
 
 
 def _square(matrix: Any) -> Pose:

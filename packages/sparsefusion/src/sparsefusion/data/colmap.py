@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from colmap_models import ColmapModel, ModelImage, find_model, read_model, shown
+from colmap_models.camera_models import PINHOLES
 from media_files import read_mask, read_photo
 from sparsefusion.cameras import Cameras
 from sparsefusion.data.sequence import ObjectSequence, crop_and_resize, crop_around, cropped_intrinsics
@@ -21,17 +23,11 @@ CAMERA_DISTANCE = 6.0
 MAX_OBJECT_RADIUS = 3.0
 """Objects that would then be larger than this are scaled down to it, to fit into the field's cube."""
 
-MODEL_FOLDERS = ("sparse/0", "sparse", ".")
-"""Where a scene's COLMAP model is looked for."""
-
 MASK_FOLDERS = ("masks", "mask")
 """Where masks are looked for; without such a folder they must be in the photos' alpha channel."""
 
 MASK_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """Endings of mask files, in any case."""
-
-UNDISTORTED = ("SIMPLE_PINHOLE", "PINHOLE")
-"""Camera models that can be cropped as they are."""
 
 FLIP = torch.tensor([-1.0, -1.0, 1.0])
 """COLMAP's camera axes are x right, y down, z forward; PyTorch3D's are x left, y up, z forward."""
@@ -95,43 +91,22 @@ def read_colmap_object(scene: Path, *, image_size: int = 256, max_radius: float 
     Raises:
         InputError: Something is missing, cannot be read, or does not fit; the first ten problems are listed.
     """
-    reconstruction, model = _open_model(scene)
+    model = read_model(find_model(scene))
     problems: list[str] = []
     views: list[_View] = []
-    images = sorted(reconstruction.images.values(), key=lambda image: image.name)
-    for image in images:
-        if not image.has_pose:
-            continue
+    for image in model.images:
         try:
-            views.append(_read_view(scene, image, reconstruction.cameras[image.camera_id]))
+            views.append(_read_view(scene, model, image))
         except InputError as error:
             problems.append(str(error))
     if problems:
         raise InputError(first_problems(problems))
-    if not views:
-        raise InputError(f"{model} has no photo with a pose")
     transform = _object_transform(views, scene, max_radius)
     parts = [_converted(view, transform, image_size) for view in views]
     rgb, masks, valid, R, T, focal, principal = (torch.stack(part) for part in zip(*parts, strict=True))
     cameras = Cameras(R, T, focal, principal)
     names = tuple(view.name for view in views)
     return ColmapObject(ObjectSequence(scene.name, rgb, masks, valid, cameras, names, centered=True), transform)
-
-
-def _open_model(scene: Path) -> tuple[Any, Path]:
-    from sparsefusion.data.pycolmap_import import pycolmap
-
-    if not scene.is_dir():
-        raise InputError(f"{scene} is not a folder: name a COLMAP scene with images/, sparse/0/ and masks/")
-    for relative in MODEL_FOLDERS:
-        folder = scene / relative
-        if (folder / "images.bin").is_file() or (folder / "images.txt").is_file():
-            try:
-                return pycolmap.Reconstruction(str(folder)), folder
-            except (ValueError, RuntimeError, OSError) as error:
-                reason = str(error).strip().split("\n")[-1]
-                raise InputError(f"{folder} cannot be read as a COLMAP model: {reason}") from error
-    raise InputError(f"{scene} has no COLMAP model: sparse/0/images.bin or images.txt is missing")
 
 
 def _find_mask(scene: Path, name: str) -> Path | None:
@@ -150,14 +125,19 @@ def _find_mask(scene: Path, name: str) -> Path | None:
     return None
 
 
-def _read_view(scene: Path, image: Any, camera: Any) -> _View:
+def _read_view(scene: Path, model: ColmapModel, image: ModelImage) -> _View:
     path = scene / "images" / image.name
     if not path.is_file():
         raise InputError(f"{path} is missing")
-    if camera.model.name not in UNDISTORTED:
-        raise InputError(
-            f"{path} has a {camera.model.name} camera: undistort the scene first (colmap image_undistorter)"
-        )
+    T_world_cam = image.T_world_cam
+    if T_world_cam is None:
+        raise InputError(f"{path} has a pose that is not finite, or a quaternion of zeros")
+    camera = model.camera_of(image)
+    if camera.model not in PINHOLES:
+        raise InputError(f"{path} has a {camera.model} camera: undistort the scene first (colmap image_undistorter)")
+    *focal, x, y = camera.params
+    if not (np.isfinite(camera.params).all() and min(*focal, camera.width, camera.height) > 0):
+        raise InputError(f"{path} has a camera whose size or parameters are not those of a camera")
     rgb_u8, opaque = read_photo(path)
     mask_path = _find_mask(scene, image.name)
     if mask_path is not None:
@@ -176,17 +156,11 @@ def _read_view(scene: Path, image: Any, camera: Any) -> _View:
     ratio = torch.tensor([width / camera.width, height / camera.height], dtype=torch.float64)
     if (ratio[0] / ratio[1] - 1).abs() > 0.02:
         raise InputError(f"{path} has another shape than its camera, {camera.width} x {camera.height}")
-    pose = image.cam_from_world()
-    K = torch.from_numpy(camera.calibration_matrix().copy())
-    return _View(
-        image.name,
-        rgb,
-        mask[None],
-        torch.from_numpy(pose.rotation.matrix().copy()),
-        torch.from_numpy(pose.translation.copy()),
-        torch.stack([K[0, 0], K[1, 1]]) * ratio,
-        torch.stack([K[0, 2], K[1, 2]]) * ratio,
-    )
+    R_cam_world = torch.from_numpy(T_world_cam[:3, :3].T.copy())
+    t_cam_world = torch.tensor(image.translation, dtype=torch.float64)
+    focals = torch.tensor([focal[0], focal[-1]], dtype=torch.float64) * ratio
+    principal = torch.tensor([x, y], dtype=torch.float64) * ratio
+    return _View(shown(image.name), rgb, mask[None], R_cam_world, t_cam_world, focals, principal)
 
 
 def _object_transform(views: list[_View], scene: Path, max_radius: float) -> WorldTransform:

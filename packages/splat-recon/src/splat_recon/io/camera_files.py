@@ -12,17 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from colmap_models import find_model, read_model, shown
+from colmap_models.folders import has_part
 from splat_recon.errors import InputError
 from splat_recon.io import cameras_json
-from splat_recon.io.colmap import colmap_camera
-from splat_recon.io.colmap_model import read_model
-from splat_recon.io.colmap_models import PARTS, find_model
+from splat_recon.io.colmap import posed_photos
 from splat_recon.io.drawn_cameras import drawn_camera, say_fisheyes
 from splat_recon.io.frames_of_layouts import frames_of, splatting_frames
 from splat_recon.io.json_files import angle, num_pixels, positive_number, read_json_file
 from splat_recon.io.layouts import CAMERAS_FILE, Layout, layout_of, scene_layout
 from splat_recon.io.nerfstudio_frame import colmap_from_nerfstudio
-from splat_recon.io.photo_names import shown
 from splat_recon.io.transforms_json import T_OPENGL_OPENCV, frames_cameras, read_transforms_cameras
 from splat_render.cameras import Camera
 from splat_render.poses import inverse, transform_camera
@@ -57,7 +56,7 @@ def read_camera_file(path: Path | str) -> CameraFile:
     """
     path = Path(path)
     if path.is_dir():
-        if any((path / f"{part}{ending}").is_file() for part in PARTS for ending in (".bin", ".txt")):
+        if has_part(path):
             return _colmap(path)
         if layout_of(path) is None and (path / CAMERAS_FILE).is_file():
             return read_camera_file(path / CAMERAS_FILE)
@@ -106,22 +105,12 @@ def _checked(cameras: Mapping[str, Camera], fps: float | None = None) -> CameraF
 
 
 def _colmap(folder: Path) -> CameraFile:
-    model = read_model(folder)
-    found, lenses, problems = {}, [], []
-    for image in model.images:
-        T_world_cam = image.T_world_cam
-        try:
-            lens = colmap_camera(model, image)
-            if T_world_cam is None:
-                raise InputError(f"photo {shown(image.name)} has a pose that is not finite, or a quaternion of zeros")
-        except InputError as error:
-            problems.append(str(error))
-            continue
-        lenses.append(lens)
-        found[shown(image.name)] = drawn_camera(lens, T_world_cam)
+    problems: list[str] = []
+    photos = posed_photos(read_model(folder), problems)
     if problems:
-        raise InputError.from_problems(f"the COLMAP model {folder}", list(dict.fromkeys(problems)))
-    say_fisheyes(lenses)
+        raise InputError.from_problems(f"the COLMAP model {folder}", problems)
+    found = {shown(photo.name): drawn_camera(photo.colmap_camera, photo.T_world_cam) for photo in photos}
+    say_fisheyes([photo.colmap_camera for photo in photos])
     return _checked(found)
 
 

@@ -1,4 +1,4 @@
-"""COLMAP folders: the only file that knows COLMAP's model.
+"""COLMAP folders: scenes from their photos and models, and back.
 
 A scene folder holds the photos in ``images/`` (subfolders allowed; smaller copies in ``images_2``, ``images_4``, ...)
 and models, binary or text, in numbered folders of ``sparse`` or ``colmap/sparse``, or right there. Photos that the
@@ -15,17 +15,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from colmap_models import ColmapModel, ModelImage, find_model, read_model, shown
 from media_files.photos import WRITABLE_SUFFIXES
 from output_files import check_links, output_names
 from splat_recon.errors import InputError
-from splat_recon.io.colmap_model import read_model
-from splat_recon.io.colmap_models import find_model
-from splat_recon.io.colmap_records import ColmapModel, ModelImage
 from splat_recon.io.frames_of_layouts import frames_of, photos_are_elsewhere, trained_on
 from splat_recon.io.image_folders import IMAGES, ImageFolder, choose_images
 from splat_recon.io.images import write_mask, write_photo
 from splat_recon.io.layouts import Layout, layout_of, scene_layout
-from splat_recon.io.photo_names import shown
 from splat_recon.io.posed_photos import PosedPhoto, ReadOptions, camera_problem, points_in_sight, read_views, sources_of
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.transforms_json import read_frames
@@ -90,9 +87,9 @@ def read_scene(
     if layout is not Layout.COLMAP:
         return read_frames(frames_of(folder, layout), images=images, options=options)
     place = find_model(folder, model)
-    model_read = _read_model(place, folder)
+    model_read = read_model(place)
     problems: list[str] = []
-    photos = _posed_photos(model_read, problems)
+    photos = posed_photos(model_read, problems)
     points = _points(model_read, problems)
     where = choose_images(folder, {photo.name: photo.camera_size for photo in photos}, images, max_size)
     if where is None:
@@ -131,15 +128,8 @@ def _count_unregistered(photos: Sequence[PosedPhoto], where: ImageFolder) -> Non
         )
 
 
-def _read_model(model: Path, folder: Path) -> ColmapModel:
-    try:
-        return read_model(model)
-    except InputError as error:
-        raise InputError(f"scene {folder}: {error}") from None
-
-
-def _posed_photos(model: ColmapModel, problems: list[str]) -> list[PosedPhoto]:
-    """The registered photos sorted by name; poses and cameras of photos that are wrong are problems."""
+def posed_photos(model: ColmapModel, problems: list[str]) -> list[PosedPhoto]:
+    """The registered photos sorted by name; wrong poses and cameras are added to the problems, each camera once."""
     photos, wrong = [], set()
     for image in model.images:
         T_world_cam = image.T_world_cam
@@ -149,7 +139,7 @@ def _posed_photos(model: ColmapModel, problems: list[str]) -> list[PosedPhoto]:
         if image.camera_id in wrong:
             continue
         try:
-            camera = colmap_camera(model, image)
+            camera = _camera(model, image)
         except InputError as error:
             problems.append(str(error))
             wrong.add(image.camera_id)
@@ -158,22 +148,13 @@ def _posed_photos(model: ColmapModel, problems: list[str]) -> list[PosedPhoto]:
     return photos
 
 
-def colmap_camera(model: ColmapModel, image: ModelImage) -> pycolmap.Camera:
+def _camera(model: ColmapModel, image: ModelImage) -> pycolmap.Camera:
     """The camera of a photo.
 
     Raises:
         InputError: The model has none of this number, or it is no camera.
     """
-    camera = model.cameras.get(image.camera_id)
-    if camera is None:
-        raise InputError(f"camera {image.camera_id}, which photo {shown(image.name)} has, is not in the model")
-    if camera.model not in _models():
-        raise InputError(f"camera {image.camera_id}: the model {camera.model[:40]} is none of COLMAP's")
-    expected = len(pycolmap.Camera.create_from_model_name(1, camera.model, 1.0, 1, 1).params)
-    if len(camera.params) != expected:
-        raise InputError(
-            f"camera {image.camera_id}: the model {camera.model} is of {expected} parameters, not {len(camera.params)}"
-        )
+    camera = model.camera_of(image)
     try:
         lens = pycolmap.Camera(
             camera_id=image.camera_id,
@@ -188,10 +169,6 @@ def colmap_camera(model: ColmapModel, image: ModelImage) -> pycolmap.Camera:
     if problem := camera_problem(lens):
         raise InputError(f"camera {image.camera_id}: {problem}")
     return lens
-
-
-def _models() -> set[str]:
-    return set(pycolmap.CameraModelId.__members__) - {"INVALID"}
 
 
 def _points(model: ColmapModel, problems: list[str]) -> Points | None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from colmap_models import find_model, has_model, has_parts
 from splat_recon.errors import InputError
-from splat_recon.io.colmap_models import find_model, has_model, has_parts
 from splat_render.files.folders import newest_splat
 
 TRANSFORMS_FILE = "transforms.json"

@@ -5,10 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from colmap_models.names import decoded, is_text, shown
 from media_files.photos import PHOTO_SUFFIXES, RAW_SUFFIXES, image_files
-
-ENCODINGS = ("cp1252", "latin-1", "cp850", "cp437", "cp1250", "cp1251", "cp932", "gbk", "big5", "cp949", "mac-roman")
-"""Encodings that programs write names in which are no UTF-8, the most likely first."""
 
 _ENDINGS = frozenset((*PHOTO_SUFFIXES, *RAW_SUFFIXES))
 
@@ -22,13 +20,6 @@ def bare(name: str) -> str:
     """A name without the ending of a photo: a dot in it makes no ending, as in 1305.125."""
     path = PurePosixPath(name)
     return path.with_suffix("").as_posix() if path.suffix.lower() in _ENDINGS else name
-
-
-def shown(name: str) -> str:
-    """A name as text, where its bytes are none: of the most likely encoding."""
-    if _is_text(name):
-        return name
-    return next(iter(_decoded(name)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +67,7 @@ class PhotoNames:
         return name in self.names or (bool(name) and "\0" not in name and _is_file(self.folder / name))
 
     def _spellings(self, name: str) -> list[str]:
-        texts = [name] if _is_text(name) else [name, *_decoded(name)]
+        texts = [name] if is_text(name) else [name, *decoded(name)]
         return list(dict.fromkeys(slashed for text in texts for slashed in (text, text.replace("\\", "/"))))
 
     def _outside(self, name: str) -> list[str]:
@@ -107,29 +98,10 @@ def unclear(name: str, candidates: Iterable[str], folder: Path) -> str:
     """What to say of a name that may mean several photos, or none."""
     several = [shown(candidate) for candidate in candidates]
     if not several:
-        text = "" if _is_text(name) else ", whose name in the model is no UTF-8,"
+        text = "" if is_text(name) else ", whose name in the model is no UTF-8,"
         return f"photo {folder / shown(name)}{text} is missing"
     listed = " or ".join(several[:4]) + (" or others" if len(several) > 4 else "")
     return f"photo {shown(name)} may be {listed} in {folder}: rename or remove all but one"
-
-
-def _is_text(name: str) -> bool:
-    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def _decoded(name: str) -> list[str]:
-    """A name whose bytes are no UTF-8 in other encodings, as far as they know these bytes."""
-    try:
-        raw = name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return [name.encode("utf-8", "replace").decode()]
-    found = []
-    for encoding in ENCODINGS:
-        try:
-            found.append(raw.decode(encoding))
-        except UnicodeDecodeError:
-            continue
-    return list(dict.fromkeys(found))
 
 
 def _is_file(path: Path) -> bool:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from colmap_models import shown
 from media_files import image_size, read_mask, read_photo
 from media_files.photos import image_orientation
 from splat_recon.errors import InputError
 from splat_recon.io.field_of_view import say_what_is_cut_away
 from splat_recon.io.image_folders import IMAGES, ImageFolder, find_mask, say_masks
 from splat_recon.io.images import laid_over
-from splat_recon.io.photo_names import shown
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.io.undistort import UndistortedCache, is_pinhole, pinhole_of, undistorted
 from splat_recon.scene.downscale import downscaled_pixels, limited_size, resized_mask

@@ -10,14 +10,12 @@ import numpy as np
 from jaxtyping import Float64
 from PIL import Image
 
+from colmap_models.camera_models import PINHOLES
 from media_files import read_photo
 from splat_recon.errors import InputError
 from splat_recon.io.pycolmap_import import pycolmap
 from splat_recon.scene.photo_store import Pixels
 from splat_render.cameras import Camera
-
-PINHOLES = ("SIMPLE_PINHOLE", "PINHOLE")
-"""Camera models that are pinholes already."""
 
 VERSION = "1"
 """Part of the names of kept files: changes when the same photo would be undistorted in another way."""

@@ -5,11 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-
-from splat_recon.errors import InputError
-from splat_recon.io.colmap_records import ModelCamera, ModelImage, ModelPoints
-from splat_recon.io.pycolmap_import import pycolmap
+from colmap_models.camera_models import CAMERA_MODELS
+from colmap_models.errors import InputError, read_bytes
+from colmap_models.records import ModelCamera, ModelImage, ModelPoints
 
 _T = TypeVar("_T")
 
@@ -31,16 +29,16 @@ class _Walker:
 
     def skip(self, num_bytes: int) -> None:
         self.position += num_bytes
-        if self.position > len(self._content):
+        if self.num_left < 0:
             raise struct.error("the records go on after the end of the file")
 
-    def name(self) -> bytes:
+    def name(self) -> str:
         end = self._content.find(b"\0", self.position)
         if end < 0:
             raise struct.error("a name does not end")
         name = self._content[self.position : end]
         self.position = end + 1
-        return name
+        return name.decode("utf-8", "surrogateescape")
 
     @property
     def num_left(self) -> int:
@@ -49,12 +47,10 @@ class _Walker:
 
 def _records(path: Path, read: Callable[[_Walker], _T]) -> list[_T]:
     """All records of a file."""
+    walker = _Walker(read_bytes(path))
     try:
-        walker = _Walker(path.read_bytes())
         (count,) = walker.unpack("<Q")
-        found = []
-        for _ in range(count):
-            found.append(read(walker))
+        found = [read(walker) for _ in range(count)]
     except (struct.error, ValueError, OverflowError) as error:
         raise InputError(f"{path} is cut short or not one of COLMAP's files ({error}): copy or make it again") from None
     if walker.num_left:
@@ -74,54 +70,40 @@ def read_images(path: Path) -> list[ModelImage]:
 
 def read_points(path: Path) -> ModelPoints:
     """The points of a ``points3D.bin``, sorted by number."""
-    found = sorted(_records(path, _point), key=lambda point: point[0])
-    return ModelPoints(
-        p_world=np.array([xyz for _, xyz, _, _ in found], dtype=np.float64).reshape(-1, 3),
-        rgb_u8=np.array([rgb for _, _, rgb, _ in found], dtype=np.uint8).reshape(-1, 3),
-        image_ids=tuple(ids for _, _, _, ids in found),
-    )
+    return ModelPoints.of(_records(path, _point))
 
 
-def rig_problems(folder: Path) -> list[str]:
-    """What is wrong with a model's ``rigs.bin`` and ``frames.bin``, where they are there."""
-    problems = []
-    for name, walk in (("rigs.bin", _walk_rig), ("frames.bin", _walk_frame)):
-        if (folder / name).is_file():
-            try:
-                _records(folder / name, walk)
-            except InputError as error:
-                problems.append(str(error))
-            except OSError as error:
-                problems.append(f"{folder / name} cannot be read: {error.strerror or error}")
-    return problems
+def check_rigs(path: Path) -> None:
+    """Refuse a ``rigs.bin`` that is damaged; nothing in it is needed."""
+    _records(path, _walk_rig)
+
+
+def check_frames(path: Path) -> None:
+    """Refuse a ``frames.bin`` that is damaged; nothing in it is needed."""
+    _records(path, _walk_frame)
 
 
 def _camera(walker: _Walker) -> tuple[int, ModelCamera]:
     camera_id, model_id, width, height = walker.unpack("<IiQQ")
-    model = pycolmap.CameraModelId(model_id)
-    if model == pycolmap.CameraModelId.INVALID:
-        raise ValueError("a camera has no model")
-    num_params = len(pycolmap.Camera.create_from_model_id(1, model, 1.0, 1, 1).params)
-    params = walker.unpack(f"<{num_params}d")
-    return camera_id, ModelCamera(model=model.name, width=width, height=height, params=params)
+    if model_id not in CAMERA_MODELS:
+        raise ValueError(f"a camera has the unknown model {model_id}")
+    model, num_params = CAMERA_MODELS[model_id]
+    return camera_id, ModelCamera(model=model, width=width, height=height, params=walker.unpack(f"<{num_params}d"))
 
 
 def _image(walker: _Walker) -> ModelImage:
-    image_id, *pose, camera_id = walker.unpack("<I7dI")
-    name = walker.name().decode("utf-8", "surrogateescape")
+    image_id, w, x, y, z, tx, ty, tz, camera_id = walker.unpack("<I7dI")
+    name = walker.name()
     (num_points2d,) = walker.unpack("<Q")
     walker.skip(num_points2d * (8 + 8 + 8))
-    quat_wxyz, translation = tuple(pose[:4]), tuple(pose[4:])
-    return ModelImage(image_id=image_id, name=name, camera_id=camera_id, quat_wxyz=quat_wxyz, translation=translation)  # pyright: ignore[reportArgumentType]
+    return ModelImage(
+        image_id=image_id, name=name, camera_id=camera_id, quat_wxyz=(w, x, y, z), translation=(tx, ty, tz)
+    )
 
 
-def _point(walker: _Walker) -> tuple[int, tuple, tuple, tuple[int, ...]]:
+def _point(walker: _Walker) -> tuple[int, tuple[float, ...], tuple[int, ...], tuple[int, ...]]:
     point_id, x, y, z, red, green, blue, _, track_length = walker.unpack("<Q3d3BdQ")
-    before = walker.position
-    walker.skip(track_length * (4 + 4))
-    walker.position = before
-    image_ids = walker.unpack(f"<{2 * track_length}I")[::2]
-    return point_id, (x, y, z), (red, green, blue), tuple(dict.fromkeys(image_ids))
+    return point_id, (x, y, z), (red, green, blue), walker.unpack(f"<{2 * track_length}I")[::2]
 
 
 def _walk_rig(walker: _Walker) -> None:

@@ -6,15 +6,17 @@ photo of a file without the lines of keypoints, and cuts names at their first sp
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from splat_recon.errors import InputError
-from splat_recon.io import colmap_binary, colmap_text
-from splat_recon.io.colmap_records import ColmapModel, ModelImage
-from splat_recon.io.photo_names import shown
+from colmap_models import binary, text
+from colmap_models.errors import InputError
+from colmap_models.folders import is_model
+from colmap_models.names import shown
+from colmap_models.records import ColmapModel, ModelImage
 
 UNIT_TOLERANCE = 1e-3
 """How far a quaternion's length may be from one before the log says that it was normalized."""
@@ -31,15 +33,11 @@ def read_model(folder: Path) -> ColmapModel:
         InputError: A file is missing, cut short or of another kind, no photo is registered, or a photo's name stands
             twice with different poses; the message has the first ten problems.
     """
-    is_binary = all((folder / f"{part}.bin").is_file() for part in ("cameras", "images", "points3D"))
-    ending = ".bin" if is_binary else ".txt"
+    reader, ending = (binary, ".bin") if is_model(folder, endings=(".bin",)) else (text, ".txt")
     problems: list[str] = []
-    reader = colmap_binary if is_binary else colmap_text
     cameras = _collected(reader.read_cameras, folder / f"cameras{ending}", problems)
     images = _collected(reader.read_images, folder / f"images{ending}", problems)
     points = _collected(reader.read_points, folder / f"points3D{ending}", problems)
-    if is_binary:
-        problems += colmap_binary.rig_problems(folder)
     _check_rigs(folder, ending, problems)
     if images is not None:
         images = _unique(images, problems)
@@ -50,24 +48,35 @@ def read_model(folder: Path) -> ColmapModel:
     return ColmapModel(cameras=cameras, images=images, points=points)
 
 
+def read_images(path: Path) -> list[ModelImage]:
+    """Read an ``images.bin`` or ``images.txt`` alone, in its order; no other file of the model need be there.
+
+    Raises:
+        InputError: It cannot be read, is cut short or of another kind.
+    """
+    return (binary if path.suffix.lower() == ".bin" else text).read_images(path)
+
+
 def _collected(read: Callable[[Path], _T], path: Path, problems: list[str]) -> _T | None:
     try:
         return read(path)
     except InputError as error:
         problems.append(str(error))
-    except OSError as error:
-        problems.append(f"{path} cannot be read: {error.strerror or error}")
     return None
 
 
 def _check_rigs(folder: Path, ending: str, problems: list[str]) -> None:
     """Photos belong to frames of rigs: of these two files, one without the other says nothing."""
-    there = {name: (folder / f"{name}{ending}").is_file() for name in ("rigs", "frames")}
-    for name, other in (("rigs", "frames"), ("frames", "rigs")):
-        if there[name] and not there[other]:
+    rigs, frames = folder / f"rigs{ending}", folder / f"frames{ending}"
+    for path, other, check in ((rigs, frames, binary.check_rigs), (frames, rigs, binary.check_frames)):
+        if not path.is_file():
+            continue
+        if ending == ".bin":
+            _collected(check, path, problems)
+        if not other.is_file():
             problems.append(
-                f"{folder} has {name}{ending} but lacks {other}{ending}, which belongs to it: copy that as well, or "
-                f"remove {name}{ending} where no rig was used"
+                f"{folder} has {path.name} but lacks {other.name}, which belongs to it: copy that as well, or remove "
+                f"{path.name} where no rig was used"
             )
 
 
@@ -77,20 +86,13 @@ def _unique(images: Sequence[ModelImage], problems: list[str]) -> list[ModelImag
     num_twice = 0
     for image in images:
         first = found.setdefault(image.name, image)
-        if first is image:
-            continue
-        same = (first.camera_id, first.quat_wxyz, first.translation) == (
-            image.camera_id,
-            image.quat_wxyz,
-            image.translation,
-        )
-        if same:
-            num_twice += 1
-        else:
+        if replace(image, image_id=first.image_id) != first:
             problems.append(
                 f"photo {shown(image.name)} stands twice, as images {first.image_id} and {image.image_id} with "
                 "different poses or cameras: remove or rename one of them"
             )
+        elif first is not image:
+            num_twice += 1
     if num_twice:
         _log.warning("%d photos stand in the model twice, with the same pose: each counts once", num_twice)
     lengths = np.array([np.linalg.norm(image.quat_wxyz) for image in found.values()])

@@ -8,10 +8,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from splat_recon.errors import InputError
-from splat_recon.io.colmap_records import ModelCamera, ModelImage, ModelPoints
+from colmap_models.errors import InputError, read_bytes
+from colmap_models.records import ModelCamera, ModelImage, ModelPoints
 
 MAX_SHOWN = 60
 """Characters of a wrong line that a message shows."""
@@ -39,11 +37,20 @@ def read_images(path: Path) -> list[ModelImage]:
     Raises:
         InputError: A line is neither a photo nor keypoints.
     """
-    lines = [(number, line) for number, line in _lines(path) if not line.startswith("#")]
-    while lines and not lines[0][1].strip():
-        lines.pop(0)
-    alternating = _alternating(lines)
-    return alternating if alternating is not None else _line_by_line(path, lines)
+    images: list[ModelImage] = []
+    after_image = False
+    for number, line in _lines(path):
+        if line.startswith("#"):
+            continue
+        if after_image and _is_keypoints(line):
+            after_image = False
+        elif (image := _image(line)) is not None:
+            images.append(image)
+            after_image = True
+        elif line.strip():
+            what = "a photo (IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME) nor the keypoints of one"
+            raise _wrong(path, number, line, what, "neither ")
+    return images
 
 
 def read_points(path: Path) -> ModelPoints:
@@ -52,65 +59,14 @@ def read_points(path: Path) -> ModelPoints:
     for number, line in _content_lines(path):
         words = line.split()
         try:
-            xyz = tuple(float(word) for word in words[1:4])
+            xyz = (float(words[1]), float(words[2]), float(words[3]))
             rgb = tuple(min(255, max(0, _whole(word))) for word in words[4:7])
-            image_ids = tuple(dict.fromkeys(_whole(word) for word in words[8::2]))
-            point_id = _whole(words[0])
+            found.append((_whole(words[0]), xyz, rgb, [_whole(word) for word in words[8::2]]))
         except (ValueError, IndexError, OverflowError):
-            xyz, rgb, image_ids, point_id = (), (), (), 0
-        if len(xyz) < 3 or len(rgb) < 3:
-            raise _wrong(path, number, line, "a point (POINT3D_ID X Y Z R G B ERROR TRACK)") from None
-        found.append((point_id, xyz, rgb, image_ids))
-    found.sort(key=lambda point: point[0])
-    return ModelPoints(
-        p_world=np.array([point[1] for point in found], dtype=np.float64).reshape(-1, 3),
-        rgb_u8=np.array([point[2] for point in found], dtype=np.uint8).reshape(-1, 3),
-        image_ids=tuple(point[3] for point in found),
-    )
-
-
-def num_images(path: Path) -> int:
-    """How many photos an ``images.txt`` has; 0 where that cannot be told."""
-    try:
-        return len(read_images(path))
-    except (InputError, OSError):
-        return 0
-
-
-def _alternating(lines: list[tuple[int, str]]) -> list[ModelImage] | None:
-    """The photos where every second line is one of keypoints, as COLMAP writes them; None where that is not so."""
-    images = []
-    for place, (_, line) in enumerate(lines):
-        if place % 2 == 0:
-            image = _image(line)
-            if image is None:
-                # Empty lines may follow the last photo.
-                return images if not any(rest.strip() for _, rest in lines[place:]) else None
-            images.append(image)
-        elif not _is_keypoints(line):
-            return None
-    return images
-
-
-def _line_by_line(path: Path, lines: list[tuple[int, str]]) -> list[ModelImage]:
-    """The photos where some lines of keypoints are missing."""
-    images: list[ModelImage] = []
-    may_be_keypoints = False
-    for number, line in lines:
-        if not line.strip():
-            # An empty line is one of keypoints.
-            may_be_keypoints = False
-            continue
-        image = _image(line)
-        if image is not None and not (may_be_keypoints and _is_keypoints(line)):
-            images.append(image)
-            may_be_keypoints = True
-        elif may_be_keypoints and _is_keypoints(line):
-            may_be_keypoints = False
-        else:
-            what = "a photo (IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME) nor the keypoints of one"
-            raise _wrong(path, number, line, what, "neither ")
-    return images
+            rgb = ()
+        if len(rgb) < 3:
+            raise _wrong(path, number, line, "a point (POINT3D_ID X Y Z R G B ERROR TRACK)")
+    return ModelPoints.of(found)
 
 
 def _image(line: str) -> ModelImage | None:
@@ -159,7 +115,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
     Bytes that are no UTF-8 become surrogates, for which photos are looked for in other encodings.
     """
-    content = path.read_bytes()
+    content = read_bytes(path)
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = content.decode("utf-16", "replace")
     else:
