@@ -11,6 +11,7 @@ from .config import OptimizerConfig as OptimizerConfig
 from .ema import WARMUPS as WARMUPS
 from .ema import Ema as Ema
 from .epochs import EpochSampler as EpochSampler
+from .epochs import EpochTask as EpochTask
 from .errors import InputError as InputError
 from .errors import NonFiniteLossError as NonFiniteLossError
 from .loop import Loop as Loop

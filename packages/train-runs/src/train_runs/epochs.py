@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from train_runs.task import TaskState
+
 
 class EpochSampler:
     """Batches of indices; every epoch goes once through all of them in an order of its own."""
@@ -42,3 +44,18 @@ class EpochSampler:
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self._position = int(state["position"])
+
+
+class EpochTask:
+    """The part of a task that says where it is in the data."""
+
+    sampler: EpochSampler
+    """Which samples a step takes."""
+
+    def state(self) -> TaskState:
+        """Where it is in the data."""
+        return TaskState(values=self.sampler.state())
+
+    def load_state(self, state: TaskState) -> None:
+        """Go on from there."""
+        self.sampler.load_state(state.values)

@@ -12,10 +12,9 @@ from torch.nn import functional
 
 from diffsplat.gsrecon import GSRecon
 from diffsplat.gsvae import GSVAE, kl_to_normal
-from diffsplat.render import rendered
-from diffsplat.splat_grids import CHANNELS, SplatGrids, activated
+from diffsplat.splat_grids import CHANNELS, SplatGrids
 from diffsplat.training.config import GSVAETrainConfig
-from diffsplat.training.losses import Perceptual, psnr_of_views, render_losses
+from diffsplat.training.losses import Perceptual, psnr_of_views, render_terms
 from diffsplat.training.object_task import ObjectTask
 from diffsplat.training.views import ObjectViews, ViewsOfObjects
 from train_runs import ParameterGroup
@@ -106,11 +105,7 @@ class GSVAETask(ObjectTask):
             terms["anchor"] = self.config.anchor_weight * anchor_errors(mean, flat)
         if step % self.config.render_every == 0:
             grids = SplatGrids.from_channels(found.unflatten(0, wanted.shape[:2]))
-            size = batch.rgb.shape[-1]
-            views = rendered(activated(grids, *batch.input_cameras), batch.T_world_cam, batch.fxfycxcy, size, size)
-            for name, values in render_losses(views, batch.rgb, batch.mask, perceptual=self.perceptual).items():
-                weight = self.config.lpips_weight if name == "lpips" else self.config.render_weight
-                terms[name] = weight * values.mean()
+            terms |= render_terms(batch.seen_in(grids), batch, self.config, self.perceptual)
         return terms
 
 
@@ -137,7 +132,5 @@ def psnr_through_latents(model: GSVAE, recon: GSRecon, objects: ViewsOfObjects, 
         grids = recon(batch.images, *batch.input_cameras)
         coded = model.decode(model.encode(grids.channels().flatten(0, 1))).unflatten(0, (1, -1))
         for name, one in (("psnr_gsrecon", grids), ("psnr_gsvae", SplatGrids.from_channels(coded))):
-            size = batch.rgb.shape[-1]
-            views = rendered(activated(one, *batch.input_cameras), batch.T_world_cam, batch.fxfycxcy, size, size)
-            found[name] += psnr_of_views(views.rgb, batch.rgb)
+            found[name] += psnr_of_views(batch.seen_in(one).rgb, batch.rgb)
     return {name: sum(values) / len(values) for name, values in found.items()}

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from diffsplat.denoiser import MultiViewControlNet, MultiViewDenoiser
-from diffsplat.gsrecon import GSRecon
-from diffsplat.gsvae import GSVAE
 from diffsplat.sampling import ControlCondition
 from diffsplat.training.config import DenoiserTrainConfig
-from diffsplat.training.denoising import DENOISER_WEIGHTS, DenoiserTask, PromptEncoder
-from diffsplat.training.diffusion import NoiseLevels
-from diffsplat.training.losses import Perceptual
-from diffsplat.training.views import ObjectViews, ViewsOfObjects
+from diffsplat.training.denoising import DENOISER_WEIGHTS, DenoiserTask, network_writer
+from diffsplat.training.views import ObjectViews
 from train_runs import ParameterGroup
 
 TrainedControl = Literal["depth", "normal"]
@@ -51,15 +46,9 @@ class ControlNetTask(DenoiserTask):
         config: DenoiserTrainConfig,
         controlnet: MultiViewControlNet,
         model: MultiViewDenoiser,
-        gsvae: GSVAE,
-        recon: GSRecon,
-        encoder: PromptEncoder,
-        objects: ViewsOfObjects,
-        *,
+        *parts: Any,
         control: TrainedControl,
-        levels: NoiseLevels,
-        kept_latents: dict[str, Tensor] | None = None,
-        perceptual: Perceptual | None = None,
+        **options: Any,
     ) -> None:
         """Put the parts together.
 
@@ -67,19 +56,11 @@ class ControlNetTask(DenoiserTask):
             config: How it is trained.
             controlnet: What is trained; see `MultiViewControlNet.from_denoiser`.
             model: Frozen, of the model with a text.
-            gsvae: Frozen.
-            recon: Frozen.
-            encoder: Encodes captions.
-            objects: Views to train on.
+            parts: The others of `DenoiserTask`: GSVAE, GSRecon, encoder and objects.
             control: Which map.
-            levels: Noise levels.
-            kept_latents: See `DenoiserTask`.
-            perceptual: LPIPS for the render loss.
+            options: Those of `DenoiserTask`.
         """
-        super().__init__(
-            config, model.eval().requires_grad_(False), gsvae, recon, encoder, objects, levels=levels,
-            kept_latents=kept_latents, perceptual=perceptual,
-        )  # fmt: skip
+        super().__init__(config, model.eval().requires_grad_(False), *parts, **options)
         self.controlnet = controlnet
         self.kind: TrainedControl = control
 
@@ -94,15 +75,7 @@ class ControlNetTask(DenoiserTask):
 
     def model_writer(self) -> Callable[[Path], None]:
         """Writes weights and configuration as published ones are."""
-        network = self.controlnet.network
-        tensors = {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
-        config: dict[str, Any] = {"_class_name": "MVControlNetModel", **dict(network.config)}
-
-        def write(folder: Path) -> None:
-            save_file(tensors, folder / DENOISER_WEIGHTS)
-            (folder / "config.json").write_text(json.dumps(config, indent=2, default=list) + "\n", encoding="utf-8")
-
-        return write
+        return network_writer(self.controlnet.network, "MVControlNetModel")
 
     def read_model(self, folder: Path) -> None:
         """Take over weights that were written."""

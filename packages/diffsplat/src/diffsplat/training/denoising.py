@@ -16,9 +16,8 @@ from diffsplat.cameras import plucker_rays
 from diffsplat.denoiser import MultiViewDenoiser, TextCondition
 from diffsplat.gsrecon import GSRecon
 from diffsplat.gsvae import GSVAE
-from diffsplat.render import rendered
 from diffsplat.sampling import ControlCondition
-from diffsplat.splat_grids import SplatGrids, activated
+from diffsplat.splat_grids import SplatGrids
 from diffsplat.training.config import DenoiserTrainConfig
 from diffsplat.training.diffusion import (
     NoiseLevels,
@@ -28,12 +27,23 @@ from diffsplat.training.diffusion import (
     without_text,
 )
 from diffsplat.training.losses import Perceptual, render_losses
-from diffsplat.training.object_task import ObjectTask
+from diffsplat.training.object_task import ObjectTask, weights_of
 from diffsplat.training.views import ObjectViews, ViewsOfObjects
 from train_runs import ParameterGroup
 
 DENOISER_WEIGHTS = "diffusion_pytorch_model.safetensors"
 ENCODER_WEIGHTS = "text_encoder.safetensors"
+
+
+def network_writer(network: Any, class_name: str) -> Callable[[Path], None]:
+    """Writes a network's weights and configuration, as they are now, the way published ones are."""
+    tensors, config = weights_of(network), {"_class_name": class_name, **dict(network.config)}
+
+    def write(folder: Path) -> None:
+        save_file(tensors, folder / DENOISER_WEIGHTS)
+        (folder / "config.json").write_text(json.dumps(config, indent=2, default=list) + "\n", encoding="utf-8")
+
+    return write
 
 
 @runtime_checkable
@@ -157,8 +167,9 @@ class DenoiserTask(ObjectTask):
         if config.render_weight:
             grids = self.gsvae.decode_tiny(self.gsvae.unscaled(found.clean.flatten(0, 1)))
             parts = SplatGrids.from_channels(grids.unflatten(0, found.clean.shape[:2]))
-            views = rendered(activated(parts, *batch.input_cameras), batch.T_world_cam, batch.fxfycxcy, size, size)
-            errors = sum(render_losses(views, batch.rgb, batch.mask, perceptual=self.perceptual).values())
+            errors = sum(
+                render_losses(batch.seen_in(parts), batch.rgb, batch.mask, perceptual=self.perceptual).values()
+            )
             weight = torch.ones(num)
             if config.min_snr is not None:
                 weight = (signal / noisy).square().clamp(max=config.min_snr)
@@ -167,20 +178,13 @@ class DenoiserTask(ObjectTask):
 
     def model_writer(self) -> Callable[[Path], None]:
         """Writes weights and configuration as published ones are."""
-        tensors = {name: value.detach().clone().contiguous() for name, value in self.model.network.state_dict().items()}
-        config: dict[str, Any] = dict(self.model.network.config)
-        words = {}
-        if self.trained_encoder is not None:
-            words = {
-                name: value.detach().clone().contiguous() for name, value in self.trained_encoder.state_dict().items()
-            }
+        write_network = network_writer(self.model.network, type(self.model.network).__name__)
+        words = None if self.trained_encoder is None else weights_of(self.trained_encoder)
 
         def write(folder: Path) -> None:
-            save_file(tensors, folder / DENOISER_WEIGHTS)
-            if words:
+            write_network(folder)
+            if words is not None:
                 save_file(words, folder / ENCODER_WEIGHTS)
-            named = {"_class_name": type(self.model.network).__name__} | config
-            (folder / "config.json").write_text(json.dumps(named, indent=2, default=list) + "\n", encoding="utf-8")
 
         return write
 

@@ -12,6 +12,7 @@ from torch.nn import functional
 from diffsplat.cameras import FOCAL, RADIUS
 from diffsplat.render import RenderedViews
 from diffsplat.splat_grids import CHANNELS, LARGEST_SCALE, SMALLEST_SCALE, SplatGrids
+from diffsplat.training.config import GSReconTrainConfig, GSVAETrainConfig
 from diffsplat.training.views import ObjectViews
 from image_metrics import psnr
 
@@ -48,6 +49,18 @@ def render_losses(
         pair = [_at_size(values.flatten(0, 1), perceptual_size) * 2 - 1 for values in (views.rgb, rgb)]
         terms["lpips"] = perceptual(*pair).reshape(rgb.shape[:2]).mean(dim=1)
     return terms
+
+
+def render_terms(
+    views: RenderedViews,
+    batch: ObjectViews,
+    config: GSReconTrainConfig | GSVAETrainConfig,
+    perceptual: Perceptual | None,
+) -> dict[str, Float[Tensor, ""]]:
+    """The means of `render_losses` against a batch, times their weights."""
+    found = render_losses(views, batch.rgb, batch.mask, perceptual=perceptual)
+    weights = {"lpips": config.lpips_weight}
+    return {name: weights.get(name, config.render_weight) * values.mean() for name, values in found.items()}
 
 
 def psnr_of_views(rgb: Float[Tensor, "b v 3 h w"], truth: Float[Tensor, "b v 3 h w"]) -> list[float]:

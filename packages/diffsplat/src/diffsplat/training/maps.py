@@ -22,7 +22,7 @@ class GSReconMapTask(GSReconRunTask):
     """
 
     def __init__(self, config: GSReconMapConfig, objects: ViewsOfObjects) -> None:
-        super().__init__(config.network, objects, config.optimizer, batch_size=config.batch_size, seed=config.seed)
+        super().__init__(config, objects)
         self.config = config
 
     def losses(self, batch: ObjectViews, *, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:

@@ -6,16 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from diffsplat.training.views import ObjectViews, ViewsOfObjects
-from train_runs import EpochSampler, TaskState
+from train_runs import EpochSampler, EpochTask
 
 WEIGHTS = "model.safetensors"
 """The file of a network's weights in the folder `model` of its run."""
 
 
-class ObjectTask:
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of all that a network holds, as files hold it."""
+    return {name: value.detach().clone().contiguous() for name, value in network.state_dict().items()}
+
+
+class ObjectTask(EpochTask):
     """The part of a training task that does not depend on what is learned.
 
     Args:
@@ -34,17 +39,9 @@ class ObjectTask:
         """Views of the next objects."""
         return self.objects.batch(self.sampler.next_batch()).to(next(self._trained.parameters()).device)
 
-    def state(self) -> TaskState:
-        """Where it is in the data."""
-        return TaskState(values=self.sampler.state())
-
-    def load_state(self, state: TaskState) -> None:
-        """Go on from there."""
-        self.sampler.load_state(state.values)
-
     def model_writer(self) -> Callable[[Path], None]:
         """Writes the weights as published ones are."""
-        tensors = {name: value.detach().clone().contiguous() for name, value in self._trained.state_dict().items()}
+        tensors = weights_of(self._trained)
         return lambda folder: save_file(tensors, folder / WEIGHTS)
 
     def read_model(self, folder: Path) -> None:

@@ -9,15 +9,12 @@ import torch
 from torch import Tensor
 
 from diffsplat.checkpoints import load_into
-from diffsplat.config import GSReconConfig
 from diffsplat.gsrecon import GSRecon
-from diffsplat.render import rendered
-from diffsplat.splat_grids import activated
-from diffsplat.training.config import GSReconTrainConfig
-from diffsplat.training.losses import Perceptual, map_loss, psnr_of_views, render_losses
+from diffsplat.training.config import GSReconMapConfig, GSReconTrainConfig
+from diffsplat.training.losses import Perceptual, map_loss, psnr_of_views, render_terms
 from diffsplat.training.object_task import ObjectTask
 from diffsplat.training.views import ObjectViews, ViewsOfObjects
-from train_runs import OptimizerConfig, ParameterGroup
+from train_runs import ParameterGroup
 
 
 class GSReconRunTask(ObjectTask):
@@ -25,21 +22,18 @@ class GSReconRunTask(ObjectTask):
 
     def __init__(
         self,
-        network: GSReconConfig,
+        config: GSReconTrainConfig | GSReconMapConfig,
         objects: ViewsOfObjects,
-        optimizer: OptimizerConfig,
         *,
-        batch_size: int,
-        seed: int,
         start: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self.optimizer = optimizer
+        self.optimizer = config.optimizer
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.model = GSRecon(network)
+            torch.manual_seed(config.seed)
+            self.model = GSRecon(config.network)
         if start is not None:
             load_into(self.model, dict(start), where="the weights to start from")
-        super().__init__(self.model, objects, batch_size=batch_size, seed=seed)
+        super().__init__(self.model, objects, batch_size=config.batch_size, seed=config.seed)
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All parameters alike."""
@@ -65,9 +59,7 @@ class GSReconTask(GSReconRunTask):
             perceptual: LPIPS for the renders.
             start: Weights to begin with; None draws them.
         """
-        super().__init__(
-            config.network, objects, config.optimizer, batch_size=config.batch_size, seed=config.seed, start=start
-        )
+        super().__init__(config, objects, start=start)
         self.config, self.perceptual = config, perceptual
 
     def losses(self, batch: ObjectViews, *, step: int, generator: torch.Generator) -> Mapping[str, Tensor]:
@@ -77,12 +69,7 @@ class GSReconTask(GSReconRunTask):
         if self.config.map_weight:
             terms["map"] = self.config.map_weight * map_loss(grids, batch)
         if step % self.config.render_every == 0:
-            gaussians = activated(grids, *batch.input_cameras)
-            size = batch.rgb.shape[-1]
-            views = rendered(gaussians, batch.T_world_cam, batch.fxfycxcy, size, size)
-            for name, values in render_losses(views, batch.rgb, batch.mask, perceptual=self.perceptual).items():
-                weight = self.config.lpips_weight if name == "lpips" else self.config.render_weight
-                terms[name] = weight * values.mean()
+            terms |= render_terms(batch.seen_in(grids), batch, self.config, self.perceptual)
         return terms
 
 
@@ -92,10 +79,7 @@ def psnr_of_renders(model: GSRecon, objects: ViewsOfObjects, indices: list[int])
     inputs, others = [], []
     for index in indices:
         batch = objects.batch([index])
-        size = batch.rgb.shape[-1]
-        gaussians = activated(model(batch.images, *batch.input_cameras), *batch.input_cameras)
-        views = rendered(gaussians, batch.T_world_cam, batch.fxfycxcy, size, size)
-        values = psnr_of_views(views.rgb, batch.rgb)
+        values = psnr_of_views(batch.seen_in(model(batch.images, *batch.input_cameras)).rgb, batch.rgb)
         inputs += values[: batch.num_inputs]
         others += values[batch.num_inputs :]
     return {"psnr_input_views": sum(inputs) / len(inputs), "psnr_other_views": sum(others) / max(len(others), 1)}

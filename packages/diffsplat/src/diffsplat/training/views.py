@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffsplat.cameras import AZIMUTHS_DEG, canonical_intrinsics, orbit_camera
+from diffsplat.render import RenderedViews, rendered
+from diffsplat.splat_grids import SplatGrids, activated
 from diffsplat.training.config import GeneratedObjectsConfig
 from synthetic_objects import ObjectConfig, intrinsics, ray_cast, sample_object
 
@@ -60,6 +62,11 @@ class ObjectViews:
     def input_cameras(self) -> tuple[Float[Tensor, "b i 4 4"], Float[Tensor, "b i 4"]]:
         """Cameras of the input views, and their intrinsics."""
         return self.T_world_cam[:, : self.num_inputs], self.fxfycxcy[:, : self.num_inputs]
+
+    def seen_in(self, grids: SplatGrids) -> RenderedViews:
+        """What the views' cameras see of grids of the input views."""
+        side = self.rgb.shape[-1]
+        return rendered(activated(grids, *self.input_cameras), self.T_world_cam, self.fxfycxcy, side, side)
 
 
 def joined(items: list[ObjectViews]) -> ObjectViews:

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsefusion.training.config import VaeTrainConfig
-from sparsefusion.training.object_task import ObjectTask
 from sparsefusion.training.objects import TrainingObjects
 from sparsefusion.vae import ImageVae
-from train_runs import EpochSampler, ParameterGroup, Processes
+from train_runs import EpochSampler, EpochTask, ParameterGroup, Processes
 
 VAE_FILE = "vae.safetensors"
 
@@ -38,7 +37,7 @@ class _ThroughLatents(nn.Module):
         return model.decode(latents + noise).sample, latents  # type: ignore[union-attr]
 
 
-class VaeTask(ObjectTask):
+class VaeTask(EpochTask):
     """What a training loop needs of the autoencoder.
 
     Args:

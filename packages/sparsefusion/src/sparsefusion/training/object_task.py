@@ -1,4 +1,4 @@
-"""What all trainings on objects have in common: their place in the data."""
+"""What trainings of one of the three networks have in common: they write all."""
 
 from __future__ import annotations
 
@@ -6,28 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sparsefusion.checkpoints import SparseFusionModel, save_model
-from train_runs import EpochSampler, TaskState
+from train_runs import EpochTask
 
 MODEL_FILE = "model.safetensors"
 """The three networks of a training, in its folders."""
 
 
-class ObjectTask:
-    """The part of a task that says where it is in the data."""
-
-    sampler: EpochSampler
-    """Which samples a step takes."""
-
-    def state(self) -> TaskState:
-        """Where it is in the data."""
-        return TaskState(values=self.sampler.state())
-
-    def load_state(self, state: TaskState) -> None:
-        """Go on from there."""
-        self.sampler.load_state(state.values)
-
-
-class NetworksTask(ObjectTask):
+class NetworksTask(EpochTask):
     """A task that trains some of the three networks, and writes all."""
 
     model: SparseFusionModel
