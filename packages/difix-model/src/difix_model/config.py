@@ -25,9 +25,6 @@ BETA_START = 0.00085
 BETA_END = 0.012
 """The scaled-linear noise schedule of Stable Diffusion 2.1, which SD-Turbo and Difix share."""
 
-ADDED_FIELDS = ("unet.lora_rank", "unet.lora_alpha")
-"""Fields that checkpoints of earlier versions lack; their defaults mean what those versions did."""
-
 DOWN_BLOCK_TYPES = ("CrossAttnDownBlock2D", "DownBlock2D")
 UP_BLOCK_TYPES = ("CrossAttnUpBlock2D", "UpBlock2D")
 
@@ -179,8 +176,7 @@ class NetworkConfig:
             known = {f.name for f in dataclasses.fields(part_type)}
             prefix = f"{part}." if part else ""
             problems += [f"unknown field {prefix}{name}" for name in sorted(set(given) - known)]
-            missing = sorted(f"{prefix}{name}" for name in known - set(given))
-            problems += [f"missing field {name}" for name in missing if name not in ADDED_FIELDS]
+            problems += [f"missing field {prefix}{name}" for name in sorted(known - set(given))]
         if problems:
             raise InputError(f"the network configuration does not fit this version: {first_problems(problems)}")
         try:

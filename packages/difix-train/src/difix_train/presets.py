@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from difix_model.config import NetworkConfig, tiny_config
 from difix_train.errors import InputError
@@ -19,8 +20,8 @@ class Preset:
     description: str
     """One line for people."""
 
-    initialize: str = "random"
-    """Name of the start in :data:`difix_train.initialize.INITIALIZERS`."""
+    initialize: Literal["random", "identity"] = "random"
+    """How weights begin: as the modules draw them, or so that the network returns its input and harms nothing."""
 
     num_text_tokens: int = 4
     """Tokens of the fixed random embedding that stands for a prompt: a small network has no text encoder."""

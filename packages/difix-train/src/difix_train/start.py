@@ -13,9 +13,9 @@ from torch import Tensor
 
 from difix_model.config import PROMPT, NetworkConfig
 from difix_model.formats.metadata import WeightsMetadata
+from difix_model.identity import start_at_identity
 from difix_model.network import DifixNetwork
 from difix_train.errors import InputError, first_problems
-from difix_train.initialize import INITIALIZERS
 from difix_train.presets import Preset
 
 TextEmbeddings = Mapping[str, Float[Tensor, "n d"]]
@@ -128,7 +128,8 @@ def start_from_preset(preset: Preset, *, prompts: Sequence[str] = (PROMPT,), see
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = DifixNetwork(config)
-        INITIALIZERS[preset.initialize](network)
+        if preset.initialize == "identity":
+            start_at_identity(network)
     return StartingPoint(
         network=network.eval(),
         text_embeddings={prompt: fixed_embedding(prompt, config, preset.num_text_tokens) for prompt in prompts},
