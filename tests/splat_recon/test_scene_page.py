@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from splat_recon import InputError
-from splat_recon.pages.scene_page import MAX_CAMERAS, scene_page, write_scene_page
+from splat_recon.pages.scene_page import MAX_CAMERAS, scene_page
 from splat_render import Camera, Gaussians, make_rasterizer
 from splat_render.rasterizer import RenderConfig
 
@@ -66,7 +66,8 @@ def test_many_cameras_are_thinned_out_and_none_are_needed() -> None:
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="there is no chromium to look with")
 def test_a_browser_shows_what_the_rasterizer_shows(tmp_path: Path) -> None:
     gaussians = splats()
-    write_scene_page(tmp_path / "scene.html", gaussians, {"a": camera()}, title="scene", background=BACKGROUND)
+    page = scene_page(gaussians, {"a": camera()}, title="scene", background=BACKGROUND)
+    (tmp_path / "scene.html").write_text(page, encoding="utf-8")
     # The bar below covers a part of the picture; what is taken is what stands above it.
     command = [
         "chromium", "--headless=new", "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--hide-scrollbars",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from commands import console, ended, logging_to
-from output_files import check_inputs_kept
+from output_files import check_inputs_kept, write_text_whole
 from splat_recon import InputError, run_folder
 from splat_recon.io.own_runs import is_splat_run
 from splat_recon.run_folder import RunFolder
@@ -46,19 +46,19 @@ def export(args: cli.Export) -> int:
 
 
 def _write_page(args: cli.Export) -> None:
-    from splat_recon.pages.scene_page import write_scene_page
+    from splat_recon.pages.scene_page import scene_page
 
     with console.status("writing"):
         found = opened(args.splat, args.which, cameras=args.cameras, device="cpu")
         name = args.splat.resolve().name
-        write_scene_page(
-            args.out,
+        page = scene_page(
             found.splats.gaussians,
             found.cameras,
             title=name,
             background=found.splats.background,
             near_plane=found.splats.config.near,
         )
+        write_text_whole(args.out, page)
     console.print(f"{len(found.splats.gaussians):,} Gaussians; view-dependent color is left out", highlight=False)
 
 

@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Float64
 from markupsafe import Markup
 
-from output_files import write_text_whole
 from report_pages import filled
 from splat_recon.errors import InputError
 from splat_render.cameras import Camera
@@ -40,29 +39,6 @@ NEAREST = 1e-3
 _PAGE = Path(__file__).with_name("scene_page.html")
 
 
-def write_scene_page(
-    path: Path,
-    gaussians: Gaussians,
-    cameras: Mapping[str, Camera],
-    *,
-    title: str,
-    background: Background = BLACK,
-    near_plane: float | None = None,
-) -> None:
-    """Write the page.
-
-    Args:
-        cameras: By the names of their photos, in the frame of the Gaussians; the page begins at the first, and goes
-            from one to the next. None: it begins before the middle of the splat.
-        background: sRGB in [0, 1].
-        near_plane: The nearest depth at which the Gaussians are to be drawn, in their units; None: any.
-
-    Raises:
-        InputError: There is nothing to show, or the page cannot be written.
-    """
-    write_text_whole(path, scene_page(gaussians, cameras, title=title, background=background, near_plane=near_plane))
-
-
 def scene_page(
     gaussians: Gaussians,
     cameras: Mapping[str, Camera],
@@ -71,7 +47,17 @@ def scene_page(
     background: Background = BLACK,
     near_plane: float | None = None,
 ) -> str:
-    """The page as text; the arguments are those of `write_scene_page`."""
+    """The page as text.
+
+    Args:
+        cameras: By the names of their photos, in the frame of the Gaussians; the page begins at the first, and goes
+            from one to the next. None: it begins before the middle of the splat.
+        background: sRGB in [0, 1].
+        near_plane: The nearest depth at which the Gaussians are to be drawn, in their units; None: any.
+
+    Raises:
+        InputError: There is nothing to show.
+    """
     if not len(gaussians):
         raise InputError("the splat holds no Gaussians: there is nothing to show")
     means = gaussians.means.detach().cpu().double().numpy()

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,9 +111,7 @@ class SplatViewer:
     def __enter__(self) -> "SplatViewer":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def set_status(self, text: str) -> None:
@@ -291,9 +288,7 @@ class TrainingViewer:
     def __enter__(self) -> "TrainingViewer":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._viewer.close()
 
     def observe(self, trainer: "SplatTrainer") -> None:
