@@ -192,6 +192,12 @@ def test_what_is_wrong_with_a_colmap_scene_is_said_in_one_sentence(tmp_path: Pat
     cameras.write_text("1 SIMPLE_RADIAL 80 80 300 40 40 0.1\n")
     with pytest.raises(InputError, match="undistort the scene first"):
         read_colmap_object(scene)
+    cameras.write_text("1 PINHOLE 80 80 0 300 40 40\n")
+    with pytest.raises(InputError, match="not those of a camera"):
+        read_colmap_object(scene)
+    (scene / "sparse" / "0" / "images.txt").write_text(f"1 1 0 0 0 0 0 0 1 {'x' * 300}.png\n")
+    with pytest.raises(InputError, match=r"x\.png is missing"):
+        read_colmap_object(scene)
 
 
 def test_an_empty_mask_has_no_crop():

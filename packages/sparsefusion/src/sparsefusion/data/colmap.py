@@ -127,8 +127,12 @@ def _find_mask(scene: Path, name: str) -> Path | None:
 
 def _read_view(scene: Path, model: ColmapModel, image: ModelImage) -> _View:
     path = scene / "images" / image.name
-    if not path.is_file():
-        raise InputError(f"{path} is missing")
+    try:
+        is_there = path.is_file()
+    except OSError:  # The name is too long for one.
+        is_there = False
+    if not is_there:
+        raise InputError(f"{scene / 'images' / shown(image.name)} is missing")
     T_world_cam = image.T_world_cam
     if T_world_cam is None:
         raise InputError(f"{path} has a pose that is not finite, or a quaternion of zeros")
