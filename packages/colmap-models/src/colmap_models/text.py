@@ -25,7 +25,7 @@ def read_cameras(path: Path) -> dict[int, ModelCamera]:
             params = tuple(float(word) for word in words[4:])
             camera = ModelCamera(model=words[1].upper(), width=width, height=height, params=params)
         except (ValueError, IndexError, OverflowError):
-            raise _wrong(path, number, line, "a camera (CAMERA_ID MODEL WIDTH HEIGHT PARAMS)") from None
+            raise _wrong(path, number, line, "not a camera (CAMERA_ID MODEL WIDTH HEIGHT PARAMS)") from None
         if found.setdefault(camera_id, camera) != camera:
             raise InputError(f"{path} has two cameras {camera_id}: give each its own number")
     return found
@@ -40,16 +40,14 @@ def read_images(path: Path) -> list[ModelImage]:
     images: list[ModelImage] = []
     after_image = False
     for number, line in _lines(path):
-        if line.startswith("#"):
-            continue
         if after_image and _is_keypoints(line):
             after_image = False
         elif (image := _image(line)) is not None:
             images.append(image)
             after_image = True
         elif line.strip():
-            what = "a photo (IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME) nor the keypoints of one"
-            raise _wrong(path, number, line, what, "neither ")
+            what = "neither a photo (IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME) nor the keypoints of one"
+            raise _wrong(path, number, line, what)
     return images
 
 
@@ -65,7 +63,7 @@ def read_points(path: Path) -> ModelPoints:
         except (ValueError, IndexError, OverflowError):
             rgb = ()
         if len(rgb) < 3:
-            raise _wrong(path, number, line, "a point (POINT3D_ID X Y Z R G B ERROR TRACK)")
+            raise _wrong(path, number, line, "not a point (POINT3D_ID X Y Z R G B ERROR TRACK)")
     return ModelPoints.of(found)
 
 
@@ -107,11 +105,11 @@ def _whole(word: str) -> int:
 
 
 def _content_lines(path: Path) -> Iterator[tuple[int, str]]:
-    return ((number, line) for number, line in _lines(path) if line.strip() and not line.startswith("#"))
+    return ((number, line) for number, line in _lines(path) if line.strip())
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """The lines with their numbers, of UTF-8 or, where a byte order mark says so, UTF-16.
+    """The lines that are no comments with their numbers, of UTF-8 or, where a byte order mark says so, UTF-16.
 
     Bytes that are no UTF-8 become surrogates, for which photos are looked for in other encodings.
     """
@@ -122,10 +120,10 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         text = content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
     # Not splitlines, which also ends lines at characters that a name may have.
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    return list(enumerate(lines, start=1))
+    return [(number, line) for number, line in enumerate(lines, start=1) if not line.startswith("#")]
 
 
-def _wrong(path: Path, number: int, line: str, what: str, neither: str = "not ") -> InputError:
+def _wrong(path: Path, number: int, line: str, what: str) -> InputError:
     shown = line.strip().encode("utf-8", "replace").decode()
     shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
-    return InputError(f"{path}, line {number} is {neither}{what}: {shown}")
+    return InputError(f"{path}, line {number} is {what}: {shown}")
