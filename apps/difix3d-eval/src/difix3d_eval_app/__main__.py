@@ -98,10 +98,10 @@ def _tables(out: Path, name: str, contents: list[dict[str, Any]], following: lis
 
 
 def _ablation(command: Ablation) -> int:
-    from difix3d.queue.scenes import check_scene
+    from difix3d.queue.scenes import check_scene_folder
 
     if command.run.scene is not None:
-        check_scene(Path(command.run.scene))
+        check_scene_folder(Path(command.run.scene))
     from commands import progress_bar
     from difix3d.evaluation.ablation import ablation
     from difix3d.evaluation.pages import write_pages

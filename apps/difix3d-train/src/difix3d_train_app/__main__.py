@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from commands import collected, ended, goes_on, next_line, run_command
 from difix3d import InputError, RunFolder
-from difix3d.queue.scenes import check_scene
+from difix3d.queue.scenes import check_scene_folder
 from difix3d.run import photos
 from difix3d.run.run_folder import PHOTOS, newest_run, numbered
 from difix3d.viewer.training import check_viewer
@@ -74,7 +74,7 @@ def _run_one(command: TrainCommand) -> int:
             raise InputError(f"{folder.path} holds a run already: name another --out, or go on with --resume")
         folder.check_free()
     if settings.scene is not None:
-        check_scene(Path(settings.scene))
+        check_scene_folder(Path(settings.scene))
     if command.viewer:
         check_viewer()
     print(f"{'Resuming' if resumed else 'Writing to'} {folder.path}", flush=True)
