@@ -16,12 +16,9 @@ from media_files.video_writer import write_video
 from splat_recon.scene.downscale import limited_size
 
 if TYPE_CHECKING:
-    from jaxtyping import UInt8
-
     from difix3d.enhance.renderer import Render
     from difix3d.fixers.contract import ViewFixer
     from splat_recon.scene.scene import View
-    from splat_render.cameras import Camera
 
 
 VIDEO_FRAMES = 72
@@ -54,24 +51,6 @@ def write_film(
     lens = lens.resized(*limited_size(lens.width, lens.height, VIDEO_SIZE))
     cameras = [lens.with_pose(T_world_cam) for T_world_cam in poses]
     frames = []
-    for frame in _side_by_side(
-        plain, loop, cameras, fixer=fixer, captured=captured, extent=extent, batch_size=batch_size
-    ):
-        frames.append(frame)
-        yield len(frames), len(cameras)
-    write_video(path, frames, rate=VIDEO_FPS, even=True)
-
-
-def _side_by_side(
-    plain: Render,
-    loop: Render,
-    cameras: Sequence[Camera],
-    *,
-    fixer: ViewFixer | None,
-    captured: Sequence[View],
-    extent: float,
-    batch_size: int,
-) -> Iterator[UInt8[np.ndarray, "h w2 3"]]:
     for start in range(0, len(cameras), batch_size):
         batch = cameras[start : start + batch_size]
         if fixer is None:
@@ -82,4 +61,6 @@ def _side_by_side(
                 right = [view.rgb for view in enhanced.fix(batch, batch_size=batch_size)]
         labels = ("plain", "loop" if fixer is None else "loop + final fix")
         for camera, picture in zip(batch, right, strict=True):
-            yield labeled_pair(plain(camera).rgb, picture, labels)
+            frames.append(labeled_pair(plain(camera).rgb, picture, labels))
+            yield len(frames), len(cameras)
+    write_video(path, frames, rate=VIDEO_FPS, even=True)
