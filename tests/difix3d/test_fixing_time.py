@@ -45,8 +45,6 @@ def test_what_the_fixer_takes_is_counted_for_its_phase(tmp_path: Path) -> None:
     again = FixingTime()
     again.load(tmp_path)
     assert again.fixing_seconds == spent.fixing_seconds
-    again.load(tmp_path / "nowhere")
-    assert again.fixing_seconds == spent.fixing_seconds
 
 
 def test_a_run_says_how_much_of_it_was_fixing(tmp_path: Path) -> None:

@@ -8,20 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from difix3d import InputError, PairsConfig, open_pairs_folder
+from difix3d import InputError, PairsConfig, generated_sources, open_pairs_folder
 from difix3d.pairs.config import FilterConfig
 from difix3d.pairs.corrupted import corrupt, corrupted_pairs
 from difix3d.pairs.filters import psnr_u8
 from difix3d.pairs.generated import GeneratedPair, ranked_references
-from difix3d.pairs.make import (
-    MAKERS,
-    colmap_sources,
-    generated_sources,
-    make_scene_pairs,
-    read_scene_facts,
-    write_all_pairs,
-)
-from difix_model import PairRecord, read_pairs
+from difix3d.pairs.make import MAKERS, make_scene_pairs, read_scene_facts
+from difix3d.pairs.sources import colmap_sources
+from difix_model import PairRecord, read_pairs, write_pairs
 from splat_recon import write_scene
 
 CONFIG = PairsConfig(
@@ -49,7 +43,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     records = [
         record for source in generated_sources(1, 40, CONFIG) for record in make_scene_pairs(source, out, CONFIG)
     ]
-    return out, write_all_pairs(out, records)
+    write_pairs(out / "pairs.json", records)
+    return out, out / "pairs.json"
 
 
 def test_every_strategy_gives_its_pairs(made: tuple[Path, Path]) -> None:

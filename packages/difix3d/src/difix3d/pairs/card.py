@@ -12,9 +12,9 @@ from typing import Any
 from difix3d.pairs.card_text import card_text
 from difix3d.pairs.config import STRATEGIES, PairsConfig
 from difix3d.pairs.histogram import draw_histogram, psnr_bins
-from difix3d.pairs.make import PAIRS_FILE, finished_scenes, read_scene_facts, write_all_pairs
+from difix3d.pairs.make import PAIRS_FILE, finished_scenes, read_scene_facts
 from difix3d.pairs.split import RULE
-from difix_model.pairs import SPLITS, PairRecord, read_pairs
+from difix_model.pairs import SPLITS, PairRecord, read_pairs, write_pairs
 from output_files import write_text_whole, written_whole
 
 CARD_FILE = "card.json"
@@ -35,7 +35,7 @@ def publish_pairs(out: Path, config: PairsConfig, failed: Mapping[str, str]) -> 
     facts = [read_scene_facts(out, name) for name in names]
     records = [record for item in facts if item["pairs"] for record in read_pairs(out / item["name"] / PAIRS_FILE)]
     if records:
-        write_all_pairs(out, records)
+        write_pairs(out / PAIRS_FILE, records)
     scenes = [scene_entry(item) for item in facts]
     card = make_card(scenes, failed=failed, settings=[json.loads(json.dumps(dataclasses.asdict(config)))])
     write_card(out, card)

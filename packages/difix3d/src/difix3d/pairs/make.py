@@ -21,7 +21,7 @@ from difix3d.pairs.cycle import cycle_pairs
 from difix3d.pairs.few import few_pairs
 from difix3d.pairs.filters import PairFilter, psnr_u8
 from difix3d.pairs.generated import GeneratedPair
-from difix3d.pairs.sources import CapturedSource, SceneSource, colmap_sources, generated_sources
+from difix3d.pairs.sources import CapturedSource, SceneSource
 from difix3d.pairs.sparse import sparse_pairs
 from difix3d.pairs.split import name_digest, scene_split
 from difix3d.pairs.underfit import underfit_pairs
@@ -30,21 +30,6 @@ from difix_model.pairs import PairRecord, read_pairs, write_pairs
 from output_files import check_inputs_kept, check_links, output_names, write_text_whole
 from splat_recon.scene.scene import Scene
 from splat_recon.threads import one_torch_thread
-
-__all__ = [
-    "MAKERS",
-    "PAIRS_FILE",
-    "SCENE_FILE",
-    "SceneSource",
-    "colmap_sources",
-    "finished_scenes",
-    "generated_sources",
-    "is_finished",
-    "make_scene_pairs",
-    "open_pairs_folder",
-    "read_scene_facts",
-    "write_all_pairs",
-]
 
 logger = logging.getLogger(__name__)
 
@@ -153,12 +138,6 @@ def check_places(sources: Sequence[SceneSource], out: Path) -> None:
             check_inputs_kept([out / source.name / PAIRS_FILE], photos)
 
 
-def write_all_pairs(out: Path, records: list[PairRecord]) -> Path:
-    """Write the file that names the pairs of all scenes; returns its path."""
-    write_pairs(out / PAIRS_FILE, records)
-    return out / PAIRS_FILE
-
-
 def _check_settings(path: Path, settings: dict[str, Any]) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -229,21 +208,19 @@ def _write_photos(scene: Scene, folder: Path) -> dict[str, Path]:
 def _check_ours(folder: Path) -> None:
     """Refuse to make pairs in the place of a folder that holds something else, such as the scene itself."""
     if folder.exists() and not (folder / SCENE_FILE).is_file():
-        foreign = sorted({path.name for path in folder.iterdir()} - {"photos", "degraded", PAIRS_FILE})
+        foreign = sorted(path.name for path in folder.iterdir())
         if foreign or folder.is_symlink():
             what = f"holds {foreign[0]}" if foreign else "is a link"
             raise InputError(f"{folder} {what}, and is no folder of pairs: choose another --out")
 
 
 def _move(partial: Path, folder: Path) -> None:
-    """Rename a folder when it is on the disk; what an older version left unfinished in its place goes away."""
+    """Rename a folder when it is on the disk."""
     for path in sorted(partial.rglob("*")):
         flush(path)
     flush(partial)
     if (folder / SCENE_FILE).is_file():
         return  # Another process was faster, and has made the same.
-    if folder.is_dir():
-        _check_ours(folder)
-        shutil.rmtree(folder)
+    _check_ours(folder)
     partial.replace(folder)
     flush(folder.parent)
