@@ -174,7 +174,7 @@ def test_a_colmap_scene_is_centered_scaled_and_turned(tmp_path: Path):
 
 
 def test_what_is_wrong_with_a_colmap_scene_is_said_in_one_sentence(tmp_path: Path):
-    with pytest.raises(InputError, match="there is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         read_colmap_object(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="is not a COLMAP scene folder"):

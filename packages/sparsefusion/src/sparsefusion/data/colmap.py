@@ -91,6 +91,8 @@ def read_colmap_object(scene: Path, *, image_size: int = 256, max_radius: float 
     Raises:
         InputError: Something is missing, cannot be read, or does not fit; the first ten problems are listed.
     """
+    if not scene.is_dir():
+        raise InputError(f"{scene} is not a folder: name a COLMAP scene with images/, sparse/0/ and masks/")
     model = read_model(find_model(scene))
     problems: list[str] = []
     views: list[_View] = []
