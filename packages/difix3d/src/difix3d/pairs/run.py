@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import socket
+import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,17 +18,25 @@ from difix3d.errors import InputError, as_input_error
 from difix3d.pairs.config import PairsConfig
 from difix3d.pairs.make import is_finished, make_scene_pairs, remove_leftovers
 from difix3d.pairs.sources import SceneSource
-from difix3d.queue.outcome import FAILURES, Outcome, failure, outcomes
+from output_files import write_text_whole
 
 LOCK_FILE = ".lock"
+FAILURES = "failed"
+"""Folder of what is known about scenes that failed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SceneOutcome(Outcome):
+class SceneOutcome:
     """The result of one scene."""
+
+    name: str
+    """The scene's name."""
 
     num_pairs: int = 0
     """Pairs that were kept."""
+
+    error: str | None = None
+    """What went wrong, in a sentence."""
 
 
 def make_pairs(
@@ -55,16 +64,25 @@ def make_pairs(
     """
     out = out.resolve()
     try:
-        yield from outcomes(
-            sources,
-            partial(make_outcome, out=out, config=config),
-            died=lambda source, how: SceneOutcome(name=source.name, error=how),
-            visible=partial(check_visible, out=out),
-            num_processes=num_processes,
-            ray_address=ray_address,
-        )
+        work = partial(make_outcome, out=out, config=config)
+        if ray_address is not None:
+            from difix3d.queue.ray_cluster import on_ray
+
+            outcomes = on_ray(sources, work, died=_died, address=ray_address, num_processes=num_processes)
+            yield from (check_visible(outcome, out) for outcome in outcomes)
+        elif num_processes > 1:
+            from difix3d.queue.local_processes import in_processes
+
+            yield from in_processes(sources, work, died=_died, num_processes=num_processes)
+        else:
+            for source in sources:
+                yield work(source)
     finally:
         remove_leftovers(out)
+
+
+def _died(source: SceneSource, how: str) -> SceneOutcome:
+    return SceneOutcome(name=source.name, error=how)
 
 
 def make_outcome(source: SceneSource, out: Path, config: PairsConfig) -> SceneOutcome:
@@ -74,7 +92,9 @@ def make_outcome(source: SceneSource, out: Path, config: PairsConfig) -> SceneOu
         num_pairs = len(make_scene_pairs(source, out, config))
     # Whatever is wrong with one scene must not cost the others; it is reported at the end.
     except Exception as error:
-        return SceneOutcome(name=source.name, error=failure(error, report))
+        write_text_whole(report, traceback.format_exc())
+        sentence = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        return SceneOutcome(name=source.name, error=sentence)
     if report.exists():
         report.unlink()
         if not any(report.parent.iterdir()):
@@ -86,7 +106,7 @@ def check_visible(outcome: SceneOutcome, out: Path) -> SceneOutcome:
     """An outcome of another machine, with an error if its files are not to be seen here."""
     if outcome.error is None and not is_finished(out, outcome.name):
         error = f"it was made on another node, but is not in {out}: give a folder that all nodes share"
-        return replace(outcome, error=error)
+        return SceneOutcome(name=outcome.name, error=error)
     return outcome
 
 

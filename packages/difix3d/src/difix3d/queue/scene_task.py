@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from difix3d.queue.outcome import Outcome
 from difix3d.run.settings import RunSettings
 
 
@@ -24,8 +23,14 @@ class SceneTask:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RunOutcome(Outcome):
+class RunOutcome:
     """The result of one scene."""
+
+    name: str
+    """The scene."""
+
+    error: str | None = None
+    """What went wrong, in a sentence."""
 
     was_finished: bool = False
     """Whether there was nothing left to do."""

@@ -6,6 +6,7 @@ Every scene has a folder of its own in the queue's folder, with all that a singl
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -14,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from difix3d.errors import InputError, as_input_error
-from difix3d.queue.outcome import FAILURES, failure, outcomes
 from difix3d.queue.scene_task import RunOutcome, SceneTask
 from difix3d.queue.summary import write_summary
 from difix3d.run.run_folder import RunFolder
 from difix3d.run.settings import MAY_CHANGE, RunSettings
+from output_files import write_text_whole
 from splat_recon.io.layouts import check_scene_folder as check_scene_folder
 from splat_recon.io.layouts import layout_of
+
+FAILURES = "failed"
+"""Folder of the tracebacks of scenes that failed."""
 
 
 def scene_folders(folder: Path) -> list[Path]:
@@ -88,16 +92,16 @@ def run_queue(
     tasks = [replace(task, folder=task.folder.resolve()) for task in tasks]
     with as_input_error():
         out.mkdir(parents=True, exist_ok=True)
-    ended: dict[str, RunOutcome] = {}
+    outcomes: dict[str, RunOutcome] = {}
     running = _outcomes(tasks, num_processes, ray_address, on_progress)
     try:
         with closing(running):
             for outcome in running:
-                ended[outcome.name] = outcome
-                write_summary(out, tasks, ended)
+                outcomes[outcome.name] = outcome
+                write_summary(out, tasks, outcomes)
                 yield outcome
     finally:
-        write_summary(out, tasks, ended)
+        write_summary(out, tasks, outcomes)
 
 
 def _outcomes(
@@ -112,16 +116,19 @@ def _outcomes(
             yield RunOutcome(name=task.name, was_finished=True)
         else:
             unfinished.append(task)
-    here = ray_address is None and num_processes == 1
-    yield from outcomes(
-        unfinished,
-        partial(run_task, on_progress=on_progress) if here else run_task,
-        died=lambda task, how: RunOutcome(name=task.name, error=how),
-        visible=partial(_visible, tasks=unfinished),
-        num_processes=num_processes,
-        ray_address=ray_address,
-        gpus=int(any(task.settings.device == "cuda" for task in tasks)),
-    )
+    if ray_address is not None:
+        from difix3d.queue.ray_cluster import on_ray
+
+        gpus = int(any(task.settings.device == "cuda" for task in tasks))
+        made = on_ray(unfinished, run_task, died=_died, address=ray_address, num_processes=num_processes, gpus=gpus)
+        yield from (_visible(outcome, unfinished) for outcome in made)
+    elif num_processes > 1:
+        from difix3d.queue.local_processes import in_processes
+
+        yield from in_processes(unfinished, run_task, died=_died, num_processes=num_processes)
+    else:
+        for task in unfinished:
+            yield run_task(task, None if on_progress is None else partial(on_progress, task.name))
 
 
 def is_finished(task: SceneTask) -> bool:
@@ -129,12 +136,11 @@ def is_finished(task: SceneTask) -> bool:
     return (task.folder / "metrics.json").is_file() and (task.folder / "report.html").is_file()
 
 
-def run_task(task: SceneTask, on_progress: Callable[[str, Any], None] | None = None) -> RunOutcome:
+def run_task(task: SceneTask, on_progress: Callable[[Any], None] | None = None) -> RunOutcome:
     """Do one scene from the start, or from its newest checkpoint; an error becomes part of the outcome.
 
     Args:
-        on_progress: Receives the scene's name and every `experiment.Progress`; a KeyboardInterrupt from it is passed
-            on after a checkpoint.
+        on_progress: Receives every `experiment.Progress`; a KeyboardInterrupt from it is passed on after a checkpoint.
     """
     from difix3d.run.experiment import Experiment
 
@@ -145,16 +151,22 @@ def run_task(task: SceneTask, on_progress: Callable[[str, Any], None] | None = N
         experiment = Experiment(task.settings, run, resume=(run.path / "config.json").is_file())
         for progress in experiment.run():
             if on_progress is not None:
-                on_progress(task.name, progress)
+                on_progress(progress)
     except KeyboardInterrupt:
         if experiment is not None and experiment.prepared and not experiment.finished:
             experiment.save()
         raise
     # Whatever is wrong with one scene must not cost the others; it is reported at the end.
     except Exception as error:
-        return RunOutcome(name=task.name, error=failure(error, report))
+        write_text_whole(report, traceback.format_exc())
+        sentence = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        return RunOutcome(name=task.name, error=sentence)
     report.unlink(missing_ok=True)
     return RunOutcome(name=task.name)
+
+
+def _died(task: SceneTask, how: str) -> RunOutcome:
+    return RunOutcome(name=task.name, error=how)
 
 
 def _visible(outcome: RunOutcome, tasks: Sequence[SceneTask]) -> RunOutcome:
