@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from commands import Device, Groups
+from output_files import check_range
 
 CPU_IMAGE_SIZE, CUDA_IMAGE_SIZE = 128, 256
 """Default side of the images, in pixels, where no networks are given; published networks take 256."""
@@ -104,19 +105,8 @@ class ReconstructSettings:
     """Go on with the run in --out from its checkpoint; repeat the flags that it was started with."""
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_steps",
-            "samples",
-            "stop_at",
-            "checkpoint_every",
-            "circle_frames",
-            "views",
-            "splat_resolution",
-            "sampling_steps",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+        check_range(self, "at least 1", "max_steps", "samples", "stop_at", "checkpoint_every", prefix="--")
+        check_range(self, "at least 1", "circle_frames", "views", "splat_resolution", "sampling_steps", prefix="--")
         for name in ("image_size", "render_size"):
             value = getattr(self, name)
             if value is not None and (value < 16 or value % 8):

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from commands import Device, Groups
+from output_files import check_range
 from splat_recon.config import MIN_GAUSSIANS
 from splat_recon_app.data_flags import SceneFlags
 from splat_recon_app.training_flags import TrainingFlags
@@ -25,13 +26,6 @@ CPU_MAX_GAUSSIANS, CUDA_MAX_GAUSSIANS = 50_000, 1_000_000
 
 MAX_SEED = 2**32 - 1
 """Every source of random numbers takes seeds up to this one."""
-
-
-def _check_at_least(args: object, least: int, *names: str) -> None:
-    for name in names:
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +91,10 @@ class Train(TrainingFlags, SceneFlags):
     def __post_init__(self) -> None:
         TrainingFlags.__post_init__(self)
         SceneFlags.__post_init__(self)
-        _check_at_least(self, 1, "max_steps", "sparse", "checkpoint_every", "keep_checkpoints", "stop_at")
-        _check_at_least(self, MIN_GAUSSIANS, "max_gaussians")
-        _check_at_least(self, 0, "max_size", "seed", "eval_every")
-        _check_at_least(self, 1, "viewer_port")
+        check_range(self, "at least 1", "max_steps", "sparse", "checkpoint_every", "keep_checkpoints", prefix="--")
+        check_range(self, "at least 1", "stop_at", "viewer_port", prefix="--")
+        check_range(self, f"at least {MIN_GAUSSIANS}", "max_gaussians", prefix="--")
+        check_range(self, "at least 0", "max_size", "seed", "eval_every", prefix="--")
         if self.seed > MAX_SEED:
             raise ValueError(f"--seed must be at most {MAX_SEED}, got {self.seed}")
         if self.max_size is not None and 0 < self.max_size < 32:
@@ -142,7 +136,7 @@ class Eval(SplatFlags):
     """Of a splat file: photos are shrunk to this many pixels on their longer side."""
 
     def __post_init__(self) -> None:
-        _check_at_least(self, 32, "max_size")
+        check_range(self, "at least 32", "max_size", prefix="--")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,11 +175,10 @@ class Render(SplatFlags):
     """Replace the frames of another render; without it a render that was cut short goes on where it stopped."""
 
     def __post_init__(self) -> None:
-        _check_at_least(self, 1, "frames_per_view", "frames", "max_size")
+        check_range(self, "at least 1", "frames_per_view", "frames", "max_size", prefix="--")
         if self.cameras is None and self.path == "given":
             raise ValueError("--cameras is needed: the path 'given' is theirs")
-        if self.fps is not None and not 0 < self.fps <= 240:
-            raise ValueError(f"--fps must be in (0, 240], got {self.fps}")
+        check_range(self, "in (0, 240]", "fps", prefix="--")
         if not self.shown or len(set(self.shown)) != len(self.shown):
             raise ValueError("--shown must name each of rgb, depth, alpha at most once, and at least one")
         if self.background is not None and not all(0 <= value <= 1 for value in self.background):
@@ -226,7 +219,7 @@ class View(SplatFlags):
     """Port to listen on; the next free one where it is taken."""
 
     def __post_init__(self) -> None:
-        _check_at_least(self, 1, "port")
+        check_range(self, "at least 1", "port", prefix="--")
 
 
 GROUPS: dict[str, Groups] = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from output_files import check_range
+
 Preset = Literal["default", "mcmc", "antialiased", "absgrad"]
 
 
@@ -67,12 +69,8 @@ class TrainingFlags:
     def __post_init__(self) -> None:
         if self.sh_degree not in range(4):
             raise ValueError(f"--sh-degree must be 0, 1, 2 or 3, got {self.sh_degree}")
-        if self.batch_size < 1:
-            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
-        for name in ("opacity_reg", "scale_reg", "depth_weight"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < float("inf"):
-                raise ValueError(f"--{name.replace('_', '-')} must be zero or more, got {value}")
+        check_range(self, "at least 1", "batch_size", prefix="--")
+        check_range(self, "zero or more", "opacity_reg", "scale_reg", "depth_weight", prefix="--", finite=True)
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"--dropout must be zero or more and below 1, got {self.dropout}")
         if self.sparse_grad and (not self.packed or self.visible_adam):

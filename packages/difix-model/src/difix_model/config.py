@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from difix_model.errors import InputError, first_problems
+from output_files import check_range
 
 TIMESTEP = 199
 """The diffusion timestep of the single step. Paper and released code: 199."""
@@ -71,18 +72,9 @@ class UNetConfig:
 
     def __post_init__(self) -> None:
         levels = len(self.block_out_channels)
-        _check_positive(
-            self,
-            (
-                "layers_per_block",
-                "cross_attention_dim",
-                "norm_num_groups",
-                "transformer_layers_per_block",
-                "lora_alpha",
-            ),
-        )
-        if self.lora_rank < 0:
-            raise ValueError(f"unet.lora_rank must be 0 or more, got {self.lora_rank}")
+        check_range(self, "positive", "layers_per_block", "cross_attention_dim", "norm_num_groups", "lora_alpha")
+        check_range(self, "positive", "transformer_layers_per_block")
+        check_range(self, "0 or more", "lora_rank", prefix="unet.")
         _check_channels("unet.block_out_channels", self.block_out_channels, self.norm_num_groups)
         for name in ("num_heads", "down_block_types", "up_block_types"):
             if len(getattr(self, name)) != levels:
@@ -131,12 +123,10 @@ class VaeConfig:
     """Whether the decoder leaves the skip connections out."""
 
     def __post_init__(self) -> None:
-        _check_positive(
-            self, ("layers_per_block", "latent_channels", "norm_num_groups", "scaling_factor", "lora_alpha")
-        )
+        check_range(self, "positive", "layers_per_block", "latent_channels", "norm_num_groups")
+        check_range(self, "positive", "scaling_factor", "lora_alpha")
         _check_channels("vae.block_out_channels", self.block_out_channels, self.norm_num_groups)
-        if self.lora_rank < 0:
-            raise ValueError(f"vae.lora_rank must be 0 or more, got {self.lora_rank}")
+        check_range(self, "0 or more", "lora_rank", prefix="vae.")
 
     @property
     def downscale_factor(self) -> int:
@@ -213,12 +203,6 @@ def tiny_config(*, reference_attention: bool = True, lora_rank: int = 2) -> Netw
 
 def _with_tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-
-
-def _check_positive(config: Any, names: tuple[str, ...]) -> None:
-    for name in names:
-        if not getattr(config, name) > 0:
-            raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
 
 
 def _check_channels(name: str, channels: tuple[int, ...], groups: int) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from difix_model.gate.config import GateName
+from output_files import check_range
 
 if TYPE_CHECKING:
     from difix_model.pipeline import DifixPipeline
@@ -41,10 +42,8 @@ class FixerConfig:
     """Images fixed at a time. None: 4 on a GPU, 1 on a CPU."""
 
     def __post_init__(self) -> None:
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-        if not 0 <= self.strength <= 1:
-            raise ValueError(f"strength must be in [0, 1], got {self.strength}")
+        check_range(self, "at least 1", "batch_size")
+        check_range(self, "in [0, 1]", "strength")
 
 
 def open_pipeline(config: FixerConfig, *, device: str = "auto", offload: bool = False) -> DifixPipeline:

@@ -6,26 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from output_files import check_range
 from train_runs.config import LoopConfig
 from train_runs.config import OptimizerConfig as OptimizerConfig
 
 SIZE_MULTIPLE = 8
 """Training images have sides that are multiples of this, the autoencoder's reduction."""
-
-
-def _check_range(name: str, value: int | float, low: int | float, high: int | float) -> None:
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {value}")
-
-
-def _check_positive(name: str, value: int | float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value}")
-
-
-def _check_not_negative(name: str, value: int | float) -> None:
-    if value < 0:
-        raise ValueError(f"{name} must be 0 or more, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,11 +55,11 @@ class DataConfig:
             value = getattr(self, name)
             if value <= 0 or value % SIZE_MULTIPLE:
                 raise ValueError(f"{name} must be a positive multiple of {SIZE_MULTIPLE}, got {value}")
-        for name in ("horizontal_flip_prob", "vertical_flip_prob", "drop_reference_prob", "wrong_reference_prob"):
-            _check_range(name, getattr(self, name), 0, 1)
+        check_range(self, "in [0, 1]", "horizontal_flip_prob", "vertical_flip_prob")
+        check_range(self, "in [0, 1]", "drop_reference_prob", "wrong_reference_prob")
         if self.drop_reference_prob + self.wrong_reference_prob > 1:
             raise ValueError("drop_reference_prob + wrong_reference_prob must be at most 1")
-        _check_not_negative("num_workers", self.num_workers)
+        check_range(self, "0 or more", "num_workers")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,9 +108,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         names = ("l2_weight", "l1_weight", "lpips_weight", "gram_weight")
-        for name in (*names, "gram_warmup_steps"):
-            _check_not_negative(name, getattr(self, name))
-        _check_positive("gram_crop", self.gram_crop)
+        check_range(self, "0 or more", *names, "gram_warmup_steps")
+        check_range(self, "positive", "gram_crop")
         if not any(getattr(self, name) for name in names):
             raise ValueError(f"at least one of {', '.join(names)} must be positive")
 
@@ -193,8 +178,6 @@ class TrainConfig(LoopConfig):
 
     def __post_init__(self) -> None:
         LoopConfig.__post_init__(self)
-        for name in ("batch_size", "validation_samples"):
-            _check_positive(name, getattr(self, name))
-        for name in ("validate_every", "grid_samples"):
-            _check_not_negative(name, getattr(self, name))
-        _check_range("timestep", self.timestep, 0, 999)
+        check_range(self, "positive", "batch_size", "validation_samples")
+        check_range(self, "0 or more", "validate_every", "grid_samples")
+        check_range(self, "in [0, 999]", "timestep")

@@ -5,15 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from output_files import check_range
+
 EftMode = Literal["train", "eval"]
 """How the transformer runs: "train" with batch statistics and dropout, "eval" with running statistics and without."""
-
-
-def _check_positive(config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if value <= 0:
-            raise ValueError(f"{name} must be positive, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,9 +44,10 @@ class EftConfig:
     fine pixels, which is nearly the same at 256 pixels and not at 64."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "encoder_width", "hidden", "num_layers", "num_octaves", "num_depths", "depth_margin")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        check_range(
+            self, "positive", "encoder_width", "hidden", "num_layers", "num_octaves", "num_depths", "depth_margin"
+        )
+        check_range(self, "in [0, 1)", "dropout")
 
     @property
     def encoder_features(self) -> int:
@@ -85,7 +81,9 @@ class UNetConfig:
     """Width of a head."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "dim", "num_resnet_blocks", "latent_channels", "cond_channels", "num_heads", "head_dim")
+        check_range(
+            self, "positive", "dim", "num_resnet_blocks", "latent_channels", "cond_channels", "num_heads", "head_dim"
+        )
         if len(self.dim_mults) < 2 or min(self.dim_mults) < 1:
             raise ValueError(f"dim_mults must be at least two positive integers, got {self.dim_mults}")
         if self.dim % 8:
@@ -109,7 +107,7 @@ class VaeConfig:
     """Groups of the group norms."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "layers_per_block", "latent_channels", "norm_groups")
+        check_range(self, "positive", "layers_per_block", "latent_channels", "norm_groups")
         if any(channels % self.norm_groups for channels in self.block_channels):
             raise ValueError(f"block_channels must be multiples of norm_groups, got {self.block_channels}")
 
@@ -158,20 +156,9 @@ class FieldConfig:
     """Points per call of the network when nothing is learned; bounds the memory of a render."""
 
     def __post_init__(self) -> None:
-        _check_positive(
-            self,
-            "bound",
-            "min_near",
-            "num_levels",
-            "level_channels",
-            "base_resolution",
-            "finest_per_bound",
-            "log2_table_size",
-            "hidden",
-            "num_steps",
-            "blob_radius",
-            "max_points",
-        )
+        check_range(self, "positive", "bound", "min_near", "num_levels", "level_channels", "base_resolution")
+        check_range(self, "positive", "finest_per_bound", "log2_table_size", "hidden", "num_steps", "blob_radius")
+        check_range(self, "positive", "max_points")
         if self.num_importance < 0:
             raise ValueError(f"num_importance must not be negative, got {self.num_importance}")
 
@@ -240,22 +227,13 @@ class DistillConfig:
     """Iterations between two decays of the learning rates."""
 
     def __post_init__(self) -> None:
-        _check_positive(
-            self,
-            "max_steps",
-            "image_size",
-            "render_size",
-            "num_sampling_steps",
-            "grid_lr",
-            "network_lr",
-            "lr_decay_every",
-        )
+        check_range(self, "positive", "max_steps", "image_size", "render_size", "num_sampling_steps")
+        check_range(self, "positive", "grid_lr", "network_lr", "lr_decay_every")
         if self.image_size % 8:
             raise ValueError(f"image_size must be a multiple of 8, got {self.image_size}")
         if self.num_circle < 0:
             raise ValueError(f"num_circle must not be negative, got {self.num_circle}")
-        if not 0 <= self.max_time <= 1:
-            raise ValueError(f"max_time must be in [0, 1], got {self.max_time}")
+        check_range(self, "in [0, 1]", "max_time")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from output_files import check_range
 from splat_recon.config_values import check_kinds
-from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig
+from splat_recon.per_photo.configs import BilateralGridConfig, DepthConfig, ExposureConfig, PoseConfig, check_finite
 
 RELEASED_STEPS = 30_000
 """Length of the schedule that the default intervals are written for (gsplat's)."""
@@ -31,32 +31,6 @@ FEW_PHOTOS = 12
 
 MIN_GAUSSIANS = 4
 """With fewer there is no spacing to size Gaussians by."""
-
-
-def _check_cap(cap_max: int) -> None:
-    if cap_max < MIN_GAUSSIANS:
-        raise ValueError(f"cap_max must be at least {MIN_GAUSSIANS}, got {cap_max}")
-
-
-def _check_positive(config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be positive, got {value}")
-
-
-def _check_not_negative(config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be zero or more, got {value}")
-
-
-def _check_fraction(config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {value}")
 
 
 def _scaled(steps: int, factor: float, at_least: int = 1) -> int:
@@ -89,8 +63,8 @@ class LearningRates:
     """View-dependent color."""
 
     def __post_init__(self) -> None:
-        _check_not_negative(self, "means", "scales", "quats", "opacities", "sh0", "sh_rest")
-        _check_positive(self, "means_final_ratio")
+        check_finite(self, "zero or more", "means", "scales", "quats", "opacities", "sh0", "sh_rest")
+        check_finite(self, "positive", "means_final_ratio")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,15 +109,15 @@ class AdcConfig:
     """Never more Gaussians than this; those with the highest gradients grow first. None: no limit."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "grow_grad2d", "grow_scale3d", "prune_scale3d", "refine_every")
-        _check_not_negative(self, "refine_start", "refine_stop", "reset_every")
-        _check_fraction(self, "prune_opacity")
+        check_finite(self, "positive", "grow_grad2d", "grow_scale3d", "prune_scale3d", "refine_every")
+        check_finite(self, "zero or more", "refine_start", "refine_stop", "reset_every")
+        check_range(self, "in [0, 1]", "prune_opacity")
         if self.reset_every and not 0 < self.prune_opacity < 0.5:
             raise ValueError(
                 f"prune_opacity must be in (0, 0.5) where opacities are reset to twice of it, got {self.prune_opacity}"
             )
         if self.cap_max is not None:
-            _check_cap(self.cap_max)
+            check_range(self, f"at least {MIN_GAUSSIANS}", "cap_max")
 
     def scaled(self, factor: float) -> AdcConfig:
         """The same schedule in `factor` times as many steps."""
@@ -185,10 +159,10 @@ class McmcConfig:
     """Steps between two rounds of density control."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "refine_every")
-        _check_cap(self.cap_max)
-        _check_not_negative(self, "growth", "noise_lr", "refine_start", "refine_stop")
-        _check_fraction(self, "min_opacity")
+        check_finite(self, "positive", "refine_every")
+        check_range(self, f"at least {MIN_GAUSSIANS}", "cap_max")
+        check_finite(self, "zero or more", "growth", "noise_lr", "refine_start", "refine_stop")
+        check_range(self, "in [0, 1]", "min_opacity")
 
     def scaled(self, factor: float) -> McmcConfig:
         """The same schedule in `factor` times as many steps: fewer rounds grow by more each, at most by doubling."""
@@ -287,18 +261,15 @@ class TrainConfig:
     """Seed of all generators."""
 
     def __post_init__(self) -> None:
-        _check_positive(self, "max_steps", "sh_degree_every", "init_scale", "near", "log_every")
-        if self.render_near is not None:
-            _check_positive(self, "render_near")
-        _check_not_negative(self, "opacity_reg", "scale_reg", "seed")
-        _check_fraction(self, "ssim_weight", "dropout")
+        check_finite(self, "positive", "max_steps", "sh_degree_every", "init_scale", "near", "log_every")
+        check_finite(self, "positive", "render_near", "batch_size")
+        check_finite(self, "zero or more", "opacity_reg", "scale_reg", "seed")
+        check_range(self, "in [0, 1]", "ssim_weight", "dropout")
         if self.dropout == 1:
             raise ValueError("dropout must be below 1: something has to be rendered")
         if self.sh_degree not in range(4):
             raise ValueError(f"sh_degree must be 0, 1, 2 or 3, got {self.sh_degree}")
-        if not 0 < self.init_opacity < 1:
-            raise ValueError(f"init_opacity must be in (0, 1), got {self.init_opacity}")
-        _check_positive(self, "batch_size")
+        check_range(self, "in (0, 1)", "init_opacity")
         if self.sparse_grad and (not self.packed or self.visible_adam):
             raise ValueError("sparse_grad needs packed, and does not go with visible_adam")
         if self.sparse_grad and self.pose is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from output_files import check_range
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderConfig:
@@ -36,14 +38,10 @@ class RenderConfig:
     def __post_init__(self) -> None:
         if not 0 < self.near < self.far:
             raise ValueError(f"near and far must satisfy 0 < near < far, got near={self.near}, far={self.far}")
-        if not self.eps2d >= 0:
-            raise ValueError(f"eps2d must be at least 0, got {self.eps2d}")
-        if not 0 < self.max_alpha < 1:
-            raise ValueError(f"max_alpha must be in (0, 1), got {self.max_alpha}")
+        check_range(self, "at least 0", "eps2d", "num_threads")
+        check_range(self, "in (0, 1)", "max_alpha")
         if (self.sparse_grad and not self.packed) or (self.absgrad and self.packed):
             raise ValueError("sparse_grad needs packed, and packed does not go with absgrad")
-        if self.num_threads < 0:
-            raise ValueError(f"num_threads must be at least 0, got {self.num_threads}")
 
     @property
     def threads(self) -> int:

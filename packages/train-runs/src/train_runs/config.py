@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from output_files import check_range
+
 EmaWarmup = Literal["constant", "ratio", "ratio_from_zero", "power"]
 """Names in :data:`train_runs.ema.WARMUPS`."""
 
@@ -55,15 +57,9 @@ class OptimizerConfig:
     """Gradients are scaled down to this total norm over the optimizer's parameters; 0 leaves them."""
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "eps", "decay_every"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("warmup_steps", "weight_decay", "max_grad_norm"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        for name in ("beta1", "beta2", "final_lr_fraction", "decay_factor"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        check_range(self, "positive", "learning_rate", "eps", "decay_every")
+        check_range(self, "0 or more", "warmup_steps", "weight_decay", "max_grad_norm")
+        check_range(self, "in [0, 1]", "beta1", "beta2", "final_lr_fraction", "decay_factor")
 
     def learning_rate_at(self, step: int, max_steps: int) -> float:
         """Learning rate of the optimizer step that follows ``step`` finished ones, in a run of ``max_steps``."""
@@ -113,13 +109,10 @@ class LoopConfig:
     """Number of latest checkpoints kept in the run folder."""
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "gradient_accumulation", "log_every", "checkpoint_every", "keep_checkpoints"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {self.seed}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+        check_range(self, "positive", "max_steps", "gradient_accumulation", "log_every")
+        check_range(self, "positive", "checkpoint_every", "keep_checkpoints")
+        check_range(self, "0 or more", "seed")
+        check_range(self, "in [0, 1)", "ema_decay")
 
 
 def config_values(config: Any) -> dict[str, Any]:

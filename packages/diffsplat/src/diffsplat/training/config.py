@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from diffsplat.config import ElevEstConfig, GSReconConfig
+from output_files import check_range
 from synthetic_objects import ObjectConfig
 from train_runs import OptimizerConfig
 
@@ -181,12 +182,10 @@ class DenoiserTrainConfig:
     """Of the order of the objects."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        check_range(self, "at least 1", "batch_size")
         if not 0 <= self.dropout <= 1 / 3:
             raise ValueError(f"dropout must be in [0, 1/3], got {self.dropout}")
-        if not 0 <= self.without_image <= 1:
-            raise ValueError(f"without_image must be in [0, 1], got {self.without_image}")
+        check_range(self, "in [0, 1]", "without_image")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from difix_model.errors import InputError
+from output_files import check_range
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,18 +39,15 @@ class EvidenceConfig:
     effect."""
 
     def __post_init__(self) -> None:
-        if self.cells < 1:
-            raise ValueError(f"evidence.cells must be at least 1, got {self.cells}")
+        check_range(self, "at least 1", "cells", prefix="evidence.")
         for low, high in (("low_change", "high_change"), ("low_coverage", "high_coverage")):
             if not 0 <= getattr(self, low) < getattr(self, high) <= 1:
                 raise ValueError(
                     f"evidence.{low} and evidence.{high} must be in [0, 1] and increase, got {getattr(self, low)} and "
                     f"{getattr(self, high)}"
                 )
-        if not 0 <= self.hysteresis <= 1:
-            raise ValueError(f"evidence.hysteresis must be in [0, 1], got {self.hysteresis}")
-        if self.palette_drift <= 0:
-            raise ValueError(f"evidence.palette_drift must be above 0, got {self.palette_drift}")
+        check_range(self, "in [0, 1]", "hysteresis", prefix="evidence.")
+        check_range(self, "above 0", "palette_drift", prefix="evidence.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,17 +79,10 @@ class GateConfig:
     """Lets a change through only where there is evidence for it; None does so everywhere."""
 
     def __post_init__(self) -> None:
-        for name in ("strength", "detail_strength"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"gate.{name} must be in [0, 1], got {getattr(self, name)}")
-        if not 0 <= self.dark_level <= 1:
-            raise ValueError(f"gate.dark_level must be in [0, 1], got {self.dark_level}")
-        if self.blur_radius < 1:
-            raise ValueError(f"gate.blur_radius must be at least 1, got {self.blur_radius}")
-        if not 0 < self.max_change <= 1:
-            raise ValueError(f"gate.max_change must be in (0, 1], got {self.max_change}")
-        if self.trusted_change < 0:
-            raise ValueError(f"gate.trusted_change must be at least 0, got {self.trusted_change}")
+        check_range(self, "in [0, 1]", "strength", "detail_strength", "dark_level", prefix="gate.")
+        check_range(self, "at least 1", "blur_radius", prefix="gate.")
+        check_range(self, "in (0, 1]", "max_change", prefix="gate.")
+        check_range(self, "at least 0", "trusted_change", prefix="gate.")
 
 
 DEFAULT_GATE = GateConfig(evidence=EvidenceConfig())

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from difix_model.video.motion import inside, motion, warped
+from output_files import check_range
 
 Frame = UInt8[np.ndarray, "h w c=3"]
 
@@ -41,12 +42,9 @@ class TemporalFilterConfig:
     """Pixels around a pixel over which the difference is averaged, at least 0."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight < 1:
-            raise ValueError(f"weight must be in [0, 1), got {self.weight}")
-        if self.tolerance <= 0:
-            raise ValueError(f"tolerance must be positive, got {self.tolerance}")
-        if self.window < 0:
-            raise ValueError(f"window must be at least 0, got {self.window}")
+        check_range(self, "in [0, 1)", "weight")
+        check_range(self, "positive", "tolerance")
+        check_range(self, "at least 0", "window")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from difix_model.opening import FixerConfig
+from output_files import check_range
 from splat_recon.io.own_runs import scene_of_run
 from splat_render.files.folders import Which
 
@@ -75,12 +76,8 @@ class EnhanceConfig:
     def __post_init__(self) -> None:
         if (self.splat is None) == (self.input is None):
             raise ValueError("name either what is to be rendered (--splat) or what is rendered already (--input)")
-        if self.fps is not None and not 0 < self.fps <= 1000:
-            raise ValueError(f"fps must be in (0, 1000], got {self.fps}")
-        for name in ("frames", "max_size", "num_references"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_range(self, "in (0, 1000]", "fps")
+        check_range(self, "at least 1", "frames", "max_size", "num_references")
         if self.side_by_side is not None and self.side_by_side.suffix.lower() != ".mp4":
             raise ValueError(f"side_by_side must be the name of a video (.mp4), got {self.side_by_side}")
 

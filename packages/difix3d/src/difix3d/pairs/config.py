@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from output_files import check_range
+
 Strategy = Literal["sparse", "cycle", "cross", "underfit", "few", "corrupted"]
 STRATEGIES: tuple[Strategy, ...] = ("sparse", "cycle", "cross", "underfit", "few", "corrupted")
 
@@ -34,13 +36,10 @@ class FilterConfig:
     """... and their degraded images are at least this close in dB, compared at 128 pixels."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.min_coverage <= 1:
-            raise ValueError(f"min_coverage must be in [0, 1], got {self.min_coverage}")
+        check_range(self, "in [0, 1]", "min_coverage")
         if not 0 <= self.min_psnr < self.max_psnr:
             raise ValueError(f"expected 0 <= min_psnr < max_psnr, got {self.min_psnr} and {self.max_psnr}")
-        for name in ("same_view_distance", "same_image_psnr"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        check_range(self, "at least 0", "same_view_distance", "same_image_psnr")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,8 +127,7 @@ class PairsConfig:
         if unknown or not self.strategies or len(set(self.strategies)) < len(self.strategies):
             raise ValueError(f"strategies must be different ones of {', '.join(STRATEGIES)}, got {self.strategies}")
         for name, low in (("max_size", 32), ("num_views", 4), ("max_steps", 10), ("targets_per_render", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+            check_range(self, f"at least {low}", name)
         if not 2 <= self.min_sparse_views <= self.max_sparse_views:
             raise ValueError(
                 f"expected 2 <= min_sparse_views <= max_sparse_views, got {self.min_sparse_views} and "
@@ -143,11 +141,9 @@ class PairsConfig:
                 raise ValueError(f"{name} must lie in (0, 1], got {fractions}")
         if not 0 < self.cycle_shift[0] <= self.cycle_shift[1]:
             raise ValueError(f"cycle_shift must be two numbers, 0 < low <= high, got {self.cycle_shift}")
-        if self.cross_max_distance <= 0:
-            raise ValueError(f"cross_max_distance must be positive, got {self.cross_max_distance}")
+        check_range(self, "positive", "cross_max_distance")
         if self.seed < 0 or self.corruptions_per_view < 1:
             raise ValueError(
                 f"seed must be >= 0 and corruptions_per_view >= 1, got {self.seed}, {self.corruptions_per_view}"
             )
-        if not 0 <= self.test_fraction <= 1:
-            raise ValueError(f"test_fraction must be in [0, 1], got {self.test_fraction}")
+        check_range(self, "in [0, 1]", "test_fraction")

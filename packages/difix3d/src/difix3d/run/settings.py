@@ -20,6 +20,7 @@ from difix3d.loop.target_config import (
     SpiralTargets,
     SpreadTargets,
 )
+from output_files import check_range
 from splat_recon.config_values import config_of, flattened
 
 TARGETS: dict[str, type] = {
@@ -171,13 +172,10 @@ class RunSettings(FixingConfig):
         FixingConfig.__post_init__(self)
         if self.targets is not None and self.targets not in TARGETS and not Path(self.targets).exists():
             raise ValueError(f"targets must be {', '.join(TARGETS)}, or a file with cameras, got {self.targets}")
-        minima = {"max_steps": 1, "max_size": MIN_SIZE, "max_gaussians": 1, "sparse": 1, "checkpoint_every": 1}
-        for name, least in (minima | {"num_novel": 1, "seed": 0}).items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        if not 0 < self.image_memory < float("inf"):
-            raise ValueError(f"image_memory must be positive and finite, got {self.image_memory}")
+        check_range(self, "at least 1", "max_steps", "max_gaussians", "sparse", "checkpoint_every", "num_novel")
+        check_range(self, f"at least {MIN_SIZE}", "max_size")
+        check_range(self, "at least 0", "seed")
+        check_range(self, "positive and finite", "image_memory")
         if self.background is not None and not all(0 <= value <= 1 for value in self.background):
             raise ValueError(f"background must be three values in [0, 1], got {self.background}")
         if self.seed > MAX_SEED:

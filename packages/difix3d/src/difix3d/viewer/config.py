@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from difix_model.opening import FixerConfig
+from output_files import check_range
 from splat_recon.io.own_runs import scene_of_run
 from splat_render.files.folders import Which
 
@@ -58,12 +59,9 @@ class LiveConfig:
     """Port to listen on; the next free one where it is taken."""
 
     def __post_init__(self) -> None:
-        if self.num_references < 0:
-            raise ValueError(f"num_references must be at least 0, got {self.num_references}")
-        if self.max_size is not None and not 128 <= self.max_size <= 2048:
-            raise ValueError(f"max_size must be in [128, 2048], got {self.max_size}")
-        if not 1 <= self.port <= 65535:
-            raise ValueError(f"port must be in [1, 65535], got {self.port}")
+        check_range(self, "at least 0", "num_references")
+        check_range(self, "in [128, 2048]", "max_size")
+        check_range(self, "in [1, 65535]", "port")
 
     @property
     def captured(self) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from output_files import check_range
 from train_runs import OptimizerConfig
 
 
@@ -75,8 +76,7 @@ class JointTrainConfig:
             raise ValueError("diffusion_batch and num_rays must be 0 or more")
         if self.diffusion_batch and self.num_rays:
             raise ValueError("the diffusion model needs the features of all rays: num_rays must be 0")
-        if not 0 <= self.drop_condition_prob <= 1:
-            raise ValueError(f"drop_condition_prob must be in [0, 1], got {self.drop_condition_prob}")
+        check_range(self, "in [0, 1]", "drop_condition_prob")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,8 +105,7 @@ class VaeTrainConfig:
     """Of the order of the objects."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
+        check_range(self, "at least 1", "batch_size")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +125,5 @@ class DenoiserTrainConfig:
     """Of the order of the views."""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}")
-        if not 0 <= self.drop_condition_prob <= 1:
-            raise ValueError(f"drop_condition_prob must be in [0, 1], got {self.drop_condition_prob}")
+        check_range(self, "at least 1", "batch_size")
+        check_range(self, "in [0, 1]", "drop_condition_prob")

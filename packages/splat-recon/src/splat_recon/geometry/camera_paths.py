@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from output_files import check_range
 from splat_recon.geometry.trajectories import ellipse, interpolated, orbit, spiral
 from splat_render.cameras import Camera
 
@@ -27,10 +28,7 @@ class CameraPathConfig:
     """Frames from one captured camera to the next, where `num_frames` does not say."""
 
     def __post_init__(self) -> None:
-        if self.num_frames is not None and self.num_frames < 1:
-            raise ValueError(f"num_frames must be at least 1, got {self.num_frames}")
-        if self.frames_per_view < 1:
-            raise ValueError(f"frames_per_view must be at least 1, got {self.frames_per_view}")
+        check_range(self, "at least 1", "num_frames", "frames_per_view")
 
 
 NUM_FRAMES = 240

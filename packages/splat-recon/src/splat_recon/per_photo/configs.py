@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+from output_files import check_range
 
-def _check_rates(config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be zero or more, got {value}")
-
-
-def _check_ratio(rate_final_ratio: float) -> None:
-    if not 0 < rate_final_ratio <= 1:
-        raise ValueError(f"rate_final_ratio must be in (0, 1], got {rate_final_ratio}")
+check_finite = partial(check_range, finite=True)
+"""Numbers of splats' trainings are finite."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,8 +31,8 @@ class PoseConfig:
     """First step that moves poses: before it there is no shape that a pose could be wrong against."""
 
     def __post_init__(self) -> None:
-        _check_rates(self, "rotation_rate", "translation_rate", "start")
-        _check_ratio(self.rate_final_ratio)
+        check_finite(self, "zero or more", "rotation_rate", "translation_rate", "start")
+        check_range(self, "in (0, 1]", "rate_final_ratio")
 
     def scaled(self, factor: float) -> PoseConfig:
         """The same schedule in `factor` times as many steps."""
@@ -60,8 +53,8 @@ class ExposureConfig:
     """The rate at the end of training, relative to the start. Released 3DGS code: 0.1."""
 
     def __post_init__(self) -> None:
-        _check_rates(self, "rate")
-        _check_ratio(self.rate_final_ratio)
+        check_finite(self, "zero or more", "rate")
+        check_range(self, "in (0, 1]", "rate_final_ratio")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,11 +86,9 @@ class BilateralGridConfig:
     """Weight of the total variation (mean squared difference of neighboring cells) in the loss. gsplat: 10."""
 
     def __post_init__(self) -> None:
-        _check_rates(self, "rate", "smoothness")
-        _check_ratio(self.rate_final_ratio)
-        for name in ("width", "height", "levels"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name} must be at least 2, got {getattr(self, name)}")
+        check_finite(self, "zero or more", "rate", "smoothness")
+        check_range(self, "in (0, 1]", "rate_final_ratio")
+        check_range(self, "at least 2", "width", "height", "levels")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,4 +99,4 @@ class DepthConfig:
     """Weight in the loss of the mean absolute difference of disparities (1 / depth, times the extent). gsplat: 1e-2."""
 
     def __post_init__(self) -> None:
-        _check_rates(self, "weight")
+        check_finite(self, "zero or more", "weight")

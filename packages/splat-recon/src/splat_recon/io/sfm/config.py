@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from output_files import check_range
+
 CameraMode = Literal["auto", "shared", "per-image"]
 Matching = Literal["auto", "exhaustive", "sequential"]
 Mapping = Literal["auto", "incremental", "global"]
@@ -80,13 +82,10 @@ class SfmConfig:
     """Seed of everything random in COLMAP."""
 
     def __post_init__(self) -> None:
-        least = {"max_features": 1, "max_size": 1, "exhaustive_limit": 1, "ordered_limit": 1, "incremental_limit": 1}
-        for name, minimum in {**least, "overlap": 1, "max_frames": 3}.items():
-            if getattr(self, name) < minimum:
-                raise ValueError(f"{name} must be at least {minimum}, got {getattr(self, name)}")
-        if self.fps is not None and not 0 < self.fps <= 240:
-            raise ValueError(f"fps must be in (0, 240], got {self.fps}")
-        if not 0 < self.motion_step <= 1:
-            raise ValueError(f"motion_step must be in (0, 1], got {self.motion_step}")
+        check_range(self, "at least 1", "max_features", "max_size", "exhaustive_limit", "ordered_limit")
+        check_range(self, "at least 1", "incremental_limit", "overlap")
+        check_range(self, "at least 3", "max_frames")
+        check_range(self, "in (0, 240]", "fps")
+        check_range(self, "in (0, 1]", "motion_step")
         if self.camera_model not in CAMERA_MODELS:
             raise ValueError(f"camera_model must be one of {', '.join(CAMERA_MODELS)}, got {self.camera_model}")

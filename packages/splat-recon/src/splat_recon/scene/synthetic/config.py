@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from output_files import check_range
+
 Layout = Literal["any", "table", "room", "garden", "street", "shelf"]
 LAYOUTS: tuple[Layout, ...] = ("table", "room", "garden", "street", "shelf")
 """The layouts that "any" draws from."""
@@ -47,14 +49,8 @@ class SyntheticConfig:
     def __post_init__(self) -> None:
         if self.layout != "any" and self.layout not in LAYOUTS:
             raise ValueError(f"layout must be any or one of {', '.join(LAYOUTS)}, got {self.layout!r}")
-        for field, low in (("num_views", 2), ("width", 16), ("height", 16), ("num_points", 16)):
-            if getattr(self, field) < low:
-                raise ValueError(f"{field} must be at least {low}, got {getattr(self, field)}")
-        if not 1 <= self.samples_per_axis <= 8:
-            raise ValueError(f"samples_per_axis must be in [1, 8], got {self.samples_per_axis}")
-        for field in ("point_noise", "sensor_noise", "exposure_spread"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"{field} must be at least 0, got {getattr(self, field)}")
-        for field in ("outlier_fraction", "dark_fraction"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise ValueError(f"{field} must be in [0, 1], got {getattr(self, field)}")
+        check_range(self, "at least 2", "num_views")
+        check_range(self, "at least 16", "width", "height", "num_points")
+        check_range(self, "in [1, 8]", "samples_per_axis")
+        check_range(self, "at least 0", "point_noise", "sensor_noise", "exposure_spread")
+        check_range(self, "in [0, 1]", "outlier_fraction", "dark_fraction")
