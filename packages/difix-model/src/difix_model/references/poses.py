@@ -45,48 +45,36 @@ def pose_distances(
 def nearest_poses(
     T_world_cam: Float64[np.ndarray, "n 4 4"],
     T_world_candidate: Float64[np.ndarray, "m 4 4"],
-    *,
-    extent: float = 1.0,
-    translation_weight: float = 1.0,
-    rotation_weight: float = 1.0,
+    **weights: float,
 ) -> Int64[np.ndarray, " n"]:
     """For every pose the index of the nearest candidate, by `pose_distances`; the first of equally near ones.
+
+    Args:
+        weights: Of `pose_distances`.
 
     Raises:
         ValueError: There is no candidate.
     """
     if not len(T_world_candidate):
         raise ValueError("expected at least one candidate pose, got none")
-    distances = pose_distances(
-        T_world_cam,
-        T_world_candidate,
-        extent=extent,
-        translation_weight=translation_weight,
-        rotation_weight=rotation_weight,
-    )
-    return np.argmin(distances, axis=1).astype(np.int64)
+    return ranked_poses(T_world_cam, T_world_candidate, 1, **weights)[:, 0]
 
 
 def nearest_distances(
     T_world_cam: Float64[np.ndarray, "n 4 4"],
     T_world_candidate: Float64[np.ndarray, "m 4 4"],
-    *,
-    extent: float = 1.0,
-    rotation_weight: float = 1.0,
+    **weights: float,
 ) -> list[float]:
-    """How far every pose is from the candidate nearest to it, by `pose_distances`."""
-    distances = pose_distances(T_world_cam, T_world_candidate, extent=extent, rotation_weight=rotation_weight)
-    return distances.min(axis=1).tolist()
+    """How far every pose is from the candidate nearest to it, by `pose_distances` with these weights."""
+    return pose_distances(T_world_cam, T_world_candidate, **weights).min(axis=1).tolist()
 
 
 def ranked_poses(
     T_world_cam: Float64[np.ndarray, "n 4 4"],
     T_world_candidate: Float64[np.ndarray, "m 4 4"],
     num: int,
-    *,
-    extent: float = 1.0,
-    rotation_weight: float = 1.0,
+    **weights: float,
 ) -> Int64[np.ndarray, "n k"]:
-    """For every pose the indices of so many candidates (all, if there are fewer), the nearest first."""
-    distances = pose_distances(T_world_cam, T_world_candidate, extent=extent, rotation_weight=rotation_weight)
+    """For every pose the indices of so many candidates (all, if fewer), the nearest first by `pose_distances`."""
+    distances = pose_distances(T_world_cam, T_world_candidate, **weights)
     return np.argsort(distances, axis=1, kind="stable")[:, :num].astype(np.int64)
