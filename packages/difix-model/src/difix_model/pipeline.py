@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
@@ -26,6 +26,16 @@ from difix_model.masks import FixedImage, one_per_image, planes
 
 ImageT = TypeVar("ImageT", Image.Image, np.ndarray, Tensor)
 """What comes back is of the kind that was given."""
+
+
+class FixOptions(TypedDict, total=False):
+    """What a call of the pipeline takes beside images and references; its docstring says what of it does what."""
+
+    strength: float
+    gate: GateChoice | None
+    mask: Any
+    alpha: Any
+
 
 NO_REFERENCES = "these weights know no references: leave the references out, or use weights such as nvidia/difix_ref"
 
@@ -134,37 +144,14 @@ class DifixPipeline:
 
     @overload
     def __call__(
-        self,
-        images: Sequence[ImageT],
-        references: Any = None,
-        *,
-        strength: float = 1.0,
-        gate: GateChoice | None = None,
-        mask: Any = None,
-        alpha: Any = None,
+        self, images: Sequence[ImageT], references: Any = None, **options: Unpack[FixOptions]
     ) -> list[ImageT]: ...
 
     @overload
-    def __call__(
-        self,
-        images: ImageT,
-        references: Any = None,
-        *,
-        strength: float = 1.0,
-        gate: GateChoice | None = None,
-        mask: Any = None,
-        alpha: Any = None,
-    ) -> ImageT: ...
+    def __call__(self, images: ImageT, references: Any = None, **options: Unpack[FixOptions]) -> ImageT: ...
 
     def __call__(
-        self,
-        images: AnyImage | Sequence[AnyImage],
-        references: Any = None,
-        *,
-        strength: float = 1.0,
-        gate: GateChoice | None = None,
-        mask: Any = None,
-        alpha: Any = None,
+        self, images: AnyImage | Sequence[AnyImage], references: Any = None, **options: Unpack[FixOptions]
     ) -> AnyImage | list[AnyImage]:
         """Fix one image or a list of images.
 
@@ -172,7 +159,7 @@ class DifixPipeline:
             images: PIL images, HWC arrays or HWC tensors, uint8 or float in [0, 1], of any sizes.
             references: For one image: None, a reference, or a list of references. For a list of images: None, or a
                 list with one of these per image. References of another size are resized.
-            strength: Fraction of the fix, in [0, 1]; below 1 the result is blended with the input.
+            strength: Fraction of the fix, in [0, 1], 1 by default; below, the result is blended with the input.
             gate: How much of the fix is let through: "checkpoint" takes the gate that the weights bring, if any; "auto"
                 `gate.config.DEFAULT_GATE`, which keeps good renders, unless theirs looks at evidence as well; "off"
                 none; or a `GateConfig`. None takes the pipeline's `gate`.
@@ -185,7 +172,6 @@ class DifixPipeline:
             says what became of each.
         """
         single = not isinstance(images, (list, tuple))
-        options = {"strength": strength, "gate": gate, "mask": mask, "alpha": alpha}
         found = [each.image for each in self.fix_images(images, references, with_weight=False, **options)]
         return found[0] if single else found
 
