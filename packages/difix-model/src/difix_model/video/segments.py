@@ -64,17 +64,8 @@ class SegmentFolder:
         self._container: Any = None
         self._pts: list[int] = []
         self._durations: list[int] = []
-        job = json.loads(json.dumps({**job, "picture": _plain(kind), "segment_frames": SEGMENT_FRAMES}))
-        if resume and (folder / JOB_FILE).is_file():
-            _check_same_job(folder, job)
+        if _goes_on(folder, {**job, "picture": _plain(kind)}, resume=resume):
             self.segments = _finished_segments(folder)
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _write_json(folder / JOB_FILE, job)
-        except OSError as error:
-            raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
 
     @property
     def num_finished(self) -> int:
@@ -184,18 +175,9 @@ class ImageFolder:
         self.folder = folder
         self.num_finished = 0
         self.num_pending = 0
-        job = json.loads(json.dumps({**job, "segment_frames": SEGMENT_FRAMES}))
-        if resume and (folder / JOB_FILE).is_file():
-            _check_same_job(folder, job)
+        if _goes_on(folder, job, resume=resume):
             states = sorted(folder.glob("state_*.npz"))
             self.num_finished = int(states[-1].stem.split("_")[1]) if states else 0
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _write_json(folder / JOB_FILE, job)
-        except OSError as error:
-            raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
 
     def state(self) -> dict[str, np.ndarray] | None:
         """Return what was handed over after the last image that counts; None at the beginning."""
@@ -227,6 +209,22 @@ class ImageFolder:
 
     def _state_path(self, num_frames: int) -> Path:
         return self.folder / f"state_{num_frames:08d}.npz"
+
+
+def _goes_on(folder: Path, job: Mapping[str, Any], *, resume: bool) -> bool:
+    """Open the folder of a job, whose record is written; returns whether finished pieces of it may be there."""
+    job = json.loads(json.dumps({**job, "segment_frames": SEGMENT_FRAMES}))
+    goes_on = resume and (folder / JOB_FILE).is_file()
+    if goes_on:
+        _check_same_job(folder, job)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(folder / JOB_FILE, job)
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+    return goes_on
 
 
 def _check_same_job(folder: Path, job: Mapping[str, Any]) -> None:
