@@ -10,7 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffsplat.config import Backbone, Control
@@ -184,9 +185,7 @@ def read_state(files: Iterable[Path]) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for path in files:
         try:
-            with safe_open(path, framework="pt") as opened:
-                for name in opened.keys():  # noqa: SIM118
-                    state[name] = opened.get_tensor(name)
+            state |= load_file(path)
         except (SafetensorError, OSError) as error:
             raise InputError(f"{path} is damaged or incomplete ({error}): fetch it again") from error
     return state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -121,41 +122,41 @@ class TextCondition:
 
     def repeated(self, times: int) -> TextCondition:
         """The same for `times` consecutive samples of each object."""
-
-        def repeat(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values.repeat_interleave(times, dim=0)
-
-        return TextCondition(embeds=repeat(self.embeds), mask=repeat(self.mask), pooled=repeat(self.pooled))  # type: ignore[arg-type]
+        return self._mapped(lambda values: values.repeat_interleave(times, dim=0))
 
     def joined(self, other: TextCondition) -> TextCondition:
         """These objects and then the other's."""
-
-        def join(one: Tensor | None, two: Tensor | None) -> Tensor | None:
-            return None if one is None or two is None else torch.cat([one, two])
-
-        return TextCondition(
-            embeds=torch.cat([self.embeds, other.embeds]),
-            mask=join(self.mask, other.mask),
-            pooled=join(self.pooled, other.pooled),
-        )
+        return self._mapped(lambda *both: torch.cat(both), other)
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> TextCondition:
         """On another device, in another precision."""
-        return TextCondition(
-            embeds=self.embeds.to(device, dtype),
-            mask=None if self.mask is None else self.mask.to(device),
-            pooled=None if self.pooled is None else self.pooled.to(device, dtype),
-        )
+        return self._mapped(lambda values: values.to(device, dtype if values.is_floating_point() else None))
+
+    def _mapped(self, change: Callable[..., Tensor], *others: TextCondition) -> TextCondition:
+        """A condition of what is made of each field, together with the same one of others; None where one is None."""
+        fields = {name: [getattr(each, name) for each in (self, *others)] for name in ("embeds", "mask", "pooled")}
+        made: dict[str, Any] = {n: None if any(v is None for v in vs) else change(*vs) for n, vs in fields.items()}
+        return TextCondition(**made)
 
 
-class MultiViewDenoiser(nn.Module):
-    """A stock network with multi-view attention, called with views."""
+class _MultiView(nn.Module):
+    """A stock network, whose self-attention is given the views of an object at a time."""
 
     def __init__(self, network: nn.Module) -> None:
-        """Give a stock diffusers network's self-attention the views of an object at a time."""
         super().__init__()
         self.network: Any = network
         self._views = make_multiview(network)
+
+    def _timesteps(self, timesteps: Tensor, num_samples: int, num_views: int) -> Tensor:
+        """One per view, of one for all, per object, or per view; the attention is told of how many views."""
+        self._views.num_views = num_views
+        if timesteps.ndim == 0 or timesteps.shape[0] == 1:
+            return timesteps.reshape(1).expand(num_samples)
+        return timesteps if timesteps.shape[0] == num_samples else timesteps.repeat_interleave(num_views)
+
+
+class MultiViewDenoiser(_MultiView):
+    """A stock network with multi-view attention, called with views."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MultiViewDenoiser:
@@ -209,12 +210,7 @@ class MultiViewDenoiser(nn.Module):
             num_views: Views per object.
             residuals: What a ControlNet adds to a UNet's connections.
         """
-        self._views.num_views = num_views
-        per_view = text.repeated(num_views)
-        if timesteps.ndim == 0 or timesteps.shape[0] == 1:
-            timesteps = timesteps.reshape(1).expand(x.shape[0])
-        elif timesteps.shape[0] != x.shape[0]:
-            timesteps = timesteps.repeat_interleave(num_views)
+        per_view, timesteps = text.repeated(num_views), self._timesteps(timesteps, len(x), num_views)
         more: dict[str, Any] = {}
         if self.kind == "sd3":
             more["pooled_projections"] = per_view.pooled
@@ -224,20 +220,12 @@ class MultiViewDenoiser(nn.Module):
             more["added_cond_kwargs"] = {"resolution": None, "aspect_ratio": None}
         if residuals is not None:
             more["down_block_additional_residuals"], more["mid_block_additional_residual"] = residuals
-        place = "timestep"
-        found = self.network(x, encoder_hidden_states=per_view.embeds, **{place: timesteps}, **more, return_dict=False)[
-            0
-        ]
-        return found[:, : self.latent_channels]
+        found = self.network(x, timestep=timesteps, encoder_hidden_states=per_view.embeds, **more, return_dict=False)
+        return found[0][:, : self.latent_channels]
 
 
-class MultiViewControlNet(nn.Module):
+class MultiViewControlNet(_MultiView):
     """A stock ControlNet with multi-view attention."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network: Any = network
-        self._views = make_multiview(network)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MultiViewControlNet:
@@ -256,12 +244,11 @@ class MultiViewControlNet(nn.Module):
             embedding_channels: Widths of the layers that bring a control map to the latents' size; each but the first
                 halves it.
         """
-        network = ControlNetModel.from_unet(
-            denoiser.network,
-            conditioning_channels=3,
-            conditioning_embedding_out_channels=embedding_channels,
+        return cls(
+            ControlNetModel.from_unet(
+                denoiser.network, conditioning_channels=3, conditioning_embedding_out_channels=embedding_channels
+            )
         )
-        return cls(network)
 
     def forward(
         self,
@@ -283,14 +270,9 @@ class MultiViewControlNet(nn.Module):
             num_views: Views per object.
             scale: The residuals' weight.
         """
-        self._views.num_views = num_views
-        if timesteps.ndim == 0 or timesteps.shape[0] == 1:
-            timesteps = timesteps.reshape(1).expand(x.shape[0])
-        elif timesteps.shape[0] != x.shape[0]:
-            timesteps = timesteps.repeat_interleave(num_views)
         down, mid = self.network(
             x,
-            timesteps,
+            self._timesteps(timesteps, len(x), num_views),
             encoder_hidden_states=text.repeated(num_views).embeds,
             controlnet_cond=control,
             conditioning_scale=scale,
