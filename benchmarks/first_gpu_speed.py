@@ -178,15 +178,20 @@ def objects(sizes: Sizes, report: Report) -> None:
 @torch.no_grad()
 def _timed_row(report: Report, name: str, sizes: Sizes, run: Callable[[], Any]) -> None:
     torch.cuda.reset_peak_memory_stats()
+    ms = _median_ms(run, sizes.repeats)
+    report.row(network=name, **{"ms per step": ms, "peak GB": torch.cuda.max_memory_allocated() / 1e9})
+
+
+def _median_ms(run: Callable[[], Any], repeats: int) -> float:
+    """Milliseconds of a call, once it has been made twice."""
     times = []
-    for _ in range(sizes.repeats + 2):
+    for _ in range(repeats + 2):
         torch.cuda.synchronize()
         begun = time.perf_counter()
         run()
         torch.cuda.synchronize()
         times.append(1e3 * (time.perf_counter() - begun))
-    peak_gb = torch.cuda.max_memory_allocated() / 1e9
-    report.row(network=name, **{"ms per step": statistics.median(times[2:]), "peak GB": peak_gb})
+    return statistics.median(times[2:])
 
 
 @contextlib.contextmanager
@@ -233,20 +238,18 @@ def ssim(sizes: Sizes, report: Report) -> None:
         ways["fused-ssim"] = _fused_ssims_loss
     for name, loss in ways.items():
         image = rendered.clone().requires_grad_()
+
+        def differentiated(loss: Any = loss, image: torch.Tensor = image) -> None:
+            image.grad = None
+            loss(image, target, ssim_weight=0.2).backward()
+
         with _torchs_ssim() if name == "torch's operations" else contextlib.nullcontext():
-            times = []
-            for _ in range(sizes.repeats + 2):
-                image.grad = None
-                torch.cuda.synchronize()
-                begun = time.perf_counter()
-                loss(image, target, ssim_weight=0.2).backward()
-                torch.cuda.synchronize()
-                times.append(1e3 * (time.perf_counter() - begun))
+            ms = _median_ms(differentiated, sizes.repeats)
         assert image.grad is not None
         report.row(
             way=name,
             **{
-                "ms": statistics.median(times[2:]),
+                "ms": ms,
                 "relative difference of the gradient": float((image.grad.cpu() - leaf.grad).norm() / leaf.grad.norm()),
                 "pixels": sizes.ssim_shape[0] * sizes.ssim_shape[1],
             },

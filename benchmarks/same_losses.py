@@ -171,26 +171,7 @@ LOOPS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "distillation": (mixed_in, {"loop": "distillation", "num_novel": 6, "stereo": "off"}),
 }
-"""Fixer and settings of each loop; the names of settings are those of the revision."""
-
-EARLIER_NAMES = {
-    "validation.fraction": ("validation_fraction", "hold_back"),
-    "validation.min_views": ("validation_min_views", "hold_back_min_views"),
-    "mixture.photo_tolerance": ("photo_tolerance", "reference_agreement"),
-}
-"""What earlier revisions called a setting, where it is not the last part of its name."""
-
-
-def _as_revision_has_it(settings: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings nested as this revision nests them, or flat as earlier ones had them."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        outer, _, inner = name.rpartition(".")
-        if outer in known:
-            found[outer] = {**found.get(outer, {}), inner: value}
-        else:
-            found[next(each for each in (inner, *EARLIER_NAMES.get(name, ())) if each in known)] = value
-    return found
+"""Fixer and settings of each loop."""
 
 
 def train_loop(name: str, scene: Path, folder: Path) -> None:
@@ -199,8 +180,9 @@ def train_loop(name: str, scene: Path, folder: Path) -> None:
     from splat_render import read_ply
 
     fixer, own = LOOPS[name]
-    values = {"scene": str(scene), "max_steps": 60, "split": "every:3", "seed": 1, "device": "cpu"}
-    settings = RunSettings.from_dict(values | _as_revision_has_it(own, RunSettings().to_dict()))
+    settings = RunSettings(scene=str(scene), max_steps=60, split="every:3", seed=1, device="cpu")
+    for setting, value in own.items():
+        settings = settings.changed(setting, value)
     for _ in Experiment(settings, RunFolder(folder), fixer=fixer).run():
         pass
     for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
