@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from commands import ended, run_command, verb_of
-from difix3d import InputError
+from difix3d import InputError, RunSettings
 from difix3d_eval_app.cli import GROUPS, VERBS, Ablation, Compare, Score
 from output_files import write_text_whole
 
@@ -108,7 +108,8 @@ def _ablation(command: Ablation) -> int:
 
     with progress_bar(percent=True) as bars:
         tasks: dict[str, Any] = {}
-        for name, progress in ablation(command.run.settings, command.out, frames=command.frames, seeds=command.seeds):
+        settings = RunSettings.of(command.run)
+        for name, progress in ablation(settings, command.out, frames=command.frames, seeds=command.seeds):
             if name not in tasks:
                 tasks[name] = bars.add_task(name.replace("_", " "), note="")
             note = f"{progress.phase} {progress.note}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -52,11 +52,6 @@ class RunFlags(RunSettings):
 
     fixer: Annotated[ViewFixerConfig, tyro.conf.arg(name="")] = field(default_factory=ViewFixerConfig)
     rounds: Annotated[RoundsConfig, tyro.conf.arg(name="")] = field(default_factory=RoundsConfig)
-
-    @property
-    def settings(self) -> RunSettings:
-        """What they ask for."""
-        return RunSettings(**{each.name: getattr(self, each.name) for each in fields(RunSettings)})
 
 
 @dataclass(frozen=True, kw_only=True)

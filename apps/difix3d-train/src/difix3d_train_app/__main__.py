@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from commands import collected, ended, goes_on, next_line, run_command
-from difix3d import InputError, RunFolder
+from difix3d import InputError, RunFolder, RunSettings
 from difix3d.queue.scenes import check_scene_folder
 from difix3d.run import photos
 from difix3d.run.run_folder import PHOTOS, newest_run, numbered
@@ -62,7 +62,7 @@ def _run_scenes(command: TrainCommand) -> int:
 
 
 def _run_one(command: TrainCommand) -> int:
-    settings = command.run.settings
+    settings = RunSettings.of(command.run)
     place = command.out or (newest_run if command.resume else numbered)(command.default_out)
     folder = RunFolder(place)
     resumed = goes_on(place, resume=command.resume, traces=("config.json", "checkpoints", PHOTOS))

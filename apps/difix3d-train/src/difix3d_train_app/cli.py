@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -28,16 +28,6 @@ class RunFlags(RunSettings):
 
     fixer: Annotated[ViewFixerConfig, tyro.conf.arg(name="")] = field(default_factory=ViewFixerConfig)
     rounds: Annotated[RoundsConfig, tyro.conf.arg(name="")] = field(default_factory=RoundsConfig)
-
-    @classmethod
-    def of(cls, settings: RunSettings) -> RunFlags:
-        """Flags that ask for these settings."""
-        return cls(**{each.name: getattr(settings, each.name) for each in fields(RunSettings)})
-
-    @property
-    def settings(self) -> RunSettings:
-        """What they ask for."""
-        return RunSettings(**{each.name: getattr(self, each.name) for each in fields(RunSettings)})
 
 
 @dataclass(frozen=True, kw_only=True)

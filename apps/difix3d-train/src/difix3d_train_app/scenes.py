@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands import DONE, FAILED, ended
-from difix3d import InputError
+from difix3d import InputError, RunSettings
 from difix3d.queue.scenes import run_queue, scene_tasks
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def run_scenes(command: TrainCommand, received: list[int]) -> int:
         if given is not None:
             raise InputError(f"--{name} is for one scene: leave it out, or leave --scenes out")
     out = command.out or Path("runs") / folder.resolve().name
-    tasks = scene_tasks(folder, out, command.run.settings)
+    tasks = scene_tasks(folder, out, RunSettings.of(command.run))
     print(f"Writing to {out}: {len(tasks)} scenes", flush=True)
     _say_left_out(folder, {task.name for task in tasks})
     failed: dict[str, str] = {}

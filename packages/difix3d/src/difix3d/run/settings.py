@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from difix3d.distillation_config import DistillationConfig
 from difix3d.errors import InputError
@@ -205,6 +205,11 @@ class RunSettings(FixingConfig):
         fixing = FixingConfig(num_references=self.num_references, fix_batch_size=self.fix_batch_size)
         asked = (self.rounds, self.stepping, self.mixture, fixing)
         return asked != (RoundsConfig(), SteppingConfig(), MixtureConfig(), FixingConfig())
+
+    @classmethod
+    def of(cls, settings: RunSettings) -> Self:
+        """The same settings as this class has them, of itself or of one that adds nothing but how flags are named."""
+        return cls(**{each.name: getattr(settings, each.name) for each in fields(RunSettings)})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; configs are dictionaries in it."""
