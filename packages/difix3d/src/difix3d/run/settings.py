@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, TypeVar
 
 from difix3d.distillation_config import DistillationConfig
 from difix3d.errors import InputError
@@ -22,6 +22,8 @@ from difix3d.loop.target_config import (
 )
 from output_files import check_range
 from splat_recon.config_values import config_of, flattened
+
+Settings = TypeVar("Settings", bound="RunSettings")
 
 TARGETS: dict[str, type] = {
     "photos-between": AroundTargets,
@@ -207,7 +209,7 @@ class RunSettings(FixingConfig):
         return asked != (RoundsConfig(), SteppingConfig(), MixtureConfig(), FixingConfig())
 
     @classmethod
-    def of(cls, settings: RunSettings) -> Self:
+    def of(cls: type[Settings], settings: RunSettings) -> Settings:
         """The same settings as this class has them, of itself or of one that adds nothing but how flags are named."""
         return cls(**{each.name: getattr(settings, each.name) for each in fields(RunSettings)})
 
