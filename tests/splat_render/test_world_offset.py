@@ -9,7 +9,7 @@ from plyfile import PlyData, PlyElement
 
 from splat_render import InputError, SplatFile, read_splats, write_splats
 from splat_render.files.formats import near_zero
-from splat_render.files.world_offset import ZERO, offset_for, offset_of, sidecar
+from splat_render.files.world_offset import OFFSET, ZERO, offset_for, offset_of
 from support.splat_scenes import make_gaussians
 
 UTM = (500_120.0, 4_649_780.0, 120.0)
@@ -34,7 +34,7 @@ def test_an_offset_goes_through_every_format(tmp_path, gaussians, ending, atol):
     distances = np.linalg.norm(found[:, None] - expected[None], axis=2)
     assert distances.min(axis=1).max() <= 2 * atol
     assert sorted(distances.argmin(axis=1)) == list(range(len(expected)))
-    assert sidecar(path).exists() == (ending in (".spz", ".splat"))
+    assert OFFSET.sidecar(path).exists() == (ending in (".spz", ".splat"))
 
 
 def test_a_splat_near_its_origin_has_no_offset_and_removes_an_old_one(tmp_path, gaussians):
@@ -87,8 +87,8 @@ def test_what_is_far_is_measured_against_the_splats_size():
 @pytest.mark.parametrize("content", ["{}", "[", '{"world_offset": [1, 2]}', '{"world_offset": [1, 2, NaN]}', "[1]"])
 def test_a_broken_json_beside_a_file_is_refused(tmp_path, gaussians, content):
     write_splats(tmp_path / "a.splat", SplatFile(gaussians=gaussians, offset=UTM))
-    assert json.loads(sidecar(tmp_path / "a.splat").read_text()) == {"world_offset": list(UTM)}
-    sidecar(tmp_path / "a.splat").write_text(content)
+    assert json.loads(OFFSET.sidecar(tmp_path / "a.splat").read_text()) == {"world_offset": list(UTM)}
+    OFFSET.sidecar(tmp_path / "a.splat").write_text(content)
     with pytest.raises(InputError, match=r"a\.splat\.offset\.json.*(repair|remove)"):
         read_splats(tmp_path / "a.splat")
 

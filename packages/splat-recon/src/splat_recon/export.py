@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from splat_render.files.background import BLACK, Background, background_comments
+from splat_render.files.background import BACKGROUND, BLACK, Background
 from splat_render.files.formats import SplatFile, write_splats
 from splat_render.files.near_plane import near_comments
 from splat_render.files.ply import write_ply
-from splat_render.files.world_offset import comments_of, offset_for
+from splat_render.files.world_offset import OFFSET, offset_for
 from splat_render.gaussians import Gaussians
 from splat_render.poses import decompose_similarity, inverse
 from splat_render.shell import with_shell
@@ -25,7 +25,7 @@ def export_ply(
 ) -> None:
     """`export_splats` for the layout that everything reads."""
     content = _in_world(gaussians, T_scene_colmap, antialiased=False, background=background, near_plane=near_plane)
-    lines = [*comments_of(content.offset), *background_comments(background), *near_comments(content.near_plane)]
+    lines = [*OFFSET.comments(content.offset), *BACKGROUND.comments(background), *near_comments(content.near_plane)]
     write_ply(path, content.gaussians, comments=lines)
 
 

@@ -10,30 +10,17 @@ import torch
 
 from splat_render.errors import InputError
 from splat_render.files import compressed_ply, ply, splat, spz
-from splat_render.files.background import (
-    Background,
-    background_comments,
-    background_in,
-    read_background_sidecar,
-    write_background_sidecar,
-)
+from splat_render.files.background import BACKGROUND, Background
 from splat_render.files.folders import ENDINGS, Which, splat_file
 from splat_render.files.near_plane import near_comments, near_in
-from splat_render.files.world_offset import (
-    FAR,
-    ZERO,
-    Offset,
-    added,
-    comments_of,
-    offset_in,
-    offset_of,
-    read_sidecar,
-    write_sidecar,
-)
+from splat_render.files.world_offset import FAR, OFFSET, ZERO, Offset, added, offset_of
 from splat_render.gaussians import Gaussians
 
 HEADER_BYTES = 2**16
 """A PLY file's header ends within so many."""
+
+WORDLESS = (".spz", ".splat")
+"""Endings of formats that cannot say more than Gaussians: files beside them do."""
 
 MIP_COMMENT = "SplatRenderMode: mip"
 """Line in a PLY header by which tools say that splats are made for antialiased rendering."""
@@ -84,24 +71,23 @@ def write_splats(path: Path | str, content: SplatFile, *, comments: Sequence[str
     """
     ending = ending_of(path)
     lines = [*comments, MIP_COMMENT] if content.antialiased else list(comments)
-    lines += [*comments_of(content.offset), *background_comments(content.background)]
+    lines += [*OFFSET.comments(content.offset), *BACKGROUND.comments(content.background)]
     lines += near_comments(content.near_plane)
-    if content.near_plane is not None and ending in (".spz", ".splat"):
+    if content.near_plane is not None and ending in WORDLESS:
         logger.warning("%s cannot say from what depth on it is to be drawn, and shows floaters: PLY files do", path)
     if ending == ".spz":
         # Fixed-point positions: what is far from zero would be rounded to whole units.
         content = near_zero(content)
         spz.write_spz(path, content.gaussians, antialiased=content.antialiased)
-        write_sidecar(Path(path), content.offset)
-        write_background_sidecar(Path(path), content.background)
     elif ending == ".splat":
         splat.write_splat(path, content.gaussians)
-        write_sidecar(Path(path), content.offset)
-        write_background_sidecar(Path(path), content.background)
     elif ending == ".compressed.ply":
         compressed_ply.write_compressed_ply(path, content.gaussians, comments=lines)
     else:
         ply.write_ply(path, content.gaussians, comments=lines)
+    if ending in WORDLESS:
+        OFFSET.write_sidecar(Path(path), content.offset)
+        BACKGROUND.write_sidecar(Path(path), content.background)
 
 
 def read_splats(path: Path | str, which: Which = "best") -> SplatFile:
@@ -127,8 +113,8 @@ def read_splats(path: Path | str, which: Which = "best") -> SplatFile:
     return SplatFile(
         gaussians=ply.gaussians_of(data, path, taken_off=taken_off),
         antialiased=antialiased,
-        offset=added(offset_in(data.comments, path), taken_off),
-        background=background_in(data.comments, path),
+        offset=added(OFFSET.in_comments(data.comments, path) or ZERO, taken_off),
+        background=BACKGROUND.in_comments(data.comments, path),
         near_plane=near_in(data.comments, path),
     )
 
@@ -140,8 +126,8 @@ def read_background(path: Path | str) -> Background | None:
         InputError: It is named wrongly, or the name of the file has another ending.
     """
     path = splat_file(Path(path))
-    if ending_of(path) in (".spz", ".splat"):
-        return read_background_sidecar(path)
+    if ending_of(path) in WORDLESS:
+        return BACKGROUND.read_sidecar(path)
     try:
         with path.open("rb") as file:
             head = file.read(HEADER_BYTES)
@@ -149,12 +135,12 @@ def read_background(path: Path | str) -> Background | None:
         return None
     lines = head.partition(b"end_header")[0].decode("ascii", errors="replace").splitlines()
     comments = [line.removeprefix("comment ") for line in lines if line.startswith("comment ")]
-    return background_in(comments, path)
+    return BACKGROUND.in_comments(comments, path)
 
 
 def _beside(path: Path) -> dict[str, Any]:
     """What files beside a splat file of a format without words say."""
-    return {"offset": read_sidecar(path), "background": read_background_sidecar(path)}
+    return {"offset": OFFSET.read_sidecar(path) or ZERO, "background": BACKGROUND.read_sidecar(path)}
 
 
 def near_zero(content: SplatFile, *, far: float = FAR) -> SplatFile:
