@@ -1,7 +1,7 @@
 """The training engine: posed images in, Gaussians out. It owns no schedule of its own and calls nobody back."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,6 +37,7 @@ from splat_render.gsplat_backend import SharedGsplatRasterizer
 from splat_render.output import RenderOutput, RenderStats, SharedRenderOutput
 from splat_render.rasterizer import RenderConfig, make_rasterizer
 from splat_render.upload import uploaded
+from train_runs.checkpoints import under
 
 logger = logging.getLogger(__name__)
 
@@ -347,15 +348,15 @@ class SplatTrainer:
         trainer = cls(scene, views, config, device=device, gaussians=gaussians_from_tensors(tensors), world=world)
         tensors = shared_tensors(tensors, world)
         try:
-            trainer._parts.load_tensors(_with_prefix(tensors, "views."))
+            trainer._parts.load_tensors(under("views.", tensors))
             views.load_state_dict(state["views"])
         except ValueError as error:
             raise InputError(f"{what} is of other views: {error}") from error
         trainer._optimizer.load_tensors(tensors)
         trainer._density.load_tensors(
-            {name: tensor.to(device, copy=True) for name, tensor in _with_prefix(tensors, "density.").items()}
+            {name: tensor.to(device, copy=True) for name, tensor in under("density.", tensors).items()}
         )
-        for name, generator_state in _with_prefix(tensors, "generator.").items():
+        for name, generator_state in under("generator.", tensors).items():
             load_generator(trainer._generators[name], generator_state)
         trainer.step = state["step"]
         trainer._losses.load_state(state, trainer.step)
@@ -370,10 +371,6 @@ def scene_extent(scene: Scene) -> float:
         p_world = torch.from_numpy(scene.points.p_world)
         extent = float((p_world - p_world.median(dim=0).values).norm(dim=-1).median())
     return EXTENT_MARGIN * extent if extent > 0 else 1.0
-
-
-def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _scene_facts(scene: Scene) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
 from splat_render.cameras import Camera
 from splat_render.gaussians import Gaussians
+from train_runs.checkpoints import under
 
 
 class PerViewModel:
@@ -91,10 +92,7 @@ class PerViewModel:
             ValueError: They are of other parts or other photos.
         """
         for part, table in self._tables().items():
-            prefix = f"{part}."
-            table.load_tensors(
-                {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-            )
+            table.load_tensors(under(f"{part}.", tensors))
 
     def _tables(self) -> dict[str, PerViewEmbedding]:
         parts = {"pose": self.pose, "appearance": self.appearance}
