@@ -17,8 +17,8 @@ from torch import Tensor
 
 from difix_model import DifixNetwork, DifixPipeline, GateConfig, InputError, load_checkpoint, save_checkpoint
 from difix_model.formats import checkpoint as checkpoint_module
-from difix_model.formats.durable import flush
 from difix_model.formats.sources import load_source
+from output_files import flush_alone
 
 
 def image() -> np.ndarray:
@@ -127,7 +127,9 @@ def test_files_are_flushed_before_they_are_moved(
 ) -> None:
     done: list[str] = []
     replace = Path.replace
-    monkeypatch.setattr(checkpoint_module, "flush", lambda path: (done.append(f"flush {path.name}"), flush(path)))
+    monkeypatch.setattr(
+        checkpoint_module, "flush_alone", lambda path: (done.append(f"flush {path.name}"), flush_alone(path))
+    )
     monkeypatch.setattr(Path, "replace", lambda p, to: (done.append(f"move {to.name}"), replace(p, to))[1])
     save_checkpoint(tmp_path, network, text_embedding=text_embedding, prompt="p")
     first_move = next(i for i, entry in enumerate(done) if entry.startswith("move"))

@@ -11,7 +11,7 @@ from output_files.inputs import check_inputs_kept
 from output_files.links import check_links, output_place
 from output_files.names import output_names
 from output_files.ranges import check_range
-from output_files.whole_file import unshared, write_text_whole, written_whole
+from output_files.whole_file import flush, flush_alone, unshared, write_text_whole, written_whole
 
 __all__ = [
     "InputError",
@@ -19,6 +19,8 @@ __all__ = [
     "check_links",
     "check_range",
     "first_problems",
+    "flush",
+    "flush_alone",
     "output_names",
     "output_place",
     "unshared",

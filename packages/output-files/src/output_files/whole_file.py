@@ -37,6 +37,24 @@ def write_text_whole(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def flush(path: Path) -> None:
+    """Wait until a file is on the disk, or all that is in a folder and the names in it."""
+    for inside in sorted(path.rglob("*")) if path.is_dir() else []:
+        flush_alone(inside)
+    flush_alone(path)
+
+
+def flush_alone(path: Path) -> None:
+    """Wait until a file's or a folder's content is on the disk; a folder's content are the names in it."""
+    if path.is_dir() and os.name != "posix":
+        return  # Windows does not open folders; it writes names through.
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def unshared(path: Path) -> Path:
     """Prepare a file to be appended to: where it is a link, or a file with several names, it becomes a copy of its own.
 

@@ -15,21 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from output_files import flush, flush_alone
 from train_runs.errors import InputError
 
 HIDDEN_NAME = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>tmp|old)")
 """Of a file or folder that a killed writer left, or that a writer is at work on."""
-
-
-def flush(path: Path) -> None:
-    """Wait until a file's or a folder's content is on the disk; a folder's content are the names in it."""
-    if path.is_dir() and os.name != "posix":
-        return  # Windows does not open folders; it writes names through.
-    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
@@ -40,7 +30,7 @@ def written_file(path: Path) -> Iterator[Path]:
         yield temporary
         flush(temporary)
         temporary.replace(path)
-        flush(path.parent)
+        flush_alone(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -69,13 +59,11 @@ def replace_folder(folder: Path, write: Callable[[Path], object]) -> None:
         shutil.rmtree(replaced, ignore_errors=True)
         temporary.mkdir(parents=True)
         write(temporary)
-        for path in sorted(temporary.rglob("*")):
-            flush(path)
         flush(temporary)
         if folder.exists():
             folder.rename(replaced)
         temporary.rename(folder)
-        flush(folder.parent)
+        flush_alone(folder.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except Exception:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from output_files import check_links, unshared
+from output_files import check_links, flush, unshared
 from train_runs.errors import InputError
-from train_runs.files import check_writable, flush, write_json, written_file
+from train_runs.files import check_writable, write_json, written_file
 
 CHECKPOINT_NAME = re.compile(r"step_(\d+)|\.step_(\d+)\.\d+\.(tmp|old)")
 """A checkpoint's own name, or a hidden one: being written, or being replaced."""

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from difix_model.config import NetworkConfig
 from difix_model.errors import InputError, first_problems
-from difix_model.formats.durable import flush
 from difix_model.formats.metadata import WeightsMetadata
 from difix_model.network import DifixNetwork
+from output_files import flush_alone
 
 FORMAT = "difix-model"
 FORMAT_VERSION = 1
@@ -110,11 +110,11 @@ def _write_both(folder: Path, tensors: dict[str, Tensor], header: dict[str, str]
         save_file(tensors, partial[WEIGHTS_FILE], metadata=header)
         partial[CONFIG_FILE].write_text(config, encoding="utf-8")
         for path in (*partial.values(), folder):
-            flush(path)
+            flush_alone(path)
         partial[WEIGHTS_FILE].replace(folder / WEIGHTS_FILE)
         moved = True
         partial[CONFIG_FILE].replace(folder / CONFIG_FILE)
-        flush(folder)
+        flush_alone(folder)
     except BaseException:
         for path in partial.values() if not moved else ():
             with suppress(OSError):

@@ -7,18 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from difix_model.errors import InputError
-
-
-def flush(path: Path) -> None:
-    """Wait until a file's or a folder's content is on the disk; a folder's content are the names in it."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # Windows does not open folders; it writes names through.
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+from output_files import flush, flush_alone
 
 
 def write_whole(out: Path, write: Callable[[Path], object]) -> None:
@@ -35,13 +24,11 @@ def write_whole(out: Path, write: Callable[[Path], object]) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         write(partial)
-        for path in sorted(partial.rglob("*")) if partial.is_dir() else []:
-            flush(path)
         flush(partial)
         if out.is_dir():
             out.rmdir()
         partial.replace(out)
-        flush(out.parent)
+        flush_alone(out.parent)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error}") from error
     finally:

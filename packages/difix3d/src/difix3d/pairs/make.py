@@ -25,9 +25,8 @@ from difix3d.pairs.sources import CapturedSource, SceneSource
 from difix3d.pairs.sparse import sparse_pairs
 from difix3d.pairs.split import name_digest, scene_split
 from difix3d.pairs.underfit import underfit_pairs
-from difix_model.formats.durable import flush
 from difix_model.pairs import PairRecord, read_pairs, write_pairs
-from output_files import check_inputs_kept, check_links, output_names, write_text_whole
+from output_files import check_inputs_kept, check_links, flush, flush_alone, output_names, write_text_whole
 from splat_recon.scene.scene import Scene
 from splat_recon.threads import one_torch_thread
 
@@ -216,11 +215,9 @@ def _check_ours(folder: Path) -> None:
 
 def _move(partial: Path, folder: Path) -> None:
     """Rename a folder when it is on the disk."""
-    for path in sorted(partial.rglob("*")):
-        flush(path)
     flush(partial)
     if (folder / SCENE_FILE).is_file():
         return  # Another process was faster, and has made the same.
     _check_ours(folder)
     partial.replace(folder)
-    flush(folder.parent)
+    flush_alone(folder.parent)
