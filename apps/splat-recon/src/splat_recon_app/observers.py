@@ -122,7 +122,7 @@ class Measurements:
                 "num_gaussians": len(trainer.gaussians),
             }
         )
-        run_folder.write_evaluations(self._run, self._done)
+        run_folder.write_lines(self._run.evaluations, self._done)
         if keep_pictures:
             files = run_folder.picture_names(trainer.scene.names)
             for name, picture_u8 in pictures.items():

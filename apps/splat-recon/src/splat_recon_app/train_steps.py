@@ -66,7 +66,7 @@ def save(trainer: SplatTrainer, run: RunFolder, keep: int | None) -> int:
     trainer.save(run.checkpoint(trainer.step))
     if trainer.world.rank > 0:
         return trainer.step
-    run_folder.write_history(run, [record.to_dict() for record in trainer.history])
+    run_folder.write_lines(run.metrics, [record.to_dict() for record in trainer.history])
     logger.info("step %d: %d Gaussians, checkpoint saved", trainer.step, len(trainer.gaussians))
     if keep is not None:
         remove_older(run.checkpoint(trainer.step), keep)

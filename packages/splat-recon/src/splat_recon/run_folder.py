@@ -256,16 +256,6 @@ def check_same_split(run: RunFolder, train: Sequence[str]) -> None:
         )
 
 
-def write_history(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write `metrics.jsonl` anew: a resumed run has no lines beyond the checkpoint it started from."""
-    _write_lines(run.metrics, records)
-
-
-def write_evaluations(run: RunFolder, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write `evaluations.jsonl` anew."""
-    _write_lines(run.evaluations, records)
-
-
 def read_evaluations(run: RunFolder, *, until_step: int | None = None) -> list[dict[str, Any]]:
     """The lines of `evaluations.jsonl`, up to a step; none where there is no such file, or where it is unreadable."""
     return [
@@ -288,5 +278,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _write_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+def write_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write a file of JSON lines anew: a resumed run has none beyond the checkpoint it started from."""
     write_text_whole(path, "".join(json.dumps(record) + "\n" for record in records))

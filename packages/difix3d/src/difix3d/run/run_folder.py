@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import splat_recon.run_folder
 import train_runs.run_folder
 from difix3d.errors import InputError, as_input_error
 from output_files import check_links, unshared
@@ -61,18 +62,8 @@ def newest_run(folder: Path) -> Path:
     return max(found)[1] if found else folder
 
 
-class RunFolder(train_runs.run_folder.RunFolder):
-    """The folder of train-runs, with what a run of this library has beside it."""
-
-    @property
-    def stereo(self) -> Path:
-        """Depth maps that trainings started from."""
-        return self.path / "stereo.npz"
-
-    @property
-    def stereo_picture(self) -> Path:
-        """The same to look at."""
-        return self.path / "stereo.png"
+class RunFolder(splat_recon.run_folder.RunFolder):
+    """The folder of splat-recon, with what a run of this library has beside it."""
 
     def check_free(self) -> None:
         """Make sure that the folder can be made. One with nothing but a log counts as new: its run could not begin.
