@@ -16,40 +16,35 @@ from splat_recon_app.data_flags import SceneFlags
 from splat_recon_app.scenes import read_scene_and_split, scene_of
 
 if TYPE_CHECKING:
-    from splat_recon import Evaluation, Scene, Split, View
+    from torch import Tensor
+
+    from splat_recon import Evaluation, Scene, SplatModel, Split, View
     from splat_recon.evaluate import Render
+    from splat_render import Camera
 
 
-def score(
-    render: Render,
-    views: Sequence[View],
-    run: RunFolder,
-    *,
-    names: Sequence[str],
-    device: str,
-    step: int | None,
-    num_gaussians: int,
-    split: str = "test",
-    color_corrected: bool = False,
-) -> None:
+def score(splats: SplatModel, views: Sequence[View], run: RunFolder, *, names: Sequence[str], split: str) -> None:
     """Score renders on photos and write the figures, each render beside its photo, and all on a contact sheet.
 
+    Where exposures were learned, scores of renders whose colors were first aligned to each photo are added: they say
+    how good the shapes are, and stand beside the plain scores.
+
     Args:
-        render: From a camera to RGB.
         names: Names of all views of the scene, of which those of the pictures are made.
-        step: Steps of the training; None for splats from elsewhere.
         split: Which side the photos are of, for the names of the files.
-        color_corrected: Whether to add scores of renders whose colors were first aligned to each photo. They say how
-            good the shapes are where exposures differ, and stand beside the plain scores.
     """
     files = run_folder.picture_names(names)
-    scores = _scored(render, views, run, files, device, split)
+
+    def render(camera: Camera) -> Tensor:
+        return splats.render(camera).rgb
+
+    scores = _scored(render, views, run, files, splats.device, split)
     perceptual = "" if scores.lpips is None else f"  LPIPS {scores.lpips:.3f}"
     flip = "" if scores.flip is None else f"  FLIP {scores.flip:.3f}"
     console.print(f"{len(views)} views: PSNR {scores.psnr:.2f} dB  SSIM {scores.ssim:.3f}{flip}{perceptual}")
-    content = scores.to_dict(step=step, split=split, num_gaussians=num_gaussians)
+    content = scores.to_dict(step=splats.step, split=split, num_gaussians=len(splats.gaussians))
     content["pictures"] = {view.name: files[view.name] for view in views}
-    if color_corrected:
+    if splats.training is not None and splats.training.appearance is not None:
         content["color_corrected"] = _color_corrected(render, views)
     run_folder.write_json(run.scores(split), content)
 
@@ -119,17 +114,7 @@ def _score_run(args: cli.Eval, folder: Path) -> RunFolder:
         run_folder.check_same_scene(run, scene.name, scene.names, scene.T_scene_colmap)
         run_folder.check_same_split(run, split.train)
         run_folder.check_outputs(run, scene)
-        score(
-            lambda camera: splats.render(camera).rgb,
-            _views(scene, split, args.side),
-            run,
-            names=scene.names,
-            device=splats.device,
-            step=splats.step,
-            num_gaussians=len(splats.gaussians),
-            split=args.side,
-            color_corrected=splats.training is not None and splats.training.appearance is not None,
-        )
+        score(splats, _views(scene, split, args.side), run, names=scene.names, split=args.side)
     if args.side == "test":
         from splat_recon import write_report
 
@@ -156,16 +141,7 @@ def _score_file(args: cli.Eval) -> RunFolder:
         split = None if args.side == "all" else make_split(scene.names, args.split, scene_folder=scene_folder)
         run_folder.check_outputs(run, scene)
         run_folder.check_own(run.path)
-        score(
-            lambda camera: splats.render(camera).rgb,
-            _views(scene, split, args.side),
-            run,
-            names=scene.names,
-            device=splats.device,
-            step=None,
-            num_gaussians=len(splats.gaussians),
-            split=args.side,
-        )
+        score(splats, _views(scene, split, args.side), run, names=scene.names, split=args.side)
     return run
 
 

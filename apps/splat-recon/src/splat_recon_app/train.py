@@ -7,19 +7,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from commands import collected, console, ended, exit_code, goes_on, logging_to, progress_bar
+from commands import collected, console, exit_code, goes_on, logging_to, progress_bar
 from splat_recon import InputError, run_folder
 from splat_recon.errors import DivergedError
 from splat_recon.io.layouts import check_scene_folder
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
 from splat_recon_app.observers import Observer, watching
-from splat_recon_app.refined_cameras import write_refined_cameras
 from splat_recon_app.train_shared import is_shared, train_shared
-from splat_recon_app.train_steps import CHUNK, Inputs, read_inputs, record, save, score_and_export
+from splat_recon_app.train_steps import CHUNK, Inputs, finish, read_inputs, record, save
 
 if TYPE_CHECKING:
-    from splat_recon import SplatTrainer, Split
+    from splat_recon import SplatTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -75,8 +74,7 @@ def _train(args: cli.Train, run: RunFolder) -> int:
         console.print(f"stopped at step {trainer.step}: add --resume to the same command to go on")
         print(checkpoint)
         return 128 + received
-    _finish(trainer, run, split)
-    ended(run.point_cloud, "splat-recon", "export", "--splat", run.path, "--to", run.path / "scene.html")
+    finish(trainer, run, split)
     return 0
 
 
@@ -117,16 +115,3 @@ def _train_until(
         if saved_step != trainer.step or not run.checkpoint(trainer.step).exists():
             save(trainer, run, args.keep_checkpoints)
         return received[0] if received else None
-
-
-def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
-    """Scores, pictures, the PLY file and the report."""
-    from splat_recon import write_report
-
-    corrected = trainer.config.appearance is not None
-    score_and_export(
-        trainer, lambda camera: trainer.render(camera).rgb, trainer.gaussians, run, split, color_corrected=corrected
-    )
-    write_refined_cameras(trainer, run, split.train)
-    write_report(run)
-    logger.info("done: %s", run.point_cloud)

@@ -9,15 +9,15 @@ import os
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from commands import collected, console, ended, logging_to
+from commands import collected, console, logging_to
 from splat_recon import InputError, run_folder
 from splat_recon.errors import DivergedError
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli
-from splat_recon_app.train_steps import CHUNK, read_inputs, record, save, score_and_export
+from splat_recon_app.train_steps import CHUNK, finish, read_inputs, record, save
 
 if TYPE_CHECKING:
-    from splat_recon import SplatTrainer, Split
+    from splat_recon import SplatTrainer
     from splat_recon.distributed import World
 
 
@@ -54,11 +54,11 @@ def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
     first = world.rank == 0
     # Every process matches for itself, with the same result.
     inputs = read_inputs(args, run, device.split(":")[0])
-    scene, split = inputs.scene, inputs.split
+    scene = inputs.scene
     if args.resume and first:
         recover(run.checkpoints)
     world.total(0)  # From here on all agree on what is in the folder.
-    views = ViewSet.from_views(scene.select(split.train))
+    views = ViewSet.from_views(scene.select(inputs.split.train))
     newest = latest_valid(run.checkpoints) if args.resume else None
     if newest is not None:
         trainer = SplatTrainer.load(newest, scene, views, device=device, world=world)
@@ -74,7 +74,7 @@ def _train(args: cli.Train, run: RunFolder, world: World, device: str) -> int:
             console.print(f"stopped at step {trainer.step}: add --resume to the same command to go on")
             print(run.checkpoint(trainer.step))
         return 128 + stopped
-    _finish(trainer, run, split)
+    finish(trainer, run, inputs.split)
     return 0
 
 
@@ -93,16 +93,3 @@ def _train_until(trainer: SplatTrainer, run: RunFolder, stop_at: int, args: cli.
             save(trainer, run, args.keep_checkpoints)
     save(trainer, run, args.keep_checkpoints)
     return stopped
-
-
-def _finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
-    """Scores, pictures, the PLY file and the report from the Gaussians of all, by the first process."""
-    from splat_recon import SplatModel, write_report
-
-    gaussians = trainer.all_gaussians()
-    if trainer.world.rank > 0:
-        return
-    splats = SplatModel.trained(gaussians, trainer.config, trainer.step, device=trainer.device)
-    score_and_export(trainer, lambda camera: splats.render(camera).rgb, gaussians, run, split)
-    write_report(run)
-    ended(run.point_cloud, "splat-recon", "export", "--splat", run.path, "--to", run.path / "scene.html")

@@ -6,17 +6,17 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from commands import console
+from commands import console, ended
 from splat_recon import run_folder
 from splat_recon.run_folder import RunFolder
 from splat_recon_app import cli, presets
 from splat_recon_app.evaluation import score
+from splat_recon_app.refined_cameras import write_refined_cameras
 from splat_recon_app.scenes import read_training_scene, shown_views
 from splat_recon_app.stereo import keep_stereo, stereo_start
 
 if TYPE_CHECKING:
-    from splat_recon import Gaussians, Scene, SplatTrainer, Split, StereoStart, TrainConfig
-    from splat_recon.evaluate import Render
+    from splat_recon import Scene, SplatTrainer, Split, StereoStart, TrainConfig
 
 logger = logging.getLogger(__name__)
 
@@ -73,37 +73,18 @@ def save(trainer: SplatTrainer, run: RunFolder, keep: int | None) -> int:
     return trainer.step
 
 
-def score_and_export(
-    trainer: SplatTrainer,
-    render: Render,
-    gaussians: Gaussians,
-    run: RunFolder,
-    split: Split,
-    *,
-    color_corrected: bool = False,
-) -> None:
-    """Scores, pictures and the PLY file of a finished training.
+def finish(trainer: SplatTrainer, run: RunFolder, split: Split) -> None:
+    """Scores, pictures, the PLY file and the report from the Gaussians of all processes, by the first one."""
+    from splat_recon import SplatModel, export_splats, write_report
 
-    Args:
-        render: From a camera to RGB.
-        color_corrected: As for `score`.
-    """
-    from splat_recon import export_splats
-
+    gaussians = trainer.all_gaussians()
+    if trainer.world.rank > 0:
+        return
     scene, config = trainer.scene, trainer.config
+    splats = SplatModel.trained(gaussians, config, trainer.step, device=trainer.device)
     views, side = shown_views(scene, split)
     logger.info("step %d: scoring %d photos", trainer.step, len(views))
-    score(
-        render,
-        views,
-        run,
-        names=scene.names,
-        device=trainer.device,
-        step=trainer.step,
-        num_gaussians=len(gaussians),
-        split=side,
-        color_corrected=color_corrected,
-    )
+    score(splats, views, run, names=scene.names, split=side)
     export_splats(
         run.point_cloud,
         gaussians,
@@ -112,3 +93,7 @@ def score_and_export(
         background=config.background,
         near_plane=config.render_near,
     )
+    write_refined_cameras(trainer, run, split.train)
+    write_report(run)
+    logger.info("done: %s", run.point_cloud)
+    ended(run.point_cloud, "splat-recon", "export", "--splat", run.path, "--to", run.path / "scene.html")
