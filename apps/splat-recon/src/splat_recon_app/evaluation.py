@@ -16,8 +16,6 @@ from splat_recon_app.data_flags import SceneFlags
 from splat_recon_app.scenes import read_scene_and_split, scene_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from splat_recon import Evaluation, Scene, SplatModel, Split, View
     from splat_recon.evaluate import Render
     from splat_render import Camera
@@ -35,7 +33,7 @@ def score(splats: SplatModel, views: Sequence[View], run: RunFolder, *, names: S
     """
     files = run_folder.picture_names(names)
 
-    def render(camera: Camera) -> Tensor:
+    def render(camera: Camera) -> Any:
         return splats.render(camera).rgb
 
     scores = _scored(render, views, run, files, splats.device, split)
