@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from commands import console, ended, logging_to
-from output_files import check_inputs_kept, write_text_whole
+from output_files import check_inputs_kept, check_writable, write_text_whole
 from splat_recon import InputError, run_folder
 from splat_recon.io.own_runs import is_splat_run
 from splat_recon.run_folder import RunFolder
@@ -29,7 +29,7 @@ def export(args: cli.Export) -> int:
     is_run = is_splat_run(args.splat)
     source = None if is_run else splat_file(args.splat, args.which)
     check_inputs_kept([args.out], [] if source is None else [source])
-    run_folder.check_writable(args.out.parent)
+    check_writable(args.out.parent)
     with logging_to(None):
         if is_page:
             _write_page(args)

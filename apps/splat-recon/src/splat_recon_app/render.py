@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from commands import console, ended, logging_to, progress_bar
+from output_files import check_writable
 from splat_recon import InputError, run_folder
 from splat_recon_app import cli
 from splat_recon_app.sources import opened
@@ -31,7 +32,7 @@ def render(args: cli.Render) -> int:
             )
         splats = found.splats if args.background is None else found.splats.over(args.background)
         path = _path(args, splats, list(found.cameras.values()))
-        run_folder.check_writable(args.out.parent) if is_video else run_folder.check_own(args.out)
+        check_writable(args.out.parent) if is_video else run_folder.check_own(args.out)
         with progress_bar() as bar:
             task = bar.add_task("rendering", total=len(path), note="frames")
             film = Film(

@@ -11,7 +11,7 @@ from difix_model.pairs import PairRecord, read_pairs
 from difix_train.config import SIZE_MULTIPLE, DataConfig, LossConfig, OptimizerConfig, TrainConfig
 from difix_train.errors import InputError
 from difix_train.presets import preset
-from train_runs.files import check_writable
+from output_files import check_writable
 from train_runs.run_folder import RunFolder
 from train_runs.trackers import TrackerName
 
@@ -197,7 +197,7 @@ class EvalSettings:
         if self.out is not None:
             if self.out.is_dir():
                 raise InputError(f"{self.out} is a folder: name a JSON file in it")
-            check_writable(self.out.parent)
+            check_writable(self.out.parent, other="folder")
         return records
 
     @property

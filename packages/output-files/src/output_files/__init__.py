@@ -11,13 +11,14 @@ from output_files.inputs import check_inputs_kept
 from output_files.links import check_links, output_place
 from output_files.names import output_names
 from output_files.ranges import check_range
-from output_files.whole_file import flush, flush_alone, unshared, write_text_whole, written_whole
+from output_files.whole_file import check_writable, flush, flush_alone, unshared, write_text_whole, written_whole
 
 __all__ = [
     "InputError",
     "check_inputs_kept",
     "check_links",
     "check_range",
+    "check_writable",
     "first_problems",
     "flush",
     "flush_alone",

@@ -37,6 +37,28 @@ def write_text_whole(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def check_writable(folder: Path, *, other: str = "--out", keep: bool = True) -> None:
+    """Make a folder and try to write to it, or refuse it.
+
+    Args:
+        other: What the message says to choose another of.
+        keep: Whether a folder that was not there stays.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    probe = folder / f".{os.getpid()}.probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.unlink(missing_ok=True)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror or error}; choose another {other}") from error
+    finally:
+        with suppress(OSError):
+            for path in made if not keep else ():
+                path.rmdir()
+
+
 def flush(path: Path) -> None:
     """Wait until a file is on the disk, or all that is in a folder and the names in it."""
     for inside in sorted(path.rglob("*")) if path.is_dir() else []:

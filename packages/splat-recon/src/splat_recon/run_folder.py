@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import train_runs.run_folder
-from output_files import check_inputs_kept, check_links, output_names, write_text_whole
+from output_files import check_inputs_kept, check_links, check_writable, output_names, write_text_whole
 from splat_recon.config_values import flattened
 from splat_recon.errors import InputError
 from splat_recon.io import cameras_json
@@ -146,18 +145,6 @@ def check_own(folder: Path) -> None:
     """`check_writable` for a folder that is wholly ours: no folder in it may be a link that leads out of it."""
     check_links(folder)
     check_writable(folder)
-
-
-def check_writable(folder: Path) -> None:
-    """Make a folder and try to write to it."""
-    probe = folder / f".{os.getpid()}.probe"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.unlink(missing_ok=True)
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
 
 
 @contextmanager

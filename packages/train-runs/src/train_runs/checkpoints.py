@@ -21,8 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from output_files import check_writable
 from train_runs.errors import InputError
-from train_runs.files import check_writable, remove_leftovers, replace_folder
+from train_runs.files import remove_leftovers, replace_folder
 from train_runs.run_folder import RunFolder, checkpoint_candidates, checkpoint_name
 
 logger = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ def recover(folder: Path) -> Path | None:
 
 def put_in_order(run: RunFolder) -> Path | None:
     """`recover` for a whole run folder, which is made if it is not there."""
-    check_writable(run.path)
+    check_writable(run.path, other="folder")
     newest = recover(run.checkpoints)
     for folder in (run.path, run.images):
         remove_leftovers(folder)

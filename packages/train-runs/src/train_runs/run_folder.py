@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from output_files import check_links, flush, unshared
+from output_files import check_links, check_writable, flush, unshared
 from train_runs.errors import InputError
-from train_runs.files import check_writable, write_json, written_file
+from train_runs.files import write_json, written_file
 
 CHECKPOINT_NAME = re.compile(r"step_(\d+)|\.step_(\d+)\.\d+\.(tmp|old)")
 """A checkpoint's own name, or a hidden one: being written, or being replaced."""
@@ -85,7 +85,7 @@ class RunFolder:
         if not resume and not self._config_is_ours():
             raise InputError(f"{self.config} is of something else, and would be replaced: choose another folder")
         check_links(self.path)
-        check_writable(self.path)
+        check_writable(self.path, other="folder")
 
     def _config_is_ours(self) -> bool:
         """Whether `config.json`, if it is there, is one that `write_config` wrote."""

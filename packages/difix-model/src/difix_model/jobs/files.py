@@ -5,9 +5,7 @@ Imports no torch, so that a command can refuse bad input at once.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from difix_model.references.choice import (
 )
 from media_files.photos import PHOTO_SUFFIXES, WRITABLE_SUFFIXES, image_files, image_size, open_image, save_image
 from media_files.videos import VIDEO_SUFFIXES
+from output_files import check_writable
 
 __all__ = ["FixJob", "ReferenceConfig", "image_files", "is_video", "open_image", "plan_job", "save_image"]
 
@@ -112,7 +111,7 @@ def plan_job(
     photos = [] if reference is None else photos_to_choose_from(reference)
     _check_overwriting(written, [*inputs, *photos, *_flat(of_image.values()), *beside])
     for folder in sorted({path.parent for path in written}):
-        _check_writable(folder)
+        check_writable(folder, keep=False)
     items = [item for item in zip(inputs, outputs, weight_outputs, strict=True) if item[0] in set(whole)]
     kept = [item for item in items if resume and _is_finished(*item)]
     items = [item for item in items if item not in kept]
@@ -261,19 +260,3 @@ def _flat(several: Iterable[Iterable[Path]]) -> list[Path]:
 def _refuse(problems: Sequence[str]) -> None:
     if problems:
         raise InputError(first_problems(problems))
-
-
-def _check_writable(folder: Path) -> None:
-    """Write into a folder, and leave nothing there, not even the folder if there was none."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    probe = folder / f".probe-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from error
-    finally:
-        with suppress(OSError):
-            for path in made:
-                path.rmdir()
