@@ -17,6 +17,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,7 @@ DEGREE = 3
 def make_scene(n: int, size: int, seed: int = 0) -> tuple[Gaussians, Camera]:
     """A bumpy ball before a wall, with sizes and opacities like those of a trained splat."""
     generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
+    normal = partial(torch.randn, generator=generator)
     half = n // 2
     dirs = torch.nn.functional.normalize(normal(half, 3), dim=-1)
     ball = dirs * (1 + 0.08 * torch.sin(9 * dirs[:, :1]) * torch.cos(7 * dirs[:, 1:2]))

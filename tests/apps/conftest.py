@@ -1,4 +1,4 @@
-"""A browser without a screen, for the tests that look at pages."""
+"""A browser without a screen, for the tests that look at pages, and the weights of a tiny fixer."""
 
 import shutil
 from collections.abc import Iterator
@@ -24,3 +24,10 @@ def browser() -> Iterator[Any]:
         opened = run.chromium.launch(executable_path=chromium, headless=True, args=BROWSER_FLAGS)
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from support.tiny_fixer import write_tiny_fixer
+
+    return str(write_tiny_fixer(tmp_path_factory.mktemp("checkpoint")))

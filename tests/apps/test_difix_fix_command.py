@@ -14,12 +14,6 @@ from PIL import Image
 from difix_fix.__main__ import main
 from difix_model.jobs import fix_files
 from media_files import open_image, save_image
-from support.tiny_fixer import write_tiny_fixer
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_tiny_fixer(tmp_path_factory.mktemp("checkpoint")))
 
 
 @pytest.fixture

@@ -18,12 +18,6 @@ from difix_model import DifixPipeline
 pytest.importorskip("av")
 
 from media_files import VideoWriter, read_frames
-from support.tiny_fixer import write_tiny_fixer
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_tiny_fixer(tmp_path_factory.mktemp("checkpoint")))
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from colmap_models import (
     read_images,
     read_model,
 )
-from support.colmap_files import write_images
+from support.colmap_files import change, photo_lines, write_images
 
 CAMERAS = {
     1: ModelCamera(model="PINHOLE", width=16, height=12, params=(20.0, 21.5, 8.0, 6.0)),
@@ -87,14 +87,6 @@ def is_the_model(folder: Path) -> bool:
 def pose(image: ModelImage) -> np.ndarray:
     assert image.T_world_cam is not None
     return image.T_world_cam
-
-
-def change(path: Path, rule: Callable[[str], str]) -> None:
-    path.write_text(rule(path.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def photo_lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.endswith(".png")]
 
 
 def test_both_kinds_of_models_are_read(text: Path, binary: Path):

@@ -9,6 +9,7 @@ import pytest
 
 from splat_recon import InputError, read_camera_file, read_scene, write_scene
 from splat_recon.io.pycolmap_import import pycolmap
+from support.colmap_files import change, photo_lines
 from support.posed_scenes import orbit_scene
 
 SCENE = orbit_scene(6, width=16, height=12)
@@ -43,14 +44,6 @@ def is_the_scene(folder: Path) -> bool:
         np.testing.assert_array_equal(same.rgb_u8, view.rgb_u8)
     assert len(found.points) == len(SCENE.points)
     return True
-
-
-def change(path: Path, rule: Callable[[str], str]) -> None:
-    path.write_text(rule(path.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def photo_lines(text: str) -> list[str]:
-    return [line for line in text.splitlines() if line.endswith(".png")]
 
 
 def renamed_in_model(folder: Path, rule: Callable[[str], bytes]) -> None:

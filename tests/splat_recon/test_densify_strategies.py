@@ -1,5 +1,6 @@
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,7 @@ def _generator(seed: int = 0) -> torch.Generator:
 
 def _gaussians(num: int = 60, seed: int = 0) -> Gaussians:
     generator = _generator(seed)
-
-    def randn(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
+    randn = partial(torch.randn, generator=generator)
     return Gaussians(
         means=randn(num, 3),
         log_scales=-4 + randn(num, 3),

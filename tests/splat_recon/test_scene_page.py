@@ -6,6 +6,7 @@ import base64
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +32,7 @@ def camera(shift: float = 0.0) -> Camera:
 
 def splats(count: int = 40) -> Gaussians:
     generator = torch.Generator().manual_seed(0)
-
-    def drawn(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
+    drawn = partial(torch.randn, generator=generator)
     return Gaussians(
         means=0.6 * drawn(count, 3),
         log_scales=-2.0 + 0.6 * drawn(count, 3),

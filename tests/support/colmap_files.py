@@ -1,7 +1,7 @@
 """Photos of small COLMAP models, written byte by byte and line by line."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from colmap_models import ModelImage
@@ -22,3 +22,12 @@ def write_images(path: Path, images: Sequence[ModelImage]) -> None:
         content += struct.pack("<I7dI", image.image_id, *image.quat_wxyz, *image.translation, image.camera_id)
         content += image.name.encode("utf-8", "surrogateescape") + b"\0" + struct.pack("<Q", count) + b"\1" * 24 * count
     path.write_bytes(content)
+
+
+def change(path: Path, rule: Callable[[str], str]) -> None:
+    path.write_text(rule(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def photo_lines(text: str) -> list[str]:
+    """The lines of photos, whose names end in .png, of an images.txt."""
+    return [line for line in text.splitlines() if line.endswith(".png")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,10 +25,7 @@ def make_camera(width: int = 37, height: int = 29, *, turn: float = 0.2) -> Came
 def make_gaussians(n: int, seed: int = 0, *, scale: float = 0.12, degree: int = 3, spread: float = 1.0) -> Gaussians:
     """A bumpy ball in front of a wall, as SfM points and a little training would leave them."""
     generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
+    normal = partial(torch.randn, generator=generator)
     ball = torch.nn.functional.normalize(normal(n // 2, 3), dim=-1) * (1 + 0.1 * normal(n // 2, 1))
     wall = torch.cat([4 * torch.rand(n - n // 2, 2, generator=generator) - 2, 1.5 + 0.1 * normal(n - n // 2, 1)], 1)
     return Gaussians(
