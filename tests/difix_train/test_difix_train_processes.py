@@ -5,7 +5,6 @@ The launch files that the package ships start them as well, on CPUs.
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from accelerate.utils import DistributedType
 
 from difix_model import load_checkpoint
 from support import train_in_processes, train_line
+from support.gradio_page import free_port
 from support.line_task import LineModelTask
 from support.train_in_processes import train
 from train_runs import Loop, read_checkpoint
@@ -26,12 +26,6 @@ STEPS = 3
 CONFIGS = Path(__file__).resolve().parents[2] / "packages" / "difix-train" / "configs"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def _launch(folder: Path, *, sharded: bool, stops: str) -> None:
     """Start two processes as a launcher does, by environment variables, and wait for them."""
     shared = {
@@ -39,7 +33,7 @@ def _launch(folder: Path, *, sharded: bool, stops: str) -> None:
         "WORLD_SIZE": "2",
         "LOCAL_WORLD_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(free_port()),
         "ACCELERATE_USE_CPU": "true",
         SHARDED_VARIABLE: str(sharded).lower(),
     }
@@ -97,7 +91,7 @@ def _launch_file(name: str, *program: str, num_machines: int = 1) -> None:
     """
     given = {name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE_")}
     given["PYTHONPATH"] = str(Path(__file__).parents[1])
-    port = str(_free_port())
+    port = str(free_port())
     started = []
     for rank in range(num_machines):
         command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / name)]

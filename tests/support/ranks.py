@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -14,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+
+from support.gradio_page import free_port
 
 NUM_RANKS = 2
 
@@ -34,11 +35,8 @@ def run_ranks(
     """
     if not hasattr(os, "fork"):
         pytest.skip("this system does not fork")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     given = {name: value for name, value in os.environ.items() if name not in ("RANK", "LOCAL_RANK")}
-    given |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PYTHONPATH": str(Path(__file__).parents[1])}
+    given |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "PYTHONPATH": str(Path(__file__).parents[1])}
     given |= {"WORLD_SIZE": str(NUM_RANKS), "LOCAL_WORLD_SIZE": str(NUM_RANKS), **(environment or {})}
     # Before the fork, also what torch's optimizers load when the first is made, in three seconds.
     code = "import torch._dynamo\nfrom support.ranks import fork_ranks\n"

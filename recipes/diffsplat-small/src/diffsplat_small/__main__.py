@@ -40,12 +40,10 @@ def main(arguments: list[str] | None = None) -> None:
     from diffsplat_small.stages import Recipe, train_all
 
     torch.set_num_threads(options.threads)
-    recipe = Recipe()
-    if options.steps is not None:
-        recipe = Recipe(steps=tuple(options.steps), num_objects=recipe.num_objects)
-    if options.num_objects is not None:
-        recipe = Recipe(steps=recipe.steps, num_objects=tuple(options.num_objects))
-    train_all(options.out, recipe, num_prompts=options.num_prompts, report=lambda line: print(line, flush=True))
+    given = {name: tuple(value) for name in ("steps", "num_objects") if (value := getattr(options, name)) is not None}
+    train_all(
+        options.out, Recipe(**given), num_prompts=options.num_prompts, report=lambda line: print(line, flush=True)
+    )
     print(options.out / "weights")
 
 
