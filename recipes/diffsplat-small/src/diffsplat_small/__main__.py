@@ -41,9 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
 
     torch.set_num_threads(options.threads)
     given = {name: tuple(value) for name in ("steps", "num_objects") if (value := getattr(options, name)) is not None}
-    train_all(
-        options.out, Recipe(**given), num_prompts=options.num_prompts, report=lambda line: print(line, flush=True)
-    )
+    recipe = Recipe(**given)
+    train_all(options.out, recipe, num_prompts=options.num_prompts, report=lambda line: print(line, flush=True))
     print(options.out / "weights")
 
 
