@@ -189,8 +189,9 @@ def _carry_image_to_latent(network: DifixNetwork) -> None:
     gain = 1 / IMAGE_SCALE
     rows = {color: {color: gain, 3 + color: -gain} for color in COLORS} | {row: {} for row in CORRECTIONS}
     _put(encoder.conv_out, rows | {DETAIL: {GROUP: _DETAIL_GAIN, GROUP + 1: -_DETAIL_GAIN}})
-    _put(network.vae.quant_conv, {row: {row: 1.0} for row in (*COLORS, *CORRECTIONS, DETAIL)})
-    network.vae.quant_conv.bias[DETAIL] = NO_DETAIL
+    quant_conv: Any = network.vae.quant_conv
+    _put(quant_conv, {row: {row: 1.0} for row in (*COLORS, *CORRECTIONS, DETAIL)})
+    quant_conv.bias[DETAIL] = NO_DETAIL
 
 
 def _carry_correction_to_last_block(network: DifixNetwork) -> None:
