@@ -46,6 +46,26 @@ def test_a_video_and_a_sequence(
     assert abs(next(read_frames(made)).mean() - expected) < 2
 
 
+@pytest.mark.parametrize("kind", ["video", "sequence"])
+def test_where_the_gate_keeps_every_frame_it_is_said_and_how_to_do_without(
+    kind: str, clip: Path, tmp_path: Path, checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number, rgb in enumerate(read_frames(clip)):
+        Image.fromarray(rgb).save(frames / f"{number}.png")
+    of_kind = ["--input", str(clip)] if kind == "video" else ["--input", str(frames), "--steady"]
+    given = [*of_kind, "--model", checkpoint, "--reference", str(frames)]
+    assert main([*given, "--out", str(tmp_path / "fixed")]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Changed 0 of 6 frames" in said
+    assert "6 kept: its colors move away from the reference photo's" in said
+    assert "Nothing was changed: the gate keeps what it finds good" in said
+    assert "--gate off" in said.split("Next:")[1]
+    assert main([*given, "--out", str(tmp_path / "ungated"), "--gate", "off"]) == 0
+    assert "Changed 6 of 6 frames" in capsys.readouterr().err
+
+
 def test_a_folder_of_photos_is_chosen_from(
     clip: Path, tmp_path: Path, checkpoint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,7 +90,7 @@ def test_ctrl_c_says_what_is_there_and_how_to_go_on(
 ) -> None:
     out = tmp_path / "fixed.mp4"
     given = ["--input", str(clip), "--out", str(out), "--model", checkpoint, "--device", "cpu", "--batch-size", "1"]
-    call, calls = DifixPipeline.__call__, itertools.count()
+    call, calls = DifixPipeline.fix_images, itertools.count()
 
     def stopped(pipeline: DifixPipeline, *arguments: Any, **options: Any) -> Any:
         if next(calls) == 4:
@@ -78,7 +98,7 @@ def test_ctrl_c_says_what_is_there_and_how_to_go_on(
         return call(pipeline, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(DifixPipeline, "__call__", stopped)
+        patch.setattr(DifixPipeline, "fix_images", stopped)
         assert main(given) == 128 + signal.SIGINT
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("Stopped: ")

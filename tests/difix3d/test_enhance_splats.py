@@ -21,10 +21,11 @@ from media_files import read_frames
 from splat_recon import SplatModel, SyntheticConfig, generate_scene, read_scene, write_scene
 from splat_recon.io.images import to_u8
 from splat_render import read_splats, write_ply, write_splats
+from support.frame_fixers import FrameFixer
 from support.splat_scenes import make_gaussians
 
 
-class Brightening:
+class Brightening(FrameFixer):
     """Adds 20 to every channel, and remembers what it was shown."""
 
     def __init__(self, *, uses_reference: bool = True, stop_after: int | None = None) -> None:
@@ -33,7 +34,7 @@ class Brightening:
         self.stop_after = stop_after
         self.references: list[Any] = []
 
-    def __call__(self, images: Any, references: Any = None, *, strength: float = 1.0) -> Any:
+    def frames(self, images: list[np.ndarray], references: Any, strength: float) -> list[np.ndarray]:
         if self.stop_after is not None and len(self.references) >= self.stop_after:
             raise KeyboardInterrupt
         self.references += references or [None] * len(images)

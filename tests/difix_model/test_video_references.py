@@ -12,6 +12,7 @@ from PIL import Image
 
 from difix_model import InputError, ReferenceConfig, VideoRun, plan_video
 from difix_model.video.job import VideoJob
+from support.frame_fixers import FrameFixer
 
 pytest.importorskip("av")
 
@@ -21,17 +22,15 @@ ORDER = (2, 0, 0, 1, 2, 1, 0)
 """Which photo each frame of the clip shows."""
 
 
-class Seen:
+class Seen(FrameFixer):
     """Fixes nothing, and remembers the mean of every reference it was given."""
-
-    uses_reference = True
 
     def __init__(self, stop_after: int | None = None, batch_size: int = 2) -> None:
         self.references: list[list[float]] = []
         self.stop_after = stop_after
         self.batch_size = batch_size
 
-    def __call__(self, images: Any, references: Any = None, *, strength: float = 1.0) -> Any:
+    def frames(self, images: list[np.ndarray], references: Any, strength: float) -> list[np.ndarray]:
         if self.stop_after is not None and len(self.references) >= self.stop_after:
             raise KeyboardInterrupt
         self.references += [[float(np.asarray(one).mean()) for one in several] for several in references]

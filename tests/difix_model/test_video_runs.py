@@ -17,6 +17,7 @@ from PIL import Image
 from difix_model import DifixPipeline, InputError, ReferenceConfig, TemporalFilterConfig, VideoRun, plan_video
 from difix_model.video.job import is_sequence
 from difix_model.video.segments import SEGMENT_FRAMES
+from support.frame_fixers import FrameFixer
 
 av = pytest.importorskip("av")
 
@@ -28,13 +29,12 @@ from media_files import (  # noqa: E402
 )
 
 
-class Unchanged:
+class Unchanged(FrameFixer):
     """Fixes nothing."""
 
     batch_size = 4
-    uses_reference = True
 
-    def __call__(self, images: list[np.ndarray], references: Any = None, *, strength: float = 1.0) -> Any:
+    def frames(self, images: list[np.ndarray], references: Any, strength: float) -> list[np.ndarray]:
         return images
 
 
@@ -46,7 +46,7 @@ class Darker(Unchanged):
         self.stop_after = stop_after
         self.references: list[Any] = []
 
-    def __call__(self, images: list[np.ndarray], references: Any = None, *, strength: float = 1.0) -> Any:
+    def frames(self, images: list[np.ndarray], references: Any, strength: float) -> list[np.ndarray]:
         if self.stop_after is not None and self.num_frames + len(images) > self.stop_after:
             raise KeyboardInterrupt
         self.num_frames += len(images)
@@ -256,17 +256,19 @@ KILLED_SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 import torch
+from difix_model.gate.verdict import NOT_ASKED
+from difix_model.masks import FixedImage
 from difix_model.video.fix import VideoRun
 from difix_model.video.temporal_filter import TemporalFilterConfig
 from difix_model.video.job import plan_video
 
 class Fixer:
     batch_size, uses_reference, num_frames = 4, True, 0
-    def __call__(self, images, references=None, *, strength=1.0):
+    def fix_images(self, images, references=None, **options):
         self.num_frames += len(images)
         if self.num_frames > int(sys.argv[3]):
             os.kill(os.getpid(), signal.SIGKILL)
-        return [image // 2 for image in images]
+        return [FixedImage(image=image // 2, weight=None, verdict=NOT_ASKED) for image in images]
 
 torch.set_num_threads(1)
 job = plan_video(Path(sys.argv[1]), Path(sys.argv[2]))
@@ -312,6 +314,8 @@ MEMORY_SCRIPT = """
 import resource, sys
 from pathlib import Path
 import numpy as np
+from difix_model.gate.verdict import NOT_ASKED
+from difix_model.masks import FixedImage
 from difix_model.video.fix import VideoRun
 from difix_model.video.temporal_filter import TemporalFilterConfig
 from media_files.video_writer import VideoWriter
@@ -319,8 +323,8 @@ from difix_model.video.job import plan_video
 
 class Fixer:
     batch_size, uses_reference = 4, True
-    def __call__(self, images, references=None, *, strength=1.0):
-        return [255 - image for image in images]
+    def fix_images(self, images, references=None, **options):
+        return [FixedImage(image=255 - image, weight=None, verdict=NOT_ASKED) for image in images]
 
 def peak(count):
     source = Path(sys.argv[1]) / f"{count}.mp4"
@@ -350,13 +354,15 @@ import resource, signal
 from pathlib import Path
 import sys
 from difix_model.errors import InputError
+from difix_model.gate.verdict import NOT_ASKED
+from difix_model.masks import FixedImage
 from difix_model.video.fix import VideoRun
 from difix_model.video.job import plan_video
 
 class Fixer:
     batch_size, uses_reference = 4, True
-    def __call__(self, images, references=None, *, strength=1.0):
-        return images
+    def fix_images(self, images, references=None, **options):
+        return [FixedImage(image=image, weight=None, verdict=NOT_ASKED) for image in images]
 
 job = plan_video(Path(sys.argv[1]), Path(sys.argv[2]))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -498,6 +504,8 @@ def test_a_network_fixes_frames_as_it_fixes_images(tmp_path: Path, checkpoint_fo
     job = plan_video(tmp_path / "in.mp4", tmp_path / "out", tmp_path / "ref.png")
     with VideoRun(job, pipe) as run:
         assert list(run) == [2, 2, 1]
+    found = pipe.fix_images(list(read_frames(job.source)), [Image.open(tmp_path / "ref.png")] * 5)
+    assert [each.proposed_change for each in run.verdicts] == [each.verdict.proposed_change for each in found]
     info = read_info(tmp_path / "out" / "in.mp4")
     assert (info.width, info.height, info.num_frames, info.rate) == (33, 33, 5, 12)
     expected = pipe(next(read_frames(job.source)), Image.open(tmp_path / "ref.png"))

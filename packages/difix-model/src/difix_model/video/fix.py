@@ -13,6 +13,7 @@ from PIL import Image
 
 from difix_model.errors import InputError
 from difix_model.gate.verdict import FixVerdict
+from difix_model.masks import FixedImage
 from difix_model.references.choice import write_choice
 from difix_model.video.job import VideoJob
 from difix_model.video.join import join_segments
@@ -32,8 +33,10 @@ class Fixer(Protocol):
     batch_size: int
     uses_reference: bool
 
-    def __call__(self, images: Any, references: Any = None, *, strength: float = 1.0) -> Any:
-        """Fix a list of images with a list of references each."""
+    def fix_images(
+        self, images: Any, references: Any = None, *, strength: float = 1.0, with_weight: bool = True
+    ) -> Sequence[FixedImage]:
+        """Fix a list of images with a list of references each, and say what became of each."""
         ...
 
 
@@ -119,11 +122,12 @@ class VideoRun:
 
     def _fix(self, frames: Sequence[TimedFrame], references: Sequence[list[Any]]) -> None:
         given = references if any(references) else None
-        fixed = self._pipeline([frame.rgb for frame in frames], given, strength=self._strength)
-        verdicts = getattr(self._pipeline, "verdicts", ()) or [None] * len(frames)
-        for frame, rgb, verdict in zip(frames, fixed, verdicts, strict=True):
-            steadied = rgb if self._filter is None else self._filter(frame.rgb, rgb)
-            self.verdicts.append(_verdict_on(frame.rgb, steadied, verdict))
+        images = [frame.rgb for frame in frames]
+        fixed = self._pipeline.fix_images(images, given, strength=self._strength, with_weight=False)
+        for frame, result in zip(frames, fixed, strict=True):
+            steadied = result.image if self._filter is None else self._filter(frame.rgb, result.image)
+            change = float(np.abs(steadied.astype(np.int16) - frame.rgb).mean()) / 255
+            self.verdicts.append(replace(result.verdict, applied_change=change))
             if isinstance(self._sink, SegmentFolder):
                 full = self._sink.write(steadied, frame.pts, frame.duration)
             else:
@@ -201,13 +205,6 @@ class VideoRun:
             source=None if self.job.info is None else self.job.source,
             until=None if whole else end,
         )
-
-
-def _verdict_on(before: np.ndarray, after: np.ndarray, verdict: FixVerdict | None) -> FixVerdict:
-    change = float(np.abs(after.astype(np.int16) - before).mean()) / 255
-    if verdict is None:
-        return FixVerdict(proposed_change=change, applied_change=change, reason="passed" if change else "no_change")
-    return replace(verdict, applied_change=change)
 
 
 def _identity(job: VideoJob, settings: dict[str, Any]) -> dict[str, Any]:

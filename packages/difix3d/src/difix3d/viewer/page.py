@@ -57,8 +57,8 @@ class PhotoFixer:
         """The same that a film's frame becomes which is not steadied."""
         paths = () if self._photos is None else self._photos.nearest(T_world_cam[None], self._num_references)[0]
         references = [[self._opened(path) for path in paths]] if paths else None
-        (fixed,) = self.pipeline([rgb_u8], references, strength=self._strength)
-        return fixed, tuple(path.name for path in paths)
+        (fixed,) = self.pipeline.fix_images([rgb_u8], references, strength=self._strength, with_weight=False)
+        return fixed.image, tuple(path.name for path in paths)
 
 
 class LivePage:
