@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from output_files import InputError, check_inputs_kept, check_links, output_place, unshared, written_whole
+from output_files import (
+    InputError,
+    check_inputs_kept,
+    check_links,
+    check_writable,
+    output_place,
+    unshared,
+    written_whole,
+)
 from output_files import write_text_whole as write_text
 
 
@@ -94,6 +102,16 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path):
         fail()
     assert path.read_text() == "old"
     assert [each.name for each in path.parent.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_is_tried_and_one_that_cannot_be_is_refused(tmp_path: Path):
+    check_writable(tmp_path / "kept" / "below")
+    check_writable(tmp_path / "gone" / "below", keep=False)
+    (tmp_path / "file").touch()
+    for name in ("x" * 300, f"gone/{'x' * 300}/below", "file/below"):
+        with pytest.raises(InputError, match=r"cannot write to .*; choose another folder"):
+            check_writable(tmp_path / name, other="folder", keep=False)
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {"file", "kept", "kept/below"}
 
 
 def test_outputs_that_are_inputs_are_refused(tmp_path: Path, elsewhere: Path):

@@ -44,9 +44,10 @@ def check_writable(folder: Path, *, other: str = "--out", keep: bool = True) -> 
         other: What the message says to choose another of.
         keep: Whether a folder that was not there stays.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    made: list[Path] = []
     probe = folder / f".{os.getpid()}.probe"
     try:
+        made = [] if keep else [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         probe.unlink(missing_ok=True)
         probe.touch(exist_ok=False)
@@ -54,8 +55,8 @@ def check_writable(folder: Path, *, other: str = "--out", keep: bool = True) -> 
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror or error}; choose another {other}") from error
     finally:
-        with suppress(OSError):
-            for path in made if not keep else ():
+        for path in made:
+            with suppress(OSError):  # Some of them may not have been made.
                 path.rmdir()
 
 
