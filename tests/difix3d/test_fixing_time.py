@@ -13,6 +13,7 @@ from difix3d import (
     Experiment,
     FixRequest,
     FixResult,
+    InputError,
     RoundsConfig,
     RunFolder,
     RunSettings,
@@ -45,6 +46,10 @@ def test_what_the_fixer_takes_is_counted_for_its_phase(tmp_path: Path) -> None:
     again = FixingTime()
     again.load(tmp_path)
     assert again.fixing_seconds == spent.fixing_seconds
+    for damaged in ("", "[]", '{"seconds": {"training": 1}}'):
+        (tmp_path / "time.json").write_text(damaged)
+        with pytest.raises(InputError, match=r"time\.json does not hold a run's times"):
+            again.load(tmp_path)
 
 
 def test_a_run_says_how_much_of_it_was_fixing(tmp_path: Path) -> None:

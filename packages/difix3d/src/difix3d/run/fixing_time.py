@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from difix3d.errors import InputError
+
 if TYPE_CHECKING:
     from difix3d.fixers.contract import FixRequest, FixResult, ViewFixer
 
@@ -78,9 +80,19 @@ class FixingTime:
         (folder / TIME_FILE).write_text(json.dumps(values) + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> None:
-        """Go on from a checkpoint."""
-        values = json.loads((folder / TIME_FILE).read_text(encoding="utf-8"))
-        self.seconds, self.fixing_seconds = values["seconds"], values["fixing_seconds"]
+        """Go on from a checkpoint.
+
+        Raises:
+            InputError: Its times are missing or damaged.
+        """
+        path = folder / TIME_FILE
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            self.seconds, self.fixing_seconds = (
+                {name: float(values[kind][name]) for name in PHASES} for kind in ("seconds", "fixing_seconds")
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path} does not hold a run's times ({error!r}): name another --out") from None
 
 
 class TimedFixer:
