@@ -303,7 +303,7 @@ def test_a_page_of_a_scene_is_served_and_closed(tmp_path: Path) -> None:
         batch_size = 1
         uses_reference = False
 
-        def __call__(self, images: Any, references: Any = None, *, strength: float = 1.0) -> Any:
+        def fix_images(self, images: Any, references: Any = None, **options: Any) -> Any:
             raise AssertionError("nobody looks at the page")
 
     write_scene(tmp_path / "scene", generate_scene(3, SyntheticConfig(width=48, height=40, num_views=4)))
