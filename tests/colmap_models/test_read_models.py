@@ -222,6 +222,8 @@ def test_of_several_models_the_one_with_the_most_photos_is_read(
         shutil.copytree(request.getfixturevalue(kind), tmp_path / "sparse" / name)
         (images,) = (tmp_path / "sparse" / name).glob("images.*")
         write_images(images, IMAGES[:count])
+        if kind == "text":
+            change(images, WRITERS["no lines of keypoints"])
     with caplog.at_level(logging.WARNING):
         assert find_model(tmp_path) == tmp_path / "sparse" / "1"
     assert "0 (4 photos), 1 (6 photos), 2 (5 photos): 1 is read" in caplog.text

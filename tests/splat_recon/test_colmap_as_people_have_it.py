@@ -46,6 +46,22 @@ def is_the_scene(folder: Path) -> bool:
     return True
 
 
+@pytest.mark.parametrize(
+    "name", ["A-DJI plan ({}).png", "12 34 {}.png", "#{}.png", "\u3042 \u0301{}.png", "a\u00a0b{}.png"]
+)
+def test_photos_of_any_name_are_found(text: Path, name: str):
+    def renamed(content: str) -> str:
+        for index, view in enumerate(SCENE.views):
+            content = content.replace(f" {view.name}\n", f" {name.format(index)}\n")
+        return content
+
+    change(text / "sparse" / "0" / "images.txt", renamed)
+    for index, view in enumerate(SCENE.views):
+        (text / "images" / view.name).rename(text / "images" / name.format(index))
+    assert is_the_scene(text)
+    assert read_scene(text).names == tuple(sorted(name.format(index) for index in range(6)))
+
+
 def renamed_in_model(folder: Path, rule: Callable[[str], bytes]) -> None:
     path = folder / "sparse" / "0" / "images.bin"
     content = path.read_bytes()
