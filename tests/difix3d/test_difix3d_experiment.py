@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from difix3d.run.fixing_time import FixingTime
 from difix3d.run.inputs import RunInputs
 from difix3d.run.run_folder import KEPT_CHECKPOINTS, newest_run, numbered
 from report_pages import beside
-from splat_recon import Evaluation, ViewScore
+from splat_recon import Evaluation, ViewScore, read_scene
 from splat_render import read_ply
 from support.fix_requests import request
 from support.table_scene import write_table
@@ -116,6 +117,16 @@ def test_report_is_one_page_that_says_what_it_used(finished):
     assert page.count("data:image/jpeg") == 3 * 4 + 3 * 3  # Test views, novel views.
     assert "data:video/mp4" in page
     assert "<svg" in page
+
+
+def test_a_runs_log_says_which_model_was_read(scene_folder, tmp_path):
+    for number in ("0", "1"):
+        shutil.copytree(scene_folder / "sparse" / "0", tmp_path / "scene" / "sparse" / number)
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    with folder.logging_to_file(), pytest.raises(InputError):
+        read_scene(tmp_path / "scene")
+    assert "holds 2 models, 0 (9 photos), 1 (9 photos): 0 is read" in folder.log.read_text()
 
 
 def test_run_folder_has_splats_pictures_and_versions(finished, scene_folder):

@@ -150,7 +150,7 @@ class RunFolder(splat_recon.run_folder.RunFolder):
         """Send what the libraries log to log.txt as long as the block lasts."""
         handler = logging.FileHandler(unshared(self.path / LOG), encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        loggers = [logging.getLogger(name) for name in ("difix3d", "splat_recon", "difix_model")]
+        loggers = [logging.getLogger(name) for name in ("difix3d", "splat_recon", "difix_model", "colmap_models")]
         for each in loggers:
             each.addHandler(handler)
             each.setLevel(logging.INFO)
