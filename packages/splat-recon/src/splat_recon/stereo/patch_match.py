@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int32, Int64, UInt8, UInt64
 from PIL import Image
 
 from splat_recon.scene.scene import View
@@ -149,7 +149,7 @@ class PatchMatchStereo:
         if index == 0:
             self._level = self._photos_of(level)
         geometric = index > 0
-        gray = np.concatenate([photo.gray.ravel() for photo in self._level])
+        gray = np.concatenate([_quads(photo.gray) for photo in self._level])
         # A copy: the photos of a round must not see each other's new depths.
         inverse = _flat_inverse(self._level) if geometric else np.zeros(1, np.float32)
         num_sweeps = self.config.sweeps_per_round if geometric else self.config.num_sweeps[level]
@@ -165,7 +165,7 @@ class PatchMatchStereo:
         own: int,
         level: int,
         index: int,
-        gray: Float32[np.ndarray, " p"],
+        gray: UInt64[np.ndarray, " p"],
         inverse: Float32[np.ndarray, " q"],
         *,
         geometric: bool,
@@ -308,6 +308,13 @@ def nearest_sources(cameras: Sequence[Camera], config: StereoConfig) -> list[Int
 
 def _gray(rgb_u8: UInt8[np.ndarray, "h w 3"]) -> Float32[np.ndarray, "h w"]:
     return np.ascontiguousarray((rgb_u8.astype(np.float32) / 255 * GRAY).sum(axis=-1, dtype=np.float32))
+
+
+def _quads(gray: Float32[np.ndarray, "h w"]) -> UInt64[np.ndarray, " p"]:
+    """For each pixel its gray value and those right of it, below and right below, in 16 bits each."""
+    levels = np.pad(np.rint(gray * 65535).astype(np.uint64), ((0, 1), (0, 1)), mode="edge")
+    corners = (levels[:-1, :-1], levels[:-1, 1:], levels[1:, :-1], levels[1:, 1:])
+    return sum(corner << np.uint64(16 * k) for k, corner in enumerate(corners)).ravel()
 
 
 def _flat_inverse(photos: Sequence[_Photo]) -> Float32[np.ndarray, " p"]:
