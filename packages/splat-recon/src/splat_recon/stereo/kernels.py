@@ -37,6 +37,8 @@ LANES = 16
 LOW16 = np.uint64(0xFFFF)
 STEP = F(1 / 65535)
 """Gray values are kept in 16 bits."""
+SAME = 1e-12
+"""Inverse depths that differ by less, relatively, are one that was handed on, and rounded."""
 ENDLESS = F(1e9)
 """More than any cost."""
 
@@ -273,6 +275,8 @@ def sweep_photo(
                             continue
                         gx, gy = planes[yy, xx, 1], planes[yy, xx, 2]
                         w = planes[yy, xx, 0] + gx * (x - xx) + gy * (y - yy)
+                        if gx == best_gx and gy == best_gy and abs(w - best_w) <= SAME * w:
+                            continue  # It came from this plane.
                     elif attempt == 2:
                         w = farthest + (nearest - farthest) * _uniform(key, 0)
                         gx = (2 * _uniform(key, 1) - 1) * max_slope * w * 0.5
