@@ -59,43 +59,39 @@ def fill_bases(degree, x, y, z, bases):
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
-def direction_gradient(degree, x, y, z, weights):
-    """Gradient of sum_k weights[k] * basis_k with respect to (x, y, z), degrees 1 to `degree`."""
-    if degree < 1:
-        return F(0), F(0), F(0)
+def direction_gradient(x, y, z, weights):
+    """Gradient of sum_k weights[k] * basis_k with respect to (x, y, z), degrees 1 to 3; weights above a degree are 0."""
     gx = -C1 * weights[2]
     gy = -C1 * weights[0]
     gz = C1 * weights[1]
-    if degree >= 2:
-        gx += C2_XY * (y * weights[3] - z * weights[6]) - TWO * C2_ZZ * x * weights[5] + TWO * C2_XX * x * weights[7]
-        gy += C2_XY * (x * weights[3] - z * weights[4]) - TWO * C2_ZZ * y * weights[5] - TWO * C2_XX * y * weights[7]
-        gz += -C2_XY * (y * weights[4] + x * weights[6]) + FOUR * C2_ZZ * z * weights[5]
-    if degree >= 3:
-        xx, yy, zz = x * x, y * y, z * z
-        xy, xz, yz = x * y, x * z, y * z
-        gx += (
-            -SIX * C3_XXX * xy * weights[8]
-            + C3_XYZ * yz * weights[9]
-            + TWO * C3_XZZ * xy * weights[10]
-            - SIX * C3_ZZZ * xz * weights[11]
-            - C3_XZZ * (FOUR * zz - THREE * xx - yy) * weights[12]
-            + TWO * C3_ZXX * xz * weights[13]
-            - THREE * C3_XXX * (xx - yy) * weights[14]
-        )
-        gy += (
-            -THREE * C3_XXX * (xx - yy) * weights[8]
-            + C3_XYZ * xz * weights[9]
-            - C3_XZZ * (FOUR * zz - xx - THREE * yy) * weights[10]
-            - SIX * C3_ZZZ * yz * weights[11]
-            + TWO * C3_XZZ * xy * weights[12]
-            - TWO * C3_ZXX * yz * weights[13]
-            + SIX * C3_XXX * xy * weights[14]
-        )
-        gz += (
-            C3_XYZ * xy * weights[9]
-            - EIGHT * C3_XZZ * yz * weights[10]
-            + C3_ZZZ * (SIX * zz - THREE * xx - THREE * yy) * weights[11]
-            - EIGHT * C3_XZZ * xz * weights[12]
-            + C3_ZXX * (xx - yy) * weights[13]
-        )
+    gx += C2_XY * (y * weights[3] - z * weights[6]) - TWO * C2_ZZ * x * weights[5] + TWO * C2_XX * x * weights[7]
+    gy += C2_XY * (x * weights[3] - z * weights[4]) - TWO * C2_ZZ * y * weights[5] - TWO * C2_XX * y * weights[7]
+    gz += -C2_XY * (y * weights[4] + x * weights[6]) + FOUR * C2_ZZ * z * weights[5]
+    xx, yy, zz = x * x, y * y, z * z
+    xy, xz, yz = x * y, x * z, y * z
+    gx += (
+        -SIX * C3_XXX * xy * weights[8]
+        + C3_XYZ * yz * weights[9]
+        + TWO * C3_XZZ * xy * weights[10]
+        - SIX * C3_ZZZ * xz * weights[11]
+        - C3_XZZ * (FOUR * zz - THREE * xx - yy) * weights[12]
+        + TWO * C3_ZXX * xz * weights[13]
+        - THREE * C3_XXX * (xx - yy) * weights[14]
+    )
+    gy += (
+        -THREE * C3_XXX * (xx - yy) * weights[8]
+        + C3_XYZ * xz * weights[9]
+        - C3_XZZ * (FOUR * zz - xx - THREE * yy) * weights[10]
+        - SIX * C3_ZZZ * yz * weights[11]
+        + TWO * C3_XZZ * xy * weights[12]
+        - TWO * C3_ZXX * yz * weights[13]
+        + SIX * C3_XXX * xy * weights[14]
+    )
+    gz += (
+        C3_XYZ * xy * weights[9]
+        - EIGHT * C3_XZZ * yz * weights[10]
+        + C3_ZZZ * (SIX * zz - THREE * xx - THREE * yy) * weights[11]
+        - EIGHT * C3_XZZ * xz * weights[12]
+        + C3_ZXX * (xx - yy) * weights[13]
+    )
     return gx, gy, gz

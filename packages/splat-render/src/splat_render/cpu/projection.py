@@ -207,18 +207,19 @@ def project(
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def harmonics_backward(
-    i, degree, means, camera, splats, total, sh_rest, bases, weights, v_means, v_sh0, v_sh_rest
+    i, degree, means, camera, splats, totals, member, sh_rest, bases, weights, v_means, v_sh0, v_sh_rest
 ):  # fmt: skip
-    """Gradient of one Gaussian's color: into the coefficients, and through the direction into the mean."""
+    """Gradient of one Gaussian's color: into the coefficients, and through the direction into the mean.
+
+    `weights` must be 0 above the degree. No branch skips the rest: numba would count references to its arrays.
+    """
     num_rest = (degree + 1) * (degree + 1) - 1
-    red = total[M_RED] if splats[i, RED] > ZERO else ZERO
-    green = total[M_RED + 1] if splats[i, RED + 1] > ZERO else ZERO
-    blue = total[M_RED + 2] if splats[i, RED + 2] > ZERO else ZERO
+    red = totals[member, M_RED] if splats[i, RED] > ZERO else ZERO
+    green = totals[member, M_RED + 1] if splats[i, RED + 1] > ZERO else ZERO
+    blue = totals[member, M_RED + 2] if splats[i, RED + 2] > ZERO else ZERO
     v_sh0[i, 0, 0] = C0 * red
     v_sh0[i, 0, 1] = C0 * green
     v_sh0[i, 0, 2] = C0 * blue
-    if degree < 1:
-        return
     dx = means[i, 0] - camera[CAMERA_CENTER]
     dy = means[i, 1] - camera[CAMERA_CENTER + 1]
     dz = means[i, 2] - camera[CAMERA_CENTER + 2]
@@ -230,7 +231,7 @@ def harmonics_backward(
         v_sh_rest[i, k, 1] = bases[k] * green
         v_sh_rest[i, k, 2] = bases[k] * blue
         weights[k] = red * sh_rest[i, k, 0] + green * sh_rest[i, k, 1] + blue * sh_rest[i, k, 2]
-    gx, gy, gz = direction_gradient(degree, dx, dy, dz, weights)
+    gx, gy, gz = direction_gradient(dx, dy, dz, weights)
     along = gx * dx + gy * dy + gz * dz
     v_means[i, 0] += inv * (gx - along * dx)
     v_means[i, 1] += inv * (gy - along * dy)
@@ -238,19 +239,19 @@ def harmonics_backward(
 
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
-def covariance_gradient(splat, total, eps2d, antialiased, sigmoid):
+def covariance_gradient(splats, i, totals, member, eps2d, antialiased, sigmoid):
     """Gradient with respect to the unblurred 2D covariance (xx, xy counted twice, yy) and to the raw opacity."""
-    a, b, c = splat[CONIC_XX], splat[CONIC_XY], splat[CONIC_YY]
-    v_a, v_b, v_c = HALF * total[M_20], HALF * total[M_11], HALF * total[M_02]
+    a, b, c = splats[i, CONIC_XX], splats[i, CONIC_XY], splats[i, CONIC_YY]
+    v_a, v_b, v_c = HALF * totals[member, M_20], HALF * totals[member, M_11], HALF * totals[member, M_02]
     # With Q the conic and G its gradient, the gradient of the covariance is -Q G Q.
     qg00, qg01 = a * v_a + b * v_b, a * v_b + b * v_c
     qg10, qg11 = b * v_a + c * v_b, b * v_b + c * v_c
     v_xx = -(qg00 * a + qg01 * b)
     v_xy = -TWO * (qg00 * b + qg01 * c)
     v_yy = -(qg10 * b + qg11 * c)
-    v_opacity = -total[M_00] / splat[OPACITY]
+    v_opacity = -totals[member, M_00] / splats[i, OPACITY]
+    compensation = splats[i, COMPENSATION]
     if antialiased:
-        compensation = splat[COMPENSATION]
         half = HALF * v_opacity * sigmoid / (compensation + F(1e-6))
         rest = ONE - compensation * compensation
         det_conic = a * c - b * b
@@ -350,26 +351,24 @@ def project_backward(
     """
     totals = np.empty((GROUP, MOMENT_STRIDE), np.float32)
     bases = np.empty(15, np.float32)
-    weights = np.empty(15, np.float32)
+    weights = np.zeros(15, np.float32)
     for i in range(start, stop):
         member = (i - start) % GROUP
         if member == 0:
             add_up(i, min(i + GROUP, stop), places, place_starts, moments, totals)
         if radii[i, 0] <= 0:
             continue
-        total = totals[member]
-        splat = splats[i]
-        v_px = splat[CONIC_XX] * total[M_10] + splat[CONIC_XY] * total[M_01]
-        v_py = splat[CONIC_XY] * total[M_10] + splat[CONIC_YY] * total[M_01]
+        v_px = splats[i, CONIC_XX] * totals[member, M_10] + splats[i, CONIC_XY] * totals[member, M_01]
+        v_py = splats[i, CONIC_XY] * totals[member, M_10] + splats[i, CONIC_YY] * totals[member, M_01]
         v_means2d[i, 0] = v_px
         v_means2d[i, 1] = v_py
         if absgrad is not None:
-            absgrad[i, 0] = total[M_ABS_X]
-            absgrad[i, 1] = total[M_ABS_Y]
+            absgrad[i, 0] = totals[member, M_ABS_X]
+            absgrad[i, 1] = totals[member, M_ABS_Y]
         sigmoid = ONE / (ONE + math.exp(-logits[i]))
-        v_xx, v_xy, v_yy, v_opacity = covariance_gradient(splat, total, camera[CAMERA_EPS2D], antialiased, sigmoid)
+        v_xx, v_xy, v_yy, v_opacity = covariance_gradient(splats, i, totals, member, camera[CAMERA_EPS2D], antialiased, sigmoid)
         v_logits[i] = v_opacity * sigmoid * (ONE - sigmoid)
-        harmonics_backward(i, degree, means, camera, splats, total, sh_rest, bases, weights, v_means, v_sh0, v_sh_rest)
+        harmonics_backward(i, degree, means, camera, splats, totals, member, sh_rest, bases, weights, v_means, v_sh0, v_sh_rest)
         geometry_backward(
-            i, camera, means, log_scales, quats, v_xx, v_xy, v_yy, v_px, v_py, total[M_DEPTH], v_means, v_logs, v_quats
+            i, camera, means, log_scales, quats, v_xx, v_xy, v_yy, v_px, v_py, totals[member, M_DEPTH], v_means, v_logs, v_quats
         )
