@@ -60,7 +60,7 @@ def fill_bases(degree, x, y, z, bases):
 
 @njit(nogil=True, cache=True, forceinline=True, error_model="numpy", fastmath=FLAGS)
 def direction_gradient(x, y, z, weights):
-    """Gradient of sum_k weights[k] * basis_k with respect to (x, y, z), degrees 1 to 3; weights above a degree are 0."""
+    """Gradient of sum_k weights[k] * basis_k by (x, y, z), degrees 1 to 3; weights above a degree are 0."""
     gx = -C1 * weights[2]
     gy = -C1 * weights[0]
     gz = C1 * weights[1]

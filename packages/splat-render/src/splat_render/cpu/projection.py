@@ -366,9 +366,26 @@ def project_backward(
             absgrad[i, 0] = totals[member, M_ABS_X]
             absgrad[i, 1] = totals[member, M_ABS_Y]
         sigmoid = ONE / (ONE + math.exp(-logits[i]))
-        v_xx, v_xy, v_yy, v_opacity = covariance_gradient(splats, i, totals, member, camera[CAMERA_EPS2D], antialiased, sigmoid)
+        v_xx, v_xy, v_yy, v_opacity = covariance_gradient(
+            splats, i, totals, member, camera[CAMERA_EPS2D], antialiased, sigmoid
+        )
         v_logits[i] = v_opacity * sigmoid * (ONE - sigmoid)
-        harmonics_backward(i, degree, means, camera, splats, totals, member, sh_rest, bases, weights, v_means, v_sh0, v_sh_rest)
+        harmonics_backward(
+            i, degree, means, camera, splats, totals, member, sh_rest, bases, weights, v_means, v_sh0, v_sh_rest
+        )
         geometry_backward(
-            i, camera, means, log_scales, quats, v_xx, v_xy, v_yy, v_px, v_py, totals[member, M_DEPTH], v_means, v_logs, v_quats
+            i,
+            camera,
+            means,
+            log_scales,
+            quats,
+            v_xx,
+            v_xy,
+            v_yy,
+            v_px,
+            v_py,
+            totals[member, M_DEPTH],
+            v_means,
+            v_logs,
+            v_quats,
         )
