@@ -245,3 +245,21 @@ def test_the_plain_splat_must_be_trained(scene: Scene):
     untrained = SplatTrainer(scene, ViewSet.from_views(scene.views), TRAIN)
     with pytest.raises(ValueError, match="train it first"):
         Distillation(scene, scene.views, poses_of(scene), untrained, DistillationConfig()).train_until(1)
+
+
+@pytest.mark.parametrize(("coverage", "stays"), [(0.15, False), (1.0, True)])
+def test_what_hides_only_places_without_photos_is_removed_when_the_student_is_done(
+    scene: Scene, coverage: float, stays: bool
+):
+    run = distillation(scene, None)
+    run.config = dataclasses.replace(TWO, floater_coverage=coverage)
+    run.train_until(run.max_steps - STEPS + 1)
+    assert run.student is not None
+    camera = scene.views[0].camera
+    behind = torch.from_numpy(camera.center_world - 0.6 * camera.T_world_cam[:3, 2]).float()
+    with_floater = run.student.gaussians.clone()
+    with_floater.means[0], with_floater.log_scales[0], with_floater.logit_opacities[0] = behind, np.log(0.3), 5.0
+    run.student = SplatTrainer(scene, run.student.views, run.student.config, gaussians=with_floater)
+    run.train_until(run.max_steps)
+    assert bool(((run.student.gaussians.means - behind).norm(dim=-1) < 0.1).any()) == stays
+    assert len(with_floater) - len(run.student.gaussians) <= 5

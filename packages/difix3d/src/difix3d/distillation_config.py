@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from difix3d.loop.config import MixtureConfig
+from difix3d.loop.target_config import SpreadTargets
 from splat_recon.config import TrainConfig
 
 SEED_STRIDE = 1000
@@ -41,6 +42,18 @@ class DistillationConfig:
     contradiction: float = 0.1
     """How far a fixer may go from what all members show, in [0, 1], until a pixel of its picture counts exp(-1)."""
 
+    floater_views: SpreadTargets = field(
+        default_factory=lambda: SpreadTargets(num_views=60, shift=0.4, turn_degrees=10.0)
+    )
+    """Where the student is looked at once more when it is done: farther from the photos than any novel view."""
+
+    floater_coverage: float = 0.15
+    """A Gaussian that covers more of one of those views is removed, as a fraction of the view, where it also covers
+    `floater_ratio` times as much as of any photo and any novel view. 1 keeps all."""
+
+    floater_ratio: float = 2.0
+    """See `floater_coverage`."""
+
     mixture: MixtureConfig = field(
         default_factory=lambda: MixtureConfig(novel_prob=0.6, novel_weight=1.0, alpha_threshold=0.0)
     )
@@ -48,7 +61,7 @@ class DistillationConfig:
     leave holes, the background shows through, and is taught too."""
 
     def __post_init__(self) -> None:
-        for name in ("member_length", "student_length", "contradiction"):
+        for name in ("member_length", "student_length", "contradiction", "floater_coverage", "floater_ratio"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         for name in ("num_members", "num_members_without_stereo"):

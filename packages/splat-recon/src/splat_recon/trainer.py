@@ -15,7 +15,9 @@ from splat_recon.checkpoint import TrainerState, config_from_state, gaussians_fr
 from splat_recon.config import AdcConfig, TrainConfig
 from splat_recon.distributed import ALONE, World, check_world, joined_tensors, shared_tensors
 from splat_recon.errors import DivergedError, InputError
+from splat_recon.gaussians.coverage import largest_coverage
 from splat_recon.gaussians.densify import make_density_control
+from splat_recon.gaussians.densify_adc import remove
 from splat_recon.gaussians.dropout import dropped
 from splat_recon.gaussians.initialize import from_points
 from splat_recon.generators import load_generator, seeded_generators
@@ -182,6 +184,15 @@ class SplatTrainer:
         """This process's Gaussians over the configured background, without gradients, at the current SH degree."""
         with torch.no_grad():
             return self._rasterize_alone(self.gaussians, camera, sh_degree=self.sh_degree, background=self._background)
+
+    def largest_coverage(self, cameras: Sequence[Camera]) -> Float[Tensor, " n"]:
+        """The most that each Gaussian covers of any of the views, in [0, 1], as `render` draws them."""
+        return largest_coverage(self.gaussians, cameras, self._rasterize_alone)
+
+    def remove(self, removed: Bool[Tensor, " n"]) -> None:
+        """Remove Gaussians between two steps, but leave the most opaque few; density control begins to look anew."""
+        remove(self._optimizer, removed)
+        self._density.load_tensors({})
 
     def refined_camera(self, camera: Camera, name: str) -> Camera:
         """The camera of a training photo as pose refinement has it now; other cameras as they are."""
