@@ -242,7 +242,7 @@ class _Rows:
             teachers = self.teachers()
             shared = self._teacher_seconds
             if row == "together":
-                return self._scores(lambda camera: teachers.together(camera).rgb) | {"seconds": round(shared)}
+                return self._scores(lambda camera: teachers.together(camera).rgb) | {"seconds": round(shared, 1)}
             begun = time.process_time()
             changes = TEACHING.get(row, {})
             mixture = dataclasses.replace(self.config.mixture, **changes.get("mixture", {}))
@@ -258,7 +258,7 @@ class _Rows:
             trainer = run.trainer
         seconds = time.process_time() - begun + shared
         scores = self._scores(lambda camera: trainer.render(camera).rgb)
-        return scores | {"seconds": round(seconds), "num_gaussians": len(trainer.gaussians)}
+        return scores | {"seconds": round(seconds, 1), "num_gaussians": len(trainer.gaussians)}
 
     def first(self) -> SplatTrainer:
         """The plain splat, before the photos' mean color."""

@@ -181,14 +181,15 @@ def project(
         dx, dy, dz = mx - camera[CAMERA_CENTER], my - camera[CAMERA_CENTER + 1], mz - camera[CAMERA_CENTER + 2]
         inv = ONE / math.sqrt(dx * dx + dy * dy + dz * dz)
         fill_bases(degree, dx * inv, dy * inv, dz * inv, bases)
-        finite = True
-        for channel in range(3):
-            value = C0 * sh0[i, 0, channel] + HALF
-            for k in range(num_rest):
-                value += bases[k] * sh_rest[i, k, channel]
-            finite = finite and abs(value) < FINITE
-            splats[i, RED + channel] = max(value, ZERO)
-        if not finite:
+        red, green, blue = C0 * sh0[i, 0, 0] + HALF, C0 * sh0[i, 0, 1] + HALF, C0 * sh0[i, 0, 2] + HALF
+        for k in range(num_rest):
+            red += bases[k] * sh_rest[i, k, 0]
+            green += bases[k] * sh_rest[i, k, 1]
+            blue += bases[k] * sh_rest[i, k, 2]
+        splats[i, RED] = max(red, ZERO)
+        splats[i, RED + 1] = max(green, ZERO)
+        splats[i, RED + 2] = max(blue, ZERO)
+        if not (abs(red) < FINITE and abs(green) < FINITE and abs(blue) < FINITE):
             continue
         inv = ONE / det
         splats[i, X] = px
