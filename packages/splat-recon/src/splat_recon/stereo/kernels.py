@@ -219,13 +219,14 @@ def _plane_cost(
 @njit(cache=True, nogil=True)
 def sweep_photo(
     ref, flat, inverse, layout, A, b, A_back, b_back, geometric_weight, num_kept, num_best,
-    planes, cost, nearest, farthest, max_slope, num_sweeps, radius, stride, spatial, alike, seed,
+    planes, cost, nearest, farthest, max_slope, num_sweeps, anywhere, radius, stride, spatial, alike, seed,
 ):  # fmt: skip
     """Improve a photo's planes in place: each pixel tries its neighbors' planes and four random changes of its own.
 
     `layout` holds offset, height and width of every source in `flat` (gray values) and `inverse` (inverse depths).
     Where `num_kept` is less than the number of sources, a pixel is compared with those only in which its first plane
-    fits best. `nearest` and `farthest` are the largest and the least inverse depth.
+    fits best. `nearest` and `farthest` are the largest and the least inverse depth; one of the random
+    changes is a plane between them, where `anywhere` is set.
     """
     height, width = ref.shape
     num_sources = layout.shape[0]
@@ -278,6 +279,8 @@ def sweep_photo(
                         if gx == best_gx and gy == best_gy and abs(w - best_w) <= SAME * w:
                             continue  # It came from this plane.
                     elif attempt == 2:
+                        if not anywhere:
+                            continue
                         w = farthest + (nearest - farthest) * _uniform(key, 0)
                         gx = (2 * _uniform(key, 1) - 1) * max_slope * w * 0.5
                         gy = (2 * _uniform(key, 2) - 1) * max_slope * w * 0.5

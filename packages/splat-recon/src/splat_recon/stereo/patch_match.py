@@ -193,6 +193,7 @@ class PatchMatchStereo:
             photo.farthest,
             MAX_SLOPE / photo.camera.K[0, 0],
             num_sweeps,
+            level == 0,  # Beyond the coarsest level a plane from anywhere hardly ever wins.
             config.radius,
             config.stride,
             spatial,
