@@ -22,7 +22,7 @@ class DistillationConfig:
     """Splats that are trained beside the plain one, with stereo points, and teach with it. More of them cost more than
     they teach (docs/benchmarks.md)."""
 
-    num_members_without_stereo: int = 2
+    num_members_without_stereo: int = 3
     """The same where stereo finds no points: these trainings are shorter, and their splats differ by their seeds alone
     (docs/benchmarks.md)."""
 

@@ -36,7 +36,7 @@ class SpreadTargets:
     num_neighbors: int = 2
     """A captured view's neighbors are so many of the nearest others."""
 
-    max_angle_degrees: float = 60.0
+    max_angle_degrees: float = 75.0
     """Views whose directions differ by more are no neighbors."""
 
     shift: float = 0.125

@@ -33,7 +33,7 @@ class StereoConfig:
     max_angle_degrees: float = 80.0
     """Photos whose viewing directions differ by more are not compared."""
 
-    num_sweeps: tuple[int, ...] = (6, 4)
+    num_sweeps: tuple[int, ...] = (5, 3)
     """Sweeps over a photo by its patches' looks alone, per level."""
 
     num_geometric_rounds: tuple[int, ...] = (1, 2)
