@@ -15,6 +15,7 @@ from difix3d import (
     EnsembleFixer,
     FixRequest,
     FixResult,
+    FloaterConfig,
     InputError,
     ViewFixer,
     target_poses,
@@ -252,7 +253,7 @@ def test_what_hides_only_places_without_photos_is_removed_when_the_student_is_do
     scene: Scene, coverage: float, stays: bool
 ):
     run = distillation(scene, None)
-    run.config = dataclasses.replace(TWO, floater_coverage=coverage)
+    run.config = dataclasses.replace(TWO, floaters=FloaterConfig(coverage=coverage))
     run.train_until(run.max_steps - STEPS + 1)
     assert run.student is not None
     camera = scene.views[0].camera

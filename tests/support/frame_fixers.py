@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,15 @@ import numpy as np
 from difix_model import FixedImage, FixVerdict
 
 
-class FrameFixer:
+class FrameFixer(ABC):
     """Makes of frames what a subclass's `frames` says, and holds nothing back."""
 
     batch_size = 2
     uses_reference = True
 
+    @abstractmethod
     def frames(self, images: list[np.ndarray], references: Any, strength: float) -> list[np.ndarray]:
         """The fixed frames."""
-        raise NotImplementedError
 
     def fix_images(
         self, images: list[np.ndarray], references: Any = None, *, strength: float = 1.0, with_weight: bool = True

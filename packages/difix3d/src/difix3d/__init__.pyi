@@ -2,6 +2,7 @@
 
 from .distillation import Distillation as Distillation
 from .distillation_config import DistillationConfig as DistillationConfig
+from .distillation_config import FloaterConfig as FloaterConfig
 from .enhance.renderer import EnhancedRenderer as EnhancedRenderer
 from .errors import InputError as InputError
 from .fixers.batches import RenderedView as RenderedView

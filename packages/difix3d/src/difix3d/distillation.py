@@ -22,10 +22,10 @@ from difix3d.fixers.batches import RenderedView, fixed_views
 from difix3d.fixers.contract import resident
 from difix3d.fixers.ensemble import EnsembleFixer
 from difix3d.fixers.references import reference_cameras
+from difix3d.floaters import floaters
 from difix3d.loop.checkpoint import BranchState
 from difix3d.loop.config import FixingConfig
 from difix3d.loop.novel_views import NovelViews, training_mixture
-from difix3d.loop.targets import target_poses
 from splat_recon.trainer import SplatTrainer
 from splat_recon.views.mixture import ViewMixture
 from splat_recon.views.view_set import ViewSet
@@ -43,9 +43,6 @@ if TYPE_CHECKING:
 
 STAGES = "distillation.json"
 """Where a checkpoint keeps how far the stages are."""
-
-FLOATER_STRIDE = 3
-"""Every so many novel views are enough to see which Gaussians they show."""
 
 logger = logging.getLogger(__name__)
 
@@ -174,19 +171,12 @@ class Distillation:
         return self.student
 
     def _remove_floaters(self, student: SplatTrainer) -> None:
-        """Remove the few Gaussians that would hide views from farther away, and that no known view shows so large."""
-        config, captured = self.config, [view.camera for view in self.captured]
-        poses = np.stack([camera.T_world_cam for camera in captured])
-        generator = np.random.default_rng(student.config.seed)
-        extent = self.scene.extent or 1.0
-        far = target_poses(config.floater_views, poses, poses[:0], extent=extent, generator=generator)
-        known = [*captured, *(camera for camera, _ in self.novel_cameras()[::FLOATER_STRIDE])]
-        unknown = [captured[0].with_pose(T_world_cam) for T_world_cam in far]
-        seen, hidden = (student.largest_coverage([_halved(one) for one in each]) for each in (known, unknown))
-        floaters = (hidden > config.floater_coverage) & (hidden > config.floater_ratio * seen)
-        if num := int(floaters.sum()):
-            logger.info("%d of %d Gaussians hide places that no photo shows: removed", num, len(floaters))
-            student.remove(floaters)
+        """Remove the few Gaussians that `FloaterConfig` describes."""
+        extent, known = self.scene.extent or 1.0, [camera for camera, _ in self.novel_cameras()]
+        found = floaters(student, [view.camera for view in self.captured], known, self.config.floaters, extent=extent)
+        if num := int(found.sum()):
+            logger.info("%d of %d Gaussians hide places that no photo shows: removed", num, len(found))
+            student.remove(found)
 
     def _begun(
         self, config: TrainConfig, views: ViewSet | ViewMixture, gaussians: Gaussians | None = None
@@ -252,7 +242,3 @@ class Distillation:
                 raise InputError(f"checkpoint {folder} holds no novel views or no splat: resume from another one")
             views = training_mixture(self.captured, self.novel, self.config.mixture)
             self.student = SplatTrainer.from_state(saved.splat, self.start, views, device=self.device)
-
-
-def _halved(camera: Camera) -> Camera:
-    return camera.resized(max(1, camera.width // 2), max(1, camera.height // 2))

@@ -8,10 +8,28 @@ from typing import Literal
 
 from difix3d.loop.config import MixtureConfig
 from difix3d.loop.target_config import SpreadTargets
+from output_files import check_range
 from splat_recon.config import TrainConfig
 
 SEED_STRIDE = 1000
 """Seeds of the splats of one run are this far apart, so that runs of neighboring seeds share none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FloaterConfig:
+    """Floaters: Gaussians that would hide much of views from farther away, and that no known view shows so large."""
+
+    views: SpreadTargets = field(default_factory=lambda: SpreadTargets(num_views=60, shift=0.4, turn_degrees=10.0))
+    """Those views: farther from the photos than any novel view."""
+
+    coverage: float = 0.15
+    """A floater covers more of one of them than this, as a fraction of the view. With 1 there are none."""
+
+    ratio: float = 2.0
+    """It also covers so many times as much of it as of any photo and any novel view."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "positive", "coverage", "ratio", finite=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,17 +60,8 @@ class DistillationConfig:
     contradiction: float = 0.1
     """How far a fixer may go from what all members show, in [0, 1], until a pixel of its picture counts exp(-1)."""
 
-    floater_views: SpreadTargets = field(
-        default_factory=lambda: SpreadTargets(num_views=60, shift=0.4, turn_degrees=10.0)
-    )
-    """Where the student is looked at once more when it is done: farther from the photos than any novel view."""
-
-    floater_coverage: float = 0.15
-    """A Gaussian that covers more of one of those views is removed, as a fraction of the view, where it also covers
-    `floater_ratio` times as much as of any photo and any novel view. 1 keeps all."""
-
-    floater_ratio: float = 2.0
-    """See `floater_coverage`."""
+    floaters: FloaterConfig = field(default_factory=FloaterConfig)
+    """Which Gaussians of the student are removed when it is done."""
 
     mixture: MixtureConfig = field(
         default_factory=lambda: MixtureConfig(novel_prob=0.6, novel_weight=1.0, alpha_threshold=0.0)
@@ -61,12 +70,8 @@ class DistillationConfig:
     leave holes, the background shows through, and is taught too."""
 
     def __post_init__(self) -> None:
-        for name in ("member_length", "student_length", "contradiction", "floater_coverage", "floater_ratio"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("num_members", "num_members_without_stereo"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_range(self, "positive", "member_length", "student_length", "contradiction", finite=True)
+        check_range(self, "at least 1", "num_members", "num_members_without_stereo")
 
     def num_beside(self, *, stereo: bool) -> int:
         """Splats that are trained beside the plain one, with stereo points or where there are none."""

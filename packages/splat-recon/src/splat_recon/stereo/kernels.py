@@ -58,6 +58,12 @@ def _uniform(key, index):
     return (z >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _padded(num):
+    """The next multiple of `LANES`."""
+    return -(-num // LANES) * LANES
+
+
 @njit(cache=True, fastmath=True, nogil=True)
 def _gather_patch(ref, x, y, radius, stride, spatial, alike, dxs, dys, weights, values):
     """The pixels of a patch that count, their weights and their values less the center's; returns their number.
@@ -82,7 +88,7 @@ def _gather_patch(ref, x, y, radius, stride, spatial, alike, dxs, dys, weights, 
                     values[n] = difference
                     n += 1
             k += 1
-    for k in range(n, -(-n // LANES) * LANES):
+    for k in range(n, _padded(n)):
         dxs[k], dys[k], weights[k], values[k] = F(0), F(0), F(0), F(0)
     return n
 
@@ -110,7 +116,7 @@ def _patch_cost(flat, offset, height, width, A, b, j, u, v, w, gx, gy, center, n
     num_inside = F(0)
     # Unsigned: numba then leaves out its look at negative indices.
     start, row = np.uint32(offset), np.uint32(width)
-    for k in range(-(-n // LANES) * LANES):
+    for k in range(_padded(n)):
         dx = dxs[k]
         dy = dys[k]
         depth = r0 + rx * dx + ry * dy
@@ -230,7 +236,7 @@ def sweep_photo(
     """
     height, width = ref.shape
     num_sources = layout.shape[0]
-    size = -(-(((2 * radius) // stride + 1) ** 2) // LANES) * LANES
+    size = _padded(((2 * radius) // stride + 1) ** 2)
     dxs, dys = np.empty(size, np.float32), np.empty(size, np.float32)
     weights, values = np.empty(size, np.float32), np.empty(size, np.float32)
     costs = np.empty(num_sources, np.float32)
