@@ -43,3 +43,8 @@ def test_flags_infinity_and_what_has_to_be_given() -> None:
         check_range(Config(), "at least 2", "some_value", prefix="gate.")
     with pytest.raises(TypeError):
         check_range(Config(some_value=None), "at least 2", "some_value")
+
+
+def test_a_range_in_other_words_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is no range 'at most 5'"):
+        check_range(Config(), "at most 5", "some_value")

@@ -41,4 +41,8 @@ def _is_in(value: float, wanted: str) -> bool:
         return math.isfinite(value) and _is_in(value, wanted.removesuffix(" and finite"))
     if wanted in ("positive", "above 0"):
         return value > 0
-    return value >= (float(wanted[9:]) if wanted.startswith("at least ") else 0)
+    if wanted in ("0 or more", "zero or more"):
+        return value >= 0
+    if not wanted.startswith("at least "):
+        raise ValueError(f"there is no range {wanted!r}")
+    return value >= float(wanted.removeprefix("at least "))

@@ -14,7 +14,8 @@ BLACK: Background = (0.0, 0.0, 0.0)
 """What a file stands before that says nothing."""
 
 BACKGROUND = ThreeNumbers(
-    what="background, three numbers in [0, 1]",
+    name="background",
+    wanted="three numbers in [0, 1]",
     comment="BackgroundColor:",
     ending=".background.json",
     key="background_color",

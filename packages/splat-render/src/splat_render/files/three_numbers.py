@@ -16,8 +16,11 @@ Triple = tuple[float, float, float]
 class ThreeNumbers:
     """How three numbers are kept with a splat file; the usual ones are not written, and removed where they stood."""
 
-    what: str
-    """What messages call them, and what they are to be."""
+    name: str
+    """What messages call them."""
+
+    wanted: str
+    """What they are to be."""
 
     comment: str
     """Beginning of the line in the header of a PLY file; the numbers follow."""
@@ -81,6 +84,5 @@ class ThreeNumbers:
         except (TypeError, ValueError, OverflowError):
             x = y = z = math.nan
         if not all(map(self.fits, (x, y, z))):
-            name, _, range_ = self.what.partition(", ")
-            raise InputError(f"{path}: its {name} {values} is not {range_}: repair or remove it")
+            raise InputError(f"{path}: its {self.name} {values} is not {self.wanted}: repair or remove it")
         return x, y, z

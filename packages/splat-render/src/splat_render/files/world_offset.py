@@ -19,7 +19,8 @@ ZERO: Offset = (0.0, 0.0, 0.0)
 """Of files whose positions are the world's."""
 
 OFFSET = ThreeNumbers(
-    what="world offset, three numbers",
+    name="world offset",
+    wanted="three numbers",
     comment="WorldOffset:",
     ending=".offset.json",
     key="world_offset",
