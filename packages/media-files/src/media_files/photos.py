@@ -209,6 +209,10 @@ _num_readers = 0
 _caught: Any = None
 
 
+def _to_log(message: Warning | str, *_: object, **__: object) -> None:
+    _log.info("%s: %s", getattr(_warned, "path", "an image"), message)
+
+
 @contextmanager
 def _warnings_to_log(path: Path) -> Iterator[None]:
     """Send warnings to the log, whatever the process does with them otherwise.
@@ -217,16 +221,12 @@ def _warnings_to_log(path: Path) -> Iterator[None]:
     the first one makes it and the last one takes it back.
     """
     global _num_readers, _caught
-
-    def to_log(message: Warning | str, *_: object, **__: object) -> None:
-        _log.info("%s: %s", getattr(_warned, "path", "an image"), message)
-
     with _warnings_lock:
         if not _num_readers:
             _caught = warnings.catch_warnings()
             _caught.__enter__()
             warnings.simplefilter("always")
-            warnings.showwarning = to_log
+            warnings.showwarning = _to_log
         _num_readers += 1
     before = getattr(_warned, "path", None)
     _warned.path = path
