@@ -107,6 +107,17 @@ def test_photos_of_nothing_in_common_are_not_believed_and_change_nothing(scene: 
     assert "no depth" in nothing.summary()
 
 
+def test_a_photo_that_looks_away_from_all_points_is_not_believed_and_the_others_are(scene: Scene):
+    camera = scene.views[0].camera
+    away = camera.T_world_cam @ np.diag([-1.0, 1.0, -1.0, 1.0])
+    rgb_u8 = np.random.default_rng(0).integers(0, 256, scene.views[0].rgb_u8.shape, np.uint8)
+    turned = dataclasses.replace(scene.views[0], camera=camera.with_pose(away), rgb_u8=rgb_u8)
+    assert (scene.points.p_world @ turned.camera.T_cam_world[2, :3] + turned.camera.T_cam_world[2, 3] < 0).all()
+    maps = matched(dataclasses.replace(scene, views=(turned, *scene.views[1:]))).depth_maps
+    assert [bool(one.valid.any()) for one in maps] == [False, True, True, True]
+    assert np.isfinite(maps[0].inverse_depth).all()
+
+
 def test_masked_pixels_are_not_believed(scene: Scene):
     mask = np.ones((84, 112), bool)
     mask[:, :60] = False

@@ -41,7 +41,7 @@ DEPTH_QUANTILE = 0.02
 """The near and the far points are those at this quantile of depth and at 1 minus it."""
 
 MIN_POINTS = 8
-"""With fewer points in a photo's sight the range of depths comes from all points in front of it."""
+"""With fewer points in a photo's sight the range of depths comes from all points in front of it, or around it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,11 +101,11 @@ class PatchMatchStereo:
 
     Args:
         photos: Posed photos of any sizes, at least two; their masks are left to the filters.
-        p_world: Points of the scene, which give the range of depths, at least one in front of every photo.
+        p_world: Points of the scene, which give the range of depths, at least one.
         num_threads: 0 takes every core this process may use.
 
     Raises:
-        ValueError: There are fewer than two photos, or there is no point in front of one of them.
+        ValueError: There are fewer than two photos, or there is no point.
     """
 
     def __init__(
@@ -275,9 +275,13 @@ class PatchMatchStereo:
 def depth_range(camera: Camera, p_world: Float[np.ndarray, "n 3"]) -> tuple[float, float]:
     """Least and largest inverse depth to look for in a photo, by the points that lie in its sight.
 
+    A photo that looks away from all points may still show what others show: it gets the points' distances for depths.
+
     Raises:
-        ValueError: No point lies in front of the camera.
+        ValueError: There is no point.
     """
+    if not len(p_world):
+        raise ValueError("expected at least one point")
     p_cam = p_world.astype(np.float64) @ camera.T_cam_world[:3, :3].T + camera.T_cam_world[:3, 3]
     depth = p_cam[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -286,7 +290,7 @@ def depth_range(camera: Camera, p_world: Float[np.ndarray, "n 3"]) -> tuple[floa
     in_sight = in_front & (u >= 0) & (v >= 0) & (u < camera.width) & (v < camera.height)
     depths = depth[in_sight if in_sight.sum() >= MIN_POINTS else in_front]
     if not len(depths):
-        raise ValueError("no point lies in front of the camera")
+        depths = np.linalg.norm(p_cam, axis=1)
     near, far = np.quantile(depths, DEPTH_QUANTILE), np.quantile(depths, 1 - DEPTH_QUANTILE)
     return float(1 / (far * FARTHEST_MARGIN)), float(1 / (near * NEAREST_MARGIN))
 
