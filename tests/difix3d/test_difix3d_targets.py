@@ -17,7 +17,7 @@ from difix3d import (
     ValidationConfig,
     target_poses,
 )
-from difix3d.loop.target_config import FileTargets, OrbitTargets, PerturbedTargets, SpiralTargets
+from difix3d.loop.target_config import FileTargets, OrbitTargets, PerturbedTargets, SpiralTargets, SpreadTargets
 from difix_model.references.poses import pose_distances, ranked_poses, rotation_angles
 from difix_model.references.stepping import progress_to_targets, stepped_poses
 from splat_recon import SyntheticConfig, TrainConfig, generate_scene, normalized, write_scene
@@ -41,6 +41,19 @@ def _targets(config, scene):
     return target_poses(
         config, _poses(scene)[:4], _poses(scene)[4:], extent=scene.extent, generator=generator, scene=scene
     )
+
+
+def test_photos_from_one_place_have_no_orbit(raw_scene):
+    turned = np.repeat(_poses(raw_scene)[:1], 3, axis=0)
+    turned[1, :3, :3] = turned[1, :3, :3] @ np.diag([-1.0, 1.0, -1.0])
+    with pytest.raises(InputError, match="stand at one place"):
+        target_poses(OrbitTargets(), turned, turned[:0], extent=1.0, generator=np.random.default_rng(0))
+
+
+def test_too_few_photos_are_told_to_hold_none_out(raw_scene):
+    one = _poses(raw_scene)[:1]
+    with pytest.raises(InputError, match=r"got 1: give more views, hold none out \(--split none\)"):
+        target_poses(SpreadTargets(), one, one[:0], extent=1.0, generator=np.random.default_rng(0))
 
 
 def test_orbit_goes_around_and_spiral_stays_in_front(raw_scene):

@@ -264,3 +264,12 @@ def test_what_hides_only_places_without_photos_is_removed_when_the_student_is_do
     run.train_until(run.max_steps)
     assert bool(((run.student.gaussians.means - behind).norm(dim=-1) < 0.1).any()) == stays
     assert len(with_floater) - len(run.student.gaussians) <= 5
+
+
+def test_one_photo_teaches_to_the_end(scene: Scene):
+    photo = scene.views[:1]
+    plain = SplatTrainer(scene, ViewSet.from_views(photo), TRAIN)
+    plain.train_until(STEPS)
+    run = Distillation(scene, photo, poses_of(scene), plain, dataclasses.replace(TWO, num_members_without_stereo=1))
+    run.train_until(run.max_steps)
+    assert run.step == run.max_steps

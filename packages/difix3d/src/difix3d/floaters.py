@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -23,10 +24,12 @@ def floaters(
     """Which Gaussians are floaters; views from farther away come from the seed of the training.
 
     Args:
-        captured: Cameras of the photos, at least two.
+        captured: Cameras of the photos. Of one alone nothing is known from farther away: it has no floaters.
         novel: Cameras of the novel views.
         extent: Size of the scene, in its units.
     """
+    if len(captured) < 2:
+        return torch.zeros(len(trainer.gaussians), dtype=torch.bool, device=trainer.device)
     poses = np.stack([camera.T_world_cam for camera in captured])
     generator = np.random.default_rng(trainer.config.seed)
     far = target_poses(config.views, poses, poses[:0], extent=extent, generator=generator)

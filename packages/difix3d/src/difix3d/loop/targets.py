@@ -27,6 +27,8 @@ from splat_render.poses import transform_camera
 MIDDLE = (0.25, 0.75)
 """Targets between two captured views lie in this part of the way from one to the other."""
 
+MIN_ORBIT = 1e-9
+"""Captured views that lie nearer together than this stand at one place."""
 
 BETWEEN = (0.2, 0.4, 0.6, 0.8)
 """Fractions of the way between two neighbors at which views of `SpreadTargets` lie."""
@@ -59,7 +61,7 @@ def target_poses(
     if len(T_world_captured) < 2 and not isinstance(config, PerturbedTargets):
         raise InputError(
             f"novel views between captured views need at least 2 captured views, got {len(T_world_captured)}: "
-            "give more views, or choose the targets perturbed or a file"
+            "give more views, hold none out (--split none), or choose the targets perturbed or a file"
         )
     if isinstance(config, SpreadTargets):
         return _spread(config, T_world_captured, extent, generator)
@@ -68,6 +70,8 @@ def target_poses(
     if isinstance(config, PathTargets):
         return path_poses(T_world_captured, config.num_views, extent=extent)
     if isinstance(config, OrbitTargets):
+        if np.ptp(T_world_captured[:, :3, 3], axis=0).max() < MIN_ORBIT:
+            raise InputError("all captured views stand at one place, no circle leads through it: choose other targets")
         return np.stack(orbit(list(T_world_captured), config.num_views))
     if isinstance(config, SpiralTargets):
         return _spiral(config, T_world_captured, scene)
