@@ -54,7 +54,9 @@ def test_what_would_help_most() -> None:
     assert "longer training" in longer
     assert "--max-steps 20" in longer
     assert "more photos" in decided(facts(), same, curves(20.0, 20.0, 20.0)).helps_most
-    assert "more photos" in decided(facts(split=MANY, transparency=0.5), same, curves()).helps_most
+    assert "more photos" in decided(facts(split=MANY, missing=0.5), same, curves()).helps_most
+    assert "more photos" not in decided(facts(split=MANY, transparency=0.5), same, curves()).helps_most
+    assert "1 was trained on" in decided(facts(), same, curves()).helps_most
     assert "nvidia/difix_ref" in decided(facts(split=MANY), same, curves()).helps_most
 
 

@@ -250,7 +250,7 @@ def test_the_plain_splat_must_be_trained(scene: Scene):
 
 @pytest.mark.parametrize(("coverage", "stays"), [(0.15, False), (1.0, True)])
 def test_what_hides_only_places_without_photos_is_removed_when_the_student_is_done(
-    scene: Scene, coverage: float, stays: bool
+    scene: Scene, coverage: float, stays: bool, tmp_path: Path
 ):
     run = distillation(scene, None)
     run.config = dataclasses.replace(TWO, floaters=FloaterConfig(coverage=coverage))
@@ -262,6 +262,11 @@ def test_what_hides_only_places_without_photos_is_removed_when_the_student_is_do
     with_floater.means[0], with_floater.log_scales[0], with_floater.logit_opacities[0] = behind, np.log(0.3), 5.0
     run.student = SplatTrainer(scene, run.student.views, run.student.config, gaussians=with_floater)
     run.train_until(run.max_steps)
+    assert (run.num_floaters > 0) != stays
+    run.save(tmp_path)
+    again = distillation(scene, None)
+    again.load(tmp_path)
+    assert again.num_floaters == run.num_floaters
     assert bool(((run.student.gaussians.means - behind).norm(dim=-1) < 0.1).any()) == stays
     assert len(with_floater) - len(run.student.gaussians) <= 5
 

@@ -115,9 +115,20 @@ def test_a_run_leaves_figures_of_every_part(whole: Path):
     report = (whole / "report.html").read_text()
     assert "Several splats taught one more" in report
     assert "The start by stereo" in report
+    assert "Photos that no training saw" in report
+    assert "They count where the render is opaque" not in report
+    assert "all together (trained on)" in report
     assert (whole / "stereo.png").is_file()
     assert len(list((whole / "images" / "round_00").glob("*.png"))) == 4
     assert json.loads((whole / "config.json").read_text())["resolved"]["distillation"]["num_members"] == 1
+
+
+def test_a_report_without_test_photos_speaks_of_none(settings: RunSettings, tmp_path: Path):
+    run(dataclasses.replace(settings, split="none", stereo="off", max_steps=2), tmp_path / "run")
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "Photos that were trained on" in report
+    for words in ("no training saw", "test photos", "test views", "Test views"):
+        assert words not in report, words
 
 
 def test_stops_in_every_stage_change_nothing(settings: RunSettings, whole: Path, tmp_path: Path):

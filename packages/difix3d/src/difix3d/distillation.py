@@ -92,6 +92,8 @@ class Distillation:
         self.trained: list[SplatTrainer] = []
         self.student: SplatTrainer | None = None
         self.novel: NovelViews | None = None
+        self.num_floaters = 0
+        """Floaters that were removed from the student."""
 
     @property
     def num_rounds_done(self) -> int:
@@ -174,9 +176,10 @@ class Distillation:
         """Remove the few Gaussians that `FloaterConfig` describes."""
         extent, known = self.scene.extent or 1.0, [camera for camera, _ in self.novel_cameras()]
         found = floaters(student, [view.camera for view in self.captured], known, self.config.floaters, extent=extent)
-        if num := int(found.sum()):
-            logger.info("%d of %d Gaussians hide places that no photo shows: removed", num, len(found))
+        if found.any():
             student.remove(found)
+            self.num_floaters = len(found) - len(student.gaussians)
+            logger.info("%d of %d Gaussians hide places that no photo shows: removed", self.num_floaters, len(found))
 
     def _begun(
         self, config: TrainConfig, views: ViewSet | ViewMixture, gaussians: Gaussians | None = None
@@ -221,7 +224,11 @@ class Distillation:
             member.save(folder / f"member_{index}")
         if self.student is not None and self.novel is not None:
             BranchState(values={}, novel=self.novel, splat=self.student.state()).write(folder / "student")
-        state = {"members": len(self.trained), "student": self.student is not None}
+        state = {
+            "members": len(self.trained),
+            "student": self.student is not None,
+            "floaters": self.num_floaters,
+        }
         (folder / STAGES).write_text(json.dumps(state) + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> None:
@@ -229,6 +236,7 @@ class Distillation:
         try:
             state = json.loads((folder / STAGES).read_text(encoding="utf-8"))
             num_members, has_student = int(state["members"]), bool(state["student"])
+            self.num_floaters = int(state.get("floaters", 0))
         except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f"checkpoint {folder} cannot be read ({error}): resume from another one") from error
         self.trained = [

@@ -26,10 +26,10 @@ class Curves:
         """The last measurement of a training, if there is one."""
         return next((values for values in reversed(self.measurements) if values["variant"] == variant), None)
 
-    def svg(self, round_steps: tuple[int, ...]) -> Markup:
+    def svg(self, round_steps: tuple[int, ...], side: str = "test") -> Markup:
         """PSNR and SSIM over the steps as an SVG element; dotted lines mark the rounds."""
         plots = []
-        for key, title in (("psnr", "PSNR of test views (dB)"), ("ssim", "SSIM of test views")):
+        for key, title in (("psnr", f"PSNR of {side} views (dB)"), ("ssim", f"SSIM of {side} views")):
             lines = [
                 Line(name=name, color=COLORS[variant], points=self._points(variant, key))
                 for variant, name in NAMES.items()

@@ -93,11 +93,12 @@ def _helps_most(facts: RunFacts, curves: Curves, splat: str) -> str:
             f"What would help most: a longer training. It was still getting better at its end ({rise:+.2f} dB over its "
             f"last two measurements): --max-steps {2 * (facts.settings.max_steps or facts.step)}."
         )
-    few = len(facts.split.train) <= FEW_PHOTOS
-    if few or facts.transparency >= MUCH_BACKGROUND:
+    number = len(facts.split.train)
+    few = number <= FEW_PHOTOS
+    if few or facts.missing >= MUCH_BACKGROUND:
         return (
-            f"What would help most: more photos. {len(facts.split.train)} were trained on, and no training knows what "
-            "none of them shows."
+            f"What would help most: more photos. {number} {'was' if number == 1 else 'were'} trained on, and no "
+            "training knows what none of them shows."
         )
     if facts.settings.fixer.model in (NO_FIXER, DEFAULT, AUTO):
         return "What would help most: a stronger fixer, such as --model nvidia/difix_ref; longer training adds little."

@@ -70,6 +70,13 @@ class RunFacts:
     transparency: float = 0.0
     """Fraction of the light in the loop's test views that comes from the background, in [0, 1]."""
 
+    missing: float = 0.0
+    """The part of that where the photo shows something else: a backdrop of that color is not missing, nor is what masks
+    leave out."""
+
+    num_floaters: int = 0
+    """Floaters that were removed from the splat that learned from the others."""
+
     progress: float = 0.0
     """How far the splat's novel views came to their targets, in [0, 1]."""
 
@@ -77,6 +84,11 @@ class RunFacts:
     def holds_out(self) -> bool:
         """Whether photos were held out; else results are of training photos."""
         return bool(self.split.test)
+
+    @property
+    def side(self) -> str:
+        """What the photos are that results are of: test, or training where none was held out."""
+        return "test" if self.holds_out else "training"
 
     @property
     def distilled(self) -> bool:

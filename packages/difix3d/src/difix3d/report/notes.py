@@ -92,7 +92,7 @@ def _distillation_note(facts: RunFacts) -> str:
     worth = ", ".join(f"{name} {psnr:.2f} dB" for name, psnr in facts.parts.items())
     return (
         f"Several splats taught one more what they show together at {facts.num_novel} novel views, {where}{known}. "
-        f"On the test photos: {worth}."
+        f"On the {facts.side} photos: {worth}."
     )
 
 

@@ -67,17 +67,18 @@ def write_report(
         decision=decision,
         remarks=run_notes(facts, results),
         cards=score_cards(results, against_plain=facts.holds_out),
-        side="test" if facts.holds_out else "training",
+        side=facts.side,
         scene_page=scene_page,
         helped=what_helped(facts, results),
         picture_heads=["photo", *(VARIANTS[name] for name in _shown(results))],
         shown=_pictures(results, held_out),
         stereo_picture=embedded_image(read_photo(stereo)[0], "stereo", MAX_STEREO_PX) if stereo.is_file() else None,
         curves_note=curves_note(facts),
-        curves=curves.svg(facts.round_steps),
+        curves=curves.svg(facts.round_steps, facts.side),
         figures=_figures(results, against_plain=facts.holds_out),
         novel=_novel(facts.novel, captured),
-        distilled=facts.distilled,
+        novel_note=_novel_note(facts),
+        novel_heads=_novel_heads(facts),
         film=_film_note(results, facts),
         video=_video(folder / "path.mp4"),
         settings=facts.settings.flat(),
@@ -178,6 +179,19 @@ def _novel(novel: NovelViews | None, captured: Sequence[View]) -> list[list[tupl
             ]
         )
     return rows
+
+
+def _novel_note(facts: RunFacts) -> str:
+    if facts.distilled:
+        return "Some of its novel views. What one of the splats shows there alone stands beside what all show together."
+    return "Some of its newest round's novel views. They count where the render is opaque."
+
+
+def _novel_heads(facts: RunFacts) -> tuple[str, str, str]:
+    if not facts.distilled:
+        return "rendered", "fixed (trained on)", "reference (nearest captured photo)"
+    together = "all together, fixed (trained on)" if facts.fixed else "all together (trained on)"
+    return "one of the splats", together, "nearest captured photo"
 
 
 def _film_note(results: Sequence[VariantResult], facts: RunFacts) -> str:

@@ -63,21 +63,29 @@ def _start(facts: RunFacts) -> PartOfRun:
         did += f" {facts.stereo}"
     if WITH_STEREO in facts.parts:
         gain = facts.parts[WITH_STEREO] - facts.parts[FROM_POINTS]
-        did += " The figure is one splat with stereo against one without."
-    if facts.points is not None and facts.points.num_kept < FEW_POINTS * facts.points.num_train:
+        did += _figure(facts, "one splat with stereo against one without")
+        if gain < -CLEAR_DB:
+            advice = "Stereo did harm here: --stereo off does without it."
+    elif facts.points is not None and facts.points.num_kept < FEW_POINTS * facts.points.num_train:
+        photos = f"{facts.points.num_train} photo" + "s" * (facts.points.num_train != 1)
         advice = (
-            f"{facts.points.num_kept} points are few for {facts.points.num_train} photos: photos that overlap more, "
+            f"{facts.points.num_kept} points are few for {photos}: photos that overlap more, "
             "taken closer to each other, help most."
         )
     return PartOfRun(name="start", did=did, gain_db=gain, advice=advice)
 
 
+def _figure(facts: RunFacts, what: str) -> str:
+    """What the figure beside a part compares; nothing where there is none."""
+    return f" The figure is {what}." if facts.holds_out else ""
+
+
 def _background(facts: RunFacts) -> PartOfRun:
     red, green, blue = (round(255 * value) for value in facts.config.train.background)
     did = f"The color behind everything is #{red:02x}{green:02x}{blue:02x}; {facts.transparency:.0%} of the light in "
-    did += "the loop's test views comes from it."
+    did += f"the loop's {facts.side} views comes from it."
     advice = ""
-    if facts.transparency >= MUCH_BACKGROUND:
+    if facts.missing >= MUCH_BACKGROUND:
         advice = (
             "Much of the test views is empty: no training photo shows these places well enough. Add photos toward "
             "them; no fixer can know what is there."
@@ -90,20 +98,24 @@ def _loop(facts: RunFacts, psnr: Mapping[str, float]) -> PartOfRun:
     if facts.settings.loop == "distillation":
         base = facts.parts.get(WITH_STEREO, facts.parts.get(FROM_POINTS))
         gain = gain if base is None else psnr["loop"] - base
-        did = f"One splat learned from several at {facts.num_novel} novel views. The figure is that splat against one."
+        did = f"One splat learned from several at {facts.num_novel} novel views."
+        if facts.num_floaters:
+            did += f" Of its Gaussians {facts.num_floaters} hid places that no photo shows, and were removed."
+        did += _figure(facts, "that splat against one")
     elif facts.num_rounds:
-        did = f"{facts.num_rounds_learned} of {facts.num_rounds} rounds of novel views joined the training. The figure "
-        did += "is against plain training."
+        did = f"{facts.num_rounds_learned} of {facts.num_rounds} rounds of novel views joined the training."
+        did += _figure(facts, "against plain training")
     else:
         return PartOfRun(name="loop", did="No round of novel views.", gain_db=None)
     advice = ""
-    if facts.distilled and gain < -CLEAR_DB <= CLEAR_DB < psnr["loop"] - psnr["plain"]:
+    if gain < -CLEAR_DB and facts.parts.get(WITH_STEREO, psnr["plain"]) - psnr["plain"] > CLEAR_DB:
         scene = facts.settings.scene or "SCENE"
         advice = (
             f"One splat with stereo came closer than what several taught: splat-recon train --scene {scene} makes one."
         )
-    elif gain < -CLEAR_DB:
-        advice = "The loop did harm here: keep plain.ply, or have harm undone by validation (--validation.fraction)."
+    elif psnr["loop"] - psnr["plain"] < -CLEAR_DB:
+        advice = "The loop did harm here: keep plain.ply"
+        advice += "." if facts.distilled else ", or have harm undone by validation (--validation.fraction)."
     return PartOfRun(name="loop", did=did, gain_db=gain, advice=advice)
 
 
@@ -115,7 +127,8 @@ def _fixer(facts: RunFacts, results: Sequence[VariantResult], psnr: Mapping[str,
             gain_db=None,
             advice="With pretrained weights, --model nvidia/difix_ref fixes what novel views show.",
         )
-    did = "Renders went through the fixer once more at the end. The figure is the loop with and without that."
+    did = "Renders went through the fixer once more at the end."
+    did += _figure(facts, "the loop with and without that")
     gain = psnr["loop_fixed"] - psnr["loop"]
     verdicts = [verdict for result in results if result.name == "loop_fixed" for verdict in result.verdicts.values()]
     advice = ""

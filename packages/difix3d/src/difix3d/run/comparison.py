@@ -30,11 +30,16 @@ from splat_recon.export import export_ply
 from splat_recon.pages.scene_page import MAX_EMBEDDED_GAUSSIANS, scene_page
 
 if TYPE_CHECKING:
+    from difix3d.enhance.renderer import Render
     from difix3d.loop.progressive import ProgressiveTrainer
     from difix3d.report.curves import Curves
     from difix3d.run.fixing_time import FixingTime
     from difix3d.run.inputs import RunInputs
+    from splat_recon.scene.scene import View
     from splat_recon.trainer import SplatTrainer
+
+BACKDROP_TOLERANCE = 8
+"""Pixels of a photo that are this near to the background, in bytes per color, show the background."""
 
 SAME_POSE = 0.01
 """Distance of poses, in extents and radians, up to which a target is that of a test photo."""
@@ -115,6 +120,9 @@ def _scene_page(inputs: RunInputs, trainer: SplatTrainer) -> str:
 def run_facts(inputs: RunInputs, loop: ProgressiveTrainer | Distillation, results: Sequence[VariantResult]) -> RunFacts:
     """What the report says about the run."""
     rounds = None if isinstance(loop, Distillation) else loop
+    transparency, missing = transparency_and_missing(
+        loop.trainer.render, inputs.held_out, loop.trainer.config.background
+    )
     splat_step = loop.trainer.step if rounds is not None else inputs.max_steps
     return RunFacts(
         scene_name=inputs.scene.name,
@@ -133,7 +141,9 @@ def run_facts(inputs: RunInputs, loop: ProgressiveTrainer | Distillation, result
         fixed=inputs.has_fixer,
         stereo=None if inputs.stereo is None else inputs.stereo.summary(),
         parts=_parts(inputs, loop, results) if isinstance(loop, Distillation) else {},
-        transparency=_transparency(inputs, loop.trainer),
+        transparency=transparency,
+        missing=missing,
+        num_floaters=loop.num_floaters if isinstance(loop, Distillation) else 0,
         step=inputs.max_steps,
     )
 
@@ -148,8 +158,26 @@ def _parts(inputs: RunInputs, loop: Distillation, results: Sequence[VariantResul
     return parts | {f"{len(loop.members)} splats together": together, TAUGHT: by_name["loop"]}
 
 
-def _transparency(inputs: RunInputs, trainer: SplatTrainer) -> float:
-    return float(np.mean([float(1 - trainer.render(view.camera).alpha.mean()) for view in inputs.held_out]))
+def transparency_and_missing(
+    render: Render, views: Sequence[View], background: tuple[float, float, float]
+) -> tuple[float, float]:
+    """How much of the light in views comes from the background, and how much of it where photos show something else.
+
+    Args:
+        background: sRGB in [0, 1].
+
+    Returns:
+        Means over the pixels that masks leave, in [0, 1].
+    """
+    color_u8 = np.round(255 * np.array(background))
+    through, missing = [], []
+    for view in views:
+        light = 1 - render(view.camera).alpha[..., 0].cpu().numpy()
+        other = np.abs(view.rgb_u8 - color_u8).max(axis=-1) > BACKDROP_TOLERANCE
+        kept = np.ones_like(other) if view.mask is None else view.mask
+        through.append(light[kept].mean())
+        missing.append((light * other)[kept].mean())
+    return float(np.mean(through)), float(np.mean(missing))
 
 
 def _targets_are_test_poses(inputs: RunInputs) -> bool:
