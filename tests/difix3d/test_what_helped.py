@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,12 @@ import torch
 from difix3d.report.curves import Curves
 from difix3d.report.notes import run_notes
 from difix3d.report.what_helped import FROM_POINTS, WITH_STEREO, what_helped
-from difix3d.run.comparison import transparency_and_missing
+from difix3d.run.comparison import taken_from_one_place, transparency_and_missing
 from difix_model import FixVerdict
 from splat_recon import Split, View
 from splat_render import Camera, RenderOutput, RenderStats
-from support.run_results import facts, results
+from support.posed_scenes import orbit_camera
+from support.run_results import POINTS, facts, results
 
 
 def test_rounds_are_compared_with_plain_training_and_the_fix_with_none() -> None:
@@ -112,3 +115,21 @@ def test_a_backdrop_and_what_masks_leave_out_are_not_missing() -> None:
     mask[:, :4] = True
     masked = View(name="a.png", camera=camera, rgb_u8=rgb_u8, mask=mask)
     assert transparency_and_missing(half, [masked], (1.0, 1.0, 1.0)) == pytest.approx((0.5, 0.25))
+
+
+def test_advice_on_the_start_names_what_is_wrong_with_it() -> None:
+    same = results(20.0, 20.0, 20.0)
+    assert "a few steps aside" in what_helped(facts(one_place=True), same)[0].advice
+    drawn = replace(POINTS, num_kept=20_000, num_all=20_000, num_tracked=0, at_random=True)
+    start = what_helped(facts(points=drawn), same)[0]
+    assert "drawn at random" in start.did
+    assert "structure from motion" in start.advice
+    p_world = np.random.default_rng(0).normal(size=(30, 3))
+    cameras = [orbit_camera(index, 3) for index in range(3)]
+    rgb_u8 = np.zeros((24, 32, 3), np.uint8)
+    views = [View(name=f"{index}", camera=camera, rgb_u8=rgb_u8) for index, camera in enumerate(cameras)]
+    assert not taken_from_one_place(views, p_world)
+    turned = [replace(view, camera=cameras[0]) for view in views]
+    assert taken_from_one_place(turned, p_world)
+    assert taken_from_one_place(turned, p_world[:0])
+    assert not taken_from_one_place(turned[:1], p_world)

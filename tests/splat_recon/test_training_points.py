@@ -52,6 +52,28 @@ def test_points_of_held_out_photos_are_left_out() -> None:
         with_training_points(scene, ["e"])
 
 
+def test_points_that_were_drawn_at_random_are_called_so_and_leak_nothing(generated: Scene, tmp_path: Path) -> None:
+    none = Points(p_world=np.zeros((0, 3)), rgb_u8=np.zeros((0, 3), np.uint8))
+    write_scene(tmp_path / "scene", replace(generated, points=none))
+    scene = read_scene(tmp_path / "scene")
+    for names in (scene.names[:4], scene.names):
+        kept, facts = with_training_points(scene, names)
+        assert kept.points.at_random
+        assert not facts.may_leak
+        assert "brings no points" in facts.sentence()
+        assert "from 20000 that are drawn at random" in facts.sentence()
+
+
+def test_too_few_points_are_said_to_be_replaced_by_random_gaussians() -> None:
+    scene = scene_of({"a": [0, 1], "b": [0, 1], "c": [2, 3, 4, 5], "d": [2, 3, 4, 5]})
+    _, facts = with_training_points(scene, "ab")
+    assert facts.num_kept == 2
+    assert "Gaussians are drawn at random instead" in facts.sentence()
+    _, facts = with_training_points(scene, "cd")
+    assert facts.num_kept == 4
+    assert "at random" not in facts.sentence()
+
+
 def test_with_no_photo_held_out_all_points_stay() -> None:
     scene = scene_of({"a": [0], "b": [], "c": [1], "d": [2]})
     kept, facts = with_training_points(scene, "abcd")

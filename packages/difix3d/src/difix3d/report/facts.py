@@ -74,6 +74,9 @@ class RunFacts:
     """The part of that where the photo shows something else: a backdrop of that color is not missing, nor is what masks
     leave out."""
 
+    one_place: bool = False
+    """Whether all training photos were taken from about one place."""
+
     num_floaters: int = 0
     """Floaters that were removed from the splat that learned from the others."""
 

@@ -66,6 +66,13 @@ def _start(facts: RunFacts) -> PartOfRun:
         did += _figure(facts, "one splat with stereo against one without")
         if gain < -CLEAR_DB:
             advice = "Stereo did harm here: --stereo off does without it."
+    elif facts.one_place:
+        advice = (
+            "All photos were taken from about one place, where nothing tells how far away things are: take some from "
+            "a few steps aside."
+        )
+    elif facts.points is not None and facts.points.at_random:
+        advice = "With points of structure from motion (splat-recon sfm finds them) training starts where things are."
     elif facts.points is not None and facts.points.num_kept < FEW_POINTS * facts.points.num_train:
         photos = f"{facts.points.num_train} photo" + "s" * (facts.points.num_train != 1)
         advice = (

@@ -30,6 +30,8 @@ from splat_recon.export import export_ply
 from splat_recon.pages.scene_page import MAX_EMBEDDED_GAUSSIANS, scene_page
 
 if TYPE_CHECKING:
+    from jaxtyping import Float64
+
     from difix3d.enhance.renderer import Render
     from difix3d.loop.progressive import ProgressiveTrainer
     from difix3d.report.curves import Curves
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 
 BACKDROP_TOLERANCE = 8
 """Pixels of a photo that are this near to the background, in bytes per color, show the background."""
+
+MIN_PARALLAX = 0.005
+"""Photos that are apart by less than this fraction of the distance of half of the points stand at one place."""
 
 SAME_POSE = 0.01
 """Distance of poses, in extents and radians, up to which a target is that of a test photo."""
@@ -141,6 +146,7 @@ def run_facts(inputs: RunInputs, loop: ProgressiveTrainer | Distillation, result
         fixed=inputs.has_fixer,
         stereo=None if inputs.stereo is None else inputs.stereo.summary(),
         parts=_parts(inputs, loop, results) if isinstance(loop, Distillation) else {},
+        one_place=taken_from_one_place(inputs.captured, inputs.scene.points.p_world),
         transparency=transparency,
         missing=missing,
         num_floaters=loop.num_floaters if isinstance(loop, Distillation) else 0,
@@ -156,6 +162,17 @@ def _parts(inputs: RunInputs, loop: Distillation, results: Sequence[VariantResul
         parts[WITH_STEREO] = evaluate(rgb_renderer(loop.trained[0]), inputs.held_out).psnr
     together = evaluate(lambda camera: loop.together(camera).rgb, inputs.held_out).psnr
     return parts | {f"{len(loop.members)} splats together": together, TAUGHT: by_name["loop"]}
+
+
+def taken_from_one_place(views: Sequence[View], p_world: Float64[np.ndarray, "n 3"]) -> bool:
+    """Whether photos stand so close together, for the distance of what they show, that depth cannot be told."""
+    centers = np.stack([view.camera.center_world for view in views])
+    apart = float(np.linalg.norm(np.ptp(centers, axis=0)))
+    if not len(p_world):
+        return len(views) > 1 and apart == 0
+    return len(views) > 1 and apart < MIN_PARALLAX * float(
+        np.median(np.linalg.norm(p_world - centers.mean(axis=0), axis=1))
+    )
 
 
 def transparency_and_missing(

@@ -31,7 +31,7 @@ def random_points(
     p_cam = np.concatenate([across, depth[:, None]], axis=1)
     p_world = np.einsum("nij,nj->ni", T_world_cam[chosen, :3, :3], p_cam) + T_world_cam[chosen, :3, 3]
     rgb_u8 = rng.integers(64, 192, size=(count, 1), dtype=np.uint8).repeat(3, axis=1)
-    return Points(p_world=p_world, rgb_u8=rgb_u8)
+    return Points(p_world=p_world, rgb_u8=rgb_u8, at_random=True)
 
 
 def focus_distance(T_world_cam: Float64[np.ndarray, "n 4 4"]) -> float:

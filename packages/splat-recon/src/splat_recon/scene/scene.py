@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +63,9 @@ class Points:
     """Indices of the points that structure from motion matched in each photo, by the photo's name; without an entry,
     nothing is known about a photo."""
 
+    at_random: bool = False
+    """Whether they were drawn at random, for a scene that brings none."""
+
     def __post_init__(self) -> None:
         if self.p_world.ndim != 2 or self.p_world.shape[1] != 3 or self.p_world.shape != self.rgb_u8.shape:
             raise ValueError(f"expected [n 3] positions and colors, got {self.p_world.shape}, {self.rgb_u8.shape}")
@@ -76,7 +79,7 @@ class Points:
         """Those points for which `chosen` is true."""
         new_idx = np.cumsum(chosen) - 1
         seen_in = {name: new_idx[idx[chosen[idx]]] for name, idx in self.seen_in.items()}
-        return Points(p_world=self.p_world[chosen], rgb_u8=self.rgb_u8[chosen], seen_in=seen_in)
+        return replace(self, p_world=self.p_world[chosen], rgb_u8=self.rgb_u8[chosen], seen_in=seen_in)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

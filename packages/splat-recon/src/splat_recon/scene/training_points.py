@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from splat_recon.config import MIN_GAUSSIANS
 from splat_recon.scene.scene import Scene
 
 MIN_PHOTOS = 2
@@ -42,10 +43,14 @@ class TrainingPoints:
     num_tracked: int
     """Points of which it is known which photos see them."""
 
+    at_random: bool = False
+    """Whether they were drawn at random, for a scene that brings none."""
+
     @property
     def may_leak(self) -> bool:
         """Whether some points may be known from test photos only."""
-        return self.num_train < self.num_views and self.num_all > 0 and not self.num_tracked
+        untracked = self.num_all > 0 and not self.num_tracked and not self.at_random
+        return self.num_train < self.num_views and untracked
 
     def log(self) -> None:
         """Say it, as a warning where points may leak."""
@@ -53,6 +58,13 @@ class TrainingPoints:
 
     def sentence(self) -> str:
         """For a log and a report."""
+        if self.at_random:
+            return f"The scene brings no points: training starts from {self.num_all} that are drawn at random."
+        too_few = f" Fewer than {MIN_GAUSSIANS} tell nothing: Gaussians are drawn at random instead."
+        return self._of_scene() + (too_few if self.num_kept < MIN_GAUSSIANS else "")
+
+    def _of_scene(self) -> str:
+        """How many of the scene's own points there are."""
         if self.num_train == self.num_views:
             return f"Training starts from all {self.num_all} points: no photo is held out."
         if self.may_leak:
@@ -96,5 +108,6 @@ def with_training_points(scene: Scene, train_names: Collection[str]) -> tuple[Sc
         num_train=len(train),
         num_views=len(scene.views),
         num_tracked=int(tracked.sum()),
+        at_random=scene.points.at_random,
     )
     return (scene if kept.all() else dataclasses.replace(scene, points=scene.points.selected(kept))), facts

@@ -60,6 +60,7 @@ class StereoStart:
             p_world=np.concatenate([own.p_world, self.points.p_world]),
             rgb_u8=np.concatenate([own.rgb_u8, self.points.rgb_u8]),
             seen_in=own.seen_in,
+            at_random=own.at_random,
         )
         return dataclasses.replace(scene, points=points)
 
@@ -79,8 +80,8 @@ class StereoStart:
         """One sentence for a log and a report."""
         if not self.helps:
             return (
-                f"Stereo: no depth of {len(self.depth_maps)} photos is believed; training starts from the points of "
-                "structure from motion alone."
+                f"Stereo: no depth of {len(self.depth_maps)} photos is believed; training starts from the scene's "
+                "points alone."
             )
         used = [depth_map.valid_fraction for depth_map in self.depth_maps if depth_map.valid.any()]
         return (
