@@ -9,7 +9,7 @@ import pytest
 from difix3d.report.curves import Curves
 from difix3d.report.decision import decided
 from difix3d.report.page import score_cards
-from splat_recon import Split
+from splat_recon import Split, ViewScore
 from support.run_results import facts, results
 
 MANY = Split(train=tuple(f"{index}" for index in range(40)), test=("b",), policy="p")
@@ -58,6 +58,14 @@ def test_what_would_help_most() -> None:
     assert "more photos" not in decided(facts(split=MANY, transparency=0.5), same, curves()).helps_most
     assert "1 was trained on" in decided(facts(), same, curves()).helps_most
     assert "nvidia/difix_ref" in decided(facts(split=MANY), same, curves()).helps_most
+
+
+def test_the_worst_test_views_are_named_as_places_for_more_photos() -> None:
+    scores = {f"{index}.png": ViewScore(psnr=20.0 - index, ssim=0.5, lpips=None) for index in range(8)}
+    given = [replace(each, evaluation=replace(each.evaluation, per_view=scores)) for each in results(20.0, 20.0, 20.0)]
+    words = decided(facts(), given, curves()).helps_most
+    assert words.endswith("They are missing most toward 7.png (13.0 dB) and 6.png (14.0 dB).")
+    assert "missing" not in decided(facts(), results(20.0, 20.0, 20.0), curves()).helps_most
 
 
 def test_no_gain_is_shown_where_there_is_none() -> None:

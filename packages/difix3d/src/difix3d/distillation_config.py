@@ -66,8 +66,8 @@ class DistillationConfig:
     mixture: MixtureConfig = field(
         default_factory=lambda: MixtureConfig(novel_prob=0.6, novel_weight=1.0, alpha_threshold=0.0)
     )
-    """How often a step takes a novel view, and how much it counts. All pixels of any opacity count: where few photos
-    leave holes, the background shows through, and is taught too."""
+    """How often a step takes a novel view, and how much it counts. Pixels of any opacity count, but for those where
+    the newest of the splats shows nothing at all."""
 
     def __post_init__(self) -> None:
         check_range(self, "positive", "member_length", "student_length", "contradiction", finite=True)

@@ -14,6 +14,7 @@ from splat_recon.config import FEW_PHOTOS
 if TYPE_CHECKING:
     from difix3d.report.curves import Curves
     from difix3d.report.facts import RunFacts
+    from splat_recon.evaluate import Evaluation
 
 CLEAR_FLIP = 0.002
 """Differences of FLIP below this are called none."""
@@ -71,7 +72,7 @@ def decided(facts: RunFacts, results: Sequence[VariantResult], curves: Curves) -
             if added >= CLEAR_DB
             else " Show it as it is: a final fix adds nothing here."
         )
-    return Decision(splat=splat, take=take, helps_most=_helps_most(facts, curves, splat))
+    return Decision(splat=splat, take=take, helps_most=_helps_most(facts, curves, splat, by_name[splat]))
 
 
 def _without_held_out(facts: RunFacts) -> Decision:
@@ -85,7 +86,7 @@ def _without_held_out(facts: RunFacts) -> Decision:
     )
 
 
-def _helps_most(facts: RunFacts, curves: Curves, splat: str) -> str:
+def _helps_most(facts: RunFacts, curves: Curves, splat: str, scores: Evaluation) -> str:
     measured = [each for each in curves.measurements if each["variant"] == splat] or curves.measurements
     rise = measured[-1]["psnr"] - measured[-3]["psnr"] if len(measured) >= 3 else 0.0
     if rise >= STILL_RISING_DB:
@@ -98,8 +99,18 @@ def _helps_most(facts: RunFacts, curves: Curves, splat: str) -> str:
     if few or facts.missing >= MUCH_BACKGROUND:
         return (
             f"What would help most: more photos. {number} {'was' if number == 1 else 'were'} trained on, and no "
-            "training knows what none of them shows."
+            f"training knows what none of them shows.{_worst(scores)}"
         )
     if facts.settings.fixer.model in (NO_FIXER, DEFAULT, AUTO):
         return "What would help most: a stronger fixer, such as --model nvidia/difix_ref; longer training adds little."
     return "What would help most: more photos where the renders are worst; longer training adds little."
+
+
+def _worst(scores: Evaluation) -> str:
+    """The test views that are farthest from their photos, where there are several to choose from."""
+    ordered = sorted(scores.per_view, key=lambda name: scores.per_view[name].psnr)
+    if len(ordered) < 2:
+        return ""
+    worst = ordered[: 2 if len(ordered) >= 4 else 1]
+    named = " and ".join(f"{name} ({scores.per_view[name].psnr:.1f} dB)" for name in worst)
+    return f" They are missing most toward {named}."
