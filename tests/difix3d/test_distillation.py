@@ -21,6 +21,7 @@ from difix3d import (
     target_poses,
 )
 from difix3d.ensemble import confidence_of_fix, ensemble_view
+from difix3d.floaters import floaters
 from difix3d.loop.target_config import SpreadTargets
 from difix3d.loop.targets import neighboring_pairs
 from splat_recon import (
@@ -278,3 +279,20 @@ def test_one_photo_teaches_to_the_end(scene: Scene):
     run = Distillation(scene, photo, poses_of(scene), plain, dataclasses.replace(TWO, num_members_without_stereo=1))
     run.train_until(run.max_steps)
     assert run.step == run.max_steps
+
+
+def test_views_from_farther_away_have_the_widest_lens(scene: Scene, monkeypatch: pytest.MonkeyPatch):
+    student = first_member(scene)
+    asked: list[list[Camera]] = []
+
+    def nothing(cameras: list[Camera]) -> torch.Tensor:
+        asked.append(cameras)
+        return torch.zeros(len(student.gaussians))
+
+    monkeypatch.setattr(student, "largest_coverage", nothing)
+    wide = [view.camera for view in scene.views[1:]]
+    tele = dataclasses.replace(scene.views[0].camera, K=wide[0].K * np.array([[3.0], [3.0], [1.0]]))
+    floaters(student, [tele, *wide], [], FloaterConfig(), extent=scene.extent)
+    far, known = asked
+    assert {camera.K[0, 0] for camera in far} == {wide[0].K[0, 0] / 2}
+    assert max(camera.K[0, 0] for camera in known) == pytest.approx(tele.K[0, 0] / 2)

@@ -95,7 +95,7 @@ def test_advice_never_points_away_from_the_better_splat() -> None:
 
 def test_removed_floaters_are_counted() -> None:
     loop = what_helped(facts("distillation", num_floaters=4), results(20.0, 21.0, 21.0))[2]
-    assert "4 hid places that no photo shows" in loop.did
+    assert "Floaters removed from it, which hid places that no photo shows: 4." in loop.did
     assert "removed" not in what_helped(facts("distillation"), results(20.0, 21.0, 21.0))[2].did
 
 

@@ -24,7 +24,8 @@ def floaters(
     """Which Gaussians are floaters; views from farther away come from the seed of the training.
 
     Args:
-        captured: Cameras of the photos. Of one alone nothing is known from farther away: it has no floaters.
+        captured: Cameras of the photos; views from farther away have the widest lens of these, so that nothing looks
+            large for its lens alone. Of one alone nothing is known from farther away: it has no floaters.
         novel: Cameras of the novel views.
         extent: Size of the scene, in its units.
     """
@@ -33,7 +34,8 @@ def floaters(
     poses = np.stack([camera.T_world_cam for camera in captured])
     generator = np.random.default_rng(trainer.config.seed)
     far = target_poses(config.views, poses, poses[:0], extent=extent, generator=generator)
-    covered = trainer.largest_coverage([_halved(captured[0].with_pose(T_world_cam)) for T_world_cam in far])
+    widest = min(captured, key=lambda camera: camera.K[0, 0] * camera.K[1, 1] / (camera.width * camera.height))
+    covered = trainer.largest_coverage([_halved(widest.with_pose(T_world_cam)) for T_world_cam in far])
     known = trainer.largest_coverage([_halved(camera) for camera in [*captured, *novel[::NOVEL_STRIDE]]])
     return (covered > config.coverage) & (covered > config.ratio * known)
 

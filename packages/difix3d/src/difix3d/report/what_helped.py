@@ -107,7 +107,7 @@ def _loop(facts: RunFacts, psnr: Mapping[str, float]) -> PartOfRun:
         gain = gain if base is None else psnr["loop"] - base
         did = f"One splat learned from several at {facts.num_novel} novel views."
         if facts.num_floaters:
-            did += f" Of its Gaussians {facts.num_floaters} hid places that no photo shows, and were removed."
+            did += f" Floaters removed from it, which hid places that no photo shows: {facts.num_floaters}."
         did += _figure(facts, "that splat against one")
     elif facts.num_rounds:
         did = f"{facts.num_rounds_learned} of {facts.num_rounds} rounds of novel views joined the training."
