@@ -60,6 +60,13 @@ def test_what_would_help_most() -> None:
     assert "nvidia/difix_ref" in decided(facts(split=MANY), same, curves()).helps_most
 
 
+def test_two_photos_are_not_told_to_hold_one_out() -> None:
+    same = results(20.0, 20.0, 20.0)
+    for number, words in ((2, "more photos. From three on"), (3, "run again without --split none")):
+        split = Split(train=tuple("abc"[:number]), test=(), policy="none")
+        assert words in decided(facts("distillation", split=split), same, curves()).helps_most
+
+
 def test_the_worst_test_views_are_named_as_places_for_more_photos() -> None:
     scores = {f"{index}.png": ViewScore(psnr=20.0 - index, ssim=0.5, lpips=None) for index in range(8)}
     given = [replace(each, evaluation=replace(each.evaluation, per_view=scores)) for each in results(20.0, 20.0, 20.0)]

@@ -118,6 +118,14 @@ def test_a_photo_that_looks_away_from_all_points_is_not_believed_and_the_others_
     assert np.isfinite(maps[0].inverse_depth).all()
 
 
+def test_one_photo_that_helps_has_one_share_of_pixels(start: StereoStart):
+    assert " to " in start.summary()
+    maps = [dataclasses.replace(one, valid=one.valid & (index == 0)) for index, one in enumerate(start.depth_maps)]
+    summary = StereoStart.of(maps, QUICK).summary()
+    assert "points from 1 of 4 photos" in summary
+    assert " to " not in summary
+
+
 def test_masked_pixels_are_not_believed(scene: Scene):
     mask = np.ones((84, 112), bool)
     mask[:, :60] = False

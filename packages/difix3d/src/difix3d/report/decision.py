@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from difix3d.fixers.config import AUTO, DEFAULT, NO_FIXER
 from difix3d.report.results import CLEAR_DB, VariantResult
 from difix3d.report.what_helped import MUCH_BACKGROUND
+from difix3d.run.defaults import MIN_PHOTOS_TO_DISTILL
 from splat_recon.config import FEW_PHOTOS
 
 if TYPE_CHECKING:
@@ -82,7 +83,11 @@ def _without_held_out(facts: RunFacts) -> Decision:
     return Decision(
         splat=splat,
         take=f"Take best.ply: it is {whose}. No photo was held out, so this run cannot tell which one is better.",
-        helps_most="To measure that, run again without --split none.",
+        helps_most=(
+            "To measure that, run again without --split none."
+            if len(facts.split.train) > MIN_PHOTOS_TO_DISTILL
+            else "What would help most: more photos. From three on one can be held out to measure that."
+        ),
     )
 
 

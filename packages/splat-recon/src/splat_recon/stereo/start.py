@@ -84,9 +84,10 @@ class StereoStart:
                 "points alone."
             )
         used = [depth_map.valid_fraction for depth_map in self.depth_maps if depth_map.valid.any()]
+        least, most = f"{min(used):.0%}", f"{max(used):.0%}"
         return (
             f"Stereo: {len(self.points)} points from {len(used)} of {len(self.depth_maps)} photos, of which "
-            f"{min(used):.0%} to {max(used):.0%} of the pixels are believed."
+            f"{least if least == most else f'{least} to {most}'} of the pixels are believed."
         )
 
 
