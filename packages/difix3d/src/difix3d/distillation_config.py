@@ -11,6 +11,9 @@ from difix3d.loop.target_config import SpreadTargets
 from output_files import check_range
 from splat_recon.config import TrainConfig
 
+MIN_PHOTOS_TO_DISTILL = 2
+"""With one photo there is no place between photos, and no stereo."""
+
 SEED_STRIDE = 1000
 """Seeds of the splats of one run are this far apart, so that runs of neighboring seeds share none."""
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from difix3d.distillation_config import MIN_PHOTOS_TO_DISTILL
 from difix3d.fixers.config import AUTO, DEFAULT, NO_FIXER
 from difix3d.report.results import CLEAR_DB, VariantResult
 from difix3d.report.what_helped import MUCH_BACKGROUND
-from difix3d.run.defaults import MIN_PHOTOS_TO_DISTILL
 from splat_recon.config import FEW_PHOTOS
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from difix3d.distillation_config import MIN_PHOTOS_TO_DISTILL
 from difix3d.fixers.config import AUTO, DEFAULT, NO_FIXER
 from difix3d.loop.config import VALIDATION_FRACTION
 from difix3d.loop.presets import PAPER_STEPS, RELEASED_STEPS
@@ -42,9 +43,6 @@ LENGTHS: dict[Quality, dict[str, Length]] = {
     },
 }
 """What a run of each quality comes to on each kind of device."""
-
-MIN_PHOTOS_TO_DISTILL = 2
-"""With one photo there is no place between photos, and no stereo."""
 
 
 def resolved(settings: RunSettings, device: Literal["cpu", "cuda"]) -> RunSettings:
