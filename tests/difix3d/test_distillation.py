@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,35 @@ def test_a_view_becomes_what_the_splats_show_and_all_pixels_count_alike(scene: S
     assert torch.allclose(result.rgb, torch.tensor(0.5))
     assert result.confidence is None
     assert result.verdicts[0].applied_change == pytest.approx(0.5)
+
+
+def test_the_requests_own_renders_may_be_those_of_one_splat_more(scene: Scene):
+    request = request_of(scene)
+    result = EnsembleFixer([Flat(0.4), Flat(0.6)], with_request=True)(request)
+    assert torch.allclose(result.rgb, torch.tensor(0.4))  # The request is black.
+    assert torch.equal(EnsembleFixer([], with_request=True)(request).rgb, request.rgb)
+    with pytest.raises(ValueError, match="at least one member"):
+        EnsembleFixer([])
+
+
+def test_no_view_is_rendered_twice(scene: Scene, monkeypatch: pytest.MonkeyPatch):
+    run = distillation(scene, None)
+    run.train_until(2 * STEPS)
+    counts = [0] * len(run.members)
+    for index, member in enumerate(run.members):
+        monkeypatch.setattr(member, "render", _counting(member.render, counts, index))
+    run.train_until(2 * STEPS + 1)
+    assert counts == [len(run.T_world_novel)] * len(run.members)
+
+
+def _counting(
+    render: Callable[[Camera], RenderOutput], counts: list[int], index: int
+) -> Callable[[Camera], RenderOutput]:
+    def counted(camera: Camera) -> RenderOutput:
+        counts[index] += 1
+        return render(camera)
+
+    return counted
 
 
 def test_another_fixer_gets_what_the_splats_show_together(scene: Scene):

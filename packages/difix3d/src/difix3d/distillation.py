@@ -202,7 +202,8 @@ class Distillation:
             RenderedView.of(camera, renderer.render(camera), references) for camera, references in self.novel_cameras()
         ]
         teacher = EnsembleFixer(
-            [member.render for member in self.members],
+            [member.render for member in self.members if member is not renderer],
+            with_request=True,
             combine=self.config.combine,
             fixer=self.fixer,
             contradiction=self.config.contradiction,

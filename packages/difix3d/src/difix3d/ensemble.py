@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
-
-    from splat_render.output import RenderOutput
 
 Combine = Literal["median", "mean"]
 """How several renders become one; the median of an even number is the mean of the middle two."""
@@ -36,7 +34,22 @@ class EnsembleView:
     """Standard deviation of their colors, mean over red, green and blue; 0 where there is one splat."""
 
 
-def ensemble_view(outputs: Sequence[RenderOutput], combine: Combine) -> EnsembleView:
+@runtime_checkable
+class ShownView(Protocol):
+    """What one splat shows from a camera, as a rasterizer gives it."""
+
+    @property
+    def rgb(self) -> Float[Tensor, "h w 3"]:
+        """sRGB; clamped to [0, 1] here."""
+        ...
+
+    @property
+    def alpha(self) -> Float[Tensor, "h w 1"]:
+        """Opacity; clamped to [0, 1] here."""
+        ...
+
+
+def ensemble_view(outputs: Sequence[ShownView], combine: Combine) -> EnsembleView:
     """Combine the renders of one camera.
 
     Raises:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
 
-from difix3d.ensemble import Combine, confidence_of_fix, ensemble_view
+from difix3d.ensemble import Combine, ShownView, confidence_of_fix, ensemble_view
 from difix3d.fixers.contract import FixRequest, FixResult, resident
 
 if TYPE_CHECKING:
@@ -17,11 +18,19 @@ if TYPE_CHECKING:
     from splat_render.output import RenderOutput
 
 
+class _Shown(NamedTuple):
+    """A render of a request."""
+
+    rgb: Tensor
+    alpha: Tensor
+
+
 class EnsembleFixer:
     """Replaces renders by the median or mean of several splats.
 
     Args:
         members: From a camera to a render, one per splat; for example trainers' `render`.
+        with_request: The request's own renders are those of one splat more, opaque where their opacity is not known.
         fixer: Another fixer that works on what they show together; it is relied on less where it contradicts them all
             (`ensemble.confidence_of_fix`).
         contradiction: How far from what they all show a pixel's confidence is exp(-1), in [0, 1].
@@ -34,13 +43,15 @@ class EnsembleFixer:
         self,
         members: Sequence[Callable[[Camera], RenderOutput]],
         *,
+        with_request: bool = False,
         combine: Combine = "median",
         fixer: ViewFixer | None = None,
         contradiction: float = 0.1,
     ) -> None:
-        if not members:
+        if not members and not with_request:
             raise ValueError("an ensemble needs at least one member")
         self.members = tuple(members)
+        self.with_request = with_request
         self.combine: Combine = combine
         self.fixer = fixer
         self.contradiction = contradiction
@@ -55,8 +66,13 @@ class EnsembleFixer:
             yield
 
     def __call__(self, request: FixRequest) -> FixResult:
-        """What the members show from the request's cameras; the request's own renders do not count."""
-        views = [ensemble_view([render(camera) for render in self.members], self.combine) for camera in request.cameras]
+        """What the members show from the request's cameras."""
+        shown: list[list[ShownView]] = [[render(camera) for render in self.members] for camera in request.cameras]
+        if self.with_request:
+            alpha = request.rgb.new_ones(request.rgb.shape[:3]) if request.alpha is None else request.alpha
+            for outputs, rgb, opacity in zip(shown, request.rgb, alpha, strict=True):
+                outputs.append(_Shown(rgb, opacity[..., None]))
+        views = [ensemble_view(outputs, self.combine) for outputs in shown]
         rgb = torch.stack([view.rgb for view in views]).to(request.rgb)
         if self.fixer is None:
             return FixResult.of(request, rgb)
