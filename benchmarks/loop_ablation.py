@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from few_photo_rows import FIXERS, RESULTS, TEACHING, FewPhotos, train_rows
+from few_photo_rows import FIXERS, GENERATED, RESULTS, TEACHING, FewPhotos, train_rows
 
 if TYPE_CHECKING:
     from difix3d import FixRequest, FixResult, ProgressiveConfig, ViewFixer
@@ -214,6 +214,23 @@ def table(results: dict[str, dict[str, Any]], rows: Sequence[str], columns: Sequ
     return "\n".join(lines)
 
 
+def cost(results: dict[str, dict[str, Any]], columns: Sequence[str], seeds: Sequence[int]) -> str:
+    """What the loop's whole run costs, plain splat included, beside plain training."""
+    pairs = [
+        (results[f"{column}/plain/{seed}"]["seconds"], results[f"{column}/loop/{seed}"]["seconds"])
+        for seed in seeds
+        for column in columns
+        if f"{column}/plain/{seed}" in results and f"{column}/loop/{seed}" in results
+    ]
+    if not pairs:
+        return ""
+    plain, loop = np.mean(pairs, axis=0)
+    times = (plain + loop) / plain
+    return (
+        f"Mean of {len(pairs)} runs: plain training takes {plain:.1f} s, the loop's whole run {times:.2f} times that."
+    )
+
+
 def read_results(path: Path) -> dict[str, dict[str, Any]]:
     """The lines of a file by their keys; a line that was cut off does not count."""
     results = {}
@@ -246,6 +263,11 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "results.jsonl"
     rows = [row for row in ROWS[options.rows] if row in (options.only or ROWS[options.rows])]
+    if options.rows != "choices":  # So that no row's seconds are those of compiling.
+        for _ in train_rows(
+            FewPhotos.of(None, f"{GENERATED}2", 3, 64), 0, ("plain", "loop"), max_steps=20, max_gaussians=5000
+        ):
+            pass
     for sparse in options.sparse:
         columns = [f"{name}, {sparse}" for name in options.names]
         for seed in options.seeds:
@@ -265,7 +287,9 @@ def main() -> None:
                         (options.out / f"{options.rows}_{sparse}.md").write_text(text + "\n", encoding="utf-8")
                 except InputError as error:
                     print(f"{column}: left out, {error}", flush=True)
-        print(table(read_results(path), ROWS[options.rows], columns, options.seeds), flush=True)
+        results = read_results(path)
+        print(table(results, ROWS[options.rows], columns, options.seeds), flush=True)
+        print(cost(results, columns, options.seeds), flush=True)
 
 
 def runs(
