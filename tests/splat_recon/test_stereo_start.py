@@ -21,7 +21,7 @@ from splat_recon import (
     generate_scene,
 )
 from splat_recon.scene.synthetic import true_depth, true_photo
-from splat_recon.stereo.filters import corner_strength, local_deviation
+from splat_recon.stereo.filters import corner_strength, local_deviation, with_valid_depths
 from splat_recon.stereo.patch_match import nearest_sources
 from splat_recon.stereo.picture import confidence, stereo_picture
 from splat_recon.stereo.start import load_depth_maps, points_of, save_depth_maps, wants_stereo
@@ -126,6 +126,27 @@ def test_one_photo_that_helps_has_one_share_of_pixels(start: StereoStart):
     assert " to " not in summary
 
 
+def test_matching_ends_with_the_coarsest_level_where_nothing_is_going_to_be_believed(scene: Scene):
+    black = tuple(dataclasses.replace(view, rgb_u8=np.zeros_like(view.rgb_u8)) for view in scene.views)
+    matching = StereoMatching(scene, black, QUICK)
+    while not matching.done:
+        matching.advance()
+    assert matching.num_rounds == matching.num_rounds_done == 2
+    assert not matching.start().helps
+
+
+def test_one_photo_alone_is_not_believed(scene: Scene, start: StereoStart):
+    first = start.depth_maps[0]
+    few = [dataclasses.replace(one, num_agreeing=one.num_agreeing * (one is first)) for one in start.depth_maps]
+    points = dataclasses.replace(scene.points, seen_in={})
+    fraction = with_valid_depths(few, scene.views, points, dataclasses.replace(QUICK, min_fraction=0))[0].valid_fraction
+    assert fraction > 0.1
+    for min_fraction, believed in ((fraction / 5, True), (fraction / 3, False)):
+        maps = with_valid_depths(few, scene.views, points, dataclasses.replace(QUICK, min_fraction=min_fraction))
+        assert maps[0].valid.any() == believed
+        assert not any(one.valid.any() for one in maps[1:])
+
+
 def test_masked_pixels_are_not_believed(scene: Scene):
     mask = np.ones((84, 112), bool)
     mask[:, :60] = False
@@ -133,6 +154,11 @@ def test_masked_pixels_are_not_believed(scene: Scene):
     maps = matched(masked).depth_maps
     assert any(one.valid.any() for one in maps)
     assert not any(one.valid[:, :60].any() for one in maps)
+    # Of a small object little of the photo can be believed: the fraction is that of what the mask leaves.
+    most = max(one.valid_fraction for one in maps)
+    demanding = dataclasses.replace(QUICK, min_fraction=most)
+    believed = with_valid_depths(maps, masked.views, masked.points, demanding)
+    assert any(one.valid.any() for one in believed)
 
 
 def test_pixels_nearer_than_the_photos_own_points_are_not_believed(scene: Scene, start: StereoStart):

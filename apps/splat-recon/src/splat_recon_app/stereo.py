@@ -36,7 +36,7 @@ def stereo_start(
         task = bar.add_task("stereo", total=matching.num_rounds, note=f"{len(split.train)} photos")
         while not matching.done:
             matching.advance()
-            bar.update(task, completed=matching.num_rounds_done)
+            bar.update(task, completed=matching.num_rounds_done, total=matching.num_rounds)
     return matching.start()
 
 

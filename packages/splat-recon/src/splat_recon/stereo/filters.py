@@ -45,27 +45,38 @@ def with_valid_depths(
         photos: The photos that it was matched in, in the same order; what their masks leave out is not believed.
         points: Points of the scene; those that a photo is known to see say how near its pixels may be.
     """
-    first = [_textured_and_agreeing(depth_map, photo, config) for depth_map, photo in zip(maps, photos, strict=True)]
+    left = [_left_by_mask(depth_map, photo) for depth_map, photo in zip(maps, photos, strict=True)]
+    first = [_textured_and_agreeing(depth_map, mask, config) for depth_map, mask in zip(maps, left, strict=True)]
     sure = [mask & (depth_map.num_agreeing >= SURE_AGREEING) for depth_map, mask in zip(maps, first, strict=True)]
-    result = []
+    believed = []
     for own, depth_map in enumerate(maps):
         mask = first[own] & ~_hides(maps, own, first[own], sure, config)
         mask &= corner_strength(depth_map.gray) > config.min_corner
         limit = _nearest_point(depth_map, points)
         if limit is not None:
             mask &= depth_map.inverse_depth < config.near_margin * limit
-        mask = _without_specks(depth_map, mask, config)
-        enough = mask.mean() >= config.min_fraction
-        result.append(replace(depth_map, valid=mask if enough else np.zeros_like(mask)))
-    return tuple(result)
+        believed.append(_without_specks(depth_map, mask, config))
+    fractions = np.array([mask.sum() / max(1, pixels.sum()) for mask, pixels in zip(believed, left, strict=True)])
+    enough = (fractions >= config.min_fraction) & (fractions.mean() >= config.min_fraction)
+    return tuple(
+        replace(depth_map, valid=mask if give else np.zeros_like(mask))
+        for depth_map, mask, give in zip(maps, believed, enough, strict=True)
+    )
 
 
-def _textured_and_agreeing(depth_map: DepthMap, photo: View, config: StereoConfig) -> Bool[np.ndarray, "h w"]:
-    mask = (depth_map.num_agreeing >= 1) & (depth_map.cost < config.max_cost)
+def _left_by_mask(depth_map: DepthMap, photo: View) -> Bool[np.ndarray, "h w"]:
+    """The pixels that the photo's mask leaves, at the depth map's size; all without a mask."""
+    size = (depth_map.camera.width, depth_map.camera.height)
+    if photo.mask is None:
+        return np.ones(size[::-1], np.bool_)
+    return np.array(Image.fromarray(photo.mask).resize(size, Image.Resampling.NEAREST))
+
+
+def _textured_and_agreeing(
+    depth_map: DepthMap, left: Bool[np.ndarray, "h w"], config: StereoConfig
+) -> Bool[np.ndarray, "h w"]:
+    mask = left & (depth_map.num_agreeing >= 1) & (depth_map.cost < config.max_cost)
     mask &= local_deviation(depth_map.gray) > config.min_deviation
-    if photo.mask is not None:
-        size = (depth_map.camera.width, depth_map.camera.height)
-        mask &= np.array(Image.fromarray(photo.mask).resize(size, Image.Resampling.NEAREST))
     return _without_specks(depth_map, mask, config)
 
 

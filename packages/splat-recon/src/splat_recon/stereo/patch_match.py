@@ -137,6 +137,11 @@ class PatchMatchStereo:
         return len(self._rounds)
 
     @property
+    def num_coarsest_rounds(self) -> int:
+        """Rounds of the coarsest level, which are the first."""
+        return 1 + self.config.num_geometric_rounds[0]
+
+    @property
     def done(self) -> bool:
         """Whether all rounds are done."""
         return self.num_rounds_done == self.num_rounds
@@ -319,7 +324,7 @@ def _quads(gray: Float32[np.ndarray, "h w"]) -> UInt64[np.ndarray, " p"]:
     """For each pixel its gray value and those right of it, below and right below, in 16 bits each."""
     levels = np.pad(np.rint(gray * 65535).astype(np.uint64), ((0, 1), (0, 1)), mode="edge")
     corners = (levels[:-1, :-1], levels[:-1, 1:], levels[1:, :-1], levels[1:, 1:])
-    return sum(corner << np.uint64(16 * k) for k, corner in enumerate(corners)).ravel()
+    return np.bitwise_or.reduce([corner << np.uint64(16 * k) for k, corner in enumerate(corners)]).ravel()
 
 
 def _flat_inverse(photos: Sequence[_Photo]) -> Float32[np.ndarray, " p"]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -62,7 +61,7 @@ class StereoStart:
             seen_in=own.seen_in,
             at_random=own.at_random,
         )
-        return dataclasses.replace(scene, points=points)
+        return replace(scene, points=points)
 
     def train_config(self, config: TrainConfig) -> TrainConfig:
         """The training's config with a start of dense points: density control grows less of them.
@@ -74,7 +73,7 @@ class StereoStart:
             return config
         if strategy.grow_grad2d != AdcConfig().grow_grad2d:
             return config
-        return dataclasses.replace(config, strategy=dataclasses.replace(strategy, grow_grad2d=self.config.grow_grad2d))
+        return replace(config, strategy=replace(strategy, grow_grad2d=self.config.grow_grad2d))
 
     def summary(self) -> str:
         """One sentence for a log and a report."""
@@ -108,11 +107,12 @@ class StereoMatching:
         self._points = scene.points
         self._photos = tuple(photos)
         self._matcher = PatchMatchStereo(photos, scene.points.p_world, self.config, num_threads=num_threads)
+        self._given_up = False
 
     @property
     def num_rounds(self) -> int:
-        """Rounds of matching in all."""
-        return self._matcher.num_rounds
+        """Rounds of matching in all; fewer once the coarsest level shows that nothing is going to be believed."""
+        return self._matcher.num_rounds_done if self._given_up else self._matcher.num_rounds
 
     @property
     def num_rounds_done(self) -> int:
@@ -122,18 +122,25 @@ class StereoMatching:
     @property
     def done(self) -> bool:
         """Whether the matching is done."""
-        return self._matcher.done
+        return self._given_up or self._matcher.done
 
     def advance(self) -> None:
-        """Match for one more round."""
+        """Match for one more round; does nothing where all are done."""
+        if self.done:
+            return
         self._matcher.advance()
+        if self._matcher.num_rounds_done == self._matcher.num_coarsest_rounds:
+            half = replace(self.config, min_fraction=self.config.min_fraction / 2)
+            self._given_up = not any(depth_map.valid.any() for depth_map in self._depth_maps(half))
 
     def start(self) -> StereoStart:
         """What is believed of the depths as they are now, and points from it."""
-        maps = with_valid_depths(self._matcher.depth_maps(), self._photos, self._points, self.config)
-        start = StereoStart.of(maps, self.config)
+        start = StereoStart.of(self._depth_maps(self.config), self.config)
         logger.info("%s", start.summary())
         return start
+
+    def _depth_maps(self, config: StereoConfig) -> tuple[DepthMap, ...]:
+        return with_valid_depths(self._matcher.depth_maps(), self._photos, self._points, config)
 
 
 def wants_stereo(mode: StereoMode, scene: Scene, num_photos: int) -> bool:
