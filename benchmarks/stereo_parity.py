@@ -35,7 +35,8 @@ def main() -> None:
     run(options.seeds[0], 2, options)  # Compiles.
     rows = [run(seed, options.photos, options, out=options.out) for seed in options.seeds]
     for name, believed, within_2, within_5, seconds in rows:
-        print(f"| {name} | {believed:.0%} | {within_2:.1%} | {within_5:.1%} | {seconds:.1f} |")
+        right = "| | " if np.isnan(within_2) else f"| {within_2:.1%} | {within_5:.1%} "
+        print(f"| {name} | {believed:.0%} {right}| {seconds:.1f} |")
     means = np.nanmean([row[1:] for row in rows], axis=0)
     print(f"| mean | {means[0]:.0%} | {means[1]:.1%} | {means[2]:.1%} | {means[3]:.1f} |")
 
