@@ -39,8 +39,8 @@ near plane, as are all that follow; with stereo points; the median of the splats
 splat; the loop; the loop whose student starts from the points and learns twice as long; and such a student of real
 photos that the others are not shown, the ceiling."""
 
-LONGER = {"plain, twice": 2, "plain, five times": 5}
-"""How many times as many steps these rows have."""
+PLAIN = {"plain": 1, "plain, twice": 2, "plain, five times": 5}
+"""The rows of plain training, and how many times as many steps they have."""
 
 FIXERS = ("true photos alone", "true photo", "half resolution", "noise", "tint in a third")
 """For generated scenes: a student of the true photos at the novel views, the ceiling; then fixers on top of the loop's
@@ -222,11 +222,9 @@ class _Rows:
         if row == "gsplat":
             strategy = AdcConfig(cap_max=train.strategy.cap_max, reset_every=0)
             trainer = self._trained(TrainConfig(strategy=strategy, seed=train.seed).scaled_to(train.max_steps))
-        elif row == "plain":
-            trainer = self._trained(dataclasses.replace(train, background=(0.0, 0.0, 0.0), render_near=None))
-        elif row in LONGER:
+        elif row in PLAIN:
             black = dataclasses.replace(train, background=(0.0, 0.0, 0.0), render_near=None)
-            trainer = self._trained(black.scaled_to(LONGER[row] * train.max_steps))
+            trainer = self._trained(black.scaled_to(PLAIN[row] * train.max_steps))
         elif row == "background":
             trainer = self.first()
         elif row == "stereo":

@@ -215,7 +215,7 @@ def table(results: dict[str, dict[str, Any]], rows: Sequence[str], columns: Sequ
 
 
 def cost(results: dict[str, dict[str, Any]], columns: Sequence[str], seeds: Sequence[int]) -> str:
-    """What the loop's whole run costs, plain splat included, beside plain training."""
+    """What the loop's whole run costs, plain splat included, beside plain training; empty where neither was run."""
     pairs = [
         (results[f"{column}/plain/{seed}"]["seconds"], results[f"{column}/loop/{seed}"]["seconds"])
         for seed in seeds
@@ -288,8 +288,8 @@ def main() -> None:
                 except InputError as error:
                     print(f"{column}: left out, {error}", flush=True)
         results = read_results(path)
-        print(table(results, ROWS[options.rows], columns, options.seeds), flush=True)
-        print(cost(results, columns, options.seeds), flush=True)
+        parts = (table(results, ROWS[options.rows], columns, options.seeds), cost(results, columns, options.seeds))
+        print("\n".join(filter(None, parts)), flush=True)
 
 
 def runs(
