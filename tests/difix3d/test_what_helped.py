@@ -11,7 +11,7 @@ import torch
 from difix3d.report.curves import Curves
 from difix3d.report.notes import run_notes
 from difix3d.report.what_helped import FROM_POINTS, WITH_STEREO, what_helped
-from difix3d.run.comparison import taken_from_one_place, transparency_and_missing
+from difix3d.run.facts import taken_from_one_place, transparency_and_missing
 from difix_model import FixVerdict
 from splat_recon import Split, View
 from splat_render import Camera, RenderOutput, RenderStats
